@@ -1,0 +1,194 @@
+"""Generated samples on disk: one HDF5 file for each problem, grid and seed.
+
+A file holds the groups ``train``, ``validation`` and ``test``, each with the datasets ``input``
+``[N, in, *grid]`` and ``output`` ``[N, out, *grid]`` in float32, one sample a chunk. Sample i of a
+split depends on seed, split and i alone, so splits never overlap, and asking for more samples
+adds to a file without changing those it has.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from multigrid.data.samples import Samples
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.problems.base import Problem
+
+SPLITS = ("train", "validation", "test")
+BLOCK = 64
+
+
+class DataStore:
+    """The file of one problem on one grid with one seed.
+
+    Args:
+        folder: Where the file lives.
+        problem: What to sample.
+        grid: Grid of the samples.
+        seed: Seed of all splits.
+    """
+
+    def __init__(self, folder: Path, problem: Problem, grid: Grid, seed: int) -> None:
+        self.problem = problem
+        self.grid = grid
+        self.seed = seed
+        name = f"{problem.kind}_{grid}_{grid.centering}_seed{seed}_{self.fingerprint[:8]}.h5"
+        self.path = folder / name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the samples depend on, as plain values."""
+        return {
+            "problem": self.problem.kind,
+            "version": self.problem.version,
+            "parameters": self.problem.parameters,
+            "grid": list(self.grid.shape),
+            "centering": self.grid.centering,
+            "seed": self.seed,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+
+    def ensure(self, counts: Mapping[str, int], progress: bool = False) -> int:
+        """Makes sure that every split has at least the given number of samples.
+
+        The file is written aside and renamed when it is complete; an interrupted generation is
+        continued.
+
+        Args:
+            counts: Number of samples wanted of each split.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            The number of samples that had to be generated.
+
+        Raises:
+            UserError: If the file is damaged or cannot be written.
+        """
+        have = self._counts(self.path) if self.path.exists() else dict.fromkeys(SPLITS, 0)
+        if all(have[split] >= count for split, count in counts.items()):
+            return 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self._extend(counts, progress)
+        except OSError as error:
+            reason = error.strerror or str(error).split("\n")[0]
+            raise UserError(f"{self.path}: samples could not be written: {reason}") from None
+
+    def read(self, split: str, count: int) -> Samples:
+        """Reads the first ``count`` samples of a split.
+
+        Raises:
+            UserError: If the file is missing or damaged.
+        """
+        try:
+            with h5py.File(self.path, "r") as file:
+                group = file[split]
+                inputs = torch.from_numpy(group["input"][:count])
+                outputs = torch.from_numpy(group["output"][:count])
+        except (OSError, KeyError) as error:
+            raise self._damaged(self.path, error) from None
+        return Samples(inputs, outputs, self.grid)
+
+    def _extend(self, counts: Mapping[str, int], progress: bool) -> int:
+        aside = self.path.with_name(self.path.name + ".part")
+        if not self._continues(aside):
+            aside.unlink(missing_ok=True)
+            if self.path.exists():
+                shutil.copyfile(self.path, aside)
+        with h5py.File(aside, "a") as file:
+            self._create(file)
+            todo = [
+                (split, start, min(start + BLOCK, counts[split]))
+                for split in counts
+                for start in range(file[split].attrs["num_complete"], counts[split], BLOCK)
+            ]
+            total = sum(stop - start for _, start, stop in todo)
+            with tqdm(total=total, desc=f"samples {self.grid}", disable=not progress) as bar:
+                for split, start, stop in todo:
+                    self._write(file[split], start, *self._block(split, range(start, stop)))
+                    file.flush()
+                    bar.update(stop - start)
+        aside.replace(self.path)
+        return total
+
+    def _continues(self, aside: Path) -> bool:
+        """Whether an interrupted file can be continued and is not behind the finished one."""
+        try:
+            return aside.exists() and not self.path.exists() and bool(self._counts(aside))
+        except UserError:
+            return False
+
+    def _create(self, file: h5py.File) -> None:
+        file.attrs.update(
+            {**self.settings, "parameters": json.dumps(self.problem.parameters)},
+            fingerprint=self.fingerprint,
+        )
+        for split in SPLITS:
+            group = file.require_group(split)
+            if "num_complete" in group.attrs:
+                continue
+            group.attrs["num_complete"] = 0
+            for name, fields in (
+                ("input", self.problem.input_names),
+                ("output", self.problem.output_names),
+            ):
+                shape = (len(fields), *self.grid.shape)
+                dataset = group.create_dataset(
+                    name,
+                    shape=(0, *shape),
+                    maxshape=(None, *shape),
+                    chunks=(1, *shape),
+                    dtype="float32",
+                    shuffle=True,
+                    compression="lzf",
+                )
+                dataset.attrs["fields"] = list(fields)
+
+    def _block(self, split: str, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        pairs = []
+        for index in indices:
+            key = (SPLITS.index(split), index)
+            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+            pairs.append(self.problem.sample(self.grid, rng))
+        inputs, outputs = zip(*pairs, strict=True)
+        return np.stack(inputs), np.stack(outputs)
+
+    @staticmethod
+    def _write(group: h5py.Group, start: int, inputs: np.ndarray, outputs: np.ndarray) -> None:
+        stop = start + len(inputs)
+        for name, values in (("input", inputs), ("output", outputs)):
+            group[name].resize(stop, axis=0)
+            group[name][start:stop] = values
+        group.attrs["num_complete"] = stop
+
+    def _counts(self, path: Path) -> dict[str, int]:
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs["fingerprint"] != self.fingerprint:
+                    raise UserError(
+                        f"{path}: holds samples of other settings than its name says; move it away"
+                    )
+                return {split: int(file[split].attrs["num_complete"]) for split in SPLITS}
+        except (OSError, KeyError) as error:
+            raise self._damaged(path, error) from None
+
+    @staticmethod
+    def _damaged(path: Path, error: Exception) -> UserError:
+        reason = str(error).split("\n")[0].strip("'\"")
+        return UserError(
+            f"{path}: unreadable or half-written HDF5 file ({reason}); delete it to have the "
+            "samples generated anew"
+        )

@@ -1,0 +1,17 @@
+"""The one exception that is meant for the user's eyes."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake the user can mend, told in one sentence.
+
+    The commands print the sentence without a traceback and exit with status 2.
+    """
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns ``"; did you mean 'x'?"`` for the closest allowed name, or an empty string."""
+    matches = get_close_matches(str(name), [str(option) for option in allowed], n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""

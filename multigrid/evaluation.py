@@ -1,0 +1,75 @@
+"""Errors of a surrogate on samples, on its own grid and on finer ones."""
+
+from torch import Tensor
+
+from multigrid.data.samples import Samples
+from multigrid.fields import prolong_to, restrict_to
+from multigrid.grid import Grid
+from multigrid.metrics import field_errors
+from multigrid.models.surrogate import Surrogate
+from multigrid.precision import PrecisionName
+from multigrid.trainer import mean_rel_l2, predict
+
+
+class LevelValidator:
+    """Measures surrogates of one level on validation samples.
+
+    Args:
+        finest: Validation samples on the finest grid.
+        grid: Grid of the level.
+        degree: Polynomial degree of the prolongation to the finest grid.
+        periodic: Whether the prolongation wraps around.
+        batch_size: Samples predicted at once.
+        precision: Number format of the network.
+    """
+
+    def __init__(
+        self,
+        finest: Samples,
+        grid: Grid,
+        degree: int,
+        periodic: bool,
+        batch_size: int,
+        precision: PrecisionName,
+    ) -> None:
+        self.finest = finest
+        self.samples = finest.restrict_to(grid)
+        self.degree = degree
+        self.periodic = periodic
+        self.batch_size = batch_size
+        self.precision = precision
+
+    def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
+        """Returns the mean relative L2 error on the own and on the finest grid."""
+        samples, finest = self.samples, self.finest
+        prediction = predict(surrogate, samples.inputs, self.batch_size, self.precision)
+        error = mean_rel_l2(prediction, samples.outputs)
+        if samples.grid == finest.grid:
+            return error, error
+        prolonged = prolong_to(prediction, samples.grid, finest.grid, self.degree, self.periodic)
+        return error, mean_rel_l2(prolonged, finest.outputs)
+
+
+def evaluate(prediction: Tensor, samples: Samples) -> dict[str, float]:
+    """Returns every metric of a prediction: means over samples, the largest for ``max``."""
+    errors = field_errors(prediction, samples.outputs, samples.grid)
+    return {
+        name: (values.max() if name == "max" else values.mean()).item()
+        for name, values in errors.items()
+    }
+
+
+def interpolation_error(
+    truth: Tensor, fine: Grid, coarse: Grid, degree: int, periodic: bool
+) -> float:
+    """Returns what prolongation costs: the mean relative L2 error of the prolonged restriction.
+
+    Args:
+        truth: Output fields ``[N, out, *fine]``.
+        fine: Their grid.
+        coarse: The grid to restrict to and prolong from.
+        degree: Polynomial degree of the prolongation.
+        periodic: Whether the prolongation wraps around.
+    """
+    restricted = restrict_to(truth, fine, coarse)
+    return mean_rel_l2(prolong_to(restricted, coarse, fine, degree, periodic), truth)

@@ -1,0 +1,160 @@
+"""An experiment: the objects that a configuration describes, and what they will cost."""
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from multigrid.config import Config
+from multigrid.data.store import SPLITS, DataStore
+from multigrid.models.cost import (
+    activation_bytes,
+    count_parameters,
+    ladder_table,
+    training_flops,
+)
+from multigrid.models.family import UNetFamily
+from multigrid.models.surrogate import NormalizationKind
+from multigrid.precision import choose_device, choose_precision
+from multigrid.problems import build_problem
+from multigrid.schedule import Stage, build_schedule, schedule_table
+from multigrid.tables import si
+from multigrid.trainer import TrainerOptions
+
+
+class Experiment:
+    """Everything that a run needs, built from its configuration.
+
+    Attributes:
+        config: The configuration.
+        hierarchy: Grids of levels and scales.
+        problem: The PDE.
+        store: Where its samples are.
+        family: Builds the network of each level.
+        stages: The schedule.
+        device: Where to compute.
+        precision: Number format of the networks.
+        options: Options of the trainer.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.hierarchy = config.hierarchy()
+        self.problem = build_problem(**config.problem.model_dump())
+        self.store = DataStore(
+            Path(config.data.folder), self.problem, self.hierarchy.finest, config.data.seed
+        )
+        self.device = choose_device(config.compute.device)
+        self.precision = choose_precision(config.compute.precision, self.device)
+        model = config.model
+        self.family = UNetFamily(
+            self.hierarchy,
+            config.widths(self.hierarchy),
+            len(self.problem.input_names),
+            len(self.problem.output_names),
+            form=model.form,
+            num_blocks=model.num_blocks,
+            padding=model.padding,
+            norm=model.normalization,
+            prolongation=model.prolongation,
+            seed=config.seed,
+        )
+        self.stages: list[Stage] = build_schedule(
+            config.schedule.cycle,
+            config.per_level("epochs"),
+            config.per_level("batch_size"),
+            config.per_level("learning_rate"),
+            config.per_level("transferred_ratio"),
+        )
+        self.options = self._trainer_options()
+
+    @property
+    def normalization(self) -> NormalizationKind:
+        """How fields are scaled: ``auto`` takes the exact way where the problem has one."""
+        name = self.config.data.normalization
+        if name != "auto":
+            return name
+        return "homogeneous" if self.problem.symmetries.homogeneous else "gaussian"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of samples of each split."""
+        return {split: getattr(self.config.data, split) for split in SPLITS}
+
+    @property
+    def periodic(self) -> bool:
+        """Whether prolongation wraps around the box."""
+        return self.config.model.padding == "periodic"
+
+    @cached_property
+    def epoch_flops(self) -> list[float]:
+        """Floating-point operations of one training epoch on each level."""
+        flops = []
+        for level, (grid, samples) in enumerate(
+            zip(self.hierarchy.levels, self.config.samples(), strict=True)
+        ):
+            shape = (1, self.family.in_channels, *grid.shape)
+            flops.append(float(samples * training_flops(self.family.build(level), shape)))
+        return flops
+
+    def work_units(self, level: int, epochs: int) -> float:
+        """Returns the work of some epochs on a level; one on the finest level is 1."""
+        return epochs * self.epoch_flops[level] / self.epoch_flops[-1]
+
+    def describe(self) -> str:
+        """Returns ladder, schedule, cost and memory estimate as text."""
+        levels = self.hierarchy.levels
+        networks = [self.family.build(level) for level in range(len(levels))]
+        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        flops = sum(units for units in work) * self.epoch_flops[-1]
+        fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
+        inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
+        return "\n".join(
+            [
+                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.form} UNet, "
+                f"{self.precision} on {self.device}, {torch.get_num_threads()} threads",
+                "",
+                ladder_table(networks, self.family.in_channels),
+                f"scales below level 0: {inner or 'none'}",
+                "",
+                schedule_table(self.stages, levels, work),
+                "",
+                f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about "
+                f"{si(self.memory_bytes())}B",
+            ]
+        )
+
+    def memory_bytes(self) -> float:
+        """Estimates the memory of the most demanding stage.
+
+        Weights, gradients and optimiser state, saved activations of one batch, and the samples.
+        """
+        element_size = 2 if self.precision == "bfloat16" else 4
+        most = 0
+        for stage in self.stages:
+            network = self.family.build(stage.level)
+            grid = self.hierarchy.levels[stage.level]
+            shape = (stage.batch_size, self.family.in_channels, *grid.shape)
+            activations = activation_bytes(network, shape, element_size)
+            most = max(most, 4 * 4 * count_parameters(network) + activations)
+        channels = self.family.in_channels + self.family.out_channels
+        num_samples = sum(self.counts.values())
+        return most + 2 * 4 * num_samples * channels * self.hierarchy.finest.size
+
+    def _trainer_options(self) -> TrainerOptions:
+        schedule, optimizer = self.config.schedule, self.config.optimizer
+        augmented = self.config.data.augmentation == "auto"
+        return TrainerOptions(
+            optimizer=optimizer.name,
+            weight_decay=optimizer.weight_decay,
+            betas=(optimizer.betas[0], optimizer.betas[1]),
+            decay=optimizer.decay,
+            warmup=schedule.warmup,
+            final_rate=optimizer.final_rate,
+            clip=optimizer.clip,
+            loss=self.config.loss.name,
+            precision=self.precision,
+            symmetries=self.problem.symmetries if augmented else None,
+            patience=schedule.patience,
+            seed=self.config.seed,
+        )

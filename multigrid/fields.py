@@ -1,0 +1,136 @@
+"""Restriction and prolongation of fields between a grid and the next coarser one.
+
+Fields are tensors ``[..., *grid]`` with one trailing axis per space dimension. Both operations
+are tensor products of small one-dimensional matrices, so they work in any dimension, are exact
+for polynomials up to the given degree right up to the boundary, and are differentiable.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multigrid.grid import Centering, Grid
+
+
+def restrict(field: Tensor, grid: Grid) -> Tensor:
+    """Restricts a field to the next coarser grid.
+
+    Cell-centred fields are averaged over the 2^d cells that become one; of node-centred fields
+    every second point is kept.
+
+    Args:
+        field: Tensor ``[..., *grid.shape]``.
+        grid: The fine grid.
+
+    Returns:
+        Tensor ``[..., *grid.coarsen().shape]``.
+    """
+    first = field.ndim - grid.ndim
+    if grid.centering == "node":
+        return field[(..., *(slice(None, None, 2),) * grid.ndim)]
+    for axis in range(first, field.ndim):
+        n = field.shape[axis]
+        field = field.unflatten(axis, (n // 2, 2)).mean(axis + 1)
+    return field
+
+
+def restrict_to(field: Tensor, grid: Grid, target: Grid) -> Tensor:
+    """Restricts a field from ``grid`` to the coarser ``target`` by repeated halving."""
+    while grid != target:
+        field, grid = restrict(field, grid), grid.coarsen()
+    return field
+
+
+def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: bool = False) -> Tensor:
+    """Prolongs a field to the next finer grid by polynomial interpolation.
+
+    Args:
+        field: Tensor ``[..., *fine.coarsen().shape]``.
+        fine: The grid to prolong to.
+        degree: Degree of the polynomials that are reproduced exactly. For cell-centred fields
+            the values are taken as cell averages, and an even degree is conservative: restricting
+            the result gives the field back (Harten, J. Comput. Phys. 115, 1994).
+        periodic: Whether the stencil wraps around the box instead of leaning inwards at its edge.
+
+    Returns:
+        Tensor ``[..., *fine.shape]``.
+    """
+    first = field.ndim - fine.ndim
+    for axis, n in enumerate(fine.shape, start=first):
+        matrix = _matrix(n, fine.centering, degree, periodic, field.dtype, field.device)
+        field = torch.tensordot(field, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return field
+
+
+def prolong_to(
+    field: Tensor, grid: Grid, target: Grid, degree: int = 4, periodic: bool = False
+) -> Tensor:
+    """Prolongs a field from ``grid`` to the finer ``target`` by repeated doubling."""
+    chain = [target]
+    while chain[-1] != grid:
+        chain.append(chain[-1].coarsen())
+    for fine in chain[-2::-1]:
+        field = prolong(field, fine, degree, periodic)
+    return field
+
+
+@lru_cache(maxsize=256)
+def _matrix(
+    n_fine: int,
+    centering: Centering,
+    degree: int,
+    periodic: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    matrix = prolongation_matrix(n_fine, centering, degree, periodic)
+    return torch.as_tensor(matrix, dtype=dtype, device=device)
+
+
+def prolongation_matrix(
+    n_fine: int, centering: Centering, degree: int, periodic: bool
+) -> np.ndarray:
+    """Returns the one-dimensional prolongation as a matrix ``[n_fine, n_coarse]``.
+
+    Each fine value takes the ``degree + 1`` nearest coarse ones, fewer where the grid is smaller.
+    """
+    n_coarse = (n_fine + 1) // 2
+    num_points = min(degree + 1, n_coarse)
+    matrix = np.zeros((n_fine, n_coarse))
+    for i in range(n_fine):
+        centre = (i + 0.5) / 2 - 0.5 if centering == "cell" else i / 2
+        start = _first_neighbour(centre, num_points)
+        if not periodic:
+            start = min(max(start, 0), n_coarse - num_points)
+        weights = _weights(centre - start, num_points, centering)
+        np.add.at(matrix[i], np.arange(start, start + num_points) % n_coarse, weights)
+    return matrix
+
+
+def _first_neighbour(centre: float, num_points: int) -> int:
+    """Returns the first of the ``num_points`` consecutive integers nearest to ``centre``."""
+    return int(np.floor(centre - (num_points - 1) / 2 + 0.5))
+
+
+def _weights(x: float, num_points: int, centering: Centering) -> np.ndarray:
+    """Returns the weights of coarse values 0..num_points-1 for the fine value at ``x``.
+
+    They solve the moment equations ``sum_j w_j f_j(p) = f(p)`` for all monomials p up to the
+    degree, f being the point value (nodes) or the cell average (cells of width 1 and 1/2).
+    """
+    powers = np.arange(num_points)
+    positions = np.arange(num_points, dtype=float)
+    if centering == "node":
+        moments, target = positions[None, :] ** powers[:, None], x**powers
+    else:
+        moments = _cell_average(positions[None, :], 1.0, powers[:, None])
+        target = _cell_average(np.asarray(x), 0.5, powers)
+    return np.linalg.solve(moments, target)
+
+
+def _cell_average(centre: np.ndarray, width: float, power: np.ndarray) -> np.ndarray:
+    """Average of ``x^power`` over a cell."""
+    right, left = centre + width / 2, centre - width / 2
+    return (right ** (power + 1) - left ** (power + 1)) / ((power + 1) * width)

@@ -1,0 +1,182 @@
+"""Structured grids on the unit box and the hierarchies they form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from multigrid.errors import UserError
+
+Centering = Literal["cell", "node"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A uniform grid on the unit box, in any number of dimensions.
+
+    Attributes:
+        shape: Number of points along each axis.
+        centering: Where the points lie. ``cell``: at the centres ``(i + 1/2) / n`` of n equal
+            cells. ``node``: at ``i / (n - 1)`` for an odd n, both boundary points included, and
+            at ``i / n`` for an even n, the right boundary point left out (as for periodic data).
+    """
+
+    shape: tuple[int, ...]
+    centering: Centering = "cell"
+
+    def __str__(self) -> str:
+        return "x".join(str(n) for n in self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of space dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return int(np.prod(self.shape))
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance between neighbouring points along each axis."""
+        return tuple(1.0 / _num_intervals(n, self.centering) for n in self.shape)
+
+    def axes(self) -> tuple[np.ndarray, ...]:
+        """Coordinates of the points along each axis."""
+        offset = 0.5 if self.centering == "cell" else 0.0
+        return tuple(
+            (np.arange(n) + offset) * h for n, h in zip(self.shape, self.spacing, strict=True)
+        )
+
+    def is_symmetric(self, axis: int) -> bool:
+        """Whether mirroring an axis maps the points onto each other."""
+        return self.centering == "cell" or self.shape[axis] % 2 == 1
+
+    @property
+    def can_coarsen(self) -> bool:
+        """Whether every axis can be halved and keeps at least two points."""
+        return all(n >= 3 and (self.centering == "node" or n % 2 == 0) for n in self.shape)
+
+    def coarsen(self) -> "Grid":
+        """Returns the next coarser grid.
+
+        Two cells become one; of the nodes every second is kept, ``i -> 2 i``.
+
+        Raises:
+            UserError: If a cell-centred axis is odd or an axis would become too small.
+        """
+        if not self.can_coarsen:
+            raise UserError(f"a {self.centering}-centred {self} grid cannot be halved")
+        return Grid(tuple((n + 1) // 2 for n in self.shape), self.centering)
+
+
+def _num_intervals(n: int, centering: Centering) -> int:
+    return n - 1 if centering == "node" and n % 2 == 1 else n
+
+
+def halvings_between(coarse: Grid, fine: Grid) -> int | None:
+    """Returns how often ``fine`` must be halved to give ``coarse``, or None if it never does."""
+    count = 0
+    while fine.size > coarse.size and fine.can_coarsen:
+        fine = fine.coarsen()
+        count += 1
+    return count if fine == coarse else None
+
+
+def refine_shape(coarse: Grid, num_halvings: int = 1) -> list[Grid]:
+    """Returns every grid of equal parity on all axes that halves to ``coarse``."""
+    candidates = [coarse]
+    for _ in range(num_halvings):
+        shapes = [tuple(2 * n for n in grid.shape) for grid in candidates]
+        if coarse.centering == "node":
+            shapes += [tuple(2 * n - 1 for n in grid.shape) for grid in candidates]
+        candidates = [Grid(shape, coarse.centering) for shape in shapes]
+    return candidates
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """The grids of a ladder and, below them, the coarser grids inside the networks.
+
+    A *level* is a grid that is trained on; level 0 is the coarsest. A *scale* is a resolution
+    inside the network, counted from the bottleneck; every level is also a scale.
+
+    Attributes:
+        scales: Grids of all scales, coarsest first; neighbours differ by one halving.
+        tops: For each level the index of its scale, increasing.
+    """
+
+    scales: tuple[Grid, ...]
+    tops: tuple[int, ...]
+
+    @property
+    def levels(self) -> tuple[Grid, ...]:
+        """Grids of the levels, coarsest first."""
+        return tuple(self.scales[top] for top in self.tops)
+
+    @property
+    def finest(self) -> Grid:
+        """Grid of the last level."""
+        return self.scales[-1]
+
+    @classmethod
+    def build(
+        cls, levels: Sequence[Grid], min_size: int = 4, depth: int | None = None
+    ) -> "Hierarchy":
+        """Builds the hierarchy of a ladder.
+
+        Args:
+            levels: Grids to train on, coarsest first; each halves to the one before.
+            min_size: Halve below level 0 while the shortest axis stays at or above this size.
+            depth: Number of scales below level 0 instead, whatever ``min_size`` says.
+
+        Raises:
+            UserError: If the levels do not nest, or level 0 cannot be halved ``depth`` times.
+        """
+        inner = _inner_scales(levels[0], min_size, depth)
+        scales, tops = [*inner, levels[0]], [len(inner)]
+        for index, (coarse, fine) in enumerate(zip(levels, levels[1:], strict=False), start=1):
+            scales += _between(coarse, fine, index)
+            tops.append(len(scales) - 1)
+        return cls(tuple(scales), tuple(tops))
+
+
+def _inner_scales(coarsest: Grid, min_size: int, depth: int | None) -> list[Grid]:
+    """Returns the scales below level 0, coarsest first."""
+    grid, inner = coarsest, list[Grid]()
+    while len(inner) != depth:
+        if not grid.can_coarsen:
+            if depth is None:
+                break
+            raise UserError(
+                f"model.depth: {depth} scales below the coarsest level {coarsest} are not "
+                f"possible, at most {len(inner)} are"
+            )
+        grid = grid.coarsen()
+        if depth is None and min(grid.shape) < min_size:
+            break
+        inner.append(grid)
+    return inner[::-1]
+
+
+def _between(coarse: Grid, fine: Grid, index: int) -> list[Grid]:
+    """Returns the scales above ``coarse`` up to and including ``fine``, coarsest first."""
+    if fine.ndim != coarse.ndim or fine.size <= coarse.size:
+        raise UserError(
+            f"levels[{index}]: {fine} must be finer than {coarse}, the level before, on all axes"
+        )
+    count = halvings_between(coarse, fine)
+    if count is None:
+        ratio = max(f / c for f, c in zip(fine.shape, coarse.shape, strict=True))
+        steps = max(1, round(np.log2(ratio)))
+        options = " or ".join(str(grid) for grid in refine_shape(coarse, steps))
+        raise UserError(
+            f"levels[{index}]: a {fine.centering}-centred {fine} grid cannot be halved to "
+            f"{coarse}, the level before; the nearest size that can is {options}"
+        )
+    grids = [fine]
+    for _ in range(count - 1):
+        grids.append(grids[-1].coarsen())
+    return grids[::-1]

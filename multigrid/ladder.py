@@ -1,0 +1,207 @@
+"""Nested iteration: trains level after level, each starting from the one before."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multigrid.checkpoint import load_checkpoint
+from multigrid.data.samples import Samples
+from multigrid.evaluation import LevelValidator, evaluate, interpolation_error
+from multigrid.experiment import Experiment
+from multigrid.ledger import Ledger
+from multigrid.models.surrogate import FieldScaling, Surrogate
+from multigrid.recorder import StageRecorder
+from multigrid.results import RunFolder, write_json
+from multigrid.schedule import Stage
+from multigrid.trainer import Trainer, predict
+from multigrid.transfer import Status, TransferReport, transfer_weights
+
+log = logging.getLogger(__name__)
+
+NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What the finished surrogate gives on the test samples.
+
+    Attributes:
+        samples: Test samples on the finest grid.
+        prediction: Predicted outputs ``[N, out, *grid]``.
+        errors: Every metric.
+    """
+
+    samples: Samples
+    prediction: Tensor
+    errors: dict[str, float]
+
+
+class LadderRun:
+    """One run of an experiment: its data, its history and the stages it has finished.
+
+    Args:
+        experiment: What to run.
+        folder: Where the results go.
+    """
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self.experiment = experiment
+        self.folder = folder
+        self.ledger = Ledger(folder, experiment.hierarchy.levels)
+        self.data_seconds = 0.0
+
+    def run(self, resume: bool = False) -> dict[str, Any]:
+        """Trains all stages and returns the summary.
+
+        Args:
+            resume: Continue from the last checkpoints in the folder.
+        """
+        self._load_data()
+        unfinished = self.ledger.restore() if resume else None
+        for stage in self.experiment.stages[len(self.ledger.finished) :]:
+            self._run_stage(stage, unfinished)
+            unfinished = None
+        self.tested = self._test()
+        return self._summary()
+
+    def _load_data(self) -> None:
+        experiment = self.experiment
+        started = time.perf_counter()
+        generated = experiment.store.ensure(experiment.counts, progress=True)
+        splits = {
+            split: experiment.store.read(split, count).to(experiment.device)
+            for split, count in experiment.counts.items()
+        }
+        self.train, self.validation, self.test = splits.values()
+        self.data_seconds = time.perf_counter() - started
+        log.info(
+            "data: %s, %d samples generated, %.1f s",
+            experiment.store.path,
+            generated,
+            self.data_seconds,
+        )
+        self.scaling = FieldScaling.fit(experiment.normalization, self.train)
+        self.samples: dict[int, Samples] = {}
+
+    def _run_stage(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
+        """Builds the level's network, fills it, trains it and saves it."""
+        started = time.perf_counter()
+        samples = self._level_samples(stage.level)
+        network, moments, report = self._initial_network(stage)
+        trainer = self._trainer(stage, network, samples, report)
+        if self.experiment.config.optimizer.carry_moments:
+            trainer.optimizer.load_state_dict(moments)
+        overhead = time.perf_counter() - started
+        error = self._interpolation_error(stage.level)
+        recorder = StageRecorder(self.experiment, self.ledger, trainer, report, overhead, error)
+        if unfinished is None:
+            recorder.enter()
+        else:
+            recorder.restore(unfinished)
+        trainer.fit(recorder)
+        recorder.close()
+
+    def _level_samples(self, level: int) -> Samples:
+        """Returns the training samples of a level, restricted once and kept."""
+        if level not in self.samples:
+            count = self.experiment.config.samples()[level]
+            grid = self.experiment.hierarchy.levels[level]
+            self.samples[level] = self.train[:count].restrict_to(grid)
+        return self.samples[level]
+
+    def _initial_network(
+        self, stage: Stage
+    ) -> tuple[nn.Module, dict[str, Any], TransferReport | None]:
+        """Returns the network on entering a stage.
+
+        It starts from the level's own latest checkpoint, if a cycle has been here before, and
+        then takes over whatever it shares with the stage before. Both are read back from disk.
+
+        Returns:
+            The network, the moments to carry over, and the report of the last transfer.
+        """
+        family = self.experiment.family
+        own = self.ledger.last_visit(stage.level)
+        previous = self.ledger.finished[-1] if self.ledger.finished else None
+        if previous is not None and own is None and previous["level"] < stage.level:
+            network = family.build_grown(stage.level, previous["level"])
+        else:
+            network = family.build(stage.level)
+        moments, report = {}, None
+        for source in (own, previous):
+            if source is not None:
+                payload = load_checkpoint(self.ledger.level_folder(source["level"]) / "best.pt")
+                report = transfer_weights(payload["network"], network)
+                moments |= payload["trainer"]["optimizer"]
+        if report is not None:
+            write_json(self.ledger.level_folder(stage.level) / "transfer.json", report.to_json())
+        return network, moments, report
+
+    def _trainer(
+        self, stage: Stage, network: nn.Module, samples: Samples, report: TransferReport | None
+    ) -> Trainer:
+        experiment = self.experiment
+        config = experiment.config
+        validator = LevelValidator(
+            self.validation,
+            samples.grid,
+            config.model.prolongation,
+            experiment.periodic,
+            stage.batch_size,
+            experiment.precision,
+        )
+        all_old = report is None or report.count(Status.NEW, Status.MISMATCHED)[0] == 0
+        transferred = [] if report is None or all_old else report.keys(Status.TRANSFERRED)
+        stop = config.schedule.stop_at_interpolation_error
+        return Trainer(
+            Surrogate(network.to(experiment.device), self.scaling),
+            samples,
+            validator,
+            stage,
+            experiment.options,
+            transferred,
+            target_error=self._interpolation_error(stage.level) if stop else None,
+        )
+
+    def _interpolation_error(self, level: int) -> float | None:
+        """Returns what prolonging the truth from a level to the next costs; None on the last."""
+        levels = self.experiment.hierarchy.levels
+        if level + 1 == len(levels):
+            return None
+        fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
+        degree = self.experiment.config.model.prolongation
+        periodic = self.experiment.periodic
+        return interpolation_error(fine.outputs, fine.grid, levels[level], degree, periodic)
+
+    def _test(self) -> TestResult:
+        """Evaluates the best surrogate of the last stage on the test samples."""
+        experiment, stage = self.experiment, self.experiment.stages[-1]
+        payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
+        network = experiment.family.build(stage.level)
+        network.load_state_dict(payload["network"])
+        surrogate = Surrogate(network.to(experiment.device), self.scaling)
+        samples = self.test.restrict_to(experiment.hierarchy.levels[stage.level])
+        prediction = predict(surrogate, samples.inputs, stage.batch_size, experiment.precision)
+        return TestResult(samples, prediction, evaluate(prediction, samples))
+
+    def _summary(self) -> dict[str, Any]:
+        experiment, last = self.experiment, self.ledger.rows[-1]
+        return {
+            "name": experiment.config.name,
+            "levels": self.ledger.finished,
+            "test": self.tested.errors,
+            "seconds": last.seconds,
+            "work_units": last.work_units,
+            "flops": last.flops,
+            "evaluation_seconds": last.evaluation_seconds,
+            "data_preparation_seconds": self.data_seconds,
+            "data_seconds": sum(stage["data_seconds"] for stage in self.ledger.finished),
+            "device": str(experiment.device),
+            "precision": experiment.precision,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }

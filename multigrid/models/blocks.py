@@ -1,0 +1,117 @@
+"""Building blocks that work alike in two and three dimensions."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multigrid.grid import Centering
+
+Padding = Literal["zeros", "replicate", "periodic"]
+Normalization = Literal["none", "group", "instance"]
+
+_TORCH_PADDING = {"zeros": "zeros", "replicate": "replicate", "periodic": "circular"}
+_PAD_MODE = {"zeros": "constant", "replicate": "replicate", "periodic": "circular"}
+_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+
+def conv(
+    ndim: int, in_channels: int, out_channels: int, kernel: int, padding: Padding
+) -> nn.Module:
+    """Returns a convolution that keeps the grid: ``[N, in, *grid] -> [N, out, *grid]``."""
+    return _CONV[ndim](
+        in_channels,
+        out_channels,
+        kernel,
+        padding=kernel // 2,
+        padding_mode=_TORCH_PADDING[padding],
+    )
+
+
+def normalization(kind: Normalization, ndim: int, channels: int) -> nn.Module:
+    """Returns a normalisation layer, the identity for ``none``."""
+    if kind == "group":
+        return nn.GroupNorm(_num_groups(channels), channels)
+    if kind == "instance":
+        return _INSTANCE[ndim](channels, affine=True)
+    return nn.Identity()
+
+
+def _num_groups(channels: int) -> int:
+    return next(groups for groups in (8, 6, 4, 3, 2, 1) if channels % groups == 0)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a skip: ``x + conv(act(conv(act(x))))``, shapes kept."""
+
+    def __init__(self, ndim: int, channels: int, padding: Padding, norm: Normalization) -> None:
+        super().__init__()
+        self.norm1 = normalization(norm, ndim, channels)
+        self.conv1 = conv(ndim, channels, channels, 3, padding)
+        self.norm2 = normalization(norm, ndim, channels)
+        self.conv2 = conv(ndim, channels, channels, 3, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[N, C, *grid]`` to the same shape."""
+        y = self.conv1(F.gelu(self.norm1(x)))
+        return x + self.conv2(F.gelu(self.norm2(y)))
+
+
+class Down(nn.Module):
+    """Strided convolution to the next coarser grid, aligned with the restriction of fields.
+
+    Cell-centred: kernel 2, each coarse cell sees the cells it is made of. Node-centred: kernel 3
+    around the node that is kept.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        in_channels: int,
+        out_channels: int,
+        centering: Centering,
+        padding: Padding,
+    ) -> None:
+        super().__init__()
+        kernel = 2 if centering == "cell" else 3
+        self.conv = _CONV[ndim](
+            in_channels,
+            out_channels,
+            kernel,
+            stride=2,
+            padding=kernel // 3,
+            padding_mode=_TORCH_PADDING[padding],
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[N, in, *fine]`` to ``[N, out, *coarse]``."""
+        return self.conv(x)
+
+
+class Up(nn.Module):
+    """Transposed convolution to the next finer grid, aligned like :class:`Down`."""
+
+    def __init__(
+        self,
+        ndim: int,
+        in_channels: int,
+        out_channels: int,
+        centering: Centering,
+        padding: Padding,
+    ) -> None:
+        super().__init__()
+        self.centering = centering
+        self.pad_mode = _PAD_MODE[padding]
+        kernel = 2 if centering == "cell" else 3
+        self.conv = _TRANSPOSED[ndim](
+            in_channels, out_channels, kernel, stride=2, padding=kernel // 3
+        )
+
+    def forward(self, x: Tensor, fine: tuple[int, ...]) -> Tensor:
+        """Maps ``[N, in, *coarse]`` to ``[N, out, *fine]``."""
+        if self.centering == "cell":
+            return self.conv(x)
+        x = F.pad(x, (0, 1) * len(fine), mode=self.pad_mode)
+        return self.conv(x)[(..., *(slice(n) for n in fine))]

@@ -1,0 +1,87 @@
+"""What a network costs, counted without computing anything."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from multigrid.models.unet import UNet
+from multigrid.tables import si, table
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Returns the number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
+    """Returns the floating-point operations of one forward pass.
+
+    Args:
+        network: The network; it is not run, only a copy without data is.
+        shape: Shape of the input, batch included.
+    """
+    return _count(network, shape, backward=False)
+
+
+def training_flops(network: nn.Module, shape: Sequence[int]) -> int:
+    """Returns the floating-point operations of one forward and backward pass."""
+    return _count(network, shape, backward=True)
+
+
+def _count(network: nn.Module, shape: Sequence[int], backward: bool) -> int:
+    twin = copy.deepcopy(network).to("meta")
+    with FlopCounterMode(display=False) as counter:
+        output = twin(torch.empty(*shape, device="meta"))
+        if backward:
+            output.sum().backward()
+    return counter.get_total_flops()
+
+
+def activation_bytes(network: nn.Module, shape: Sequence[int], element_size: int) -> int:
+    """Estimates the memory of the activations that the backward pass needs.
+
+    Counts every tensor that autograd saves, once per storage, parameters left out, as if all had
+    the precision given.
+    """
+    twin = copy.deepcopy(network).to("meta")
+    parameters = {id(parameter) for parameter in twin.parameters()}
+    saved: dict[int, int] = {}
+    kept = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        base = tensor._base if tensor._base is not None else tensor
+        if id(base) not in parameters and id(base) not in saved:
+            saved[id(base)] = base.numel()
+            kept.append(base)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        twin(torch.empty(*shape, device="meta"))
+    return sum(saved.values()) * element_size
+
+
+def ladder_table(networks: Sequence[UNet], in_channels: int) -> str:
+    """Returns the ladder as a table: level, grid, widths, parameters and FLOPs per sample.
+
+    Args:
+        networks: The network of each level, coarsest first.
+        in_channels: Number of input fields.
+    """
+    rows = []
+    for level, network in enumerate(networks):
+        grid = network.grids[-1]
+        flops = forward_flops(network, (1, in_channels, *grid.shape))
+        rows.append(
+            [
+                str(level),
+                str(grid),
+                str(len(network.grids)),
+                str(network.widths[-1]),
+                f"{count_parameters(network):,}",
+                si(flops),
+            ]
+        )
+    return table(["Level", "Grid", "Scales", "Width", "Parameters", "FLOPs/sample"], rows)

@@ -1,0 +1,96 @@
+"""The resolution-parametric factory: one network for every level of a ladder."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from multigrid.grid import Hierarchy
+from multigrid.models.blocks import Normalization, Padding
+from multigrid.models.surrogate import channels_last
+from multigrid.models.unet import Form, UNet, silence
+
+
+class UNetFamily:
+    """Builds the network of any level of a hierarchy.
+
+    Every scale is initialised from the seed and its own number alone, so the same scale starts
+    with the same weights in a network of any size, whatever was built before.
+
+    Args:
+        hierarchy: Grids of levels and scales.
+        widths: Number of channels of each scale, coarsest first.
+        in_channels: Number of input fields.
+        out_channels: Number of output fields.
+        form: ``pyramid`` or ``classic``.
+        num_blocks: Residual blocks per encoder and per decoder of a scale.
+        padding: What lies outside the grid for the convolutions.
+        norm: Normalisation layer in front of each activation.
+        prolongation: Polynomial degree of the prolongation of outputs.
+        seed: Seed of the initialisation.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        widths: Sequence[int],
+        in_channels: int,
+        out_channels: int,
+        form: Form = "pyramid",
+        num_blocks: int = 1,
+        padding: Padding = "zeros",
+        norm: Normalization = "none",
+        prolongation: int = 4,
+        seed: int = 0,
+    ) -> None:
+        self.hierarchy = hierarchy
+        self.widths = tuple(widths)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.form = form
+        self.num_blocks = num_blocks
+        self.padding = padding
+        self.norm = norm
+        self.prolongation = prolongation
+        self.seed = seed
+
+    def build(self, level: int) -> UNet:
+        """Returns the network of a level with its initial weights."""
+        num_scales = self.hierarchy.tops[level] + 1
+        with torch.device("meta"):
+            unet = UNet(
+                self.hierarchy.scales[:num_scales],
+                self.widths[:num_scales],
+                self.in_channels,
+                self.out_channels,
+                form=self.form,
+                num_blocks=self.num_blocks,
+                padding=self.padding,
+                norm=self.norm,
+                prolongation=self.prolongation,
+            )
+        unet.to_empty(device="cpu")
+        for k, scale in enumerate(unet.scales):
+            _initialize(scale, np.random.SeedSequence(self.seed, spawn_key=(k,)))
+        channels_last(unet, self.hierarchy.finest.ndim)
+        return unet
+
+    def build_grown(self, level: int, from_level: int) -> UNet:
+        """Returns the network of a level, ready to take over the weights of a coarser one.
+
+        In the pyramid form the scales above ``from_level`` are silent, so that the network will
+        compute the prolonged output of the coarser one. In the classic form they are fresh.
+        """
+        unet = self.build(level)
+        if self.form == "pyramid":
+            silence(unet, self.hierarchy.tops[from_level] + 1)
+        return unet
+
+
+def _initialize(module: torch.nn.Module, seed: np.random.SeedSequence) -> None:
+    """Runs the layers' own initialisation under a seed of ours."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        for layer in module.modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()

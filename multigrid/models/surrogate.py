@@ -1,0 +1,110 @@
+"""A network with its normalisation: physical fields in, physical fields out."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from multigrid.data.samples import Samples
+
+NormalizationKind = Literal["none", "gaussian", "homogeneous"]
+
+
+@dataclass(frozen=True)
+class FieldScaling:
+    """How fields are scaled on their way into and out of a network.
+
+    Attributes:
+        kind: ``none``; ``gaussian``: mean and standard deviation of each channel;
+            ``homogeneous``: each sample is divided by the root mean square of its input, and the
+            output multiplied by it, which is exact where the problem is homogeneous.
+        input_mean, input_std: One number for each input channel.
+        output_mean, output_std: One number for each output channel.
+    """
+
+    kind: NormalizationKind
+    input_mean: tuple[float, ...]
+    input_std: tuple[float, ...]
+    output_mean: tuple[float, ...]
+    output_std: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, kind: NormalizationKind, samples: Samples) -> "FieldScaling":
+        """Computes the statistics of training samples."""
+        inputs, outputs = samples.inputs.double(), samples.outputs.double()
+        zeros = (0.0,) * inputs.shape[1], (0.0,) * outputs.shape[1]
+        ones = (1.0,) * inputs.shape[1], (1.0,) * outputs.shape[1]
+        if kind == "none":
+            return cls(kind, zeros[0], ones[0], zeros[1], ones[1])
+        if kind == "gaussian":
+            (input_mean, input_std), (output_mean, output_std) = _moments(inputs), _moments(outputs)
+            return cls(kind, input_mean, input_std, output_mean, output_std)
+        ratio = outputs / root_mean_square(inputs)
+        dims = [0, *range(2, ratio.ndim)]
+        spread = ratio.square().mean(dims).sqrt()
+        return cls(kind, zeros[0], ones[0], zeros[1], tuple(spread.tolist()))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "FieldScaling":
+        """Restores what :meth:`to_dict` gave."""
+        kind = values["kind"]
+        return cls(kind, *(tuple(values[key]) for key in cls.__annotations__ if key != "kind"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain containers."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _moments(fields: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    dims = [0, *range(2, fields.ndim)]
+    mean, std = fields.mean(dims), fields.std(dims)
+    return tuple(mean.tolist()), tuple(std.clamp_min(torch.finfo(torch.float32).tiny).tolist())
+
+
+def root_mean_square(fields: Tensor) -> Tensor:
+    """Returns the root mean square of each sample, ``[N, 1, ..., 1]``, never zero."""
+    dims = list(range(1, fields.ndim))
+    return fields.square().mean(dims, keepdim=True).sqrt().clamp_min(1e-30)
+
+
+class Surrogate(nn.Module):
+    """A network that takes and gives fields in physical units.
+
+    Args:
+        network: Maps scaled input fields to scaled output fields.
+        scaling: How the fields are scaled.
+    """
+
+    def __init__(self, network: nn.Module, scaling: FieldScaling) -> None:
+        super().__init__()
+        self.network = network
+        self.scaling = scaling
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
+        scaling = self.scaling
+        x = (inputs - _channels(scaling.input_mean, inputs)) / _channels(scaling.input_std, inputs)
+        size = root_mean_square(x) if scaling.kind == "homogeneous" else None
+        y = self.network(_channels_last(x if size is None else x / size)).float()
+        y = y if size is None else y * size
+        return y * _channels(scaling.output_std, y) + _channels(scaling.output_mean, y)
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device).reshape(1, -1, *(1,) * (like.ndim - 2))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    return x if layout is None else x.contiguous(memory_format=layout)
+
+
+def channels_last(module: nn.Module, ndim: int) -> nn.Module:
+    """Lays the weights of a network out channels last, the fast layout for convolutions."""
+    layouts = {2: torch.channels_last, 3: torch.channels_last_3d}
+    if ndim in layouts:
+        for parameter in module.parameters():
+            if parameter.ndim == ndim + 2:
+                parameter.data = parameter.data.contiguous(memory_format=layouts[ndim])
+    return module

@@ -1,0 +1,185 @@
+"""Optimisers whose state goes by parameter name, so that it can follow the weights.
+
+Convolution weights are trained by Muon or AdamW, everything else by AdamW. Both take the same
+learning rate, and each parameter group carries a ``scale`` that multiplies it.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+OptimizerName = Literal["muon", "adamw"]
+
+
+class Muon(Optimizer):
+    """Momentum whose matrix is orthogonalised before each step.
+
+    After K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with
+    the update scaled to the size of an AdamW step after Liu et al., arXiv:2502.16982, eq. 4. A
+    convolution weight ``[out, in, *kernel]`` is taken as the matrix ``[out, in * kernel]``;
+    ``torch.optim.Muon`` refuses such weights, which is why this one exists. Weights of equal
+    shape are orthogonalised in one batched product.
+
+    Args:
+        params: Parameters with two or more axes, or groups of them.
+        lr: Learning rate.
+        momentum: Decay of the gradient's running mean, with Nesterov's look-ahead.
+        weight_decay: Decoupled weight decay.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Updates all parameters that have a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update = self._momentum(parameter, group["momentum"]).flatten(1)
+                    rows, columns = update.shape
+                    by_shape.setdefault((rows, columns), []).append((parameter, update))
+            for (rows, columns), pairs in by_shape.items():
+                updates = orthogonalize(torch.stack([update for _, update in pairs]))
+                rate = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+                for (parameter, _), update in zip(pairs, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(update.reshape(parameter.shape), alpha=rate)
+
+    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(buffer, momentum)
+
+
+def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
+    """Brings the singular values of matrices ``[B, m, n]`` near one, keeping their vectors.
+
+    A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
+    end between about 0.7 and 1.2.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonalize(matrices.mT, num_steps).mT
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(num_steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+class NamedOptimizer:
+    """The optimisers of one network, with state by parameter name.
+
+    Args:
+        model: Network to train; only parameters that require gradients are.
+        name: ``muon`` for hidden weights of two or more axes and AdamW for the rest, or ``adamw``.
+        transferred: Names of parameters that were transferred.
+        transferred_ratio: Learning rate of those over that of the others.
+        weight_decay: Decoupled weight decay.
+        betas: AdamW's decay rates.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: OptimizerName = "muon",
+        transferred: Collection[str] = (),
+        transferred_ratio: float = 1.0,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        groups: dict[bool, dict[float, list[Tensor]]] = {True: {}, False: {}}
+        for key, parameter in self.parameters.items():
+            scale = transferred_ratio if key in transferred else 1.0
+            hidden = name == "muon" and is_hidden(parameter)
+            groups[hidden].setdefault(scale, []).append(parameter)
+        muon, adamw = (
+            [{"params": params, "scale": scale} for scale, params in groups[hidden].items()]
+            for hidden in (True, False)
+        )
+        self.optimizers: list[Optimizer] = []
+        if muon:
+            self.optimizers.append(Muon(muon, weight_decay=weight_decay))
+        if adamw:
+            self.optimizers.append(AdamW(adamw, betas=betas, weight_decay=weight_decay, fused=True))
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Sets every group's learning rate to its scale times ``rate``."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["scale"]
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Updates all parameters."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Returns the state tensors by parameter name."""
+        found = {}
+        for key, parameter in self.parameters.items():
+            for optimizer in self.optimizers:
+                if parameter in optimizer.state:
+                    found[key] = dict(optimizer.state[parameter])
+        return found
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> int:
+        """Loads the state of every parameter whose name and shape fit.
+
+        Returns:
+            The number of parameters whose state was loaded.
+        """
+        count = 0
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                names = [
+                    k for k, p in self.parameters.items() if any(p is q for q in group["params"])
+                ]
+                for key in names:
+                    count += self._load(optimizer, key, state.get(key))
+        return count
+
+    def _load(self, optimizer: Optimizer, key: str, entry: dict[str, Tensor] | None) -> bool:
+        parameter = self.parameters[key]
+        kind = (
+            {"momentum_buffer"}
+            if isinstance(optimizer, Muon)
+            else {"exp_avg", "exp_avg_sq", "step"}
+        )
+        if entry is None or set(entry) != kind:
+            return False
+        if any(t.ndim and t.shape != parameter.shape for t in entry.values()):
+            return False
+        optimizer.state[parameter] = {
+            name: tensor.clone() if name == "step" else torch.empty_like(parameter).copy_(tensor)
+            for name, tensor in entry.items()
+        }
+        return True
+
+
+def is_hidden(parameter: Tensor) -> bool:
+    """Whether Muon is meant for a parameter: a matrix between two sets of features.
+
+    Vectors are not, nor the weights of stems and heads, which touch a few physical fields.
+    """
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8

@@ -1,0 +1,50 @@
+"""Device and number format."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from multigrid.errors import UserError
+
+PrecisionName = Literal["float32", "bfloat16"]
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: If CUDA is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("compute.device: 'cuda' was asked for, but this machine offers none")
+    return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+
+def choose_precision(name: str, device: torch.device) -> PrecisionName:
+    """Returns the precision for ``auto``, ``float32`` or ``bfloat16``.
+
+    ``auto`` takes bfloat16 where the hardware multiplies it natively, as it is slow elsewhere.
+    """
+    if name == "float32":
+        return "float32"
+    return "bfloat16" if name == "bfloat16" or has_native_bfloat16(device) else "float32"
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices in bfloat16 by itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[None]:
+    """Returns the context in which a network runs in the given precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Returns a context in which autocast is off; it does not know the meta device."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

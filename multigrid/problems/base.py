@@ -1,0 +1,61 @@
+"""What a PDE has to say of itself."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from multigrid.grid import Grid
+
+
+@dataclass(frozen=True)
+class Symmetries:
+    """What maps solutions of a problem to solutions, exactly.
+
+    Attributes:
+        reflections: Mirroring any axis of input and output together.
+        rotations: Exchanging axes of equal length of input and output together.
+        linear: Any linear combination of samples.
+        homogeneous: Multiplying input and output by the same positive number.
+    """
+
+    reflections: bool = False
+    rotations: bool = False
+    linear: bool = False
+    homogeneous: bool = False
+
+
+class Problem(ABC):
+    """A map from input fields to output fields, with a way to make samples of it.
+
+    Attributes:
+        kind: Name of the problem in experiment files.
+        version: Raised when the same parameters begin to give other samples.
+        input_names: Names of the input fields.
+        output_names: Names of the output fields.
+        symmetries: What is exact for the problem.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int]
+    input_names: ClassVar[tuple[str, ...]]
+    output_names: ClassVar[tuple[str, ...]]
+    symmetries: ClassVar[Symmetries]
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """Everything that the samples depend on besides grid and seed, as plain values."""
+
+    @abstractmethod
+    def sample(self, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draws one sample.
+
+        Args:
+            grid: Where to evaluate the fields.
+            rng: Source of randomness; equal states give equal continuous fields on any grid.
+
+        Returns:
+            Input fields ``[in, *grid]`` and output fields ``[out, *grid]`` in float64.
+        """

@@ -1,0 +1,97 @@
+"""The folder of a run: its files, and who may write there."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multigrid.config import Config, changed_keys, dump_config
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.log = path / "run.log"
+        self.metrics = path / "metrics.csv"
+        self.summary = path / "summary.json"
+        self.convergence = path / "convergence.png"
+        self.predictions = path / "predictions.png"
+
+    def level(self, level: int, grid: Grid) -> Path:
+        """Returns the folder of a level, made if necessary."""
+        folder = self.path / f"level_{level}_{grid}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def prepare(self, config: Config, resume: bool, overwrite: bool) -> None:
+        """Claims the folder for a run and saves the configuration there.
+
+        Raises:
+            UserError: If the folder already holds a run and neither flag is given, if there is
+                nothing to resume, if the configuration changed since, or if the folder cannot be
+                written.
+        """
+        if resume:
+            self._check_resumable(config)
+            return
+        if self.config.exists() and not overwrite:
+            state = "a finished run" if self.summary.exists() else "an unfinished run"
+            raise UserError(
+                f"{self.path}: already holds {state}; use --resume to continue it, --overwrite to "
+                "replace it, or another name=..."
+            )
+        try:
+            if overwrite:
+                self._clear()
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, dump_config(config))
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def _check_resumable(self, config: Config) -> None:
+        if not self.config.exists():
+            raise UserError(f"{self.path}: holds no run to resume")
+        try:
+            saved = yaml.safe_load(self.config.read_text())
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.config}: cannot be read: {error}") from None
+        changed = changed_keys(saved, config.model_dump())
+        if changed:
+            raise UserError(
+                f"{self.path}: cannot be resumed with a changed configuration; these keys differ: "
+                f"{', '.join(changed)}"
+            )
+
+    def _clear(self) -> None:
+        """Removes the files of an earlier run, and nothing else."""
+        for path in (self.config, self.log, self.metrics, self.summary):
+            path.unlink(missing_ok=True)
+        for path in (self.convergence, self.predictions):
+            path.unlink(missing_ok=True)
+        for path in self.path.glob("level_*_*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file aside and renames it into place."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain containers as JSON, aside and renamed into place."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

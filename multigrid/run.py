@@ -1,0 +1,98 @@
+"""``python -m multigrid.run experiments/poisson.yaml``: trains a ladder."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from multigrid.config import Config, load_config
+from multigrid.errors import UserError
+from multigrid.results import RunFolder, write_json
+
+log = logging.getLogger("multigrid")
+
+EXAMPLES = """examples:
+  python -m multigrid.run experiments/poisson.yaml
+  python -m multigrid.run experiments/poisson.yaml name=wide model.width=64
+  python -m multigrid.run experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run
+  python -m multigrid.run experiments/poisson.yaml --resume
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m multigrid.run",
+        description="Trains a ladder of UNets from a coarse grid to a fine one.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    what.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    what.add_argument(
+        "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 130 on Ctrl-C."""
+    options = build_parser().parse_intermixed_args(arguments)
+    try:
+        config = load_config(options.experiment, options.overrides)
+        if options.dry_run:
+            _dry_run(config)
+        else:
+            _run(config, options.resume, options.overwrite)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; continue with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _dry_run(config: Config) -> None:
+    from multigrid.experiment import Experiment
+
+    print(Experiment(config).describe())
+
+
+def _run(config: Config, resume: bool, overwrite: bool) -> None:
+    folder = RunFolder(Path(config.output.folder) / config.name)
+    folder.prepare(config, resume, overwrite)
+    _start_logging(folder)
+    from multigrid.experiment import Experiment
+    from multigrid.ladder import LadderRun
+    from multigrid.report import write_report
+
+    experiment = Experiment(config)
+    log.info("%s", experiment.describe())
+    run = LadderRun(experiment, folder)
+    summary = run.run(resume)
+    write_report(run, summary)
+    write_json(folder.summary, summary)
+
+
+def _start_logging(folder: RunFolder) -> None:
+    """Logs to the screen and, with times, to the run's log file."""
+    try:
+        file = logging.FileHandler(folder.log, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    screen = logging.StreamHandler(sys.stdout)
+    screen.setFormatter(logging.Formatter("%(message)s"))
+    log.setLevel(logging.INFO)
+    log.handlers = [screen, file]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

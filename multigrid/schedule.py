@@ -1,0 +1,137 @@
+"""The schedule: a plain list of stages, and the learning-rate curve within one."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from multigrid.tables import table
+
+Cycle = Literal["half-v", "v", "w", "f", "single"]
+Decay = Literal["cosine", "one-cycle"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Training on one level for a while.
+
+    Attributes:
+        index: Position in the schedule.
+        level: Level of the ladder, 0 being the coarsest.
+        epochs: Number of epochs at most.
+        batch_size: Samples per step.
+        learning_rate: Highest learning rate, of new weights.
+        transferred_ratio: Learning rate of transferred weights over that of new ones.
+    """
+
+    index: int
+    level: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    transferred_ratio: float
+
+
+def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:
+    """Returns the levels in the order in which a cycle visits them.
+
+    ``half-v`` goes from coarse to fine, ``single`` trains the finest level only. ``v``, ``w`` and
+    ``f`` start at the finest level and return to it (Balu et al., SC'21, arXiv:2104.14538): a
+    V visits every level once on the way down and once on the way up; a W replaces the coarse
+    part of a V by two of itself; an F goes down once and comes up in V cycles of growing height.
+    """
+    top = num_levels - 1
+    if cycle == "single":
+        return [top]
+    if cycle == "half-v":
+        return list(range(num_levels))
+    down = {"v": _v, "w": _w, "f": _f}[cycle]
+    return down(top)
+
+
+def _v(top: int) -> list[int]:
+    return [*range(top, 0, -1), *range(top + 1)]
+
+
+def _w(top: int) -> list[int]:
+    if top <= 1:
+        return _v(top)
+    inner = _w(top - 1)
+    return [top, *inner, *inner[1:], top]
+
+
+def _f(top: int) -> list[int]:
+    if top <= 1:
+        return _v(top)
+    return [top, *_f(top - 1), *_v(top - 1)[1:], top]
+
+
+def build_schedule(
+    cycle: Cycle,
+    epochs: Sequence[int],
+    batch_size: Sequence[int],
+    learning_rate: Sequence[float],
+    transferred_ratio: Sequence[float],
+) -> list[Stage]:
+    """Returns the stages of a cycle; each argument has one value for every level.
+
+    A level that is visited several times gets its number of epochs at each visit.
+    """
+    return [
+        Stage(
+            index=index,
+            level=level,
+            epochs=epochs[level],
+            batch_size=batch_size[level],
+            learning_rate=learning_rate[level],
+            transferred_ratio=transferred_ratio[level],
+        )
+        for index, level in enumerate(level_sequence(cycle, len(epochs)))
+    ]
+
+
+def schedule_table(stages: Sequence[Stage], grids: Sequence[Any], work: Sequence[float]) -> str:
+    """Returns the schedule as a table, with the work units of each stage."""
+    rows = [
+        [
+            str(stage.index),
+            str(stage.level),
+            str(grids[stage.level]),
+            str(stage.epochs),
+            str(stage.batch_size),
+            f"{stage.learning_rate:.1e}",
+            f"{stage.transferred_ratio:g}",
+            f"{units:.2f}",
+        ]
+        for stage, units in zip(stages, work, strict=True)
+    ]
+    header = ["Stage", "Level", "Grid", "Epochs", "Batch", "Rate", "Transferred", "Work units"]
+    return table(header, rows)
+
+
+def learning_rate_curve(
+    decay: Decay, num_steps: int, warmup: float, final: float
+) -> Callable[[int], float]:
+    """Returns the learning rate, relative to its highest value, as a function of the step.
+
+    A linear rise over the first ``warmup`` of the steps, then half a cosine down to ``final``
+    (``cosine``); or a cosine rise over the first 30 %, then half a cosine down (``one-cycle``,
+    Smith and Topin, arXiv:1708.07120).
+
+    Args:
+        decay: Shape of the curve.
+        num_steps: Number of steps it stretches over.
+        warmup: Fraction of the steps for the linear rise of ``cosine``.
+        final: Value at the end.
+    """
+    rise = 0.3 if decay == "one-cycle" else warmup
+    peak = max(1, round(rise * num_steps))
+
+    def curve(step: int) -> float:
+        if step < peak:
+            part = (step + 1) / peak
+            return part if decay == "cosine" else 0.5 * (1 - math.cos(math.pi * part))
+        part = min(1.0, (step + 1 - peak) / max(1, num_steps - peak))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * part))
+
+    return curve

@@ -1,0 +1,293 @@
+"""Training of one surrogate on one grid. Knows nothing of ladders.
+
+All randomness is a pure function of seed, stage, epoch and step, and the learning rate one of the
+step, so a run continues exactly from the weights, the optimiser's state and a few counters.
+"""
+
+import math
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multigrid.augmentation import augment
+from multigrid.data.samples import Samples
+from multigrid.errors import UserError
+from multigrid.metrics import build_loss, rel_l2
+from multigrid.models.surrogate import Surrogate
+from multigrid.optimizers import NamedOptimizer, OptimizerName
+from multigrid.precision import PrecisionName, autocast
+from multigrid.problems.base import Symmetries
+from multigrid.schedule import Decay, Stage, learning_rate_curve
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """What is the same on all levels.
+
+    Attributes:
+        optimizer: ``muon`` or ``adamw``.
+        weight_decay: Decoupled weight decay.
+        betas: AdamW's decay rates.
+        decay: Shape of the learning-rate curve.
+        warmup: Fraction of the steps with a rising rate.
+        final_rate: Last learning rate over the highest.
+        clip: Largest norm of the gradient, or None.
+        loss: Name of the loss.
+        precision: Number format of the network.
+        symmetries: What to augment with, or None.
+        patience: Epochs without improvement after which to stop, or None.
+        seed: Seed of the data order and the augmentation.
+    """
+
+    optimizer: OptimizerName = "muon"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay: Decay = "cosine"
+    warmup: float = 0.05
+    final_rate: float = 0.01
+    clip: float | None = 1.0
+    loss: str = "rel_l2"
+    precision: PrecisionName = "float32"
+    symmetries: Symmetries | None = None
+    patience: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        best: Lowest validation error so far.
+        best_epoch: The epoch that reached it.
+        seconds: Training time, evaluation left out.
+        data_seconds: The part of it spent waiting for data.
+        evaluation_seconds: Time spent on validation.
+    """
+
+    epoch: int = 0
+    best: float = math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave.
+
+    Attributes:
+        epoch: Number of the epoch in its stage, from 1.
+        train_loss: Mean loss over its steps.
+        val_rel_l2: Mean relative L2 error of the validation samples on the own grid.
+        val_finest_rel_l2: The same of the predictions prolonged to the finest grid.
+        learning_rate: Rate of new weights at the last step.
+        gradient_norm: Norm of the gradient before clipping, mean over the steps.
+        seconds: Training time of the epoch.
+        data_fraction: The part of it spent waiting for data.
+        improved: Whether the validation error is the lowest so far.
+    """
+
+    epoch: int
+    train_loss: float
+    val_rel_l2: float
+    val_finest_rel_l2: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    data_fraction: float
+    improved: bool
+
+
+class Validator(Protocol):
+    """Measures a surrogate on the validation samples."""
+
+    def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
+        """Returns the mean relative L2 error on the own and on the finest grid."""
+
+
+class Observer(Protocol):
+    """Is told of the progress of a training."""
+
+    def step(self, epoch: int, step: int, num_steps: int) -> None:
+        """Called after every optimiser step."""
+
+    def epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+        """Called after every epoch, validation included."""
+
+
+class Trainer:
+    """Trains a surrogate in one stage.
+
+    Args:
+        surrogate: The surrogate, initialised.
+        train: Training samples on its grid.
+        validate: Measures it on the validation samples.
+        stage: Epochs, batch size and learning rates.
+        options: What is the same on all levels.
+        transferred: Names of the network's parameters that were transferred.
+        target_error: Validation error at which to stop early, or None.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        train: Samples,
+        validate: Validator,
+        stage: Stage,
+        options: TrainerOptions,
+        transferred: Collection[str] = (),
+        target_error: float | None = None,
+    ) -> None:
+        started = time.perf_counter()
+        self.surrogate = surrogate
+        self.train = train
+        self.validate = validate
+        self.stage = stage
+        self.options = options
+        self.target_error = target_error
+        self.optimizer = NamedOptimizer(
+            surrogate.network,
+            options.optimizer,
+            transferred,
+            stage.transferred_ratio,
+            options.weight_decay,
+            options.betas,
+        )
+        self.loss = build_loss(options.loss, train.grid)
+        self.num_steps = math.ceil(len(train) / stage.batch_size)
+        self.rate = learning_rate_curve(
+            options.decay, stage.epochs * self.num_steps, options.warmup, options.final_rate
+        )
+        self.progress = Progress(seconds=time.perf_counter() - started)
+
+    def fit(self, observer: Observer) -> None:
+        """Trains until the stage is over."""
+        while not self.finished:
+            observer.epoch(self, self._epoch(observer))
+
+    def measure_start(self) -> tuple[float, float]:
+        """Measures the surrogate before its first step; that counts as its best so far.
+
+        Returns:
+            The mean relative L2 error on the own and on the finest grid.
+        """
+        started = time.perf_counter()
+        error, finest_error = self.validate(self.surrogate)
+        seconds = self.progress.evaluation_seconds + time.perf_counter() - started
+        self.progress = replace(self.progress, best=error, evaluation_seconds=seconds)
+        return error, finest_error
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the error is low enough or has stopped falling."""
+        progress, patience = self.progress, self.options.patience
+        if progress.epoch >= self.stage.epochs:
+            return True
+        if patience is not None and progress.epoch - progress.best_epoch >= patience:
+            return True
+        return self.target_error is not None and progress.best <= self.target_error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything but the weights that a continuation needs."""
+        return {"optimizer": self.optimizer.state_dict(), "progress": asdict(self.progress)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken; the weights are loaded elsewhere."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+
+    def _epoch(self, observer: Observer) -> EpochRecord:
+        epoch = self.progress.epoch
+        order = self._rng(epoch).permutation(len(self.train))
+        losses, norms, seconds, waited = [], [], 0.0, 0.0
+        self.surrogate.train()
+        for step in range(self.num_steps):
+            started = time.perf_counter()
+            batch = self._batch(order, epoch, step)
+            ready = time.perf_counter()
+            loss, norm = self._step(batch, epoch * self.num_steps + step)
+            losses.append(loss)
+            norms.append(norm)
+            seconds += time.perf_counter() - started
+            waited += ready - started
+            observer.step(epoch + 1, step + 1, self.num_steps)
+        return self._finish(float(np.mean(losses)), float(np.mean(norms)), seconds, waited)
+
+    def _finish(self, loss: float, norm: float, seconds: float, waited: float) -> EpochRecord:
+        started = time.perf_counter()
+        error, finest_error = self.validate(self.surrogate)
+        progress = self.progress
+        epoch, improved = progress.epoch + 1, error < progress.best
+        self.progress = replace(
+            progress,
+            epoch=epoch,
+            best=error if improved else progress.best,
+            best_epoch=epoch if improved else progress.best_epoch,
+            seconds=progress.seconds + seconds,
+            data_seconds=progress.data_seconds + waited,
+            evaluation_seconds=progress.evaluation_seconds + time.perf_counter() - started,
+        )
+        return EpochRecord(
+            epoch=epoch,
+            train_loss=loss,
+            val_rel_l2=error,
+            val_finest_rel_l2=finest_error,
+            learning_rate=self.stage.learning_rate * self.rate(epoch * self.num_steps - 1),
+            gradient_norm=norm,
+            seconds=seconds,
+            data_fraction=waited / seconds,
+            improved=improved,
+        )
+
+    def _batch(self, order: np.ndarray, epoch: int, step: int) -> Samples:
+        size = self.stage.batch_size
+        index = torch.from_numpy(order[step * size : (step + 1) * size])
+        batch = self.train[index.to(self.train.inputs.device)]
+        if self.options.symmetries is None:
+            return batch
+        return augment(batch, self.options.symmetries, self._rng(epoch, step))
+
+    def _step(self, batch: Samples, step: int) -> tuple[float, float]:
+        self.optimizer.set_learning_rate(self.stage.learning_rate * self.rate(step))
+        with autocast(batch.inputs.device, self.options.precision):
+            prediction = self.surrogate(batch.inputs)
+        loss: Tensor = self.loss(prediction, batch.outputs)
+        self.optimizer.zero_grad()
+        loss.backward()
+        limit = math.inf if self.options.clip is None else self.options.clip
+        norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), limit)
+        if not torch.isfinite(norm):
+            raise UserError(
+                f"the loss became {loss.item()} on the {self.train.grid} grid in epoch "
+                f"{step // self.num_steps + 1}; try a smaller schedule.learning_rate than "
+                f"{self.stage.learning_rate:g}"
+            )
+        self.optimizer.step()
+        return loss.item(), norm.item()
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        sequence = np.random.SeedSequence(self.options.seed, spawn_key=(self.stage.index, *key))
+        return np.random.default_rng(sequence)
+
+
+@torch.no_grad()
+def predict(
+    surrogate: Surrogate, inputs: Tensor, batch_size: int, precision: PrecisionName = "float32"
+) -> Tensor:
+    """Returns the outputs ``[N, out, *grid]`` for inputs ``[N, in, *grid]``, in batches."""
+    surrogate.eval()
+    with autocast(inputs.device, precision):
+        return torch.cat([surrogate(part) for part in inputs.split(batch_size)])
+
+
+def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:
+    """Returns the mean relative L2 error over samples."""
+    return rel_l2(prediction, truth).mean().item()
