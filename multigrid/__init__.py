@@ -1,0 +1,1 @@
+"""Progressive-resolution training of UNet surrogates for PDEs."""

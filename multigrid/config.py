@@ -213,18 +213,18 @@ class Config(Section):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
     problem: ProblemConfig = Field(description="a mapping with the key 'kind'")
-    data: DataConfig = Field(default_factory=DataConfig, description="a mapping")
+    data: DataConfig = Field(DataConfig(), description="a mapping")
     levels: list[Positive | list[Positive] | LevelConfig] = Field(
         min_length=1,
         description="a list of grids, coarsest first, each a number of points, a list with one "
         "for each axis, or a mapping {grid: ..., samples: ...}",
     )
-    model: ModelConfig = Field(default_factory=ModelConfig, description="a mapping")
-    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="a mapping")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="a mapping")
-    loss: LossConfig = Field(default_factory=LossConfig, description="a mapping")
-    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="a mapping")
-    output: OutputConfig = Field(default_factory=OutputConfig, description="a mapping")
+    model: ModelConfig = Field(ModelConfig(), description="a mapping")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="a mapping")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="a mapping")
+    loss: LossConfig = Field(LossConfig(), description="a mapping")
+    compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
+    output: OutputConfig = Field(OutputConfig(), description="a mapping")
 
     def hierarchy(self) -> Hierarchy:
         """Returns the grids of the ladder and of the scales below it.
@@ -266,9 +266,9 @@ class Config(Section):
 
     def _grid(self, index: int) -> Grid:
         level = self.levels[index]
-        shape = level.grid if isinstance(level, LevelConfig) else level
+        size = level.grid if isinstance(level, LevelConfig) else level
         ndim = self.problem.ndim
-        shape = (shape,) * ndim if isinstance(shape, int) else tuple(shape)
+        shape = (size,) * ndim if isinstance(size, int) else tuple(size)
         if len(shape) != ndim:
             raise UserError(f"levels[{index}]: {list(shape)} must have {ndim} numbers, one an axis")
         if min(shape) < 4:

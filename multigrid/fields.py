@@ -29,7 +29,9 @@ def restrict(field: Tensor, grid: Grid) -> Tensor:
     """
     first = field.ndim - grid.ndim
     if grid.centering == "node":
-        return field[(..., *(slice(None, None, 2),) * grid.ndim)]
+        for axis in range(first, field.ndim):
+            field = field[(slice(None),) * axis + (slice(None, None, 2),)]
+        return field
     for axis in range(first, field.ndim):
         n = field.shape[axis]
         field = field.unflatten(axis, (n // 2, 2)).mean(axis + 1)

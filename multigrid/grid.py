@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -137,7 +138,7 @@ class Hierarchy:
         """
         inner = _inner_scales(levels[0], min_size, depth)
         scales, tops = [*inner, levels[0]], [len(inner)]
-        for index, (coarse, fine) in enumerate(zip(levels, levels[1:], strict=False), start=1):
+        for index, (coarse, fine) in enumerate(pairwise(levels), start=1):
             scales += _between(coarse, fine, index)
             tops.append(len(scales) - 1)
         return cls(tuple(scales), tuple(tops))

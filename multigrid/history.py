@@ -1,7 +1,6 @@
 """The rows of ``metrics.csv``: one for each epoch of a run."""
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -55,7 +54,7 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def read_history(path: Path) -> list[Row]:

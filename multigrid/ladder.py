@@ -131,7 +131,8 @@ class LadderRun:
             network = family.build_grown(stage.level, previous["level"])
         else:
             network = family.build(stage.level)
-        moments, report = {}, None
+        moments: dict[str, Any] = {}
+        report = None
         for source in (own, previous):
             if source is not None:
                 payload = load_checkpoint(self.ledger.level_folder(source["level"]) / "best.pt")

@@ -47,7 +47,8 @@ class Muon(Optimizer):
             by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update = self._momentum(parameter, group["momentum"]).flatten(1)
+                    update = self._look_ahead(parameter, parameter.grad, group["momentum"])
+                    update = update.flatten(1)
                     rows, columns = update.shape
                     by_shape.setdefault((rows, columns), []).append((parameter, update))
             for (rows, columns), pairs in by_shape.items():
@@ -57,13 +58,13 @@ class Muon(Optimizer):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(update.reshape(parameter.shape), alpha=rate)
 
-    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+    def _look_ahead(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"]
-        buffer.lerp_(parameter.grad, 1 - momentum)
-        return parameter.grad.lerp(buffer, momentum)
+        buffer.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(buffer, momentum)
 
 
 def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:

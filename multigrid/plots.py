@@ -78,7 +78,7 @@ def plot_predictions(
         error = p - u
         size = max(float(np.abs(error).max()), 1e-30)
         relative = np.linalg.norm(fields[2] - fields[1]) / np.linalg.norm(fields[1])
-        panels = (
+        panels: tuple[tuple[str, np.ndarray, str, dict[str, float]], ...] = (
             ("input", f, "viridis", {}),
             ("truth", u, "viridis", limits),
             ("prediction", p, "viridis", limits),

@@ -1,7 +1,6 @@
 """The folder of a run: its files, and who may write there."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file aside and renames it into place."""
     aside = path.with_name(path.name + ".part")
     aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

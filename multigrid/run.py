@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from multigrid.allocator import keep_large_buffers
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 from multigrid.results import RunFolder, write_json
@@ -69,6 +70,7 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.prepare(config, resume, overwrite)
     _start_logging(folder)
+    keep_large_buffers()
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
     from multigrid.report import write_report

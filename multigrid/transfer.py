@@ -98,10 +98,10 @@ class TransferReport:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain containers: totals and one record for each tensor."""
-        totals = {}
-        for status in Status:
-            tensors, parameters = self.count(status)
-            totals[status.lower()] = {"tensors": tensors, "parameters": parameters}
+        totals = {
+            status.lower(): dict(zip(("tensors", "parameters"), self.count(status), strict=True))
+            for status in Status
+        }
         tensors = [
             {
                 "key": entry.key,

@@ -158,13 +158,9 @@ class DataStore:
                 dataset.attrs["fields"] = list(fields)
 
     def _block(self, split: str, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        pairs = []
-        for index in indices:
-            key = (SPLITS.index(split), index)
-            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
-            pairs.append(self.problem.sample(self.grid, rng))
-        inputs, outputs = zip(*pairs, strict=True)
-        return np.stack(inputs), np.stack(outputs)
+        keys = [(SPLITS.index(split), index) for index in indices]
+        seeds = [np.random.SeedSequence(self.seed, spawn_key=key) for key in keys]
+        return self.problem.sample(self.grid, [np.random.default_rng(seed) for seed in seeds])
 
     @staticmethod
     def _write(group: h5py.Group, start: int, inputs: np.ndarray, outputs: np.ndarray) -> None:

@@ -70,7 +70,7 @@ class UNetFamily:
                 prolongation=self.prolongation,
             )
         unet.to_empty(device="cpu")
-        for k, scale in enumerate(unet.scales):
+        for k, scale in enumerate(unet.iter_scales()):
             _initialize(scale, np.random.SeedSequence(self.seed, spawn_key=(k,)))
         channels_last(unet, self.hierarchy.finest.ndim)
         return unet
@@ -92,5 +92,6 @@ def _initialize(module: torch.nn.Module, seed: np.random.SeedSequence) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed.generate_state(1)[0]))
         for layer in module.modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()

@@ -1,15 +1,14 @@
 """The UNet whose outer scales come and go with the grid."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
-from multigrid.models.blocks import Down, Normalization, Padding, ResidualBlock, Up, conv
-from multigrid.precision import full_precision
+from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Up, conv
 
 Form = Literal["pyramid", "classic"]
 
@@ -22,7 +21,7 @@ class Scale(nn.Module):
         encoder: Residual blocks on the way down.
         down: Strided convolution to the next coarser scale; None at the bottleneck.
         up: Transposed convolution from the next coarser scale; None at the bottleneck.
-        decoder: Residual blocks on the way up; none at the bottleneck.
+        decoder: Residual blocks on the way up; None at the bottleneck.
         head: Projects features to the output fields, or None.
     """
 
@@ -49,7 +48,30 @@ class Scale(nn.Module):
             self.down = Down(ndim, width, coarser_width, centering, padding)
             self.up = Up(ndim, coarser_width, width, centering, padding)
             self.decoder = _blocks(num_blocks, ndim, width, padding, norm)
-        self.head = conv(ndim, width, out_channels, 1, padding) if out_channels else None
+        self.head = Head(ndim, width, out_channels) if out_channels else None
+
+    def encode(self, x: Tensor, from_finer: Tensor | None) -> Tensor:
+        """Returns the encoder's features.
+
+        Args:
+            x: Input fields on this grid ``[N, in, *grid]``; not looked at without a stem.
+            from_finer: Features that came down from the next finer scale ``[N, width, *grid]``,
+                or None at the top.
+        """
+        parts = [self.stem(x)] if self.stem is not None else []
+        parts += [from_finer] if from_finer is not None else []
+        return self.encoder(sum(parts[1:], start=parts[0]))
+
+    def decode(self, skip: Tensor, coarser: Tensor | None) -> Tensor:
+        """Returns the decoder's features.
+
+        Args:
+            skip: The encoder's features ``[N, width, *grid]``.
+            coarser: Decoder features of the next coarser scale, None at the bottleneck.
+        """
+        if coarser is None or self.up is None or self.decoder is None:
+            return skip
+        return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
 
 
 def _blocks(
@@ -79,7 +101,7 @@ class UNet(nn.Module):
         form: ``pyramid`` or ``classic``.
         num_blocks: Residual blocks per encoder and per decoder of a scale.
         padding: What lies outside the grid for the convolutions.
-        norm: Normalisation layer in front of each activation.
+        norm: Normalisation layer in front of each convolution of a block.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
     """
 
@@ -117,54 +139,47 @@ class UNet(nn.Module):
             for k, grid in enumerate(self.grids)
         )
 
+    def iter_scales(self) -> Iterator[Scale]:
+        """Yields the scales, coarsest first."""
+        return (cast(Scale, scale) for scale in self.scales)
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
-        skips = self._encode(x)
-        features, output = skips[0], None
-        for k, scale in enumerate(self.scales):
-            if k:
-                features = scale.decoder(skips[k] + scale.up(features, self.grids[k].shape))
+        features: Tensor | None = None
+        output: Tensor | None = None
+        for scale, grid, skip in zip(self.iter_scales(), self.grids, self._encode(x), strict=True):
+            features = scale.decode(skip, features)
             if scale.head is not None:
-                output = self._add_head(k, features, output)
+                correction = scale.head(features)
+                output = correction if output is None else self._prolong(output, grid) + correction
+        assert output is not None  # the top scale always has a head
         return output
 
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Returns the encoder features of all scales, coarsest first."""
-        skips, from_finer = [], None
-        for k in reversed(range(len(self.scales))):
-            scale = self.scales[k]
-            features = scale.stem(x) if scale.stem is not None else None
-            if from_finer is not None:
-                features = from_finer if features is None else features + from_finer
-            features = scale.encoder(features)
-            skips.append(features)
-            if k:
-                from_finer = scale.down(features)
-                x = restrict(x, self.grids[k]) if self.form == "pyramid" else x
+        skips: list[Tensor] = []
+        from_finer: Tensor | None = None
+        for scale, grid in zip(reversed(list(self.iter_scales())), self.grids[::-1], strict=True):
+            skips.append(scale.encode(x, from_finer))
+            if scale.down is not None:
+                from_finer = scale.down(skips[-1])
+                x = restrict(x, grid) if self.form == "pyramid" else x
         return skips[::-1]
 
-    def _add_head(self, k: int, features: Tensor, coarser: Tensor | None) -> Tensor:
-        """Adds the correction of scale k to the prolonged output of the coarser scales.
-
-        Done in float32 also under autocast: the sum is the answer, and its small corrections
-        would drown in the rounding of bfloat16.
-        """
-        with full_precision(features.device):
-            output = self.scales[k].head(features.float())
-            if coarser is None:
-                return output
-            periodic = self.padding == "periodic"
-            return output + prolong(coarser, self.grids[k], self.prolongation, periodic)
+    def _prolong(self, output: Tensor, grid: Grid) -> Tensor:
+        return prolong(output, grid, self.prolongation, periodic=self.padding == "periodic")
 
 
 def silence(unet: UNet, first: int) -> None:
     """Makes scales ``first`` and above silent, so that the network starts as its coarse part.
 
-    With the transition down into the old network and the new head at zero, a pyramid computes
-    exactly ``P F(R x)``, F being the network on the scales below ``first``.
+    With the transition down into the old network and the new head's projection at zero, a pyramid
+    computes exactly ``P F(R x)``, F being the network on the scales below ``first``.
     """
     with torch.no_grad():
-        for scale in list(unet.scales)[first:]:
-            for module in (scale.down, scale.head):
+        for scale in list(unet.iter_scales())[first:]:
+            assert scale.down is not None
+            assert scale.head is not None
+            for module in (scale.down, scale.head.project):
                 for parameter in module.parameters():
                     parameter.zero_()

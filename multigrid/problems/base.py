@@ -1,6 +1,7 @@
 """What a PDE has to say of itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -49,13 +50,16 @@ class Problem(ABC):
         """Everything that the samples depend on besides grid and seed, as plain values."""
 
     @abstractmethod
-    def sample(self, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draws one sample.
+    def sample(
+        self, grid: Grid, rngs: Sequence[np.random.Generator]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws one sample from each source of randomness.
 
         Args:
             grid: Where to evaluate the fields.
-            rng: Source of randomness; equal states give equal continuous fields on any grid.
+            rngs: One generator a sample; a sample depends on its own alone, and equal states give
+                equal continuous input fields on any grid.
 
         Returns:
-            Input fields ``[in, *grid]`` and output fields ``[out, *grid]`` in float64.
+            Input fields ``[N, in, *grid]`` and output fields ``[N, out, *grid]`` in float64.
         """

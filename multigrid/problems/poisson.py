@@ -1,5 +1,6 @@
 """Poisson's equation with a random right-hand side and an exact solution."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -59,28 +60,31 @@ class Poisson(Problem):
             "num_modes": self.num_modes,
         }
 
-    def sample(self, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draws one right-hand side ``[1, *grid]`` and its solution ``[1, *grid]``."""
-        coefficients = self._amplitudes * rng.standard_normal(self._amplitudes.shape)
+    def sample(
+        self, grid: Grid, rngs: Sequence[np.random.Generator]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws right-hand sides ``[N, 1, *grid]`` and their solutions ``[N, 1, *grid]``."""
+        noise = np.stack([rng.standard_normal(self._amplitudes.shape) for rng in rngs])
+        coefficients = self._amplitudes * noise
         f = sine_series(coefficients, grid)
         u = sine_series(coefficients / self._eigenvalues, grid)
-        return f[None], u[None]
+        return f[:, None], u[:, None]
 
 
 def sine_series(coefficients: np.ndarray, grid: Grid) -> np.ndarray:
     """Evaluates ``sum_k c_k prod_d sin(pi k_d x_d)`` on a grid.
 
     Args:
-        coefficients: Array ``[K_1, ..., K_d]`` of the modes 1..K along each axis.
+        coefficients: Array ``[N, K_1, ..., K_d]`` of the modes 1..K along each axis.
         grid: Grid in d dimensions.
 
     Returns:
-        Array ``[*grid]``.
+        Array ``[N, *grid]``.
     """
     values = coefficients
-    for n, num_modes in zip(grid.shape, coefficients.shape, strict=True):
+    for n, num_modes in zip(grid.shape, coefficients.shape[1:], strict=True):
         basis = _sine_basis(n, num_modes, grid.centering)
-        values = np.tensordot(values, basis, axes=(0, 1))
+        values = np.tensordot(values, basis, axes=(1, 1))
     return values
 
 
