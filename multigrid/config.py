@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,7 +47,93 @@ class PoissonConfig(Section):
     )
 
 
-ProblemConfig: TypeAlias = PoissonConfig
+class CNOPoissonConfig(Section):
+    """Poisson's equation as in the benchmarks of the Convolutional Neural Operator."""
+
+    kind: Literal["cno_poisson"]
+    ndim: ClassVar[int] = 2
+    num_modes: int = Field(
+        16, ge=1, le=1024, description="the number of sine modes along each axis, 1 to 1024"
+    )
+
+
+class _DarcyConfig(Section):
+    kind: Literal["darcy", "darcy_lognormal"]
+    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
+    smoothness: float = Field(
+        2.0, gt=0, le=10, description="the exponent alpha of (-Laplace + tau^2)^-alpha, in (0, 10]"
+    )
+    inverse_length: float = Field(
+        3.0, ge=0, le=1000, description="the tau of (-Laplace + tau^2)^-alpha, in [0, 1000]"
+    )
+    num_modes: int = Field(
+        64, ge=1, le=1024, description="the highest cosine mode along each axis, 1 to 1024"
+    )
+    tolerance: float = Field(
+        1e-7, ge=1e-12, le=1e-2, description="the solver's relative error, 1e-12 to 0.01"
+    )
+
+
+class TwoPhaseDarcyConfig(_DarcyConfig):
+    """-div(a grad u) = 1, u = 0 on the boundary, a piecewise constant."""
+
+    kind: Literal["darcy"]
+    high: float = Field(12.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
+    low: float = Field(3.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
+
+
+class LognormalDarcyConfig(_DarcyConfig):
+    """-div(a grad u) = 1, u = 0 on the boundary, log(a) a Gaussian random field."""
+
+    kind: Literal["darcy_lognormal"]
+    smoothness: float = Field(
+        3.0, gt=0, le=10, description="the exponent alpha of (-Laplace + tau^2)^-alpha, in (0, 10]"
+    )
+    log_std: float = Field(
+        1.0, gt=0, le=3, description="the standard deviation of log(a), in (0, 3]"
+    )
+
+
+class DiffusionConfig(Section):
+    """div(nu grad u) = 0, u = 1 and 0 on the two faces across x, natural elsewhere."""
+
+    kind: Literal["diffusion"]
+    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
+    max_weight: float = Field(
+        3.0, gt=0, le=3, description="the bound of the weights in log(nu), in (0, 3]"
+    )
+    tolerance: float = Field(
+        1e-8, ge=1e-12, le=1e-2, description="the solver's relative error, 1e-12 to 0.01"
+    )
+
+
+class ReactionDiffusionConfig(Section):
+    """The FitzHugh-Nagumo equations in a periodic box, one step in time."""
+
+    kind: Literal["reaction_diffusion"]
+    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
+    diffusivity_u: float = Field(1e-3, ge=0, le=1, description="a diffusivity in [0, 1]")
+    diffusivity_v: float = Field(5e-3, ge=0, le=1, description="a diffusivity in [0, 1]")
+    threshold: float = Field(5e-3, ge=-1, le=1, description="a number in [-1, 1]")
+    time_step: float = Field(0.5, gt=0, le=10, description="a time in (0, 10]")
+    num_starts: int = Field(10, ge=1, le=1000, description="a number of start times, 1 to 1000")
+    substeps: int = Field(
+        5, ge=1, le=10_000, description="the integrator's steps within time_step, 1 to 10000"
+    )
+    num_modes: int = Field(
+        8, ge=1, le=64, description="the highest mode of the first state, 1 to 64"
+    )
+
+
+ProblemConfig: TypeAlias = Annotated[
+    PoissonConfig
+    | CNOPoissonConfig
+    | TwoPhaseDarcyConfig
+    | LognormalDarcyConfig
+    | DiffusionConfig
+    | ReactionDiffusionConfig,
+    Field(discriminator="kind"),
+]
 
 
 class LevelConfig(Section):
@@ -102,10 +188,15 @@ class ModelConfig(Section):
         1, ge=1, le=16, description="the residual blocks per encoder and per decoder, 1 to 16"
     )
     min_size: int = Field(
-        4, ge=2, description="the size, at least 2, below which a grid is not halved any more"
+        2, ge=2, description="the size, at least 2, below which a grid is not halved any more"
     )
     depth: int | None = Field(
         None, ge=0, le=20, description="the number of scales below the coarsest level, 0 to 20"
+    )
+    growth: bool = Field(
+        True,
+        description="true or false: give finer levels more scales instead of using the network "
+        "of level 0 on every grid",
     )
     padding: Literal["zeros", "replicate", "periodic"] = Field(
         "zeros", description="'zeros', 'replicate' or 'periodic'"
@@ -354,12 +445,42 @@ def _check(config: Config) -> None:
             f"output.num_predictions: {config.output.num_predictions} is more than data.test, "
             f"{config.data.test}"
         )
-    num_points = min(hierarchy.finest.shape)
-    if config.problem.num_modes >= 2 * num_points:
+    _check_problem(config.problem, hierarchy.levels)
+
+
+def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
+    """Checks that a problem can be had on the grids of the ladder."""
+    finest = levels[-1]
+    match problem:
+        case PoissonConfig() | CNOPoissonConfig():
+            limit = 2 * min(finest.shape) - 1
+            if problem.num_modes > limit:
+                raise UserError(
+                    f"problem.num_modes: {problem.num_modes} sine modes need more than the "
+                    f"{min(finest.shape)} points of the finest level; at most {limit} are allowed"
+                )
+        case DiffusionConfig():
+            _require_boundary_nodes(levels)
+        case ReactionDiffusionConfig():
+            if finest.centering == "node" and any(n % 2 for n in finest.shape):
+                raise UserError(
+                    f"levels[{len(levels) - 1}]: problem 'reaction_diffusion' is periodic, which "
+                    f"nodes with both boundary points are not: the sizes of {finest} must be even"
+                )
+
+
+def _require_boundary_nodes(levels: Sequence[Grid]) -> None:
+    if levels[-1].centering == "cell":
         raise UserError(
-            f"problem.num_modes: {config.problem.num_modes} sine modes need more than the "
-            f"{num_points} points of the finest level; at most {num_points} are allowed"
+            "data.centering: problem 'diffusion' gives boundary values at nodes; it must be 'node'"
         )
+    for index, grid in enumerate(levels):
+        if any(n % 2 == 0 for n in grid.shape):
+            odd = Grid(tuple(n + 1 - n % 2 for n in grid.shape), "node")
+            raise UserError(
+                f"levels[{index}]: problem 'diffusion' needs nodes on both ends of each axis, so "
+                f"odd sizes such as {odd}, not {grid}"
+            )
 
 
 class _Loader(yaml.SafeLoader):
@@ -462,10 +583,21 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{path}: missing; it must be {description}"
     value = first["input"]
+    if first["type"].startswith("union_tag"):
+        kinds = list(_branches(Config.model_fields[path].annotation))
+        return _tag_sentence(f"{path}.kind", first["ctx"].get("tag"), kinds)
     shown = json.dumps(value, default=str)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     hint = nearest(value, _choices(details)) if isinstance(value, str) else ""
     return f"{path}: {shown} is not allowed; it must be {description}{hint}"
+
+
+def _tag_sentence(path: str, tag: str | None, kinds: Sequence[str]) -> str:
+    """Says that the key which tells the kind of a section is missing or unknown."""
+    allowed = f"it must be one of {', '.join(kinds)}"
+    if tag is None:
+        return f"{path}: missing; {allowed}"
+    return f"{path}: {json.dumps(tag)} is not allowed; {allowed}{nearest(tag, kinds)}"
 
 
 def _choices(details: Sequence[Any]) -> list[str]:
@@ -482,15 +614,32 @@ def _locate(loc: Sequence[str | int]) -> tuple[type[Section], str, str]:
     """
     model: type[Section] = Config
     path, description = "", "valid"
+    branches: dict[str, type[Section]] = {}
     for part in loc:
+        if part in branches:
+            model, branches = branches[str(part)], {}
+            continue
         field = model.model_fields.get(str(part))
         if isinstance(part, int):
             path += f"[{part}]"
         elif field is not None:
             path += f".{part}" if path else part
             description = field.description or description
+            branches = _branches(field.annotation)
             model = _section(field.annotation) or model
     return model, path, description
+
+
+def _branches(annotation: Any) -> dict[str, type[Section]]:
+    """Returns the sections of a field's type that are told apart by their kind."""
+    parts = getattr(annotation, "__args__", ())
+    sections = [part for part in parts if isinstance(part, type) and issubclass(part, Section)]
+    return {
+        kind: section
+        for section in sections
+        if "kind" in section.model_fields
+        for kind in get_args(section.model_fields["kind"].annotation)
+    }
 
 
 def _section(annotation: Any) -> type[Section] | None:

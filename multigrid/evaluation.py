@@ -1,14 +1,28 @@
 """Errors of a surrogate on samples, on its own grid and on finer ones."""
 
+import torch
 from torch import Tensor
 
 from multigrid.data.samples import Samples
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
-from multigrid.metrics import field_errors
+from multigrid.metrics import field_errors, rel_l2
 from multigrid.models.surrogate import Surrogate
-from multigrid.precision import PrecisionName
-from multigrid.trainer import mean_rel_l2, predict
+
+
+@torch.no_grad()
+def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
+    """Returns the outputs ``[N, out, *grid]`` for inputs ``[N, in, *grid]``, in batches.
+
+    Always in float32, whatever the precision of the training.
+    """
+    surrogate.eval()
+    return torch.cat([surrogate(part) for part in inputs.split(batch_size)])
+
+
+def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:
+    """Returns the mean relative L2 error over samples."""
+    return rel_l2(prediction, truth).mean().item()
 
 
 class LevelValidator:
@@ -20,7 +34,6 @@ class LevelValidator:
         degree: Polynomial degree of the prolongation to the finest grid.
         periodic: Whether the prolongation wraps around.
         batch_size: Samples predicted at once.
-        precision: Number format of the network.
     """
 
     def __init__(
@@ -30,19 +43,17 @@ class LevelValidator:
         degree: int,
         periodic: bool,
         batch_size: int,
-        precision: PrecisionName,
     ) -> None:
         self.finest = finest
         self.samples = finest.restrict_to(grid)
         self.degree = degree
         self.periodic = periodic
         self.batch_size = batch_size
-        self.precision = precision
 
     def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
         """Returns the mean relative L2 error on the own and on the finest grid."""
         samples, finest = self.samples, self.finest
-        prediction = predict(surrogate, samples.inputs, self.batch_size, self.precision)
+        prediction = predict(surrogate, samples.inputs, self.batch_size)
         error = mean_rel_l2(prediction, samples.outputs)
         if samples.grid == finest.grid:
             return error, error

@@ -57,6 +57,7 @@ class Experiment:
             padding=model.padding,
             norm=model.normalization,
             prolongation=model.prolongation,
+            growth=model.growth,
             seed=config.seed,
         )
         self.stages: list[Stage] = build_schedule(

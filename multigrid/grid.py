@@ -124,7 +124,7 @@ class Hierarchy:
 
     @classmethod
     def build(
-        cls, levels: Sequence[Grid], min_size: int = 4, depth: int | None = None
+        cls, levels: Sequence[Grid], min_size: int = 2, depth: int | None = None
     ) -> "Hierarchy":
         """Builds the hierarchy of a ladder.
 

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
-from multigrid.evaluation import LevelValidator, evaluate, interpolation_error
+from multigrid.evaluation import LevelValidator, evaluate, interpolation_error, predict
 from multigrid.experiment import Experiment
+from multigrid.initialization import Start, start_stage
 from multigrid.ledger import Ledger
 from multigrid.models.surrogate import FieldScaling, Surrogate
+from multigrid.precision import machine
 from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder, write_json
 from multigrid.schedule import Stage
-from multigrid.trainer import Trainer, predict
-from multigrid.transfer import Status, TransferReport, transfer_weights
+from multigrid.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,16 @@ class LadderRun:
         """Builds the level's network, fills it, trains it and saves it."""
         started = time.perf_counter()
         samples = self._level_samples(stage.level)
-        network, moments, report = self._initial_network(stage)
-        trainer = self._trainer(stage, network, samples, report)
-        if self.experiment.config.optimizer.carry_moments:
-            trainer.optimizer.load_state_dict(moments)
+        start = start_stage(self.experiment.family, self.ledger, stage)
+        if start.report is not None:
+            path = self.ledger.level_folder(stage.level) / "transfer.json"
+            write_json(path, start.report.to_json())
+        trainer = self._trainer(stage, start, samples)
         overhead = time.perf_counter() - started
         error = self._interpolation_error(stage.level)
-        recorder = StageRecorder(self.experiment, self.ledger, trainer, report, overhead, error)
+        recorder = StageRecorder(
+            self.experiment, self.ledger, trainer, start.report, overhead, error
+        )
         if unfinished is None:
             recorder.enter()
         else:
@@ -113,38 +117,7 @@ class LadderRun:
             self.samples[level] = self.train[:count].restrict_to(grid)
         return self.samples[level]
 
-    def _initial_network(
-        self, stage: Stage
-    ) -> tuple[nn.Module, dict[str, Any], TransferReport | None]:
-        """Returns the network on entering a stage.
-
-        It starts from the level's own latest checkpoint, if a cycle has been here before, and
-        then takes over whatever it shares with the stage before. Both are read back from disk.
-
-        Returns:
-            The network, the moments to carry over, and the report of the last transfer.
-        """
-        family = self.experiment.family
-        own = self.ledger.last_visit(stage.level)
-        previous = self.ledger.finished[-1] if self.ledger.finished else None
-        if previous is not None and own is None and previous["level"] < stage.level:
-            network = family.build_grown(stage.level, previous["level"])
-        else:
-            network = family.build(stage.level)
-        moments: dict[str, Any] = {}
-        report = None
-        for source in (own, previous):
-            if source is not None:
-                payload = load_checkpoint(self.ledger.level_folder(source["level"]) / "best.pt")
-                report = transfer_weights(payload["network"], network)
-                moments |= payload["trainer"]["optimizer"]
-        if report is not None:
-            write_json(self.ledger.level_folder(stage.level) / "transfer.json", report.to_json())
-        return network, moments, report
-
-    def _trainer(
-        self, stage: Stage, network: nn.Module, samples: Samples, report: TransferReport | None
-    ) -> Trainer:
+    def _trainer(self, stage: Stage, start: Start, samples: Samples) -> Trainer:
         experiment = self.experiment
         config = experiment.config
         validator = LevelValidator(
@@ -153,20 +126,20 @@ class LadderRun:
             config.model.prolongation,
             experiment.periodic,
             stage.batch_size,
-            experiment.precision,
         )
-        all_old = report is None or report.count(Status.NEW, Status.MISMATCHED)[0] == 0
-        transferred = [] if report is None or all_old else report.keys(Status.TRANSFERRED)
         stop = config.schedule.stop_at_interpolation_error
-        return Trainer(
-            Surrogate(network.to(experiment.device), self.scaling),
+        trainer = Trainer(
+            Surrogate(start.network.to(experiment.device), self.scaling),
             samples,
             validator,
             stage,
             experiment.options,
-            transferred,
+            start.slow,
             target_error=self._interpolation_error(stage.level) if stop else None,
         )
+        if config.optimizer.carry_moments:
+            trainer.optimizer.load_state_dict(start.moments)
+        return trainer
 
     def _interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs; None on the last."""
@@ -186,7 +159,7 @@ class LadderRun:
         network.load_state_dict(payload["network"])
         surrogate = Surrogate(network.to(experiment.device), self.scaling)
         samples = self.test.restrict_to(experiment.hierarchy.levels[stage.level])
-        prediction = predict(surrogate, samples.inputs, stage.batch_size, experiment.precision)
+        prediction = predict(surrogate, samples.inputs, stage.batch_size)
         return TestResult(samples, prediction, evaluate(prediction, samples))
 
     def _summary(self) -> dict[str, Any]:
@@ -201,8 +174,10 @@ class LadderRun:
             "evaluation_seconds": last.evaluation_seconds,
             "data_preparation_seconds": self.data_seconds,
             "data_seconds": sum(stage["data_seconds"] for stage in self.ledger.finished),
+            "data_fingerprint": experiment.store.fingerprint,
             "device": str(experiment.device),
             "precision": experiment.precision,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "machine": machine(experiment.device),
         }

@@ -107,7 +107,7 @@ class NamedOptimizer:
         groups: dict[bool, dict[float, list[Tensor]]] = {True: {}, False: {}}
         for key, parameter in self.parameters.items():
             scale = transferred_ratio if key in transferred else 1.0
-            hidden = name == "muon" and is_hidden(parameter)
+            hidden = name == "muon" and is_hidden(key, parameter)
             groups[hidden].setdefault(scale, []).append(parameter)
         muon, adamw = (
             [{"params": params, "scale": scale} for scale, params in groups[hidden].items()]
@@ -178,9 +178,10 @@ class NamedOptimizer:
         return True
 
 
-def is_hidden(parameter: Tensor) -> bool:
+def is_hidden(key: str, parameter: Tensor) -> bool:
     """Whether Muon is meant for a parameter: a matrix between two sets of features.
 
-    Vectors are not, nor the weights of stems and heads, which touch a few physical fields.
+    Vectors are not, nor the weights of stems and heads, the first and last layers.
     """
-    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8
+    outer = {"stem", "head"} & set(key.split("."))
+    return not outer and parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8

@@ -1,5 +1,6 @@
 """Device and number format."""
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -48,3 +49,11 @@ def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextM
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Returns a context in which autocast is off; it does not know the meta device."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def machine(device: torch.device) -> str:
+    """Returns what computes: the model of the GPU, or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
+    return f"{name}, {platform.machine()}"

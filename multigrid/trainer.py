@@ -17,7 +17,7 @@ from torch import Tensor
 from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
-from multigrid.metrics import build_loss, rel_l2
+from multigrid.metrics import build_loss
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.precision import PrecisionName, autocast
@@ -276,18 +276,3 @@ class Trainer:
     def _rng(self, *key: int) -> np.random.Generator:
         sequence = np.random.SeedSequence(self.options.seed, spawn_key=(self.stage.index, *key))
         return np.random.default_rng(sequence)
-
-
-@torch.no_grad()
-def predict(
-    surrogate: Surrogate, inputs: Tensor, batch_size: int, precision: PrecisionName = "float32"
-) -> Tensor:
-    """Returns the outputs ``[N, out, *grid]`` for inputs ``[N, in, *grid]``, in batches."""
-    surrogate.eval()
-    with autocast(inputs.device, precision):
-        return torch.cat([surrogate(part) for part in inputs.split(batch_size)])
-
-
-def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:
-    """Returns the mean relative L2 error over samples."""
-    return rel_l2(prediction, truth).mean().item()

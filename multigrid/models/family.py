@@ -27,6 +27,8 @@ class UNetFamily:
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each activation.
         prolongation: Polynomial degree of the prolongation of outputs.
+        growth: Whether finer levels have more scales; otherwise the network of level 0 is used on
+            every grid.
         seed: Seed of the initialisation.
     """
 
@@ -41,6 +43,7 @@ class UNetFamily:
         padding: Padding = "zeros",
         norm: Normalization = "none",
         prolongation: int = 4,
+        growth: bool = True,
         seed: int = 0,
     ) -> None:
         self.hierarchy = hierarchy
@@ -52,15 +55,18 @@ class UNetFamily:
         self.padding = padding
         self.norm = norm
         self.prolongation = prolongation
+        self.growth = growth
         self.seed = seed
 
     def build(self, level: int) -> UNet:
         """Returns the network of a level with its initial weights."""
-        num_scales = self.hierarchy.tops[level] + 1
+        top = self.hierarchy.tops[level]
+        bottom = 0 if self.growth else top - self.hierarchy.tops[0]
+        grids = self.hierarchy.scales[bottom : top + 1]
         with torch.device("meta"):
             unet = UNet(
-                self.hierarchy.scales[:num_scales],
-                self.widths[:num_scales],
+                grids,
+                self.widths[: len(grids)],
                 self.in_channels,
                 self.out_channels,
                 form=self.form,
@@ -82,7 +88,7 @@ class UNetFamily:
         compute the prolonged output of the coarser one. In the classic form they are fresh.
         """
         unet = self.build(level)
-        if self.form == "pyramid":
+        if self.form == "pyramid" and self.growth:
             silence(unet, self.hierarchy.tops[from_level] + 1)
         return unet
 

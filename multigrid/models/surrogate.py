@@ -1,6 +1,6 @@
 """A network with its normalisation: physical fields in, physical fields out."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -32,18 +32,21 @@ class FieldScaling:
     @classmethod
     def fit(cls, kind: NormalizationKind, samples: Samples) -> "FieldScaling":
         """Computes the statistics of training samples."""
-        inputs, outputs = samples.inputs.double(), samples.outputs.double()
-        zeros = (0.0,) * inputs.shape[1], (0.0,) * outputs.shape[1]
-        ones = (1.0,) * inputs.shape[1], (1.0,) * outputs.shape[1]
-        if kind == "none":
-            return cls(kind, zeros[0], ones[0], zeros[1], ones[1])
+        inputs, outputs = samples.inputs, samples.outputs
         if kind == "gaussian":
-            (input_mean, input_std), (output_mean, output_std) = _moments(inputs), _moments(outputs)
-            return cls(kind, input_mean, input_std, output_mean, output_std)
+            return cls(kind, *_moments(inputs), *_moments(outputs))
+        identity = cls.identity(inputs.shape[1], outputs.shape[1])
+        if kind == "none":
+            return identity
         ratio = outputs / root_mean_square(inputs)
-        dims = [0, *range(2, ratio.ndim)]
-        spread = ratio.square().mean(dims).sqrt()
-        return cls(kind, zeros[0], ones[0], zeros[1], tuple(spread.tolist()))
+        spread = ratio.square().mean([0, *range(2, ratio.ndim)]).sqrt()
+        return replace(identity, kind=kind, output_std=tuple(spread.tolist()))
+
+    @classmethod
+    def identity(cls, in_channels: int, out_channels: int) -> "FieldScaling":
+        """Returns the scaling that changes nothing."""
+        zeros, ones = (0.0,) * in_channels, (1.0,) * in_channels
+        return cls("none", zeros, ones, (0.0,) * out_channels, (1.0,) * out_channels)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FieldScaling":
@@ -57,6 +60,7 @@ class FieldScaling:
 
 
 def _moments(fields: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel; the latter is never zero."""
     dims = [0, *range(2, fields.ndim)]
     mean, std = fields.mean(dims), fields.std(dims)
     return tuple(mean.tolist()), tuple(std.clamp_min(torch.finfo(torch.float32).tiny).tolist())

@@ -1,0 +1,72 @@
+"""``python -m multigrid.benchmark step``: the benchmark command."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from multigrid.allocator import keep_large_buffers
+from multigrid.benchmark.suites import SUITES
+from multigrid.config import load_config
+from multigrid.errors import UserError
+
+EXAMPLES = """examples:
+  python -m multigrid.benchmark poisson_128
+  python -m multigrid.benchmark step
+  python -m multigrid.benchmark step --experiment experiments/poisson.yaml model.width=64
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m multigrid.benchmark",
+        description="Measures, in a way that anyone can rerun.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "suite",
+        choices=["step", *SUITES],
+        help="step: rate of a training step against a matrix product; otherwise methods side by "
+        "side, written to results/benchmarks/SUITE; an interrupted suite goes on where it stopped",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to replace (step only)"
+    )
+    parser.add_argument(
+        "--experiment",
+        type=Path,
+        default=Path("experiments/poisson.yaml"),
+        help="experiment file (step only)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, or 2 for a user's mistake."""
+    options = build_parser().parse_intermixed_args(arguments)
+    try:
+        keep_large_buffers()
+        if options.suite == "step":
+            from multigrid.benchmark.step import measure_steps
+
+            print(measure_steps(load_config(options.experiment, options.overrides)))
+        else:
+            print(_compare(options.suite))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _compare(name: str) -> str:
+    from multigrid.benchmark.speedup import SuiteRun
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    return SuiteRun(SUITES[name], Path("results/benchmarks") / name).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

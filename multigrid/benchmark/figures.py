@@ -1,0 +1,76 @@
+"""The figure of a suite: error against training time and against FLOPs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from multigrid.benchmark.analysis import RunRecord, SpeedUp
+from multigrid.plots import COLOURS
+
+
+def plot_speed_up(
+    by_method: Mapping[str, Sequence[RunRecord]],
+    labels: Mapping[str, str],
+    speed_up: SpeedUp,
+    path: Path,
+) -> None:
+    """Draws the lowest error so far of every method, median and range over seeds.
+
+    A horizontal line marks direct training's best error, and an arrow along it the distance
+    between the two methods.
+
+    Args:
+        by_method: Runs of each method; the first is the ladder, the second direct training.
+        labels: What each method is.
+        speed_up: The comparison at direct training's best error.
+        path: File to write.
+    """
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, quantity, label in (
+        (axes[0], "seconds", "training time [s]"),
+        (axes[1], "flops", "floating-point operations"),
+    ):
+        for colour, (name, runs) in zip(COLOURS, by_method.items(), strict=False):
+            _draw_method(axis, runs, quantity, colour, labels[name])
+        _mark(axis, list(by_method.values())[:2], quantity, speed_up)
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        axis.grid(True, which="major", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("validation error on the finest grid\n(mean relative L2)")
+    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _draw_method(
+    axis: Axes, runs: Sequence[RunRecord], quantity: str, colour: str, label: str
+) -> None:
+    costs = [np.array([getattr(row, quantity) for row in run.rows]) for run in runs]
+    errors = [np.minimum.accumulate([row.val_finest_rel_l2 for row in run.rows]) for run in runs]
+    start = max(cost[cost > 0].min() for cost in costs)
+    end = min(cost.max() for cost in costs)
+    x = np.geomspace(start, end, 200)
+    curves = np.stack(
+        [e[np.searchsorted(c, x, "right") - 1] for c, e in zip(costs, errors, strict=True)]
+    )
+    axis.plot(x, np.median(curves, axis=0), color=colour, label=label)
+    axis.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
+
+
+def _mark(
+    axis: Axes, runs: Sequence[Sequence[RunRecord]], quantity: str, speed_up: SpeedUp
+) -> None:
+    ladder, direct = (
+        float(np.median([run.cost_to(speed_up.error, quantity) for run in group])) for group in runs
+    )
+    axis.axhline(speed_up.error, color="0.6", linewidth=0.8, linestyle="--")
+    if math.isfinite(ladder) and math.isfinite(direct):
+        arrow = {"arrowstyle": "<->", "color": "black"}
+        axis.annotate("", (ladder, speed_up.error), (direct, speed_up.error), arrowprops=arrow)
+        ratio = getattr(speed_up, quantity)
+        place = (math.sqrt(ladder * direct), speed_up.error * 1.1)
+        axis.annotate(f"{ratio:.0f}x", place, ha="center", fontsize=12)

@@ -1,0 +1,174 @@
+"""Runs the methods of a suite side by side and writes down what they cost."""
+
+import csv
+import json
+import logging
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from multigrid.benchmark.analysis import RunRecord, SpeedUp, speed_ups
+from multigrid.benchmark.figures import plot_speed_up
+from multigrid.benchmark.suites import SEARCH_SEED, Method, Suite
+from multigrid.config import Config, load_config
+from multigrid.errors import UserError
+from multigrid.experiment import Experiment
+from multigrid.history import Row, read_history
+from multigrid.ladder import LadderRun
+from multigrid.results import RunFolder, write_json, write_text
+from multigrid.tables import table
+
+log = logging.getLogger("multigrid")
+
+
+class SuiteRun:
+    """All runs of a suite, kept in one folder so that an interrupted suite goes on.
+
+    Args:
+        suite: The suite.
+        folder: Where its runs and its record go.
+    """
+
+    def __init__(self, suite: Suite, folder: Path) -> None:
+        self.suite = suite
+        self.folder = folder
+        self.summaries: dict[str, dict[str, Any]] = {}
+        self.rates: dict[str, float] = {}
+
+    def run(self) -> str:
+        """Runs whatever is missing, writes the record and returns it as a table."""
+        for method in self.suite.methods:
+            if method.rates:
+                self.rates[method.name] = self._search(method)
+        records = [
+            RunRecord(method.name, seed, self._run(method, seed, f"{method.name}_seed{seed}"))
+            for number, seed in enumerate(self.suite.seeds)
+            for method in self.suite.methods
+            if number < method.seeds
+        ]
+        self._check_comparable()
+        return self._write(records)
+
+    def _search(self, method: Method) -> float:
+        """Returns the learning rate with the lowest error at the end of a smaller budget."""
+        errors = {}
+        for rate in method.rates:
+            name = f"{method.name}_rate{rate:g}"
+            overrides = (*method.search_overrides, f"schedule.learning_rate={rate}")
+            rows = self._run(method, SEARCH_SEED, name, overrides)
+            errors[rate] = rows[-1].val_finest_rel_l2
+        return min(errors, key=errors.__getitem__)
+
+    def _run(
+        self, method: Method, seed: int, name: str, extra: Sequence[str] = ()
+    ) -> Sequence[Row]:
+        """Returns the history of a run, from disk if it is finished."""
+        overrides = [*self.suite.overrides, *method.overrides, f"name={name}", f"seed={seed}"]
+        overrides.append(f"output.folder={self.folder / 'runs'}")
+        if not extra and method.name in self.rates:
+            overrides.append(f"schedule.learning_rate={self.rates[method.name]}")
+        config = load_config(self.suite.experiment, [*overrides, *extra])
+        folder = RunFolder(self.folder / "runs" / name)
+        if not folder.summary.exists():
+            self._train(config, folder)
+        self.summaries[name] = json.loads(folder.summary.read_text())
+        return read_history(folder.metrics)
+
+    @staticmethod
+    def _train(config: Config, folder: RunFolder) -> None:
+        resume = folder.config.exists()
+        folder.prepare(config, resume=resume, overwrite=False)
+        log.info("--- %s%s", config.name, " (resumed)" if resume else "")
+        run = LadderRun(Experiment(config), folder)
+        write_json(folder.summary, run.run(resume))
+
+    def _check_comparable(self) -> None:
+        """Raises an error that says what differs if runs are not on equal terms."""
+        for key in ("data_fingerprint", "device", "precision", "threads", "torch", "machine"):
+            values = {json.dumps(summary[key]) for summary in self.summaries.values()}
+            if len(values) > 1:
+                runs = {
+                    value: next(n for n, s in self.summaries.items() if json.dumps(s[key]) == value)
+                    for value in values
+                }
+                differences = ", ".join(f"{run}: {value}" for value, run in runs.items())
+                raise UserError(
+                    f"{self.folder}: these runs cannot be compared, as '{key}' differs "
+                    f"({differences}); remove the runs that do not belong"
+                )
+
+    def _write(self, records: Sequence[RunRecord]) -> str:
+        methods = {method.name: method for method in self.suite.methods}
+        by_method = {name: [r for r in records if r.method == name] for name in methods}
+        ladder, direct = list(methods)[:2]
+        ups = speed_ups(by_method[ladder], by_method[direct])
+        budget = statistics.median(run.rows[-1].seconds for run in by_method[ladder])
+        text = f"{_speed_table(ups)}\n\n{_method_table(by_method, budget, self.rates)}\n"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write_rows(self.folder / "runs.csv", records)
+        first = self.summaries[f"{ladder}_seed{self.suite.seeds[0]}"]
+        write_json(
+            self.folder / "summary.json",
+            {
+                "suite": asdict(self.suite),
+                "searched_rates": self.rates,
+                "environment": {key: first[key] for key in ("machine", "torch", "threads")},
+                "precision": first["precision"],
+                "data_fingerprint": first["data_fingerprint"],
+                "speed_up": [asdict(up) for up in ups],
+                "test_rel_l2": {n: s["test"]["rel_l2"] for n, s in self.summaries.items()},
+            },
+        )
+        write_text(self.folder / "table.txt", text)
+        labels = {name: method.label for name, method in methods.items()}
+        plot_speed_up(by_method, labels, ups[0], self.folder / "speedup.png")
+        return text
+
+
+def _write_rows(path: Path, records: Sequence[RunRecord]) -> None:
+    with path.open("w", newline="") as file:
+        names = ["method", "seed", *(field.name for field in fields(Row))]
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        for record in records:
+            for row in record.rows:
+                writer.writerow({"method": record.method, "seed": record.seed, **asdict(row)})
+
+
+def _speed_table(ups: Sequence[SpeedUp]) -> str:
+    rows = [
+        [
+            f"{up.factor:g}",
+            f"{up.error:.4f}",
+            f"{up.seconds:.1f}x",
+            f"{up.flops:.1f}x",
+            f"{up.seconds_finest:.1f}x",
+            f"{up.flops_finest:.1f}x",
+        ]
+        for up in ups
+    ]
+    header = ["Times direct's best", "Error", "Time", "FLOPs", "Time, finest", "FLOPs, finest"]
+    return table(header, rows)
+
+
+def _method_table(
+    by_method: dict[str, list[RunRecord]], budget: float, rates: dict[str, float]
+) -> str:
+    rows = []
+    for name, runs in by_method.items():
+        last = [run.rows[-1] for run in runs]
+        rows.append(
+            [
+                name,
+                str(len(runs)),
+                f"{rates[name]:g}" if name in rates else "-",
+                f"{statistics.median(row.seconds for row in last):.0f}",
+                f"{statistics.median(row.work_units for row in last):.2f}",
+                f"{statistics.median(run.best for run in runs):.4f}",
+                f"{statistics.median(run.error_at(budget) for run in runs):.4f}",
+            ]
+        )
+    header = ["Method", "Runs", "Rate", "Seconds", "Work", "Best error", f"After {budget:.0f} s"]
+    return table(header, rows)
