@@ -13,8 +13,8 @@ def augment(batch: Samples, symmetries: Symmetries, rng: np.random.Generator) ->
     """Returns a batch of as many new samples, made from those given.
 
     Linear problems: every sample becomes a random combination of itself and a mirrored other one,
-    with normally distributed factors. Reflections and exchanges of axes are drawn once for the
-    whole batch.
+    with normally distributed factors. Reflections, exchanges of axes and shifts are drawn once for
+    the whole batch.
 
     Args:
         batch: Samples to start from; left untouched.
@@ -46,6 +46,9 @@ def _reorient(
         fields = fields.flip(flips) if flips else fields
     if symmetries.rotations:
         fields = fields.permute(0, 1, *_exchange(axes, fields.shape, rng))
+    if symmetries.shifts:
+        distances = [int(rng.integers(fields.shape[axis])) for axis in axes]
+        fields = fields.roll(distances, axes)
     return fields
 
 

@@ -232,8 +232,9 @@ class ScheduleConfig(Section):
         description="the learning rate of transferred weights over that of new ones, 0 to 1, "
         f"{PER_LEVEL}",
     )
-    warmup: Fraction = Field(
-        0.05, description="the fraction of a level's steps with a rising learning rate, 0 to 1"
+    warmup: Fraction | list[Fraction] = Field(
+        0.05,
+        description=f"the fraction of the steps with a rising learning rate, 0 to 1, {PER_LEVEL}",
     )
     patience: Positive | None = Field(
         None,
@@ -422,7 +423,7 @@ def _check(config: Config) -> None:
     hierarchy = config.hierarchy()
     config.widths(hierarchy)
     num_levels = len(config.levels)
-    for key in ("epochs", "batch_size", "learning_rate", "transferred_ratio"):
+    for key in ("epochs", "batch_size", "learning_rate", "transferred_ratio", "warmup"):
         value = getattr(config.schedule, key)
         if isinstance(value, list) and len(value) != num_levels:
             raise UserError(

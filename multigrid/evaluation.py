@@ -6,7 +6,7 @@ from torch import Tensor
 from multigrid.data.samples import Samples
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
-from multigrid.metrics import field_errors, rel_l2
+from multigrid.metrics import field_errors, min_max_rel_l1, rel_l2
 from multigrid.models.surrogate import Surrogate
 
 
@@ -61,13 +61,19 @@ class LevelValidator:
         return error, mean_rel_l2(prolonged, finest.outputs)
 
 
-def evaluate(prediction: Tensor, samples: Samples) -> dict[str, float]:
-    """Returns every metric of a prediction: means over samples, the largest for ``max``."""
+def evaluate(prediction: Tensor, samples: Samples, training_outputs: Tensor) -> dict[str, float]:
+    """Returns every metric of a prediction.
+
+    Means over samples; the largest value for ``max``; the median for ``min_max_rel_l1``, which is
+    in percent and scaled by the range of the training outputs ``[N, out, *grid]``.
+    """
     errors = field_errors(prediction, samples.outputs, samples.grid)
-    return {
-        name: (values.max() if name == "max" else values.mean()).item()
-        for name, values in errors.items()
-    }
+    metrics = {name: values.mean().item() for name, values in errors.items()}
+    metrics["max"] = errors["max"].max().item()
+    channels = training_outputs.movedim(1, 0).flatten(1)
+    low, high = channels.amin(1).tolist(), channels.amax(1).tolist()
+    scaled = min_max_rel_l1(prediction, samples.outputs, low, high)
+    return {**metrics, "min_max_rel_l1": scaled.median().item()}
 
 
 def interpolation_error(

@@ -7,6 +7,7 @@ import torch
 
 from multigrid.config import Config
 from multigrid.data.store import SPLITS, DataStore
+from multigrid.hardware import choose_device, choose_precision
 from multigrid.models.cost import (
     activation_bytes,
     count_parameters,
@@ -15,7 +16,6 @@ from multigrid.models.cost import (
 )
 from multigrid.models.family import UNetFamily
 from multigrid.models.surrogate import NormalizationKind
-from multigrid.precision import choose_device, choose_precision
 from multigrid.problems import build_problem
 from multigrid.schedule import Stage, build_schedule, schedule_table
 from multigrid.tables import si
@@ -66,6 +66,7 @@ class Experiment:
             config.per_level("batch_size"),
             config.per_level("learning_rate"),
             config.per_level("transferred_ratio"),
+            config.per_level("warmup"),
         )
         self.options = self._trainer_options()
 
@@ -105,7 +106,6 @@ class Experiment:
     def describe(self) -> str:
         """Returns ladder, schedule, cost and memory estimate as text."""
         levels = self.hierarchy.levels
-        networks = [self.family.build(level) for level in range(len(levels))]
         work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
         flops = sum(units for units in work) * self.epoch_flops[-1]
         fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
@@ -115,7 +115,7 @@ class Experiment:
                 f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.form} UNet, "
                 f"{self.precision} on {self.device}, {torch.get_num_threads()} threads",
                 "",
-                ladder_table(networks, self.family.in_channels),
+                ladder_table(self.family),
                 f"scales below level 0: {inner or 'none'}",
                 "",
                 schedule_table(self.stages, levels, work),
@@ -150,7 +150,6 @@ class Experiment:
             weight_decay=optimizer.weight_decay,
             betas=(optimizer.betas[0], optimizer.betas[1]),
             decay=optimizer.decay,
-            warmup=schedule.warmup,
             final_rate=optimizer.final_rate,
             clip=optimizer.clip,
             loss=self.config.loss.name,

@@ -12,10 +12,10 @@ from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
 from multigrid.evaluation import LevelValidator, evaluate, interpolation_error, predict
 from multigrid.experiment import Experiment
+from multigrid.hardware import machine, peak_memory
 from multigrid.initialization import Start, start_stage
 from multigrid.ledger import Ledger
 from multigrid.models.surrogate import FieldScaling, Surrogate
-from multigrid.precision import machine
 from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder, write_json
 from multigrid.schedule import Stage
@@ -160,7 +160,11 @@ class LadderRun:
         surrogate = Surrogate(network.to(experiment.device), self.scaling)
         samples = self.test.restrict_to(experiment.hierarchy.levels[stage.level])
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
-        return TestResult(samples, prediction, evaluate(prediction, samples))
+        return TestResult(
+            samples,
+            prediction,
+            evaluate(prediction, samples, self._level_samples(stage.level).outputs),
+        )
 
     def _summary(self) -> dict[str, Any]:
         experiment, last = self.experiment, self.ledger.rows[-1]
@@ -180,4 +184,5 @@ class LadderRun:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "machine": machine(experiment.device),
+            "peak_memory_bytes": peak_memory(experiment.device),
         }

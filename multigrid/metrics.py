@@ -4,7 +4,7 @@ All functions take a prediction and the truth as ``[N, C, *grid]`` and return ``
 over channels and grid points together. Means over samples are left to the caller.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -56,6 +56,56 @@ def max_error(prediction: Tensor, truth: Tensor) -> Tensor:
     return (prediction - truth).abs().flatten(1).amax(1)
 
 
+def boundary_rmse(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Root of the mean squared error over the outermost points of the grid."""
+    squares = (prediction - truth).square()
+    mask = torch.ones_like(squares[0], dtype=torch.bool)
+    mask[(slice(None), *[slice(1, -1)] * (squares.ndim - 2))] = False
+    return squares[:, mask].mean(1).sqrt()
+
+
+def spectral_errors(prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Relative L2 error by wavelength: ``low``, ``mid`` and ``high`` thirds up to Nyquist.
+
+    The error's discrete Fourier coefficients are sorted by the largest wavenumber among the axes,
+    over that axis's Nyquist wavenumber. By Parseval's identity the squares of the three add up to
+    the square of the relative L2 error.
+    """
+    axes = list(range(2, truth.ndim))
+    coefficients = torch.fft.fftn(prediction - truth, dim=axes, norm="ortho").abs()
+    wavenumber = torch.zeros(truth.shape[2:], device=truth.device)
+    for i, n in enumerate(truth.shape[2:]):
+        shape = [1] * len(axes)
+        shape[i] = n
+        part = 2 * torch.fft.fftfreq(n, device=truth.device).abs()
+        wavenumber = torch.maximum(wavenumber, part.reshape(shape))
+    bands = {"low": (0, 1 / 3), "mid": (1 / 3, 2 / 3), "high": (2 / 3, 2)}
+    return {
+        name: _norm(coefficients * ((wavenumber >= first) & (wavenumber < last))) / _norm(truth)
+        for name, (first, last) in bands.items()
+    }
+
+
+def min_max_rel_l1(
+    prediction: Tensor, truth: Tensor, low: Sequence[float], high: Sequence[float]
+) -> Tensor:
+    """Relative L1 error in percent after scaling fields to [0, 1] by given ranges.
+
+    The metric of Raonic et al., arXiv:2302.01178, who report its median over samples; the ranges
+    are those of the training outputs.
+
+    Args:
+        prediction: Tensor ``[N, C, *grid]``.
+        truth: Tensor ``[N, C, *grid]``.
+        low: Smallest value of each channel.
+        high: Largest value of each channel.
+    """
+    shape = (1, -1, *(1,) * (truth.ndim - 2))
+    minimum = torch.tensor(low, device=truth.device).reshape(shape)
+    span = torch.tensor(high, device=truth.device).reshape(shape) - minimum
+    return 100 * rel_l1((prediction - minimum) / span, (truth - minimum) / span)
+
+
 def field_errors(prediction: Tensor, truth: Tensor, grid: Grid) -> dict[str, Tensor]:
     """Returns every metric by its name, each ``[N]``."""
     return {
@@ -64,6 +114,8 @@ def field_errors(prediction: Tensor, truth: Tensor, grid: Grid) -> dict[str, Ten
         "rel_h1": rel_h1(prediction, truth, grid.spacing),
         "rmse": rmse(prediction, truth),
         "max": max_error(prediction, truth),
+        "boundary_rmse": boundary_rmse(prediction, truth),
+        **{f"rel_l2_{k}": v for k, v in spectral_errors(prediction, truth).items()},
     }
 
 

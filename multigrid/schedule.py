@@ -22,6 +22,7 @@ class Stage:
         batch_size: Samples per step.
         learning_rate: Highest learning rate, of new weights.
         transferred_ratio: Learning rate of transferred weights over that of new ones.
+        warmup: Fraction of the steps with a rising learning rate.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Stage:
     batch_size: int
     learning_rate: float
     transferred_ratio: float
+    warmup: float
 
 
 def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:
@@ -72,6 +74,7 @@ def build_schedule(
     batch_size: Sequence[int],
     learning_rate: Sequence[float],
     transferred_ratio: Sequence[float],
+    warmup: Sequence[float],
 ) -> list[Stage]:
     """Returns the stages of a cycle; each argument has one value for every level.
 
@@ -85,6 +88,7 @@ def build_schedule(
             batch_size=batch_size[level],
             learning_rate=learning_rate[level],
             transferred_ratio=transferred_ratio[level],
+            warmup=warmup[level],
         )
         for index, level in enumerate(level_sequence(cycle, len(epochs)))
     ]

@@ -17,10 +17,10 @@ from torch import Tensor
 from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
+from multigrid.hardware import PrecisionName, autocast
 from multigrid.metrics import build_loss
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
-from multigrid.precision import PrecisionName, autocast
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 
@@ -34,7 +34,6 @@ class TrainerOptions:
         weight_decay: Decoupled weight decay.
         betas: AdamW's decay rates.
         decay: Shape of the learning-rate curve.
-        warmup: Fraction of the steps with a rising rate.
         final_rate: Last learning rate over the highest.
         clip: Largest norm of the gradient, or None.
         loss: Name of the loss.
@@ -48,7 +47,6 @@ class TrainerOptions:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     decay: Decay = "cosine"
-    warmup: float = 0.05
     final_rate: float = 0.01
     clip: float | None = 1.0
     loss: str = "rel_l2"
@@ -164,7 +162,7 @@ class Trainer:
         self.loss = build_loss(options.loss, train.grid)
         self.num_steps = math.ceil(len(train) / stage.batch_size)
         self.rate = learning_rate_curve(
-            options.decay, stage.epochs * self.num_steps, options.warmup, options.final_rate
+            options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
         self.progress = Progress(seconds=time.perf_counter() - started)
 

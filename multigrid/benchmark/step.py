@@ -8,10 +8,10 @@ import torch
 
 from multigrid.config import Config
 from multigrid.experiment import Experiment
+from multigrid.hardware import PrecisionName, autocast
 from multigrid.metrics import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.optimizers import NamedOptimizer
-from multigrid.precision import PrecisionName, autocast
 from multigrid.tables import si, table
 
 NUM_ROUNDS = 9

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multigrid.grid import Centering
-from multigrid.precision import full_precision
+from multigrid.hardware import full_precision
 
 Padding = Literal["zeros", "replicate", "periodic"]
 Normalization = Literal["none", "group", "instance"]

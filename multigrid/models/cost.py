@@ -7,9 +7,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from multigrid.models.unet import UNet
-from multigrid.tables import si, table
-
 
 def count_parameters(module: nn.Module) -> int:
     """Returns the number of parameters."""
@@ -32,12 +29,16 @@ def training_flops(network: nn.Module, shape: Sequence[int]) -> int:
 
 
 def _count(network: nn.Module, shape: Sequence[int], backward: bool) -> int:
+    return _run(network, shape, backward).get_total_flops()
+
+
+def _run(network: nn.Module, shape: Sequence[int], backward: bool) -> FlopCounterMode:
     twin = copy.deepcopy(network).to("meta")
     with FlopCounterMode(display=False) as counter:
         output = twin(torch.empty(*shape, device="meta"))
         if backward:
             output.sum().backward()
-    return counter.get_total_flops()
+    return counter
 
 
 def activation_bytes(network: nn.Module, shape: Sequence[int], element_size: int) -> int:
@@ -63,25 +64,15 @@ def activation_bytes(network: nn.Module, shape: Sequence[int], element_size: int
     return sum(saved.values()) * element_size
 
 
-def ladder_table(networks: Sequence[UNet], in_channels: int) -> str:
-    """Returns the ladder as a table: level, grid, widths, parameters and FLOPs per sample.
-
-    Args:
-        networks: The network of each level, coarsest first.
-        in_channels: Number of input fields.
-    """
-    rows = []
-    for level, network in enumerate(networks):
-        grid = network.grids[-1]
-        flops = forward_flops(network, (1, in_channels, *grid.shape))
-        rows.append(
-            [
-                str(level),
-                str(grid),
-                str(len(network.grids)),
-                str(network.widths[-1]),
-                f"{count_parameters(network):,}",
-                si(flops),
-            ]
-        )
-    return table(["Level", "Grid", "Scales", "Width", "Parameters", "FLOPs/sample"], rows)
+def scale_flops(network: nn.Module, shape: Sequence[int]) -> list[int]:
+    """Returns the floating-point operations of a forward pass in each of ``network.scales``."""
+    counter = _run(network, shape, backward=False)
+    counts = {
+        tuple(name.split(".")): sum(by_operator.values())
+        for name, by_operator in counter.get_flop_counts().items()
+    }
+    totals: dict[str, int] = {}
+    for name, count in counts.items():
+        if len(name) == 4 and name[1] == "scales":
+            totals[name[2]] = totals.get(name[2], 0) + count
+    return [totals[key] for key in sorted(totals, key=int)]

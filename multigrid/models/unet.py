@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
 from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Up, conv
+from multigrid.models.cost import count_parameters, scale_flops
+from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
 
@@ -118,6 +120,7 @@ class UNet(nn.Module):
         prolongation: int = 4,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.grids = tuple(grids)
         self.widths = tuple(widths)
         self.form = form
@@ -138,6 +141,16 @@ class UNet(nn.Module):
             )
             for k, grid in enumerate(self.grids)
         )
+
+    def __str__(self) -> str:
+        flops = scale_flops(self, (1, self.in_channels, *self.grids[-1].shape))
+        rows = [
+            [str(k), str(grid), str(width), f"{count_parameters(scale):,}", si(count)]
+            for k, (grid, width, scale, count) in enumerate(
+                zip(self.grids, self.widths, self.scales, flops, strict=True)
+            )
+        ]
+        return table(["Scale", "Grid", "Width", "Parameters", "FLOPs/sample"], rows)
 
     def iter_scales(self) -> Iterator[Scale]:
         """Yields the scales, coarsest first."""

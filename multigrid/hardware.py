@@ -1,6 +1,8 @@
-"""Device and number format."""
+"""Device, number format, and what the machine is."""
 
 import platform
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -57,3 +59,11 @@ def machine(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
     return f"{name}, {platform.machine()}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Returns the most memory in bytes held so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
