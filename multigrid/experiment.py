@@ -11,7 +11,6 @@ from multigrid.hardware import choose_device, choose_precision
 from multigrid.models.cost import (
     activation_bytes,
     count_parameters,
-    ladder_table,
     training_flops,
 )
 from multigrid.models.family import UNetFamily
@@ -115,7 +114,7 @@ class Experiment:
                 f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.form} UNet, "
                 f"{self.precision} on {self.device}, {torch.get_num_threads()} threads",
                 "",
-                ladder_table(self.family),
+                str(self.family),
                 f"scales below level 0: {inner or 'none'}",
                 "",
                 schedule_table(self.stages, levels, work),

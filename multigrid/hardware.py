@@ -1,7 +1,6 @@
 """Device, number format, and what the machine is."""
 
 import platform
-import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -65,5 +64,7 @@ def peak_memory(device: torch.device) -> int:
     """Returns the most memory in bytes held so far: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    import resource  # not there on Windows, where runs work but for this number
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

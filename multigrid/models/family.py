@@ -7,8 +7,10 @@ import torch
 
 from multigrid.grid import Hierarchy
 from multigrid.models.blocks import Normalization, Padding
+from multigrid.models.cost import count_parameters, forward_flops
 from multigrid.models.surrogate import channels_last
 from multigrid.models.unet import Form, UNet, silence
+from multigrid.tables import si, table
 
 
 class UNetFamily:
@@ -57,6 +59,16 @@ class UNetFamily:
         self.prolongation = prolongation
         self.growth = growth
         self.seed = seed
+
+    def __str__(self) -> str:
+        rows = []
+        for level, grid in enumerate(self.hierarchy.levels):
+            network = self.build(level)
+            flops = forward_flops(network, (1, self.in_channels, *grid.shape))
+            width, parameters = network.widths[-1], count_parameters(network)
+            cells = (level, grid, len(network.grids), width, f"{parameters:,}", si(flops))
+            rows.append([str(cell) for cell in cells])
+        return table(["Level", "Grid", "Scales", "Width", "Parameters", "FLOPs/sample"], rows)
 
     def build(self, level: int) -> UNet:
         """Returns the network of a level with its initial weights."""
