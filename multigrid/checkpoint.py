@@ -29,8 +29,10 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if not isinstance(error, OSError | RuntimeError):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: the checkpoint could not be written: {reason}") from None
 
@@ -57,6 +59,6 @@ def _load(path: Path) -> Any:
             f"{path}: refused, as it is damaged or holds pickled objects; a checkpoint holds "
             "tensors and plain containers only"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file may raise anything
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: unreadable or half-written checkpoint ({reason})") from None

@@ -151,7 +151,6 @@ class Experiment:
             decay=optimizer.decay,
             final_rate=optimizer.final_rate,
             clip=optimizer.clip,
-            loss=self.config.loss.name,
             precision=self.precision,
             symmetries=self.problem.symmetries if augmented else None,
             patience=schedule.patience,

@@ -40,7 +40,7 @@ def restrict(field: Tensor, grid: Grid) -> Tensor:
 
 def restrict_to(field: Tensor, grid: Grid, target: Grid) -> Tensor:
     """Restricts a field from ``grid`` to the coarser ``target`` by repeated halving."""
-    while grid != target:
+    while grid.shape != target.shape:
         field, grid = restrict(field, grid), grid.coarsen()
     return field
 
@@ -71,7 +71,7 @@ def prolong_to(
 ) -> Tensor:
     """Prolongs a field from ``grid`` to the finer ``target`` by repeated doubling."""
     chain = [target]
-    while chain[-1] != grid:
+    while chain[-1].shape != grid.shape:
         chain.append(chain[-1].coarsen())
     for fine in chain[-2::-1]:
         field = prolong(field, fine, degree, periodic)
@@ -96,10 +96,11 @@ def prolongation_matrix(
 ) -> np.ndarray:
     """Returns the one-dimensional prolongation as a matrix ``[n_fine, n_coarse]``.
 
-    Each fine value takes the ``degree + 1`` nearest coarse ones, fewer where the grid is smaller.
+    Each fine value takes the ``degree + 1`` nearest coarse ones, fewer where a grid that does not
+    wrap around is smaller.
     """
     n_coarse = (n_fine + 1) // 2
-    num_points = min(degree + 1, n_coarse)
+    num_points = degree + 1 if periodic else min(degree + 1, n_coarse)
     matrix = np.zeros((n_fine, n_coarse))
     for i in range(n_fine):
         centre = (i + 0.5) / 2 - 0.5 if centering == "cell" else i / 2

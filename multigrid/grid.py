@@ -1,7 +1,7 @@
 """Structured grids on the unit box and the hierarchies they form."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -19,12 +19,21 @@ class Grid:
     Attributes:
         shape: Number of points along each axis.
         centering: Where the points lie. ``cell``: at the centres ``(i + 1/2) / n`` of n equal
-            cells. ``node``: at ``i / (n - 1)`` for an odd n, both boundary points included, and
-            at ``i / n`` for an even n, the right boundary point left out (as for periodic data).
+            cells. ``node``: at ``i h``; with an odd n both boundary points are included,
+            ``h = 1 / (n - 1)``, with an even n the right one is left out, ``h = 1 / n``, as for
+            periodic data, unless ``spacing`` says otherwise.
+        spacing: Distance h between neighbouring points along each axis.
     """
 
     shape: tuple[int, ...]
     centering: Centering = "cell"
+    spacing: tuple[float, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.spacing:
+            nodes = self.centering == "node"
+            spacing = tuple(1 / (n - 1 if nodes and n % 2 else n) for n in self.shape)
+            object.__setattr__(self, "spacing", spacing)
 
     def __str__(self) -> str:
         return "x".join(str(n) for n in self.shape)
@@ -39,11 +48,6 @@ class Grid:
         """Number of points."""
         return int(np.prod(self.shape))
 
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Distance between neighbouring points along each axis."""
-        return tuple(1.0 / _num_intervals(n, self.centering) for n in self.shape)
-
     def axes(self) -> tuple[np.ndarray, ...]:
         """Coordinates of the points along each axis."""
         offset = 0.5 if self.centering == "cell" else 0.0
@@ -51,9 +55,17 @@ class Grid:
             (np.arange(n) + offset) * h for n, h in zip(self.shape, self.spacing, strict=True)
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the points can be continued periodically: no axis has both its ends."""
+        return self.centering == "cell" or all(
+            round(1 / h) == n for n, h in zip(self.shape, self.spacing, strict=True)
+        )
+
     def is_symmetric(self, axis: int) -> bool:
-        """Whether mirroring an axis maps the points onto each other."""
-        return self.centering == "cell" or self.shape[axis] % 2 == 1
+        """Whether mirroring an axis of the box maps the points onto each other."""
+        last = (self.shape[axis] - 1) * self.spacing[axis]
+        return self.centering == "cell" or abs(last - 1) < 1e-9
 
     @property
     def can_coarsen(self) -> bool:
@@ -70,31 +82,29 @@ class Grid:
         """
         if not self.can_coarsen:
             raise UserError(f"a {self.centering}-centred {self} grid cannot be halved")
-        return Grid(tuple((n + 1) // 2 for n in self.shape), self.centering)
-
-
-def _num_intervals(n: int, centering: Centering) -> int:
-    return n - 1 if centering == "node" and n % 2 == 1 else n
+        shape = tuple((n + 1) // 2 for n in self.shape)
+        return Grid(shape, self.centering, tuple(2 * h for h in self.spacing))
 
 
 def halvings_between(coarse: Grid, fine: Grid) -> int | None:
-    """Returns how often ``fine`` must be halved to give ``coarse``, or None if it never does."""
+    """Returns how often ``fine`` must be halved to give the shape of ``coarse``, or None."""
     count = 0
     while fine.size > coarse.size and fine.can_coarsen:
         fine = fine.coarsen()
         count += 1
-    return count if fine == coarse else None
+    same = fine.shape == coarse.shape and fine.centering == coarse.centering
+    return count if same else None
 
 
-def refine_shape(coarse: Grid, num_halvings: int = 1) -> list[Grid]:
-    """Returns every grid of equal parity on all axes that halves to ``coarse``."""
-    candidates = [coarse]
+def refinements(coarse: Grid, num_halvings: int = 1) -> list[Grid]:
+    """Returns the grids of equal parity on all axes whose halvings give ``coarse``."""
+    candidates = [coarse.shape]
     for _ in range(num_halvings):
-        shapes = [tuple(2 * n for n in grid.shape) for grid in candidates]
+        shapes = [tuple(2 * n for n in shape) for shape in candidates]
         if coarse.centering == "node":
-            shapes += [tuple(2 * n - 1 for n in grid.shape) for grid in candidates]
-        candidates = [Grid(shape, coarse.centering) for shape in shapes]
-    return candidates
+            shapes += [tuple(2 * n - 1 for n in shape) for shape in candidates]
+        candidates = shapes
+    return [Grid(shape, coarse.centering) for shape in candidates]
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ class Hierarchy:
     def build(
         cls, levels: Sequence[Grid], min_size: int = 2, depth: int | None = None
     ) -> "Hierarchy":
-        """Builds the hierarchy of a ladder.
+        """Builds the hierarchy of a ladder, all grids by halving the finest.
 
         Args:
             levels: Grids to train on, coarsest first; each halves to the one before.
@@ -136,12 +146,16 @@ class Hierarchy:
         Raises:
             UserError: If the levels do not nest, or level 0 cannot be halved ``depth`` times.
         """
-        inner = _inner_scales(levels[0], min_size, depth)
-        scales, tops = [*inner, levels[0]], [len(inner)]
-        for index, (coarse, fine) in enumerate(pairwise(levels), start=1):
-            scales += _between(coarse, fine, index)
-            tops.append(len(scales) - 1)
-        return cls(tuple(scales), tuple(tops))
+        steps = [
+            _halvings(coarse, fine, index)
+            for index, (coarse, fine) in enumerate(pairwise(levels), start=1)
+        ]
+        scales = [levels[-1]]
+        for _ in range(sum(steps)):
+            scales.append(scales[-1].coarsen())
+        inner = _inner_scales(scales[-1], min_size, depth)
+        tops = [len(inner) + sum(steps[:level]) for level in range(len(levels))]
+        return cls((*inner, *scales[::-1]), tuple(tops))
 
 
 def _inner_scales(coarsest: Grid, min_size: int, depth: int | None) -> list[Grid]:
@@ -162,8 +176,8 @@ def _inner_scales(coarsest: Grid, min_size: int, depth: int | None) -> list[Grid
     return inner[::-1]
 
 
-def _between(coarse: Grid, fine: Grid, index: int) -> list[Grid]:
-    """Returns the scales above ``coarse`` up to and including ``fine``, coarsest first."""
+def _halvings(coarse: Grid, fine: Grid, index: int) -> int:
+    """Returns the number of halvings between two levels."""
     if fine.ndim != coarse.ndim or fine.size <= coarse.size:
         raise UserError(
             f"levels[{index}]: {fine} must be finer than {coarse}, the level before, on all axes"
@@ -172,12 +186,9 @@ def _between(coarse: Grid, fine: Grid, index: int) -> list[Grid]:
     if count is None:
         ratio = max(f / c for f, c in zip(fine.shape, coarse.shape, strict=True))
         steps = max(1, round(np.log2(ratio)))
-        options = " or ".join(str(grid) for grid in refine_shape(coarse, steps))
+        options = " or ".join(str(grid) for grid in refinements(coarse, steps))
         raise UserError(
             f"levels[{index}]: a {fine.centering}-centred {fine} grid cannot be halved to "
             f"{coarse}, the level before; the nearest size that can is {options}"
         )
-    grids = [fine]
-    for _ in range(count - 1):
-        grids.append(grids[-1].coarsen())
-    return grids[::-1]
+    return count

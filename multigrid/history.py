@@ -1,10 +1,13 @@
 """The rows of ``metrics.csv``: one for each epoch of a run."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from multigrid.results import write_text
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,16 @@ class Row:
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Writes all rows, aside first and then renamed into place."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    aside.replace(path)
+    """Writes all rows, aside first and then renamed into place.
+
+    Raises:
+        UserError: If the file cannot be written; one already there is untouched.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, text.getvalue())
 
 
 def read_history(path: Path) -> list[Row]:

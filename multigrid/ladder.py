@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
 from multigrid.evaluation import LevelValidator, evaluate, interpolation_error, predict
 from multigrid.experiment import Experiment
+from multigrid.grid import Grid
 from multigrid.hardware import machine, peak_memory
 from multigrid.initialization import Start, start_stage
 from multigrid.ledger import Ledger
+from multigrid.losses import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder, write_json
@@ -129,10 +131,11 @@ class LadderRun:
         )
         stop = config.schedule.stop_at_interpolation_error
         trainer = Trainer(
-            Surrogate(start.network.to(experiment.device), self.scaling),
+            self._surrogate(start.network, samples.grid),
             samples,
             validator,
             stage,
+            build_loss(config.loss.name, samples.grid, experiment.problem),
             experiment.options,
             start.slow,
             target_error=self._interpolation_error(stage.level) if stop else None,
@@ -140,6 +143,15 @@ class LadderRun:
         if config.optimizer.carry_moments:
             trainer.optimizer.load_state_dict(start.moments)
         return trainer
+
+    def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
+        device = self.experiment.device
+        known = self.experiment.problem.boundary_values(grid)
+        boundary = None
+        if known is not None:
+            where, values = (torch.from_numpy(array).to(device) for array in known)
+            boundary = where, values.float()
+        return Surrogate(network.to(device), self.scaling, boundary)
 
     def _interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs; None on the last."""
@@ -157,7 +169,7 @@ class LadderRun:
         payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
         network = experiment.family.build(stage.level)
         network.load_state_dict(payload["network"])
-        surrogate = Surrogate(network.to(experiment.device), self.scaling)
+        surrogate = self._surrogate(network, experiment.hierarchy.levels[stage.level])
         samples = self.test.restrict_to(experiment.hierarchy.levels[stage.level])
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
         return TestResult(

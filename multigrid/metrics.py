@@ -4,7 +4,7 @@ All functions take a prediction and the truth as ``[N, C, *grid]`` and return ``
 over channels and grid points together. Means over samples are left to the caller.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def min_max_rel_l1(
     """
     shape = (1, -1, *(1,) * (truth.ndim - 2))
     minimum = torch.tensor(low, device=truth.device).reshape(shape)
-    span = torch.tensor(high, device=truth.device).reshape(shape) - minimum
+    span = (torch.tensor(high, device=truth.device).reshape(shape) - minimum).clamp_min(1e-30)
     return 100 * rel_l1((prediction - minimum) / span, (truth - minimum) / span)
 
 
@@ -117,19 +117,3 @@ def field_errors(prediction: Tensor, truth: Tensor, grid: Grid) -> dict[str, Ten
         "boundary_rmse": boundary_rmse(prediction, truth),
         **{f"rel_l2_{k}": v for k, v in spectral_errors(prediction, truth).items()},
     }
-
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def build_loss(name: str, grid: Grid) -> Loss:
-    """Returns a loss: the mean of a metric over the samples of a batch."""
-    metric: Loss
-    if name == "rel_h1":
-        spacing = grid.spacing
-
-        def metric(prediction: Tensor, truth: Tensor) -> Tensor:
-            return rel_h1(prediction, truth, spacing)
-    else:
-        metric = {"rel_l2": rel_l2, "rel_l1": rel_l1, "mse": mse}[name]
-    return lambda prediction, truth: torch.mean(metric(prediction, truth))

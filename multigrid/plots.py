@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from multigrid.errors import UserError
 from multigrid.history import Row
 
 matplotlib.use("Agg")
@@ -35,7 +36,7 @@ def plot_convergence(rows: Sequence[Row], path: Path, title: str) -> None:
     axes[0].set_ylabel("validation error (mean relative L2)")
     axes[0].legend(title="level", frameon=False)
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_stages(axis: Axes, rows: Sequence[Row], x: np.ndarray) -> None:
@@ -91,7 +92,7 @@ def plot_predictions(
             axis.set_xticks([])
             axis.set_yticks([])
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _slice(field: np.ndarray) -> np.ndarray:
@@ -101,5 +102,13 @@ def _slice(field: np.ndarray) -> np.ndarray:
     return field
 
 
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure, the same bytes whenever it is redrawn.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    try:
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None

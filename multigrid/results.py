@@ -5,9 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from multigrid.config import Config, changed_keys, dump_config
+from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 
@@ -31,42 +29,46 @@ class RunFolder:
     def level(self, level: int, grid: Grid) -> Path:
         """Returns the folder of a level, made if necessary."""
         folder = self.path / f"level_{level}_{grid}"
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
         return folder
 
-    def prepare(self, config: Config, resume: bool, overwrite: bool) -> None:
-        """Claims the folder for a run and saves the configuration there.
+    def check(self, config: Config, resume: bool, overwrite: bool) -> None:
+        """Checks that a run may use the folder; changes nothing.
 
         Raises:
             UserError: If the folder already holds a run and neither flag is given, if there is
-                nothing to resume, if the configuration changed since, or if the folder cannot be
-                written.
+                nothing to resume, or if the configuration changed since.
         """
         if resume:
             self._check_resumable(config)
-            return
-        if self.config.exists() and not overwrite:
+        elif self.config.exists() and not overwrite:
             state = "a finished run" if self.summary.exists() else "an unfinished run"
             raise UserError(
                 f"{self.path}: already holds {state}; use --resume to continue it, --overwrite to "
                 "replace it, or another name=..."
             )
+
+    def claim(self, config: Config, overwrite: bool) -> None:
+        """Saves the configuration in the folder; to overwrite, removes an earlier run first.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
         try:
             if overwrite:
                 self._clear()
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, dump_config(config))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+        write_text(self.config, dump_config(config))
 
     def _check_resumable(self, config: Config) -> None:
         if not self.config.exists():
             raise UserError(f"{self.path}: holds no run to resume")
-        try:
-            saved = yaml.safe_load(self.config.read_text())
-        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.config}: cannot be read: {error}") from None
-        changed = changed_keys(saved, config.model_dump())
+        changed = changed_keys(read_saved(self.config), config.model_dump())
         if changed:
             raise UserError(
                 f"{self.path}: cannot be resumed with a changed configuration; these keys differ: "
@@ -85,10 +87,17 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file aside and renames it into place."""
+    """Writes a text file aside and renames it into place.
+
+    Raises:
+        UserError: If it cannot be written; a file already there is untouched.
+    """
     aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -54,10 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted; continue with --resume", file=sys.stderr)
         return 130
@@ -72,16 +68,18 @@ def _dry_run(config: Config) -> None:
 
 def _run(config: Config, resume: bool, overwrite: bool) -> None:
     folder = RunFolder(Path(config.output.folder) / config.name)
-    folder.prepare(config, resume, overwrite)
-    _start_logging(folder)
+    folder.check(config, resume, overwrite)
     keep_large_buffers()
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
     from multigrid.report import write_report
 
     experiment = Experiment(config)
-    log.info("%s", experiment.describe())
     run = LadderRun(experiment, folder)
+    if not resume:
+        folder.claim(config, overwrite)
+    _start_logging(folder)
+    log.info("%s", experiment.describe())
     summary = run.run(resume)
     write_report(run, summary)
     write_json(folder.summary, summary)

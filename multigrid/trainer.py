@@ -18,7 +18,7 @@ from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.metrics import build_loss
+from multigrid.losses import Loss
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.problems.base import Symmetries
@@ -36,7 +36,6 @@ class TrainerOptions:
         decay: Shape of the learning-rate curve.
         final_rate: Last learning rate over the highest.
         clip: Largest norm of the gradient, or None.
-        loss: Name of the loss.
         precision: Number format of the network.
         symmetries: What to augment with, or None.
         patience: Epochs without improvement after which to stop, or None.
@@ -49,7 +48,6 @@ class TrainerOptions:
     decay: Decay = "cosine"
     final_rate: float = 0.01
     clip: float | None = 1.0
-    loss: str = "rel_l2"
     precision: PrecisionName = "float32"
     symmetries: Symmetries | None = None
     patience: int | None = None
@@ -129,6 +127,7 @@ class Trainer:
         train: Training samples on its grid.
         validate: Measures it on the validation samples.
         stage: Epochs, batch size and learning rates.
+        loss: What to minimise.
         options: What is the same on all levels.
         transferred: Names of the network's parameters that were transferred.
         target_error: Validation error at which to stop early, or None.
@@ -140,6 +139,7 @@ class Trainer:
         train: Samples,
         validate: Validator,
         stage: Stage,
+        loss: Loss,
         options: TrainerOptions,
         transferred: Collection[str] = (),
         target_error: float | None = None,
@@ -159,7 +159,7 @@ class Trainer:
             options.weight_decay,
             options.betas,
         )
-        self.loss = build_loss(options.loss, train.grid)
+        self.loss = loss
         self.num_steps = math.ceil(len(train) / stage.batch_size)
         self.rate = learning_rate_curve(
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
@@ -257,7 +257,7 @@ class Trainer:
         self.optimizer.set_learning_rate(self.stage.learning_rate * self.rate(step))
         with autocast(batch.inputs.device, self.options.precision):
             prediction = self.surrogate(batch.inputs)
-        loss: Tensor = self.loss(prediction, batch.outputs)
+        loss: Tensor = self.loss(prediction, batch)
         self.optimizer.zero_grad()
         loss.backward()
         limit = math.inf if self.options.clip is None else self.options.clip

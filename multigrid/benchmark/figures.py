@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from multigrid.benchmark.analysis import RunRecord, SpeedUp
-from multigrid.plots import COLOURS
+from multigrid.plots import COLOURS, save_figure
 
 
 def plot_speed_up(
@@ -43,7 +43,7 @@ def plot_speed_up(
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("validation error on the finest grid\n(mean relative L2)")
     axes[0].legend(frameon=False, fontsize=8, loc="lower left")
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    save_figure(figure, path)
 
 
 def _draw_method(

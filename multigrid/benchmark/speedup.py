@@ -79,7 +79,10 @@ class SuiteRun:
     @staticmethod
     def _train(config: Config, folder: RunFolder) -> None:
         resume = folder.config.exists()
-        folder.prepare(config, resume=resume, overwrite=False)
+        if resume:
+            folder.check(config, resume=True, overwrite=False)
+        else:
+            folder.claim(config, overwrite=False)
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(Experiment(config), folder)
         write_json(folder.summary, run.run(resume))

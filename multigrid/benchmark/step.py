@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 
 from multigrid.config import Config
+from multigrid.data.samples import Samples
 from multigrid.experiment import Experiment
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.metrics import build_loss
+from multigrid.losses import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.optimizers import NamedOptimizer
 from multigrid.tables import si, table
@@ -82,13 +83,14 @@ def _training_step(experiment: Experiment, level: int, batch_size: int) -> Calla
     surrogate = Surrogate(family.build(level).to(device), scaling)
     optimizer = NamedOptimizer(surrogate.network, experiment.options.optimizer)
     optimizer.set_learning_rate(1e-4)
-    loss = build_loss(experiment.options.loss, grid)
+    loss = build_loss("rel_l2", grid, experiment.problem)
+    batch = Samples(inputs, outputs, grid)
 
     def step() -> None:
         with autocast(device, experiment.precision):
             prediction = surrogate(inputs)
         optimizer.zero_grad()
-        loss(prediction, outputs).backward()
+        loss(prediction, batch).backward()
         optimizer.step()
 
     return step

@@ -9,7 +9,8 @@ adds to a file without changing those it has.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from multigrid.data.generation import BLOCK, SPLITS, Recipe, generate
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.base import Problem
 
-SPLITS = ("train", "validation", "test")
-BLOCK = 64
+__all__ = ["BLOCK", "SPLITS", "DataStore"]
+
+
+class DamagedFileError(UserError):
+    """A file of samples cannot be read."""
 
 
 class DataStore:
@@ -41,6 +46,7 @@ class DataStore:
         self.problem = problem
         self.grid = grid
         self.seed = seed
+        self._recipe = Recipe(problem, grid, seed)
         name = f"{problem.kind}_{grid}_{grid.centering}_seed{seed}_{self.fingerprint[:8]}.h5"
         self.path = folder / name
 
@@ -61,15 +67,19 @@ class DataStore:
         """Hash of the settings."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
-    def ensure(self, counts: Mapping[str, int], progress: bool = False) -> int:
+    def ensure(
+        self, counts: Mapping[str, int], progress: bool = False, workers: int | None = None
+    ) -> int:
         """Makes sure that every split has at least the given number of samples.
 
-        The file is written aside and renamed when it is complete; an interrupted generation is
-        continued.
+        The file is written aside, block by block, and renamed when it is complete. What an
+        interrupted generation has left is continued where it is sound, else thrown away.
 
         Args:
             counts: Number of samples wanted of each split.
-            progress: Whether to show a progress bar.
+            progress: Whether to show a progress bar with the rate.
+            workers: Number of processes, of which the samples do not depend; by default one for
+                each core if that pays.
 
         Returns:
             The number of samples that had to be generated.
@@ -82,7 +92,7 @@ class DataStore:
             return 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return self._extend(counts, progress)
+            return self._extend(counts, progress, workers)
         except OSError as error:
             reason = error.strerror or str(error).split("\n")[0]
             raise UserError(f"{self.path}: samples could not be written: {reason}") from None
@@ -100,9 +110,11 @@ class DataStore:
                 outputs = torch.from_numpy(group["output"][:count])
         except (OSError, KeyError) as error:
             raise self._damaged(self.path, error) from None
+        if len(inputs) < count:
+            raise UserError(f"{self.path}: holds {len(inputs)} {split} samples, not {count}")
         return Samples(inputs, outputs, self.grid)
 
-    def _extend(self, counts: Mapping[str, int], progress: bool) -> int:
+    def _extend(self, counts: Mapping[str, int], progress: bool, workers: int | None) -> int:
         aside = self.path.with_name(self.path.name + ".part")
         if not self._continues(aside):
             aside.unlink(missing_ok=True)
@@ -110,26 +122,46 @@ class DataStore:
                 shutil.copyfile(self.path, aside)
         with h5py.File(aside, "a") as file:
             self._create(file)
-            todo = [
-                (split, start, min(start + BLOCK, counts[split]))
-                for split in counts
-                for start in range(file[split].attrs["num_complete"], counts[split], BLOCK)
+            blocks = [
+                block
+                for split, count in counts.items()
+                for block in self._recipe.blocks(split, file[split].attrs["num_complete"], count)
             ]
-            total = sum(stop - start for _, start, stop in todo)
-            with tqdm(total=total, desc=f"samples {self.grid}", disable=not progress) as bar:
-                for split, start, stop in todo:
-                    self._write(file[split], start, *self._block(split, range(start, stop)))
+            total = sum(len(block) for block in blocks)
+            bar = tqdm(
+                total=total, desc=f"samples {self.grid}", unit="sample", disable=not progress
+            )
+            with bar:
+                for block, fields in generate(self._recipe, blocks, workers):
+                    self._write(file[block.split], block.start, *fields)
                     file.flush()
-                    bar.update(stop - start)
+                    bar.update(len(block))
         aside.replace(self.path)
         return total
 
     def _continues(self, aside: Path) -> bool:
-        """Whether an interrupted file can be continued and is not behind the finished one."""
-        try:
-            return aside.exists() and not self.path.exists() and bool(self._counts(aside))
-        except UserError:
+        """Whether an interrupted file is sound and not behind the finished one."""
+        if not aside.exists():
             return False
+        try:
+            have = self._counts(aside)
+            self._verify(aside)
+        except DamagedFileError:
+            return False
+        finished = self._counts(self.path) if self.path.exists() else dict.fromkeys(SPLITS, 0)
+        return all(have[split] >= finished[split] for split in SPLITS)
+
+    def _verify(self, path: Path) -> None:
+        """Reads all samples: those that never reached the disk are NaN or fail their checksum."""
+        try:
+            with h5py.File(path, "r") as file:
+                for split, name in product(SPLITS, ("input", "output")):
+                    dataset = file[split][name]
+                    for index in range(file[split].attrs["num_complete"]):
+                        if not np.isfinite(dataset[index]).all():
+                            raise ValueError(f"sample {index} of {split} is incomplete")
+        except (OSError, LookupError, ValueError, RuntimeError) as error:
+            raise self._damaged(path, error) from None
 
     def _create(self, file: h5py.File) -> None:
         file.attrs.update(
@@ -154,13 +186,10 @@ class DataStore:
                     dtype="float32",
                     shuffle=True,
                     compression="lzf",
+                    fletcher32=True,
+                    fillvalue=np.nan,
                 )
                 dataset.attrs["fields"] = list(fields)
-
-    def _block(self, split: str, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        keys = [(SPLITS.index(split), index) for index in indices]
-        seeds = [np.random.SeedSequence(self.seed, spawn_key=key) for key in keys]
-        return self.problem.sample(self.grid, [np.random.default_rng(seed) for seed in seeds])
 
     @staticmethod
     def _write(group: h5py.Group, start: int, inputs: np.ndarray, outputs: np.ndarray) -> None:
@@ -178,13 +207,15 @@ class DataStore:
                         f"{path}: holds samples of other settings than its name says; move it away"
                     )
                 return {split: int(file[split].attrs["num_complete"]) for split in SPLITS}
+        except BlockingIOError:
+            raise UserError(f"{path}: another process is generating these samples") from None
         except (OSError, KeyError) as error:
             raise self._damaged(path, error) from None
 
     @staticmethod
-    def _damaged(path: Path, error: Exception) -> UserError:
+    def _damaged(path: Path, error: Exception) -> DamagedFileError:
         reason = str(error).split("\n")[0].strip("'\"")
-        return UserError(
+        return DamagedFileError(
             f"{path}: unreadable or half-written HDF5 file ({reason}); delete it to have the "
             "samples generated anew"
         )

@@ -126,10 +126,10 @@ class Up(nn.Module):
 
 
 class Head(nn.Module):
-    """Projects features to fields point by point: a hidden layer, then a float32 projection.
+    """Projects features to fields point by point, the last step in the weights' own precision.
 
-    The fields are the answer, and small corrections to them would drown in the rounding of
-    bfloat16. The hidden layer is narrow, so that float32 is needed for few channels only.
+    Never in bfloat16: the fields are the answer, and small corrections to them would drown in its
+    rounding. The hidden layer is narrow, so that float32 is needed for few channels only.
     """
 
     HIDDEN = 16
@@ -143,4 +143,4 @@ class Head(nn.Module):
         """Maps ``[N, in, *grid]`` to ``[N, out, *grid]``."""
         hidden = F.silu(self.hidden(x)).movedim(1, -1)
         with full_precision(x.device):
-            return self.project(hidden.float()).movedim(-1, 1)
+            return self.project(hidden.to(self.project.weight.dtype)).movedim(-1, 1)

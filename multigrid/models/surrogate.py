@@ -60,10 +60,11 @@ class FieldScaling:
 
 
 def _moments(fields: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel; the latter is never zero."""
+    """Returns mean and standard deviation of each channel; 1 for the latter if it is constant."""
     dims = [0, *range(2, fields.ndim)]
     mean, std = fields.mean(dims), fields.std(dims)
-    return tuple(mean.tolist()), tuple(std.clamp_min(torch.finfo(torch.float32).tiny).tolist())
+    constant = std <= 1e-6 * fields.abs().amax(dims)
+    return tuple(mean.tolist()), tuple(std.masked_fill(constant, 1.0).tolist())
 
 
 def root_mean_square(fields: Tensor) -> Tensor:
@@ -78,21 +79,30 @@ class Surrogate(nn.Module):
     Args:
         network: Maps scaled input fields to scaled output fields.
         scaling: How the fields are scaled.
+        boundary: Where outputs are known, boolean ``[out, *grid]``, and their values there; they
+            replace the network's output.
     """
 
-    def __init__(self, network: nn.Module, scaling: FieldScaling) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        scaling: FieldScaling,
+        boundary: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.scaling = scaling
+        self.boundary = boundary
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
         scaling = self.scaling
         x = (inputs - _channels(scaling.input_mean, inputs)) / _channels(scaling.input_std, inputs)
         size = root_mean_square(x) if scaling.kind == "homogeneous" else None
-        y = self.network(_channels_last(x if size is None else x / size)).float()
+        y = self.network(_channels_last(x if size is None else x / size)).to(inputs.dtype)
         y = y if size is None else y * size
-        return y * _channels(scaling.output_std, y) + _channels(scaling.output_mean, y)
+        y = y * _channels(scaling.output_std, y) + _channels(scaling.output_mean, y)
+        return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
 
 
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -19,12 +19,14 @@ class Symmetries:
         rotations: Exchanging axes of equal length of input and output together.
         linear: Any linear combination of samples.
         homogeneous: Multiplying input and output by the same positive number.
+        shifts: Moving input and output together by whole points, wrapping around the box.
     """
 
     reflections: bool = False
     rotations: bool = False
     linear: bool = False
     homogeneous: bool = False
+    shifts: bool = False
 
 
 class Problem(ABC):
@@ -48,6 +50,15 @@ class Problem(ABC):
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
         """Everything that the samples depend on besides grid and seed, as plain values."""
+
+    def boundary_values(self, grid: Grid) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns what is known of every solution beforehand, to be imposed exactly.
+
+        Returns:
+            Where outputs are known, boolean ``[out, *grid]``, and their values there,
+            ``[out, *grid]``; None if nothing is.
+        """
+        return None
 
     @abstractmethod
     def sample(

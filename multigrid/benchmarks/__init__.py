@@ -1,0 +1,1 @@
+"""Measurements of parts of the project, each a command of its own."""

@@ -1,0 +1,90 @@
+"""Checks of an experiment that concern several keys at once."""
+
+from collections.abc import Sequence
+
+from multigrid.config.problem import (
+    CNOPoissonConfig,
+    DiffusionConfig,
+    PoissonConfig,
+    ReactionDiffusionConfig,
+)
+from multigrid.config.section import Section
+from multigrid.config.settings import Config
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+
+
+def check_config(config: Config) -> None:
+    """Checks what concerns several keys at once."""
+    hierarchy = config.hierarchy()
+    config.widths(hierarchy)
+    num_levels = len(config.levels)
+    for key in ("epochs", "batch_size", "learning_rate", "transferred_ratio", "warmup"):
+        value = getattr(config.schedule, key)
+        if isinstance(value, list) and len(value) != num_levels:
+            raise UserError(
+                f"schedule.{key}: the list has {len(value)} entries, but there are {num_levels} "
+                "levels"
+            )
+    for index, samples in enumerate(config.samples()):
+        if samples > config.data.train:
+            raise UserError(
+                f"levels[{index}].samples: {samples} is more than data.train, {config.data.train}"
+            )
+        batch_size = config.per_level("batch_size")[index]
+        if batch_size > samples:
+            raise UserError(
+                f"schedule.batch_size: {batch_size} is more than the {samples} training samples "
+                f"of level {index}"
+            )
+    if config.output.num_predictions > config.data.test:
+        raise UserError(
+            f"output.num_predictions: {config.output.num_predictions} is more than data.test, "
+            f"{config.data.test}"
+        )
+    if config.model.padding == "periodic" and not hierarchy.finest.is_open:
+        raise UserError(
+            "model.padding: 'periodic' needs grids without the right boundary point, but "
+            f"{hierarchy.finest} nodes have it; use even sizes"
+        )
+    if config.loss.name == "energy" and not isinstance(config.problem, DiffusionConfig):
+        raise UserError(
+            f"loss.name: 'energy' is known for the problem 'diffusion' only, not for "
+            f"'{config.problem.kind}'"
+        )
+    _check_problem(config.problem, hierarchy.levels)
+
+
+def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
+    """Checks that a problem can be had on the grids of the ladder."""
+    finest = levels[-1]
+    match problem:
+        case PoissonConfig() | CNOPoissonConfig():
+            limit = min(finest.shape)
+            if problem.num_modes > limit:
+                raise UserError(
+                    f"problem.num_modes: {problem.num_modes} sine modes need more than the "
+                    f"{limit} points of the finest level; at most {limit} are allowed"
+                )
+        case DiffusionConfig():
+            _require_boundary_nodes(levels)
+        case ReactionDiffusionConfig():
+            if finest.centering == "node" and any(n % 2 for n in finest.shape):
+                raise UserError(
+                    f"levels[{len(levels) - 1}]: problem 'reaction_diffusion' is periodic, which "
+                    f"nodes with both boundary points are not: the sizes of {finest} must be even"
+                )
+
+
+def _require_boundary_nodes(levels: Sequence[Grid]) -> None:
+    if levels[-1].centering == "cell":
+        raise UserError(
+            "data.centering: problem 'diffusion' gives boundary values at nodes; it must be 'node'"
+        )
+    for index, grid in enumerate(levels):
+        if any(n % 2 == 0 for n in grid.shape):
+            odd = Grid(tuple(n + 1 - n % 2 for n in grid.shape), "node")
+            raise UserError(
+                f"levels[{index}]: problem 'diffusion' needs nodes on both ends of each axis, so "
+                f"odd sizes such as {odd}, not {grid}"
+            )

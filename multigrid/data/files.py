@@ -1,0 +1,240 @@
+"""Samples from the user's own files, split and on any level's grid."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from multigrid.data.readers import FieldFile, ReaderOptions, open_fields
+from multigrid.data.readers.nesting import Restriction, detect_restriction
+from multigrid.data.readers.splits import SPLITS, split_pools
+from multigrid.data.readers.survey import Survey
+from multigrid.data.samples import Samples
+from multigrid.errors import UserError
+from multigrid.grid import Centering, Grid, halvings_between
+
+NUM_COMPARED = 4
+CENTERING: dict[Restriction, Centering] = {"average": "cell", "stride": "node"}
+NESTING = {"average": "averaging", "stride": "striding"}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One of the files of a data set.
+
+    Attributes:
+        path: Where it is.
+        split: The split it is for; None for all those that no other file of its grid is for.
+    """
+
+    path: Path
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file with the samples that each split takes from it, in the order of their use."""
+
+    file: FieldFile
+    grid: Grid
+    pools: dict[str, np.ndarray]
+
+
+class FileSource:
+    """The samples of a data set of one or several files.
+
+    Files of several grids may be given; those of one grid may be for different splits. The
+    training samples of a file never have the number of a sample with which another file validates
+    or tests, if both are for several splits, as the same field may be there on another grid.
+
+    Args:
+        files: The files.
+        counts: Number of samples wanted of each split.
+        centering: Where the points of all fields lie.
+        reader: Name of the reader, or ``auto``.
+        options: What the user says about the files.
+
+    Raises:
+        UserError: If a file cannot be read, the files disagree, a split has no file or too few
+            samples, or files of several grids nest otherwise than ``centering`` says.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[DataFile],
+        counts: Mapping[str, int],
+        centering: Centering,
+        reader: str = "auto",
+        options: ReaderOptions | None = None,
+    ) -> None:
+        self.counts = dict(counts)
+        self.centering = centering
+        opened = [(item, open_fields(item.path, reader, options)) for item in files]
+        self._require_agreement([file for _, file in opened])
+        self.files = self._divide(opened)
+        self._hold_out()
+        self._require_nesting()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the input channels."""
+        return self.files[0].file.describe().input_names
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the output channels."""
+        return self.files[0].file.describe().output_names
+
+    @property
+    def finest(self) -> Grid:
+        """The finest grid there is a file of."""
+        return max((item.grid for item in self.files), key=lambda grid: grid.size)
+
+    def locate(self, split: str, grid: Grid) -> tuple[FieldFile, np.ndarray, Grid]:
+        """Finds a split's samples for a grid: in the file of that grid, else the next finer one.
+
+        Returns:
+            The file, the numbers of all the split's samples in it, and the file's grid.
+
+        Raises:
+            UserError: If no file has this grid or a finer one of the same hierarchy.
+        """
+        holding = [item for item in self.files if split in item.pools]
+        fitting = [item for item in holding if halvings_between(grid, item.grid) is not None]
+        if not fitting:
+            grids = ", ".join(str(item.grid) for item in holding)
+            raise UserError(
+                f"no {split} samples on {grid}: the files have {grids}, and none of these "
+                f"{self.centering}-centred grids halves to it"
+            )
+        best = min(fitting, key=lambda item: item.grid.size)
+        return best.file, best.pools[split], best.grid
+
+    def read(self, split: str, grid: Grid, count: int | None = None) -> Samples:
+        """Reads the first samples of a split on a grid, restricted block by block.
+
+        Args:
+            split: ``train``, ``validation`` or ``test``.
+            grid: The grid of a level.
+            count: Number of samples; by default what the source was asked for.
+
+        Raises:
+            UserError: If values are NaN or infinite, or a channel of the training samples is
+                constant, or there are too few samples, or the file is damaged.
+        """
+        count = self.counts[split] if count is None else count
+        file, pool, stored = self.locate(split, grid)
+        if count > len(pool):
+            raise UserError(
+                f"{file.path}: {count} {split} samples on {grid} are wanted, but there are "
+                f"{len(pool)}"
+            )
+        order, described = np.argsort(pool[:count]), file.describe()
+        indices = pool[order]  # as they lie in the file, where neighbours are read at once
+        survey = Survey(file.path, described.input_names, described.output_names)
+        inputs = torch.empty(count, len(described.input_names), *grid.shape)
+        outputs = torch.empty(count, len(described.output_names), *grid.shape)
+        for part in file.blocks(indices):
+            block = file.fetch(indices[part])
+            survey.add(indices[part], *block)
+            in_block, out_block = (torch.from_numpy(values) for values in block)
+            samples = Samples(in_block, out_block, stored).restrict_to(grid)
+            inputs[order[part]], outputs[order[part]] = samples.inputs, samples.outputs
+        survey.require_finite()
+        if split == "train":
+            survey.require_variation()
+        return Samples(inputs, outputs, grid)
+
+    def nesting(self) -> Restriction | None:
+        """Returns how the outputs nest that two files have on two grids, None if they do not."""
+        ordered = sorted(self.files, key=lambda item: item.grid.size)
+        for coarse, fine in combinations(ordered, 2):
+            if coarse.grid != fine.grid and set(coarse.pools) & set(fine.pools):
+                described = coarse.file.describe(), fine.file.describe()
+                numbers = range(min(NUM_COMPARED, *(d.num_samples for d in described)))
+                return detect_restriction(coarse.file.read(numbers)[1], fine.file.read(numbers)[1])
+        return None
+
+    def _require_agreement(self, files: Sequence[FieldFile]) -> None:
+        """Checks that all files have the same channels and say nothing against the settings."""
+        first = files[0].describe()
+        for file in files:
+            described = file.describe()
+            for kind in ("input", "output"):
+                here, there = (len(getattr(d, f"{kind}_names")) for d in (described, first))
+                if here != there:
+                    raise UserError(
+                        f"{file.path}: has {here} {kind} channels, but {files[0].path} has {there}"
+                    )
+            if described.centering not in (None, self.centering):
+                raise UserError(
+                    f"{file.path}: is {described.centering}-centred, not {self.centering}-centred "
+                    "as data.centering says"
+                )
+
+    def _divide(self, opened: Sequence[tuple[DataFile, FieldFile]]) -> list[OpenFile]:
+        """Gives each file its own split, or all those that no other file of its grid is for."""
+        files = {file.path: file for _, file in opened}
+        owners: dict[tuple[Grid, str], Path] = {}
+        for item, file in sorted(opened, key=lambda pair: pair[0].split is None):
+            grid = self._grid(file)
+            left = [split for split in SPLITS if (grid, split) not in owners]
+            for split in [item.split] if item.split else left or ["train"]:
+                if (grid, split) in owners:
+                    raise UserError(
+                        f"{file.path} and {owners[grid, split]}: both are for the same split on "
+                        f"{grid}; say with 'split' what each is for"
+                    )
+                owners[grid, split] = file.path
+        for split in SPLITS:
+            if not any(split == owned for _, owned in owners):
+                raise UserError(
+                    f"no file has {split} samples; leave 'split' out for the file to take them "
+                    "from, or add a file"
+                )
+        return [self._open(file, owners) for file in files.values()]
+
+    def _open(self, file: FieldFile, owners: Mapping[tuple[Grid, str], Path]) -> OpenFile:
+        grid = self._grid(file)
+        counts = {
+            split: self.counts[split] for (_, split), path in owners.items() if path == file.path
+        }
+        finest = max((g for g, split in owners if split == "train"), key=lambda g: g.size)
+        if "train" in counts and grid != finest:
+            counts["train"] = 1  # a coarser level may ask for fewer; reading tells
+        return OpenFile(file, grid, split_pools(file, counts))
+
+    def _hold_out(self) -> None:
+        """Takes from the training samples what another file of several splits holds out.
+
+        Files that name their splits say themselves what is held out.
+        """
+        shared = [
+            item
+            for item in self.files
+            if len(item.pools) > 1 and not item.file.describe().named_splits
+        ]
+        for item in shared:
+            held = [
+                other.pools[split]
+                for other in shared
+                for split in ("validation", "test")
+                if other is not item and split in other.pools
+            ]
+            if held and "train" in item.pools:
+                pool = item.pools["train"]
+                item.pools["train"] = pool[~np.isin(pool, np.concatenate(held))]
+
+    def _require_nesting(self) -> None:
+        nesting = self.nesting()
+        if nesting is not None and CENTERING[nesting] != self.centering:
+            raise UserError(
+                f"the files of several grids nest by {NESTING[nesting]}, so the points are "
+                f"{CENTERING[nesting]}-centred, not {self.centering}-centred as data.centering says"
+            )
+
+    def _grid(self, file: FieldFile) -> Grid:
+        return Grid(file.describe().shape, self.centering)

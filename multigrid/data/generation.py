@@ -1,0 +1,173 @@
+"""Making samples, on one core or on many.
+
+Imports no torch, as worker processes import what is here.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+
+import numpy as np
+
+from multigrid.allocator import keep_large_buffers
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.problems.base import Problem
+
+SPLITS = ("train", "validation", "test")
+BLOCK = 64
+BLOCK_POINTS = 2**22
+# Starting worker processes takes a second or two: what takes less than this is done without.
+SERIAL_SECONDS = 5.0
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples of a split, ``start`` to ``stop - 1``."""
+
+    split: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that samples depend on.
+
+    Attributes:
+        problem: What to sample.
+        grid: Grid of the samples.
+        seed: Seed of all splits.
+    """
+
+    problem: Problem
+    grid: Grid
+    seed: int
+
+    def make(self, block: Block) -> Arrays:
+        """Returns input and output fields ``[len(block), channels, *grid]`` in float32.
+
+        Sample i of a split depends on seed, split and i alone.
+        """
+        split = SPLITS.index(block.split)
+        keys = [(split, index) for index in range(block.start, block.stop)]
+        seeds = [np.random.SeedSequence(self.seed, spawn_key=key) for key in keys]
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        inputs, outputs = self.problem.sample(self.grid, rngs)
+        return inputs.astype(np.float32), outputs.astype(np.float32)
+
+    def blocks(self, split: str, start: int, stop: int) -> list[Block]:
+        """Divides the samples ``start`` to ``stop - 1`` of a split into blocks of bounded size."""
+        size = max(1, min(BLOCK, BLOCK_POINTS // self.grid.size))
+        return [Block(split, at, min(at + size, stop)) for at in range(start, stop, size)]
+
+
+def generate(
+    recipe: Recipe, blocks: Sequence[Block], workers: int | None = None
+) -> Iterator[tuple[Block, Arrays]]:
+    """Yields blocks with their samples, in order.
+
+    Args:
+        recipe: Makes the samples.
+        blocks: What to make.
+        workers: Number of processes, 1 for this one alone. By default one for each core, if the
+            time of the first block says that they pay.
+
+    Raises:
+        UserError: If a worker process dies.
+    """
+    if workers is None and blocks:
+        start = time.perf_counter()
+        first = recipe.make(blocks[0])
+        seconds = time.perf_counter() - start
+        yield blocks[0], first
+        blocks = blocks[1:]
+        workers = _num_cores() if seconds * len(blocks) > SERIAL_SECONDS else 1
+    if workers == 1 or len(blocks) < 2:
+        for block in blocks:
+            yield block, recipe.make(block)
+    else:
+        yield from _generate_in_pool(recipe, blocks, min(workers or 1, len(blocks)))
+
+
+def _generate_in_pool(
+    recipe: Recipe, blocks: Sequence[Block], workers: int
+) -> Iterator[tuple[Block, Arrays]]:
+    """Keeps a few blocks for each worker under way, so that few finished ones wait in memory."""
+    with _single_threaded_children():
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (recipe,))
+        try:
+            pending: deque[tuple[Block, Future[Arrays]]] = deque()
+            for block in blocks:
+                pending.append((block, pool.submit(_make, block)))
+                if len(pending) > 2 * workers:
+                    done, future = pending.popleft()
+                    yield done, future.result()
+            for done, future in pending:
+                yield done, future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process that generates samples has died: out of memory, or started "
+                "from a script that lacks `if __name__ == '__main__':`"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_recipe: Recipe | None = None
+
+
+def _start_worker(recipe: Recipe) -> None:
+    """Prepares a worker, which leaves Ctrl-C to its parent and ends when the parent is gone."""
+    global _recipe
+    _recipe = recipe
+    keep_large_buffers()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _make(block: Block) -> Arrays:
+    assert _recipe is not None
+    return _recipe.make(block)
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Has numerical libraries in processes started meanwhile use one thread each."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,214 @@
+"""Says what is in a data file and how to train from it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from multigrid.data.readers import FieldFile
+from multigrid.data.readers.splits import split_pools
+from multigrid.data.readers.survey import FieldSurvey, Survey, name_samples
+from multigrid.errors import UserError
+from multigrid.grid import Centering, Grid
+
+COARSEST = 16
+MAX_LEVELS = 4
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """Range of one channel; None where it has no finite value."""
+
+    name: str
+    low: float | None
+    high: float | None
+    constant: bool
+
+
+@dataclass(frozen=True)
+class SideReport:
+    """What the inputs or the outputs are like.
+
+    Attributes:
+        dtype: Stored number type.
+        channels: Their ranges.
+        num_nonfinite: How many values are NaN or infinite as float32.
+        nonfinite_samples: The samples that have such values.
+    """
+
+    dtype: str
+    channels: list[ChannelReport]
+    num_nonfinite: int
+    nonfinite_samples: list[int]
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What is in a file.
+
+    Attributes:
+        path: The file.
+        reader: Name of the reader that fits.
+        num_samples: Number of samples.
+        num_trajectories: Number of trajectories, None where the samples are independent.
+        grid: Number of points along each axis.
+        centering: Where the points lie.
+        centering_is_guess: Whether that is only concluded from odd or even sizes.
+        inputs: What the inputs are like.
+        outputs: What the outputs are like.
+        suggestion: Sections of an experiment file; empty if there are too few samples.
+    """
+
+    path: str
+    reader: str
+    num_samples: int
+    num_trajectories: int | None
+    grid: list[int]
+    centering: Centering
+    centering_is_guess: bool
+    inputs: SideReport
+    outputs: SideReport
+    suggestion: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Returns the report as JSON."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False)
+
+    def to_text(self) -> str:
+        """Returns the report for the screen."""
+        grid = "x".join(map(str, self.grid))
+        where = f"{self.centering}-centred"
+        if self.centering_is_guess:
+            where += " (a guess from the sizes: odd - node, even - cell)"
+        samples = f"{self.num_samples:,}"
+        if self.num_trajectories is not None:
+            samples += f" one-step pairs of {self.num_trajectories:,} trajectories"
+        lines = [
+            f"{self.path}",
+            f"  reader    {self.reader}",
+            f"  samples   {samples}",
+            f"  grid      {grid}, {where}",
+            *_side_lines("inputs", self.inputs),
+            *_side_lines("outputs", self.outputs),
+        ]
+        if self.suggestion:
+            lines += ["", "# for the experiment file:", yaml_sections(self.suggestion)]
+        else:
+            lines += ["", "too few samples for training, validation and test"]
+        return "\n".join(lines)
+
+
+def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
+    """Reads a whole file, block by block, and reports on it.
+
+    Args:
+        file: The file.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    described = file.describe()
+    survey = Survey(file.path, described.input_names, described.output_names)
+    indices = np.arange(described.num_samples)
+    with tqdm(total=len(indices), unit="sample", disable=not progress) as bar:
+        for part in file.blocks(indices):
+            survey.add(indices[part], *file.fetch(indices[part]))
+            bar.update(part.stop - part.start)
+    guess: Centering = "node" if any(n % 2 for n in described.shape) else "cell"
+    centering = described.centering or guess
+    return FileReport(
+        str(file.path),
+        file.reader,
+        described.num_samples,
+        described.num_groups if described.group_size > 1 else None,
+        list(described.shape),
+        centering,
+        described.centering is None,
+        _side(described.input_dtype, survey.inputs),
+        _side(described.output_dtype, survey.outputs),
+        suggest(file, centering),
+    )
+
+
+def suggest(file: FieldFile, centering: Centering) -> dict[str, Any]:
+    """Returns sections of an experiment file, or nothing if there are too few samples."""
+    options, described = file.options, file.describe()
+    held_out = max(1, min(128, described.num_samples // 10))
+    counts = {"train": 1, "validation": held_out, "test": held_out}
+    try:
+        pools = split_pools(file, counts)
+    except UserError:
+        return {}
+    problem: dict[str, Any] = {"kind": "file", "file": str(file.path), "reader": file.reader}
+    problem["ndim"] = len(described.shape)
+    for key in ("input", "output", "fields"):
+        if getattr(options, key) is not None:
+            value = getattr(options, key)
+            problem[key] = list(value) if key == "fields" else value
+    if options.reduced_resolution > 1:
+        problem["reduced_resolution"] = options.reduced_resolution
+    sections: dict[str, Any] = {
+        "problem": problem,
+        "data": {"centering": centering, **counts, "train": len(pools["train"])},
+        "levels": suggest_levels(Grid(described.shape, centering)),
+    }
+    if len(pools["train"]) < BATCH_SIZE:
+        sections["schedule"] = {"batch_size": len(pools["train"])}
+    if held_out < 3:
+        sections["output"] = {"num_predictions": held_out}
+    return sections
+
+
+def suggest_levels(finest: Grid) -> list[int | list[int]]:
+    """Returns the grids of a ladder up to ``finest``, coarsest first."""
+    grids = [finest]
+    while len(grids) < MAX_LEVELS and grids[0].can_coarsen:
+        coarser = grids[0].coarsen()
+        if min(coarser.shape) < COARSEST:
+            break
+        grids.insert(0, coarser)
+    return [g.shape[0] if len(set(g.shape)) == 1 else list(g.shape) for g in grids]
+
+
+def yaml_sections(sections: dict[str, Any]) -> str:
+    """Returns sections as YAML, one flow mapping or list a line."""
+    return "\n".join(f"{name}: {_flow(value)}" for name, value in sections.items())
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def _side(dtype: str, survey: FieldSurvey) -> SideReport:
+    channels = [
+        ChannelReport(name, _finite(low), _finite(high), name in survey.constant)
+        for name, low, high in zip(survey.names, survey.low, survey.high, strict=True)
+    ]
+    return SideReport(dtype, channels, sum(survey.bad.values()), sorted(survey.bad))
+
+
+def _finite(value: np.floating) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _side_lines(title: str, side: SideReport) -> Sequence[str]:
+    count = len(side.channels)
+    lines = [f"  {title:<9} {count} channel{'s' if count > 1 else ''}, stored as {side.dtype}"]
+    width = max(len(channel.name) for channel in side.channels)
+    for channel in side.channels:
+        span = "no finite value"
+        if channel.low is not None:
+            span = f"{channel.low:.6g} to {channel.high:.6g}"
+        note = "  CONSTANT" if channel.constant else ""
+        lines.append(f"    {channel.name:<{width}}  {span}{note}")
+    if side.num_nonfinite:
+        where = name_samples(side.nonfinite_samples)
+        lines.append(f"    {side.num_nonfinite} NaN or infinite values, in {where}")
+    return lines

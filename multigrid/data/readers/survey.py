@@ -1,0 +1,104 @@
+"""What the values of a file are like: range, NaN and infinite values, constant channels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from multigrid.errors import UserError
+
+NUM_NAMED = 5
+
+
+@dataclass
+class FieldSurvey:
+    """What has been seen of the inputs or of the outputs.
+
+    Attributes:
+        names: Names of the channels.
+        low: The smallest finite value of each channel.
+        high: The largest finite value of each channel.
+        bad: For each sample with NaN or infinite values how many it has.
+    """
+
+    names: tuple[str, ...]
+    low: np.ndarray
+    high: np.ndarray
+    bad: dict[int, int] = field(default_factory=dict)
+
+    def add(self, indices: np.ndarray, fields: np.ndarray) -> None:
+        """Looks at samples ``[n, channels, *grid]``."""
+        axes = tuple(range(2, fields.ndim))
+        low, high = fields.min(axes), fields.max(axes)
+        # minimum and maximum hand NaN and infinite values on, so one look at them is enough
+        damaged = ~(np.isfinite(low) & np.isfinite(high)).all(axis=1)
+        if damaged.any():
+            finite = np.isfinite(fields)
+            counts = (~finite).sum(axis=(1, *axes))
+            self.bad.update((int(indices[i]), int(counts[i])) for i in np.flatnonzero(damaged))
+            low = np.where(finite, fields, np.inf).min(axes)
+            high = np.where(finite, fields, -np.inf).max(axes)
+        self.low = np.minimum(self.low, low.min(axis=0, initial=np.inf))
+        self.high = np.maximum(self.high, high.max(axis=0, initial=-np.inf))
+
+    @property
+    def constant(self) -> list[str]:
+        """Names of the channels that have one value everywhere."""
+        return [
+            name
+            for name, low, high in zip(self.names, self.low, self.high, strict=True)
+            if low == high
+        ]
+
+
+class Survey:
+    """What has been seen of a file.
+
+    Args:
+        path: The file, for messages.
+        input_names: Names of the input channels.
+        output_names: Names of the output channels.
+    """
+
+    def __init__(self, path: Path, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+        self.path = path
+        self.inputs, self.outputs = (
+            FieldSurvey(tuple(names), np.full(len(names), np.inf), np.full(len(names), -np.inf))
+            for names in (input_names, output_names)
+        )
+
+    def add(self, indices: np.ndarray, inputs: np.ndarray, outputs: np.ndarray) -> None:
+        """Looks at samples; ``indices`` are their numbers in the file."""
+        self.inputs.add(indices, inputs)
+        self.outputs.add(indices, outputs)
+
+    def require_finite(self) -> None:
+        """Raises a UserError if NaN or infinite values have been seen."""
+        for kind, fields in (("input", self.inputs), ("output", self.outputs)):
+            if fields.bad:
+                raise UserError(
+                    f"{self.path}: the {kind} holds {sum(fields.bad.values())} NaN or infinite "
+                    f"values as float32, in {name_samples(sorted(fields.bad))}"
+                )
+
+    def require_variation(self) -> None:
+        """Raises a UserError if a channel has had one value everywhere."""
+        for kind, fields in (("input", self.inputs), ("output", self.outputs)):
+            if fields.constant:
+                value = fields.low[fields.names.index(fields.constant[0])]
+                raise UserError(
+                    f"{self.path}: the {kind} channel '{fields.constant[0]}' is constant, "
+                    f"{value:g} in all training samples; there is nothing to learn from it"
+                )
+
+
+def name_samples(indices: Sequence[int]) -> str:
+    """Returns ``"samples 3, 7 and 9"``, or the first few and the number of the others."""
+    named = [str(index) for index in indices[:NUM_NAMED]]
+    rest = len(indices) - len(named)
+    if rest:
+        return f"samples {', '.join(named)} and {rest} more"
+    if len(named) == 1:
+        return f"sample {named[0]}"
+    return f"samples {', '.join(named[:-1])} and {named[-1]}"

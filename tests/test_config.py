@@ -1,0 +1,388 @@
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multigrid.config import Config, changed_keys, dump_config, load_config, parse_config
+from multigrid.errors import UserError
+
+BASE = {
+    "name": "demo",
+    "problem": {"kind": "poisson", "num_modes": 8},
+    "levels": [8, 16, 32],
+    "model": {"min_size": 4},
+}
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+
+
+def with_value(key, value):
+    raw = copy.deepcopy(BASE)
+    *sections, last = key.split(".")
+    place = raw
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[last] = value
+    return raw
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "demo.yaml"
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("modle", {}, r"modle: unknown key; allowed here: name, .*did you mean 'model'\?"),
+        ("model.widht", 8, r"model\.widht: unknown key; .*did you mean 'width'\?"),
+        ("problem.modes", 8, r"problem\.modes: unknown key; .*did you mean 'num_modes'\?"),
+        ("model.width", {"outer": 8, "mx": 9}, r"model\.width\.mx: unknown .*mean 'max'\?"),
+        ("levels", [{"grid": 8, "sample": 1}], r"levels\[0\]\.sample: unknown .*'samples'\?"),
+        ("schedule.cycle", "halfv", r'schedule\.cycle: "halfv" is not .*did you mean \'half-v\''),
+        ("problem.kind", "poison", r"problem\.kind: \"poison\" .*did you mean 'poisson'\?"),
+    ],
+)
+def test_misspelt_names_are_told_with_the_nearest_one(key, value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse_config(with_value(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 5),
+        ("name", "../escape"),
+        ("name", "a/b"),
+        ("name", ""),
+        ("name", "x" * 101),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("seed", 1.5),
+        ("seed", "1"),
+        ("seed", True),
+        ("data.train", 0),
+        ("data.centering", "nodes"),
+        ("model.width", 0),
+        ("model.width", -8),
+        ("model.width", "wide"),
+        ("model.num_blocks", 0),
+        ("model.depth", -1),
+        ("model.padding", "circular"),
+        ("model.prolongation", 0),
+        ("schedule.epochs", -1),
+        ("schedule.epochs", 2.0),
+        ("schedule.batch_size", 0),
+        ("schedule.learning_rate", 0),
+        ("schedule.learning_rate", float("nan")),
+        ("schedule.learning_rate", float("inf")),
+        ("schedule.learning_rate", "1e-3"),
+        ("schedule.transferred_ratio", 1.5),
+        ("schedule.stop_at_interpolation_error", 1),
+        ("optimizer.betas", [0.9]),
+        ("optimizer.clip", 0),
+        ("loss.name", "l2"),
+        ("compute.precision", "float16"),
+        ("output.checkpoint_interval", 0),
+        ("levels", []),
+        ("levels", 16),
+        ("data", 3),
+        ("data", None),
+    ],
+)
+def test_impossible_values_are_told_with_path_value_and_what_is_allowed(key, value):
+    with pytest.raises(UserError) as caught:
+        parse_config(with_value(key, value))
+    sentence = str(caught.value)
+    assert re.match(rf"configuration: {re.escape(key)}: .+ is not allowed; it must be .+", sentence)
+    assert "\n" not in sentence
+    assert "must be valid" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "path"),
+    [
+        ("model.width", [8, 0, 8, 8], r"model\.width\[1\]: 0 "),
+        ("schedule.epochs", [1, -2, 3], r"schedule\.epochs\[1\]: -2 "),
+        ("schedule.epochs", [[1], 2, 3], r"schedule\.epochs\[0\]: \[1\] "),
+        ("levels", [8, "16"], r"levels\[1\]: \"16\" "),
+        ("levels", [8, [16, 0]], r"levels\[1\]\[1\]: 0 "),
+        ("levels", [{"grid": 8, "samples": 0}], r"levels\[0\]\.samples: 0 "),
+        ("model.width", {"outer": 0}, r"model\.width\.outer: 0 "),
+    ],
+)
+def test_the_path_leads_into_lists_and_mappings(key, value, path):
+    with pytest.raises(UserError, match=f"configuration: {path}is not allowed; it must be"):
+        parse_config(with_value(key, value))
+
+
+@pytest.mark.parametrize("key", ["name", "problem", "levels"])
+def test_missing_keys(key):
+    raw = {k: v for k, v in BASE.items() if k != key}
+    with pytest.raises(UserError, match=rf"^configuration: {key}: missing; it must be "):
+        parse_config(raw)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("schedule.epochs", [1, 2], r"schedule\.epochs: the list has 2 entries, but .* 3 levels"),
+        ("schedule.batch_size", [8] * 4, r"schedule\.batch_size: the list has 4 entries"),
+        ("schedule.learning_rate", [], r"schedule\.learning_rate: the list has 0 entries"),
+        ("levels", [8, 16, 16], r"levels\[2\]: 16x16 must be finer than 16x16"),
+        ("levels", [16, 8], r"levels\[1\]: 8x8 must be finer than 16x16"),
+        ("levels", [8, 16, 36], r"levels\[2\]: .* 36x36 .* nearest size that can is 32x32"),
+        ("levels", [[8, 8, 8]], r"levels\[0\]: \[8, 8, 8\] must have 2 numbers"),
+        ("levels", [2, 8], r"levels\[0\]: 2 points are too few, at least 4"),
+        ("levels", [{"grid": 8, "samples": 2000}, 16], r"levels\[0\]\.samples: 2000 is more than"),
+        ("model.width", [8, 8], r"model\.width: the list has 2 .* 4 scales: 4x4, 8x8, 16x16, 32x"),
+        ("model.depth", 6, r"model\.depth: 6 scales below .* 8x8 are not possible, at most 2"),
+        ("data.train", 16, r"schedule\.batch_size: 32 is more than the 16 training samples"),
+        ("output.num_predictions", 16, None),
+        ("data.test", 2, r"output\.num_predictions: 3 is more than data\.test, 2"),
+        ("problem.num_modes", 64, r"problem\.num_modes: 64 .* 32 points of the finest level"),
+    ],
+)
+def test_settings_that_do_not_fit_together(key, value, sentence):
+    raw = with_value(key, value)
+    if sentence is None:
+        parse_config(raw)
+        return
+    with pytest.raises(UserError, match=sentence):
+        parse_config(raw)
+
+
+def test_the_number_of_modes_that_is_said_to_be_the_largest_is_the_largest():
+    with pytest.raises(UserError, match="at most 32 are allowed"):
+        parse_config(with_value("problem.num_modes", 33))
+
+
+def nested(depth):
+    return "a: " + "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- 1\n- 2", "must hold a mapping of settings, not a list"),
+        ("", "must hold a mapping of settings, not empty"),
+        ("just text", "must hold a mapping of settings, not a text"),
+        ("name: [1, 2", "not valid YAML"),
+        ("name: a\nname: b", "the key 'name' appears twice"),
+        ("data:\n  seed: 1\n  seed: 2", "the key 'seed' appears twice"),
+        ("a: &x [1]\nb: *x", "aliases are not allowed"),
+        (nested(30), "nested deeper than 20 levels"),
+        (nested(100_000), "nested deeper than 20 levels"),
+        ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("a: !!int x", "not valid YAML"),
+        ("a: 2001-99-99", "not valid YAML"),
+        ("a: \x00", "not valid YAML"),
+        ("a: " + "9" * 5000, "not valid YAML"),
+        ("#" * 1_000_001, "larger than 1,000,000 bytes"),
+    ],
+    ids=range(15),
+)
+def test_files_that_are_no_experiment(write, text, sentence):
+    path = write(text)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]: 3",
+        "{a: 1}: 3",
+        "seed: {2020-01-01: 1}",
+        "seed: 0x" + "f" * 5000,
+        "seed: !!timestamp 3",
+    ],
+    ids=["list-key", "mapping-key", "date-key", "huge-number", "no-date"],
+)
+def test_odd_yaml(write, text):
+    with pytest.raises(UserError):
+        load_config(write(yaml.safe_dump(BASE) + text))
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: cannot be read: No such file"):
+        load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        load_config(tmp_path)
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: caf\xe9")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("seed=3", "seed", 3),
+        ("name=other", "name", "other"),
+        ("model.width=16", "model.width", 16),
+        ("model.width=[4, 5, 6, 7]", "model.width", [4, 5, 6, 7]),
+        ("schedule.epochs=[2,1,1]", "schedule.epochs", [2, 1, 1]),
+        ("schedule.learning_rate=1e-3", "schedule.learning_rate", 1e-3),
+        ("schedule.warmup=.5e-1", "schedule.warmup", 0.05),
+        ("schedule.learning_rate=[1e-2,2.5E-3,5]", "schedule.learning_rate", [0.01, 0.0025, 5]),
+        ("levels=[[8, 16], [16, 32]]", "levels", [[8, 16], [16, 32]]),
+        ("optimizer.clip=null", "optimizer.clip", None),
+        ("schedule={epochs: 4}", "schedule.epochs", 4),
+        ("schedule.stop_at_interpolation_error=true", "schedule.stop_at_interpolation_error", True),
+        (" seed = 3", "seed", 3),
+    ],
+)
+def test_overrides(write, override, key, value):
+    found = load_config(write(BASE), [override])
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_later_overrides_win_and_others_stay(write):
+    config = load_config(write(with_value("model.depth", 1)), ["model.width=4", "model.width=8"])
+    assert (config.model.width, config.model.depth) == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("seed", "must have the form section.key=value"),
+        ("=3", "must have the form section.key=value"),
+        ("data..train=3", "must have the form section.key=value"),
+        ("levels=[8,16", "the value is not valid YAML"),
+        ("levels=" + "[" * 100, "nested deeper than 20 levels"),
+        ("name.x=3", "name is no mapping but a text"),
+        ("levels.0=3", "levels is no mapping but a list"),
+        ("sede=3", "sede: unknown key"),
+        ("seed=", "seed: null is not allowed"),
+    ],
+)
+def test_bad_overrides(write, override, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_config(write(BASE), [override])
+
+
+RICH = [
+    BASE,
+    with_value("levels", [{"grid": [8, 16], "samples": 40}, [16, 32], {"grid": [32, 64]}]),
+    with_value("model.width", {"outer": 8, "max": 64}),
+    with_value("schedule.learning_rate", [1e-5, 2e-7, 3.0]),
+    with_value("optimizer.clip", None),
+    with_value("data.folder", "a: b # c"),
+]
+
+
+@pytest.mark.parametrize("raw", RICH)
+def test_dump_and_load_is_the_identity(write, raw):
+    config = parse_config(raw)
+    again = load_config(write(dump_config(config)))
+    assert again == config
+    assert changed_keys(config.model_dump(), again.model_dump()) == []
+
+
+@pytest.mark.parametrize("name", ["1e3", "0e0"])
+def test_names_that_look_like_numbers_survive(write, name):
+    config = parse_config(with_value("name", name))
+    assert load_config(write(dump_config(config))) == config
+
+
+def test_configurations_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        parse_config(BASE).seed = 3
+
+
+def test_changed_keys():
+    old = parse_config(BASE).model_dump()
+    new = parse_config(with_value("model.width", [8, 8, 8, 8]) | {"seed": 1}).model_dump()
+    assert changed_keys(old, new) == ["seed", "model.width"]
+    assert changed_keys(old, {**old, "extra": {"x": 1}}) == ["extra.x"]
+    assert changed_keys({"a": None}, {}) == ["a"]
+
+
+def test_widths_by_rule():
+    hierarchy = parse_config(BASE).hierarchy()
+
+    def widths(value):
+        return parse_config(with_value("model.width", value)).widths(hierarchy)
+
+    assert widths(24) == [24] * 4
+    assert widths({"outer": 8}) == [64, 32, 16, 8]
+    assert widths({"outer": 8, "max": 20}) == [20, 20, 16, 8]
+    assert widths([9, 7, 5, 3]) == [9, 7, 5, 3]
+
+
+def test_settings_per_level():
+    config = parse_config(with_value("levels", [{"grid": 8, "samples": 100}, 16, 32]))
+    assert config.samples() == [100, 1024, 1024]
+    assert config.per_level("epochs") == [10, 10, 10]
+    config = parse_config(with_value("schedule.epochs", [3, 2, 0]))
+    assert config.per_level("epochs") == [3, 2, 0]
+
+
+def keys_of(model):
+    return list(model.model_fields) + [
+        key
+        for field in model.model_fields.values()
+        if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields")
+        for key in field.annotation.model_fields
+    ]
+
+
+KEYS = st.sampled_from([*keys_of(Config), "grid", "samples", "outer", "max", "nonsense"])
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5000)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["poisson", "node", "half-v", "demo", "muon", "group"])
+)
+JUNK = st.recursive(
+    SCALARS,
+    lambda part: st.lists(part, max_size=4) | st.dictionaries(KEYS | SCALARS, part, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.dictionaries(KEYS, JUNK, max_size=6), st.booleans())
+def test_junk_gives_a_configuration_or_a_sentence(junk, on_top_of_valid):
+    raw = {**BASE, **junk} if on_top_of_valid else junk
+    try:
+        result = parse_config(raw)
+    except UserError as error:
+        result = str(error)
+    assert isinstance(result, Config) or "\n" not in result
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.dictionaries(KEYS, JUNK, max_size=6))
+def test_valid_settings_survive_a_round_trip(junk):
+    try:
+        config = parse_config({**BASE, **junk})
+    except UserError:
+        return
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_shipped_experiments_are_valid(path):
+    assert load_config(path).name == path.stem
+
+
+def test_there_are_shipped_experiments():
+    assert "poisson" in [path.stem for path in EXPERIMENTS]

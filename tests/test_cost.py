@@ -1,0 +1,155 @@
+import pytest
+import torch
+from torch import nn
+
+from multigrid.config import parse_config
+from multigrid.experiment import Experiment
+from multigrid.grid import Grid, Hierarchy
+from multigrid.models.blocks import Head
+from multigrid.models.cost import (
+    activation_bytes,
+    count_parameters,
+    forward_flops,
+    scale_flops,
+    training_flops,
+)
+from multigrid.models.family import UNetFamily
+from multigrid.models.unet import UNet
+
+WIDTH = 5
+
+
+@pytest.fixture
+def unet():
+    return UNet([Grid((4, 4)), Grid((8, 8))], [WIDTH, WIDTH], in_channels=2, out_channels=1)
+
+
+def conv_flops(points, kernel_points, inputs, outputs):
+    """A multiplication and an addition for each weight and point."""
+    return 2 * points * kernel_points * inputs * outputs
+
+
+def unet_flops(width=WIDTH):
+    total = 0
+    for points in (16, 64):
+        total += conv_flops(points, 9, 2, width)  # stem
+        total += 2 * conv_flops(points, 9, width, width)  # encoder
+        total += conv_flops(points, 1, width, Head.HIDDEN)
+        total += conv_flops(points, 1, Head.HIDDEN, 1)
+    total += 2 * conv_flops(64, 9, width, width)  # decoder
+    total += conv_flops(16, 4, width, width)  # down: each coarse cell sees four fine ones
+    total += conv_flops(16, 4, width, width)  # up: each coarse cell feeds four fine ones
+    return total
+
+
+def prolongation_flops():
+    """Matrices of 8 x 4, first along one axis and then along the other."""
+    return 2 * 8 * 4 * 4 + 2 * 8 * 4 * 8
+
+
+def test_flops_of_a_small_unet_by_hand(unet):
+    assert forward_flops(unet, (1, 2, 8, 8)) == unet_flops() + prolongation_flops()
+
+
+def test_flops_grow_with_the_batch(unet):
+    assert forward_flops(unet, (3, 2, 8, 8)) == 3 * forward_flops(unet, (1, 2, 8, 8))
+
+
+def test_training_takes_about_three_times_the_forward_pass(unet):
+    # the gradient with respect to the input fields is not needed
+    ratio = training_flops(unet, (1, 2, 8, 8)) / forward_flops(unet, (1, 2, 8, 8))
+    assert 2.6 < ratio < 3.0
+
+
+def test_training_flops_of_one_convolution_by_hand():
+    layer = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
+    first, second = conv_flops(64, 1, 3, 4), conv_flops(64, 1, 4, 5)
+    assert forward_flops(layer, (1, 3, 8, 8)) == first + second
+    assert training_flops(layer, (1, 3, 8, 8)) == 2 * first + 3 * second
+
+
+def test_counting_leaves_the_network_alone(unet):
+    before = {key: tensor.clone() for key, tensor in unet.state_dict().items()}
+    training_flops(unet, (1, 2, 8, 8))
+    assert all(parameter.grad is None for parameter in unet.parameters())
+    assert all(torch.equal(t, before[k]) for k, t in unet.state_dict().items())
+
+
+def test_parameters_by_hand():
+    assert count_parameters(nn.Linear(3, 4)) == 16
+
+
+def test_activations_of_one_layer_by_hand():
+    layer = nn.Conv2d(3, 4, 1)
+    # the convolution keeps its input for the gradient of its weight
+    assert activation_bytes(layer, (2, 3, 8, 8), 4) == 2 * 3 * 64 * 4
+
+
+def test_activations_grow_with_batch_and_element_size(unet):
+    one = activation_bytes(unet, (1, 2, 8, 8), 2)
+    assert 1.9 * one < activation_bytes(unet, (2, 2, 8, 8), 2) <= 2 * one
+    assert activation_bytes(unet, (1, 2, 8, 8), 4) == 2 * one
+
+
+def test_flops_of_the_scales_add_up(unet):
+    coarse, fine = scale_flops(unet, (1, 2, 8, 8))
+    assert coarse + fine == unet_flops()
+    assert coarse < fine
+
+
+def test_printing_a_network_shows_its_scales(unet):
+    header, _, coarse, fine = str(unet).splitlines()
+    assert header.split() == ["Scale", "Grid", "Width", "Parameters", "FLOPs/sample"]
+    assert coarse.split()[:3] == ["0", "4x4", "5"]
+    assert fine.split()[:3] == ["1", "8x8", "5"]
+    parameters = [int(line.split()[3].replace(",", "")) for line in (coarse, fine)]
+    assert sum(parameters) == count_parameters(unet)
+
+
+def test_printing_a_family_shows_its_ladder():
+    hierarchy = Hierarchy.build([Grid((8, 8)), Grid((16, 16))], depth=1)
+    family = UNetFamily(hierarchy, [4, 5, 6], in_channels=1, out_channels=1)
+    _, _, coarse, fine = str(family).splitlines()
+    assert coarse.split()[:4] == ["0", "8x8", "2", "5"]
+    assert fine.split()[:4] == ["1", "16x16", "3", "6"]
+    assert fine.split()[4] == f"{count_parameters(family.build(1)):,}"
+
+
+def build_experiment(levels, **schedule):
+    return Experiment(
+        parse_config(
+            {
+                "name": "x",
+                "problem": {"kind": "poisson", "num_modes": 4},
+                "levels": levels,
+                "data": {"train": 40, "validation": 2, "test": 3},
+                "model": {"width": 4},
+                "schedule": {"batch_size": 8, **schedule},
+            }
+        )
+    )
+
+
+def test_work_units_of_a_ladder():
+    experiment = build_experiment([8, 16, {"grid": 32, "samples": 10}], epochs=[4, 2, 1])
+    assert experiment.work_units(2, 1) == 1
+    assert experiment.work_units(2, 7) == 7
+    per_sample = [
+        training_flops(experiment.family.build(level), (1, 1, n, n))
+        for level, n in enumerate((8, 16, 32))
+    ]
+    assert experiment.epoch_flops == [40 * per_sample[0], 40 * per_sample[1], 10 * per_sample[2]]
+    assert experiment.work_units(0, 3) == pytest.approx(3 * 4 * per_sample[0] / per_sample[2])
+
+
+def test_coarse_levels_of_constant_width_are_almost_free():
+    experiment = build_experiment([16, 32, 64])
+    units = [experiment.work_units(level, 1) for level in range(3)]
+    assert units[0] < 0.08
+    assert units[1] < 0.27
+
+
+def test_description_adds_up():
+    experiment = build_experiment([8, 16], epochs=[4, 3])
+    total = 3 + experiment.work_units(0, 4)
+    assert f"total: {total:.2f} work units" in experiment.describe()

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from multigrid.data.samples import Samples
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.losses import build_loss
+from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
+from multigrid.problems import Poisson
+
+GRID = Grid((4, 6))
+METRICS = {
+    "rel_l2": rel_l2,
+    "rel_l1": rel_l1,
+    "rel_h1": lambda prediction, truth: rel_h1(prediction, truth, GRID.spacing),
+    "mse": mse,
+}
+names = pytest.mark.parametrize("name", METRICS)
+
+
+@pytest.fixture
+def batch(generator):
+    inputs, outputs = torch.randn(2, 3, 1, *GRID.shape, generator=generator)
+    return Samples(inputs, outputs, GRID)
+
+
+@names
+def test_a_loss_is_the_mean_of_a_metric_over_the_batch(name, batch, generator):
+    prediction = torch.randn(batch.outputs.shape, generator=generator)
+    loss = build_loss(name, GRID, Poisson())(prediction, batch)
+    assert loss.shape == ()
+    torch.testing.assert_close(loss, METRICS[name](prediction, batch.outputs).mean())
+
+
+@names
+def test_a_perfect_prediction_costs_nothing(name, batch):
+    assert build_loss(name, GRID, Poisson())(batch.outputs, batch).item() == 0
+
+
+@names
+def test_going_down_the_gradient_lowers_the_loss(name, batch):
+    loss = build_loss(name, GRID, Poisson())
+    prediction = torch.zeros_like(batch.outputs, requires_grad=True)
+    before = loss(prediction + 0.5, batch)
+    (gradient,) = torch.autograd.grad(before, prediction)
+    step = 1e-2 * before.item() / gradient.norm().square().item()
+    assert loss(0.5 - step * gradient, batch) < before
+
+
+def test_a_problem_without_energy_says_so():
+    with pytest.raises(UserError, match=r"loss\.name: 'energy' is not known .*'poisson'"):
+        build_loss("energy", GRID, Poisson())

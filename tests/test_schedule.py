@@ -1,0 +1,96 @@
+from itertools import pairwise
+
+import pytest
+
+from multigrid.grid import Grid
+from multigrid.schedule import (
+    build_schedule,
+    learning_rate_curve,
+    level_sequence,
+    schedule_table,
+)
+
+
+@pytest.mark.parametrize(
+    ("cycle", "num_levels", "levels"),
+    [
+        ("half-v", 4, [0, 1, 2, 3]),
+        ("single", 4, [3]),
+        ("v", 4, [3, 2, 1, 0, 1, 2, 3]),
+        ("w", 2, [1, 0, 1]),
+        ("w", 3, [2, 1, 0, 1, 0, 1, 2]),
+        ("w", 4, [3, 2, 1, 0, 1, 0, 1, 2, 1, 0, 1, 0, 1, 2, 3]),
+        ("f", 2, [1, 0, 1]),
+        ("f", 3, [2, 1, 0, 1, 0, 1, 2]),
+        ("f", 4, [3, 2, 1, 0, 1, 0, 1, 2, 1, 0, 1, 2, 3]),
+    ],
+)
+def test_level_sequences(cycle, num_levels, levels):
+    assert level_sequence(cycle, num_levels) == levels
+
+
+@pytest.mark.parametrize("cycle", ["half-v", "single", "v", "w", "f"])
+@pytest.mark.parametrize("num_levels", [1, 2, 3, 4, 5])
+def test_every_cycle_ends_at_the_finest_level_in_single_steps(cycle, num_levels):
+    levels = level_sequence(cycle, num_levels)
+    assert levels[-1] == num_levels - 1
+    assert all(abs(b - a) == 1 for a, b in pairwise(levels))
+    if num_levels == 1:
+        assert levels == [0]
+
+
+def test_stages_take_the_values_of_their_level():
+    stages = build_schedule("v", [5, 3], [8, 4], [0.1, 0.2], [1.0, 0.5], [0.05, 0.1])
+    assert [(s.index, s.level, s.epochs, s.batch_size) for s in stages] == [
+        (0, 1, 3, 4),
+        (1, 0, 5, 8),
+        (2, 1, 3, 4),
+    ]
+    assert [(s.learning_rate, s.transferred_ratio) for s in stages] == [
+        (0.2, 0.5),
+        (0.1, 1.0),
+        (0.2, 0.5),
+    ]
+    assert [stage.warmup for stage in stages] == [0.1, 0.05, 0.1]
+
+
+def test_table_has_a_line_for_each_stage():
+    stages = build_schedule("half-v", [5, 3], [8, 4], [0.1, 0.2], [1.0, 0.5], [0.05, 0.1])
+    lines = schedule_table(stages, [Grid((8, 8)), Grid((16, 16))], [1.25, 3.0]).splitlines()
+    assert lines[2].split() == ["0", "0", "8x8", "5", "8", "1.0e-01", "1", "1.25"]
+    assert lines[3].split() == ["1", "1", "16x16", "3", "4", "2.0e-01", "0.5", "3.00"]
+
+
+@pytest.mark.parametrize(
+    ("decay", "warmup", "peak"), [("cosine", 0.1, 10), ("cosine", 0.0, 1), ("one-cycle", 0.1, 30)]
+)
+def test_curve_rises_to_one_and_falls_to_its_final_value(decay, warmup, peak):
+    curve = learning_rate_curve(decay, 100, warmup, 0.01)
+    values = [curve(step) for step in range(100)]
+    assert values[peak - 1] == pytest.approx(1.0)
+    assert values[-1] == pytest.approx(0.01)
+    assert all(a < b for a, b in pairwise(values[:peak]))
+    assert all(a > b for a, b in pairwise(values[peak - 1 :]))
+    assert min(values) > 0
+
+
+def test_warmup_is_linear_and_starts_above_zero():
+    curve = learning_rate_curve("cosine", 100, 0.05, 0.01)
+    assert [curve(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_half_way_down_is_the_mean():
+    curve = learning_rate_curve("cosine", 110, 10 / 110, 0.2)
+    assert curve(59) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("decay", ["cosine", "one-cycle"])
+@pytest.mark.parametrize("num_steps", [0, 1, 2, 3])
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
+def test_very_short_curves_stay_within_bounds(decay, num_steps, warmup):
+    curve = learning_rate_curve(decay, num_steps, warmup, 0.0)
+    assert all(0 <= curve(step) <= 1 for step in range(num_steps + 1))
+
+
+def test_after_the_end_the_rate_stays_low():
+    assert learning_rate_curve("cosine", 10, 0.1, 0.01)(1000) == pytest.approx(0.01)

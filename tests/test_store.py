@@ -1,0 +1,187 @@
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from multigrid.data.store import BLOCK, SPLITS, DataStore
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.problems import Poisson
+
+COUNTS = {"train": 6, "validation": 3, "test": 2}
+GRID = Grid((8, 8))
+
+
+def open_store(folder, seed=0, grid=GRID, **parameters):
+    return DataStore(folder, Poisson(**{"num_modes": 4, **parameters}), grid, seed)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = open_store(tmp_path / "data")
+    assert store.ensure(COUNTS) == sum(COUNTS.values())
+    return store
+
+
+def test_samples_are_those_of_the_problem(store):
+    samples = store.read("train", 6)
+    key = np.random.SeedSequence(0, spawn_key=(SPLITS.index("train"), 5))
+    f, u = store.problem.sample(GRID, [np.random.default_rng(key)])
+    assert samples.inputs.dtype == samples.outputs.dtype == torch.float32
+    np.testing.assert_allclose(samples.inputs[5:], f, rtol=1e-6)
+    np.testing.assert_allclose(samples.outputs[5:], u, rtol=1e-6)
+    assert (len(samples), samples.grid) == (6, GRID)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"grid": Grid((16, 16))},
+        {"grid": Grid((8, 8), "node")},
+        {"num_modes": 5},
+        {"smoothness": 2.5},
+        {"inverse_length": 1.0},
+        {"ndim": 3, "grid": Grid((8, 8, 8))},
+    ],
+)
+def test_another_setting_is_another_file(store, change):
+    other = open_store(store.path.parent, **change)
+    assert other.fingerprint != store.fingerprint
+    assert other.path != store.path
+    assert other.ensure({"train": 1}) == 1
+
+
+def test_a_new_version_of_the_problem_is_another_file(store, monkeypatch):
+    before = store.fingerprint
+    monkeypatch.setattr(Poisson, "version", Poisson.version + 1)
+    assert open_store(store.path.parent).fingerprint != before
+
+
+def test_unchanged_settings_reuse_the_file(store):
+    before = store.path.stat()
+    again = open_store(store.path.parent)
+    assert again.ensure(COUNTS) == 0
+    assert again.ensure({"train": 1, "validation": 1, "test": 1}) == 0
+    after = store.path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_more_samples_keep_the_old_bit_for_bit(store):
+    old = {split: store.read(split, count) for split, count in COUNTS.items()}
+    assert store.ensure({**COUNTS, "train": BLOCK + 10}) == BLOCK + 4
+    for split, count in COUNTS.items():
+        samples = store.read(split, count)
+        assert torch.equal(samples.inputs, old[split].inputs)
+        assert torch.equal(samples.outputs, old[split].outputs)
+    assert len(store.read("train", BLOCK + 10)) == BLOCK + 10
+
+
+def test_samples_do_not_depend_on_how_many_were_asked_for(store, tmp_path):
+    large = open_store(tmp_path / "elsewhere")
+    large.ensure({"train": BLOCK + 10, "validation": 20, "test": 30})
+    for split, count in COUNTS.items():
+        torch.testing.assert_close(
+            large.read(split, count).inputs, store.read(split, count).inputs, rtol=0, atol=1e-6
+        )
+
+
+def test_no_two_samples_are_alike(store):
+    everything = torch.cat([store.read(split, count).inputs for split, count in COUNTS.items()])
+    distances = torch.cdist(everything.flatten(1), everything.flatten(1))
+    distances.fill_diagonal_(torch.inf)
+    assert distances.min() > 0.1
+
+
+def test_one_sample_is_one_chunk_and_the_file_describes_itself(store):
+    with h5py.File(store.path) as file:
+        for split in SPLITS:
+            assert file[split]["input"].chunks == (1, 1, 8, 8)
+            assert file[split]["output"].chunks == (1, 1, 8, 8)
+        assert list(file["train/input"].attrs["fields"]) == ["f"]
+        assert list(file.attrs["grid"]) == [8, 8]
+        assert file.attrs["centering"] == "cell"
+        assert file.attrs["seed"] == 0
+        assert file.attrs["fingerprint"] == store.fingerprint
+        assert '"num_modes": 4' in file.attrs["parameters"]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.9])
+def test_truncated_file(store, fraction):
+    content = store.path.read_bytes()
+    store.path.write_bytes(content[: int(fraction * len(content))])
+    for action in (lambda: store.ensure(COUNTS), lambda: store.read("train", 6)):
+        with pytest.raises(UserError, match=r"\.h5: unreadable or half-written HDF5 file"):
+            action()
+
+
+def test_no_hdf5_at_all(store):
+    store.path.write_text("hello")
+    with pytest.raises(UserError, match="unreadable or half-written"):
+        store.ensure(COUNTS)
+
+
+@pytest.mark.parametrize("victim", ["test", "test/input"])
+def test_missing_group(store, victim):
+    with h5py.File(store.path, "a") as file:
+        del file[victim]
+    with pytest.raises(UserError, match=r"\.h5: unreadable"):
+        store.read("test", 1)
+
+
+def test_missing_split_is_noticed_before_training(store):
+    with h5py.File(store.path, "a") as file:
+        del file["test"]
+    with pytest.raises(UserError, match=r"\.h5: unreadable"):
+        store.ensure(COUNTS)
+
+
+def test_fewer_samples_than_asked_for(store):
+    with pytest.raises(UserError):
+        store.read("train", 100)
+
+
+def test_file_of_other_settings(store):
+    other = open_store(store.path.parent, seed=1)
+    store.path.rename(other.path)
+    with pytest.raises(UserError, match="holds samples of other settings"):
+        other.ensure(COUNTS)
+
+
+def test_interrupted_generation_is_continued(tmp_path, monkeypatch):
+    counts = {"train": 3 * BLOCK, "validation": 1, "test": 1}
+    store, whole = open_store(tmp_path / "a"), open_store(tmp_path / "b")
+    whole.ensure(counts)
+    write, calls = DataStore._write, []
+
+    def interrupted(group, start, *fields):
+        calls.append(start)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write(group, start, *fields)
+
+    monkeypatch.setattr(DataStore, "_write", staticmethod(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        store.ensure(counts)
+    assert not store.path.exists()
+    monkeypatch.setattr(DataStore, "_write", staticmethod(write))
+    assert store.ensure(counts) == BLOCK + 2
+    assert torch.equal(store.read("train", 3 * BLOCK).inputs, whole.read("train", 192).inputs)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "data").write_text("a file in the way")
+    with pytest.raises(UserError, match="samples could not be written"):
+        open_store(tmp_path / "data").ensure(COUNTS)
+
+
+def test_splits_share_nothing_with_other_seeds(tmp_path):
+    inputs = []
+    for seed in (0, 1):
+        store = open_store(tmp_path, seed)
+        store.ensure(COUNTS)
+        inputs += [store.read(split, 2).inputs for split in SPLITS]
+    everything = torch.cat(inputs).flatten(1)
+    distances = torch.cdist(everything, everything)
+    distances.fill_diagonal_(torch.inf)
+    assert distances.min() > 0.1

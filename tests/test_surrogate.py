@@ -1,0 +1,71 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from multigrid.data.samples import Samples
+from multigrid.grid import Grid
+from multigrid.models.surrogate import FieldScaling, Surrogate, root_mean_square
+
+GRID = Grid((6, 8))
+
+
+@pytest.fixture
+def samples(generator):
+    inputs = 3 + 2 * torch.randn(16, 2, *GRID.shape, generator=generator)
+    outputs = 50 + 10 * torch.randn(16, 1, *GRID.shape, generator=generator)
+    return Samples(inputs, outputs, GRID)
+
+
+def test_gaussian_scaling_shows_the_network_standardised_fields(samples):
+    seen = []
+    scaling = FieldScaling.fit("gaussian", samples)
+    surrogate = Surrogate(nn.Conv2d(2, 1, 1), scaling)
+    surrogate.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    surrogate(samples.inputs)
+    assert seen[0].mean().item() == pytest.approx(0, abs=1e-5)
+    assert seen[0].std().item() == pytest.approx(1, abs=1e-3)
+    assert scaling.output_mean[0] == pytest.approx(samples.outputs.mean().item())
+    assert scaling.output_std[0] == pytest.approx(samples.outputs.std().item(), rel=1e-3)
+
+
+def test_constant_channels_stay_harmless(samples):
+    samples.inputs[:, 1] = 0.5
+    scaling = FieldScaling.fit("gaussian", samples)
+    samples.inputs[:, 1] += 1e-7
+    assert Surrogate(nn.Conv2d(2, 1, 1), scaling)(samples.inputs).abs().max() < 1e4
+
+
+def test_homogeneous_scaling_makes_any_network_homogeneous(samples):
+    scaling = FieldScaling.fit("homogeneous", samples)
+    network = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 1, 3, padding=1))
+    surrogate = Surrogate(network, scaling)
+    factors = torch.logspace(-6, 6, 16).reshape(-1, 1, 1, 1)
+    scaled, plain = surrogate(factors * samples.inputs), surrogate(samples.inputs)
+    torch.testing.assert_close(scaled / factors, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_no_scaling_is_the_network_itself(samples):
+    network = nn.Conv2d(2, 1, 1)
+    surrogate = Surrogate(network, FieldScaling.fit("none", samples))
+    torch.testing.assert_close(surrogate(samples.inputs), network(samples.inputs))
+
+
+@pytest.mark.parametrize("kind", ["none", "gaussian", "homogeneous"])
+def test_scalings_survive_a_checkpoint(samples, kind, tmp_path):
+    scaling = FieldScaling.fit(kind, samples)
+    torch.save(scaling.to_dict(), tmp_path / "x.pt")
+    assert FieldScaling.from_dict(torch.load(tmp_path / "x.pt", weights_only=True)) == scaling
+
+
+def test_root_mean_square_by_hand():
+    fields = torch.tensor([[[1.0, 1.0]], [[3.0, 4.0]], [[0.0, 0.0]]])
+    values = root_mean_square(fields).flatten().tolist()
+    assert values[:2] == pytest.approx([1, math.sqrt(12.5)])
+    assert values[2] > 0
+
+
+def test_a_field_of_zeros_gives_numbers(samples):
+    surrogate = Surrogate(nn.Conv2d(2, 1, 1), FieldScaling.fit("homogeneous", samples))
+    assert surrogate(torch.zeros(1, 2, *GRID.shape)).isfinite().all()

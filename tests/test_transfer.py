@@ -1,0 +1,128 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from multigrid.errors import UserError
+from multigrid.transfer import Status, partition, transfer_weights
+
+NAMES = st.sampled_from(["a.weight", "a.bias", "b.weight", "b.bias", "scales.0.c", "d"])
+SHAPES = st.lists(st.integers(1, 4), max_size=3).map(tuple)
+STATES = st.dictionaries(NAMES, SHAPES.map(torch.zeros), max_size=6)
+
+
+def num_elements(tensors):
+    return sum(tensor.numel() for tensor in tensors)
+
+
+@given(STATES, STATES)
+def test_partition_adds_up_on_both_sides(source, target):
+    report = partition(source, target)
+    tensors, parameters = report.count(Status.TRANSFERRED, Status.NEW, Status.MISMATCHED)
+    assert tensors == len(target)
+    assert parameters == num_elements(target.values())
+    matched = [*report.keys(Status.TRANSFERRED), *report.keys(Status.MISMATCHED)]
+    unused, unused_parameters = report.count(Status.UNUSED)
+    assert len(matched) + unused == len(source)
+    assert num_elements(source[key] for key in matched) + unused_parameters == num_elements(
+        source.values()
+    )
+    assert len({entry.key for entry in report.entries}) == len(report.entries)
+
+
+@given(STATES, STATES)
+def test_every_status_means_what_it_says(source, target):
+    report = partition(source, target)
+    for key in report.keys(Status.TRANSFERRED):
+        assert source[key].shape == target[key].shape
+    for key in report.keys(Status.MISMATCHED):
+        assert source[key].shape != target[key].shape
+    assert set(report.keys(Status.NEW)) == target.keys() - source.keys()
+    assert set(report.keys(Status.UNUSED)) == source.keys() - target.keys()
+
+
+class Net(nn.Module):
+    def __init__(self, hidden, num_layers):
+        super().__init__()
+        self.first = nn.Linear(3, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(num_layers))
+
+
+@pytest.fixture
+def source():
+    torch.manual_seed(0)
+    return Net(4, 3).state_dict()
+
+
+@pytest.fixture
+def target():
+    torch.manual_seed(1)
+    return Net(6, 1)
+
+
+def test_what_fits_is_copied_and_the_rest_stays(source, target):
+    before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    report = transfer_weights(source, target)
+    after = target.state_dict()
+    transferred = {"layers.0.weight", "layers.0.bias", "norm.num_batches_tracked"}
+    assert set(report.keys(Status.TRANSFERRED)) == transferred
+    for key in after:
+        assert torch.equal(after[key], source[key] if key in transferred else before[key])
+    assert "first.weight" in report.keys(Status.MISMATCHED)
+    assert "layers.2.bias" in report.keys(Status.UNUSED)
+
+
+def test_a_copy_shares_no_memory_with_its_source(source):
+    target = Net(4, 3)
+    transfer_weights(source, target)
+    source["first.weight"].zero_()
+    assert target.first.weight.abs().min() > 0
+
+
+def test_nothing_transferred_is_an_error_and_leaves_the_target_untouched():
+    target = nn.Linear(2, 2)
+    before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    source = {"weight": torch.zeros(3, 3), "other": torch.zeros(2)}
+    with pytest.raises(UserError, match="nothing could be transferred: none of the 2 tensors"):
+        transfer_weights(source, target)
+    assert all(torch.equal(t, before[k]) for k, t in target.state_dict().items())
+    with pytest.raises(UserError, match="nothing could be transferred"):
+        transfer_weights({}, target)
+
+
+def test_totals(source, target):
+    report = transfer_weights(source, target)
+    # target: first 24, norm 4 * 6 + 1, layers 30; source: first 16, norm 4 * 4 + 1, layers 90
+    assert report.totals() == (
+        "transferred 3/9 tensors, 31/79 parameters; mismatched 6 (48); unused 4 (60)"
+    )
+
+
+def test_table_shows_both_shapes_of_a_mismatch_and_sums_up_modules(source, target):
+    lines = transfer_weights(source, target).table(depth=2).splitlines()
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in lines[2:]}
+    assert rows["first.weight", "MISMATCHED"] == ["4x3", "->", "6x3", "18"]
+    assert rows["layers.0", "TRANSFERRED"] == ["2", "tensors", "30"]
+    assert rows["layers.1.weight", "UNUSED"] == ["5x5", "25"]
+    assert rows["norm.num_batches_tracked", "TRANSFERRED"] == ["scalar", "1"]
+
+
+def test_new_tensors_are_in_the_table():
+    report = partition({"a": torch.zeros(1)}, {"a": torch.zeros(1), "b": torch.zeros(2, 3)})
+    assert report.table().splitlines()[-1].split() == ["b", "NEW", "2x3", "6"]
+
+
+def test_json_names_every_tensor_once(source, target):
+    report = transfer_weights(source, target)
+    record = json.loads(json.dumps(report.to_json()))
+    keys = [tensor["key"] for tensor in record["tensors"]]
+    assert sorted(keys) == sorted(source.keys() | target.state_dict().keys())
+    assert record["totals"]["transferred"] == {"tensors": 3, "parameters": 31}
+    assert record["totals"]["new"] == {"tensors": 0, "parameters": 0}
+    first = next(tensor for tensor in record["tensors"] if tensor["key"] == "first.weight")
+    assert first["status"] == "MISMATCHED"
+    assert (first["shape"], first["source_shape"]) == ([6, 3], [4, 3])
