@@ -16,7 +16,7 @@ from multigrid.solvers.finite_volumes import solve_diffusion
 CELLS, NODES = Grid((16, 16)), Grid((17, 17), "node")
 GRIDS = {kind: NODES if kind == "diffusion" else CELLS for kind in PROBLEMS}
 SMALL = {"poisson": {"num_modes": 8}, "cno_poisson": {"num_modes": 8}}
-EXPERIMENTS = sorted(Path("experiments").glob("*.yaml"))
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 
 
 def build(kind, **parameters):

@@ -6,7 +6,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 import torch
 
-from multigrid.benchmarks.darcy_solver import assemble
+from multigrid.benchmark.darcy_solver import assemble
 from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import NotConvergedError, conjugate_gradients
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,6 +34,28 @@ def conv(
         padding=kernel // 2,
         padding_mode=_TORCH_PADDING[padding],
     )
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lays a tensor ``[N, C, *grid]`` out with the channels last, the fast way for convolutions."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    return x if layout is None else x.contiguous(memory_format=layout)
+
+
+class Stem(nn.Module):
+    """Lifts fields to features.
+
+    The layout is set here, as a single field is laid out channels first and last alike, and torch
+    would carry on channels first.
+    """
+
+    def __init__(self, ndim: int, in_channels: int, width: int, padding: Padding) -> None:
+        super().__init__()
+        self.conv = conv(ndim, in_channels, width, 3, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[N, in, *grid]`` to ``[N, width, *grid]``."""
+        return channels_last(self.conv(x))
 
 
 def normalization(kind: Normalization, ndim: int, channels: int) -> nn.Module:

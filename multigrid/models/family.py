@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from multigrid.grid import Hierarchy
-from multigrid.models.blocks import Normalization, Padding
+from multigrid.models.blocks import Normalization, Padding, channels_last
 from multigrid.models.cost import count_parameters, forward_flops
-from multigrid.models.surrogate import channels_last
 from multigrid.models.unet import Form, UNet, silence
 from multigrid.tables import si, table
 
@@ -90,7 +89,8 @@ class UNetFamily:
         unet.to_empty(device="cpu")
         for k, scale in enumerate(unet.iter_scales()):
             _initialize(scale, np.random.SeedSequence(self.seed, spawn_key=(k,)))
-        channels_last(unet, self.hierarchy.finest.ndim)
+        for parameter in unet.parameters():
+            parameter.data = channels_last(parameter.data)
         return unet
 
     def build_grown(self, level: int, from_level: int) -> UNet:

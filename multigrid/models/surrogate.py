@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from multigrid.data.samples import Samples
+from multigrid.models.blocks import channels_last
 
 NormalizationKind = Literal["none", "gaussian", "homogeneous"]
 
@@ -99,7 +100,7 @@ class Surrogate(nn.Module):
         scaling = self.scaling
         x = (inputs - _channels(scaling.input_mean, inputs)) / _channels(scaling.input_std, inputs)
         size = root_mean_square(x) if scaling.kind == "homogeneous" else None
-        y = self.network(_channels_last(x if size is None else x / size)).to(inputs.dtype)
+        y = self.network(channels_last(x if size is None else x / size)).to(inputs.dtype)
         y = y if size is None else y * size
         y = y * _channels(scaling.output_std, y) + _channels(scaling.output_mean, y)
         return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
@@ -107,18 +108,3 @@ class Surrogate(nn.Module):
 
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device).reshape(1, -1, *(1,) * (like.ndim - 2))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
-    return x if layout is None else x.contiguous(memory_format=layout)
-
-
-def channels_last(module: nn.Module, ndim: int) -> nn.Module:
-    """Lays the weights of a network out channels last, the fast layout for convolutions."""
-    layouts = {2: torch.channels_last, 3: torch.channels_last_3d}
-    if ndim in layouts:
-        for parameter in module.parameters():
-            if parameter.ndim == ndim + 2:
-                parameter.data = parameter.data.contiguous(memory_format=layouts[ndim])
-    return module

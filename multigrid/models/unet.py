@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
-from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Up, conv
+from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Stem, Up
 from multigrid.models.cost import count_parameters, scale_flops
 from multigrid.tables import si, table
 
@@ -41,7 +41,7 @@ class Scale(nn.Module):
         norm: Normalization,
     ) -> None:
         super().__init__()
-        self.stem = conv(ndim, in_channels, width, 3, padding) if in_channels else None
+        self.stem = Stem(ndim, in_channels, width, padding) if in_channels else None
         self.encoder = _blocks(num_blocks, ndim, width, padding, norm)
         self.down: Down | None = None
         self.up: Up | None = None

@@ -1,4 +1,4 @@
-"""``python -m multigrid.benchmarks.darcy_solver``: the Darcy solver against a sparse direct one.
+"""``python -m multigrid.benchmark.darcy_solver``: the Darcy solver against a sparse direct one.
 
 Both solve the same finite-volume systems for two-phase coefficients on one thread: ours as one
 block, as in the generation of samples, ``scipy.sparse.linalg.spsolve`` one matrix after the other,

@@ -1,1 +1,0 @@
-"""Measurements of parts of the project, each a command of its own."""
