@@ -1,6 +1,7 @@
 """The UNet whose outer scales come and go with the grid."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, cast
 
 import torch
@@ -8,11 +9,14 @@ from torch import Tensor, nn
 
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
+from multigrid.hardware import full_precision
 from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Stem, Up
 from multigrid.models.cost import count_parameters, scale_flops
 from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
+
+AUTOCAST_POINTS = 1024
 
 
 class Scale(nn.Module):
@@ -161,10 +165,12 @@ class UNet(nn.Module):
         features: Tensor | None = None
         output: Tensor | None = None
         for scale, grid, skip in zip(self.iter_scales(), self.grids, self._encode(x), strict=True):
-            features = scale.decode(skip, features)
-            if scale.head is not None:
+            with _precision(grid, x.device):
+                features = scale.decode(skip, features)
+                if scale.head is None:
+                    continue
                 correction = scale.head(features)
-                output = correction if output is None else self._prolong(output, grid) + correction
+            output = correction if output is None else self._prolong(output, grid) + correction
         assert output is not None  # the top scale always has a head
         return output
 
@@ -173,14 +179,25 @@ class UNet(nn.Module):
         skips: list[Tensor] = []
         from_finer: Tensor | None = None
         for scale, grid in zip(reversed(list(self.iter_scales())), self.grids[::-1], strict=True):
-            skips.append(scale.encode(x, from_finer))
+            with _precision(grid, x.device):
+                skips.append(scale.encode(x, from_finer))
+                from_finer = scale.down(skips[-1]).to(x.dtype) if scale.down is not None else None
             if scale.down is not None:
-                from_finer = scale.down(skips[-1])
                 x = restrict(x, grid) if self.form == "pyramid" else x
         return skips[::-1]
 
     def _prolong(self, output: Tensor, grid: Grid) -> Tensor:
-        return prolong(output, grid, self.prolongation, periodic=self.padding == "periodic")
+        with full_precision(output.device):
+            return prolong(output, grid, self.prolongation, periodic=self.padding == "periodic")
+
+
+def _precision(grid: Grid, device: torch.device) -> AbstractContextManager[None]:
+    """Returns the context of a scale: autocast, if it is on at all, for large grids only.
+
+    The coarse scales make most of the answer and little of the work. With them in float32, the
+    rounding of bfloat16 touches only the corrections of the fine ones.
+    """
+    return full_precision(device) if grid.size < AUTOCAST_POINTS else nullcontext()
 
 
 def silence(unet: UNet, first: int) -> None:
