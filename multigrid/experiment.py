@@ -1,12 +1,18 @@
 """An experiment: the objects that a configuration describes, and what they will cost."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from multigrid.config import Config
+from multigrid.config.problem import FileConfig
+from multigrid.data.files import DataFile, FileSource
+from multigrid.data.readers import ReaderOptions
+from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import SPLITS, DataStore
+from multigrid.grid import Centering
 from multigrid.hardware import choose_device, choose_precision
 from multigrid.models.cost import (
     activation_bytes,
@@ -15,7 +21,7 @@ from multigrid.models.cost import (
 )
 from multigrid.models.family import UNetFamily
 from multigrid.models.surrogate import NormalizationKind
-from multigrid.problems import build_problem
+from multigrid.problems import FileProblem, Problem, Symmetries, build_problem
 from multigrid.schedule import Stage, build_schedule, schedule_table
 from multigrid.tables import si
 from multigrid.trainer import TrainerOptions
@@ -28,7 +34,7 @@ class Experiment:
         config: The configuration.
         hierarchy: Grids of levels and scales.
         problem: The PDE.
-        store: Where its samples are.
+        source: Where its samples come from.
         family: Builds the network of each level.
         stages: The schedule.
         device: Where to compute.
@@ -39,10 +45,7 @@ class Experiment:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.hierarchy = config.hierarchy()
-        self.problem = build_problem(**config.problem.model_dump())
-        self.store = DataStore(
-            Path(config.data.folder), self.problem, self.hierarchy.finest, config.data.seed
-        )
+        self.problem, self.source = self._problem_and_source()
         self.device = choose_device(config.compute.device)
         self.precision = choose_precision(config.compute.precision, self.device)
         model = config.model
@@ -141,6 +144,17 @@ class Experiment:
         num_samples = sum(self.counts.values())
         return most + 2 * 4 * num_samples * channels * self.hierarchy.finest.size
 
+    def _problem_and_source(self) -> tuple[Problem, SampleSource]:
+        config, section = self.config, self.config.problem
+        if isinstance(section, FileConfig):
+            files = open_files(section, config.data.centering, self.counts)
+            names = files.input_names, files.output_names
+            return FileProblem(*names, Symmetries(**section.flags())), files
+        problem = build_problem(**section.model_dump())
+        folder = Path(config.data.folder)
+        store = DataStore(folder, problem, self.hierarchy.finest, config.data.seed)
+        return problem, GeneratedSource(store)
+
     def _trainer_options(self) -> TrainerOptions:
         schedule, optimizer = self.config.schedule, self.config.optimizer
         augmented = self.config.data.augmentation == "auto"
@@ -156,3 +170,20 @@ class Experiment:
             patience=schedule.patience,
             seed=self.config.seed,
         )
+
+
+def open_files(section: FileConfig, centering: Centering, counts: Mapping[str, int]) -> FileSource:
+    """Opens the user's files.
+
+    Raises:
+        UserError: If they cannot be used; nothing has been read but their descriptions.
+    """
+    files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
+    options = ReaderOptions(
+        section.input,
+        section.output,
+        section.ndim,
+        section.reduced_resolution,
+        tuple(section.fields) if section.fields else None,
+    )
+    return FileSource(files, counts, centering, section.reader, options)

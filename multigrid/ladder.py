@@ -74,20 +74,20 @@ class LadderRun:
     def _load_data(self) -> None:
         experiment = self.experiment
         started = time.perf_counter()
-        generated = experiment.store.ensure(experiment.counts, progress=True)
-        splits = {
-            split: experiment.store.read(split, count).to(experiment.device)
+        source, finest = experiment.source, experiment.hierarchy.finest
+        generated = source.prepare(experiment.counts)
+        finest_train, self.validation, self.test = (
+            source.read(split, finest, count).to(experiment.device)
             for split, count in experiment.counts.items()
-        }
-        self.train, self.validation, self.test = splits.values()
+        )
         self.data_seconds = time.perf_counter() - started
         log.info(
             "data: %s, %d samples generated, %.1f s",
-            experiment.store.path,
+            source.place,
             generated,
             self.data_seconds,
         )
-        self.scaling = FieldScaling.fit(experiment.normalization, self.train)
+        self.scaling = FieldScaling.fit(experiment.normalization, finest_train)
         self.samples: dict[int, Samples] = {}
 
     def _run_stage(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
@@ -116,7 +116,8 @@ class LadderRun:
         if level not in self.samples:
             count = self.experiment.config.samples()[level]
             grid = self.experiment.hierarchy.levels[level]
-            self.samples[level] = self.train[:count].restrict_to(grid)
+            samples = self.experiment.source.read("train", grid, count)
+            self.samples[level] = samples.to(self.experiment.device)
         return self.samples[level]
 
     def _trainer(self, stage: Stage, start: Start, samples: Samples) -> Trainer:
@@ -190,7 +191,7 @@ class LadderRun:
             "evaluation_seconds": last.evaluation_seconds,
             "data_preparation_seconds": self.data_seconds,
             "data_seconds": sum(stage["data_seconds"] for stage in self.ledger.finished),
-            "data_fingerprint": experiment.store.fingerprint,
+            "data_fingerprint": experiment.source.fingerprint,
             "device": str(experiment.device),
             "precision": experiment.precision,
             "threads": torch.get_num_threads(),

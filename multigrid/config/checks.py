@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from multigrid.config.problem import (
     CNOPoissonConfig,
     DiffusionConfig,
+    FileConfig,
     PoissonConfig,
     ReactionDiffusionConfig,
 )
@@ -66,6 +67,9 @@ def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
                     f"problem.num_modes: {problem.num_modes} sine modes need more than the "
                     f"{limit} points of the finest level; at most {limit} are allowed"
                 )
+        case FileConfig():
+            if (problem.file is None) == (problem.files is None):
+                raise UserError("problem: give either 'file' or 'files'")
         case DiffusionConfig():
             _require_boundary_nodes(levels)
         case ReactionDiffusionConfig():

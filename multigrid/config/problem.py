@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from multigrid.config.section import Section
+from multigrid.config.section import Positive, Section
 
 
 class PoissonConfig(Section):
@@ -101,12 +101,71 @@ class ReactionDiffusionConfig(Section):
     )
 
 
+class FileEntryConfig(Section):
+    """One of several data files."""
+
+    file: str = Field(min_length=1, description="the name of a data file")
+    split: Literal["train", "validation", "test"] | None = Field(
+        None, description="'train', 'validation' or 'test', or null for what no other file is for"
+    )
+
+
+class FileConfig(Section):
+    """Samples from the user's own files; ``python -m multigrid.data inspect FILE`` writes this."""
+
+    kind: Literal["file"]
+    file: str | None = Field(None, min_length=1, description="the name of a data file")
+    files: list[str | FileEntryConfig] | None = Field(
+        None,
+        min_length=1,
+        description="a list of data files, each a name or {file: ..., split: ...}; of several "
+        "grids a level uses its own, else the next finer one restricted",
+    )
+    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
+    reader: Literal[
+        "auto", "store", "well", "pdebench", "cno", "hdf5", "npz", "npy", "neuraloperator"
+    ] = Field(
+        "auto",
+        description="'auto', 'store', 'well', 'pdebench', 'cno', 'hdf5', 'npz', 'npy' or "
+        "'neuraloperator'",
+    )
+    input: str | None = Field(None, min_length=1, description="the name of the input array")
+    output: str | None = Field(
+        None,
+        min_length=1,
+        description="the name of the output array, or of the second file of a .npy pair",
+    )
+    fields: list[str] | None = Field(
+        None, min_length=1, description="a list of the time-dependent fields to take, or null"
+    )
+    reduced_resolution: Positive = Field(
+        1, description="a positive number n: every n-th point along each axis is kept"
+    )
+    symmetries: list[Literal["reflections", "rotations", "linear", "homogeneous", "shifts"]] = (
+        Field(
+            [],
+            description="a list of what is exact: 'reflections', 'rotations', 'linear', "
+            "'homogeneous', 'shifts'",
+        )
+    )
+
+    def entries(self) -> list[FileEntryConfig]:
+        """Returns the files, whichever way they are named."""
+        named = [self.file] if self.file is not None else self.files or []
+        return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
+
+    def flags(self) -> dict[str, bool]:
+        """Returns the symmetries as keyword arguments."""
+        return {str(name): True for name in self.symmetries}
+
+
 ProblemConfig: TypeAlias = Annotated[
     PoissonConfig
     | CNOPoissonConfig
     | TwoPhaseDarcyConfig
     | LognormalDarcyConfig
     | DiffusionConfig
-    | ReactionDiffusionConfig,
+    | ReactionDiffusionConfig
+    | FileConfig,
     Field(discriminator="kind"),
 ]

@@ -20,7 +20,7 @@ import numpy as np
 from multigrid.allocator import keep_large_buffers
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import Problem
+from multigrid.problems.base import PDE
 
 SPLITS = ("train", "validation", "test")
 BLOCK = 64
@@ -54,7 +54,7 @@ class Recipe:
         seed: Seed of all splits.
     """
 
-    problem: Problem
+    problem: PDE
     grid: Grid
     seed: int
 

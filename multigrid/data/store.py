@@ -23,7 +23,7 @@ from multigrid.data.generation import BLOCK, SPLITS, Recipe, generate
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import Problem
+from multigrid.problems.base import PDE
 
 __all__ = ["BLOCK", "SPLITS", "DataStore"]
 
@@ -42,7 +42,7 @@ class DataStore:
         seed: Seed of all splits.
     """
 
-    def __init__(self, folder: Path, problem: Problem, grid: Grid, seed: int) -> None:
+    def __init__(self, folder: Path, problem: PDE, grid: Grid, seed: int) -> None:
         self.problem = problem
         self.grid = grid
         self.seed = seed

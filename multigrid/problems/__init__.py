@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from multigrid.problems.base import Problem, Symmetries
+from multigrid.problems.base import PDE, FileProblem, Problem, Symmetries
 from multigrid.problems.cno_poisson import CNOPoisson
 from multigrid.problems.darcy import LognormalDarcy, TwoPhaseDarcy
 from multigrid.problems.diffusion import Diffusion
 from multigrid.problems.poisson import Poisson
 from multigrid.problems.reaction_diffusion import ReactionDiffusion
 
-PROBLEMS: dict[str, type[Problem]] = {
+PROBLEMS: dict[str, type[PDE]] = {
     problem.kind: problem
     for problem in (
         Poisson,
@@ -22,15 +22,17 @@ PROBLEMS: dict[str, type[Problem]] = {
 }
 
 
-def build_problem(kind: str, **parameters: Any) -> Problem:
+def build_problem(kind: str, **parameters: Any) -> PDE:
     """Returns the problem of a kind, built from its parameters."""
     return PROBLEMS[kind](**parameters)
 
 
 __all__ = [
+    "PDE",
     "PROBLEMS",
     "CNOPoisson",
     "Diffusion",
+    "FileProblem",
     "LognormalDarcy",
     "Poisson",
     "Problem",

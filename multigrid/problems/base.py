@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -29,27 +29,20 @@ class Symmetries:
     shifts: bool = False
 
 
-class Problem(ABC):
-    """A map from input fields to output fields, with a way to make samples of it.
+class Problem:
+    """A map from input fields to output fields.
 
     Attributes:
         kind: Name of the problem in experiment files.
-        version: Raised when the same parameters begin to give other samples.
         input_names: Names of the input fields.
         output_names: Names of the output fields.
         symmetries: What is exact for the problem.
     """
 
-    kind: ClassVar[str]
-    version: ClassVar[int]
-    input_names: ClassVar[tuple[str, ...]]
-    output_names: ClassVar[tuple[str, ...]]
-    symmetries: ClassVar[Symmetries]
-
-    @property
-    @abstractmethod
-    def parameters(self) -> dict[str, Any]:
-        """Everything that the samples depend on besides grid and seed, as plain values."""
+    kind: str
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    symmetries: Symmetries
 
     def boundary_values(self, grid: Grid) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns what is known of every solution beforehand, to be imposed exactly.
@@ -59,6 +52,39 @@ class Problem(ABC):
             ``[out, *grid]``; None if nothing is.
         """
         return None
+
+
+class FileProblem(Problem):
+    """A problem of which there are samples in files, and nothing else.
+
+    Args:
+        input_names: Names of the input fields.
+        output_names: Names of the output fields.
+        symmetries: What the user declares exact.
+    """
+
+    def __init__(
+        self, input_names: tuple[str, ...], output_names: tuple[str, ...], symmetries: Symmetries
+    ) -> None:
+        self.kind = "file"
+        self.input_names = input_names
+        self.output_names = output_names
+        self.symmetries = symmetries
+
+
+class PDE(Problem, ABC):
+    """A problem with a way to make samples.
+
+    Attributes:
+        version: Raised when the same parameters begin to give other samples.
+    """
+
+    version: int
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """Everything that the samples depend on besides grid and seed, as plain values."""
 
     @abstractmethod
     def sample(

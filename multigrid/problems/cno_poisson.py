@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from multigrid.grid import Grid
-from multigrid.problems.base import Problem, Symmetries
+from multigrid.problems.base import PDE, Symmetries
 from multigrid.problems.poisson import sine_series
 
 
-class CNOPoisson(Problem):
+class CNOPoisson(PDE):
     """-Laplace(u) = f on the unit square, u = 0 on its boundary, f a random multiscale field.
 
         f = (pi / K^2) sum_ij a_ij (i^2 + j^2)^(1/2) sin(pi i x) sin(pi j y)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from multigrid.grid import Grid
-from multigrid.problems.base import Problem, Symmetries
+from multigrid.problems.base import PDE, Symmetries
 from multigrid.problems.random_fields import GaussianField
 from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
 
 
-class DarcyFlow(Problem):
+class DarcyFlow(PDE):
     """-div(a grad u) = 1 on the unit box, u = 0 on its boundary, a made of a Gaussian field.
 
     Solved with finite volumes on the very grid asked for, cell-centred or node-centred, to which

@@ -8,14 +8,14 @@ import numpy as np
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import Problem, Symmetries
+from multigrid.problems.base import PDE, Symmetries
 from multigrid.solvers.finite_elements import dirichlet_energy, solve_between_plates
 
 ETA = 0.5
 FREQUENCIES = np.array([1.7207, 4.0575, 6.8512, 9.8264, 12.8746, 15.9573])
 
 
-class Diffusion(Problem):
+class Diffusion(PDE):
     """div(nu grad u) = 0 on the unit box, u = 1 at x = 0, u = 0 at x = 1, natural elsewhere.
 
     After Balu et al., SC'21 (arXiv 2104.14538), with weights w_i uniform on a symmetric interval:

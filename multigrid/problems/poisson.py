@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from multigrid.grid import Grid
-from multigrid.problems.base import Problem, Symmetries
+from multigrid.problems.base import PDE, Symmetries
 
 
-class Poisson(Problem):
+class Poisson(PDE):
     """-Laplace(u) = f on the unit box, u = 0 on its boundary.
 
     f is the Gaussian random field N(0, (-Laplace + tau^2)^-alpha), normalised to a pointwise

@@ -7,12 +7,12 @@ import numpy as np
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import Problem, Symmetries
+from multigrid.problems.base import PDE, Symmetries
 from multigrid.problems.random_fields import GaussianField
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta
 
 
-class ReactionDiffusion(Problem):
+class ReactionDiffusion(PDE):
     """The FitzHugh-Nagumo equations on the periodic unit box.
 
         u_t = D_u Laplace(u) + u - u^3 - k - v,    v_t = D_v Laplace(v) + u - v

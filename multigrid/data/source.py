@@ -1,0 +1,58 @@
+"""Where samples come from, whatever lies behind."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from multigrid.data.samples import Samples
+from multigrid.data.store import DataStore
+from multigrid.grid import Grid
+
+
+class SampleSource(Protocol):
+    """Samples by split, on the grid of any level."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the samples do."""
+
+    @property
+    def place(self) -> str:
+        """Where the samples lie, for the log."""
+
+    def prepare(self, counts: Mapping[str, int]) -> int:
+        """Makes sure that there are enough samples; returns how many had to be made."""
+
+    def read(self, split: str, grid: Grid, count: int) -> Samples:
+        """Returns the first samples of a split on a grid."""
+
+
+class GeneratedSource:
+    """Samples made by a PDE on the finest grid, kept in memory and restricted to the others.
+
+    Args:
+        store: Where the samples lie.
+    """
+
+    def __init__(self, store: DataStore) -> None:
+        self.store = store
+        self._finest: dict[str, Samples] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything the samples depend on."""
+        return self.store.fingerprint
+
+    @property
+    def place(self) -> str:
+        """The store's file."""
+        return str(self.store.path)
+
+    def prepare(self, counts: Mapping[str, int]) -> int:
+        """Generates what is missing."""
+        return self.store.ensure(counts, progress=True)
+
+    def read(self, split: str, grid: Grid, count: int) -> Samples:
+        """Returns the first samples of a split, restricted to a grid."""
+        if len(self._finest.get(split, ())) < count:
+            self._finest[split] = self.store.read(split, count)
+        return self._finest[split][:count].restrict_to(grid)
