@@ -76,6 +76,25 @@ def evaluate(prediction: Tensor, samples: Samples, training_outputs: Tensor) -> 
     return {**metrics, "min_max_rel_l1": scaled.median().item()}
 
 
+@torch.no_grad()
+def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
+    """Returns the error after 1, 2, ... steps of feeding a surrogate its own outputs.
+
+    Args:
+        surrogate: Maps a state to the one a time step later.
+        states: True trajectories ``[N, num_steps + 1, C, *grid]``.
+
+    Returns:
+        The mean relative L2 error over trajectories after each step.
+    """
+    surrogate.eval()
+    errors, state = [], states[:, 0]
+    for truth in states[:, 1:].unbind(1):
+        state = surrogate(state)
+        errors.append(mean_rel_l2(state, truth))
+    return errors
+
+
 def interpolation_error(
     truth: Tensor, fine: Grid, coarse: Grid, degree: int, periodic: bool
 ) -> float:

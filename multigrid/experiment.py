@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from multigrid.config import Config
 from multigrid.config.problem import FileConfig
 from multigrid.data.files import DataFile, FileSource
 from multigrid.data.readers import ReaderOptions
+from multigrid.data.samples import Samples
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import SPLITS, DataStore
-from multigrid.grid import Centering
+from multigrid.grid import Centering, Grid
 from multigrid.hardware import choose_device, choose_precision
 from multigrid.models.cost import (
     activation_bytes,
@@ -21,10 +24,19 @@ from multigrid.models.cost import (
 )
 from multigrid.models.family import UNetFamily
 from multigrid.models.surrogate import NormalizationKind
-from multigrid.problems import FileProblem, Problem, Symmetries, build_problem
+from multigrid.problems import (
+    PDE,
+    FileProblem,
+    Problem,
+    ReactionDiffusion,
+    Symmetries,
+    build_problem,
+)
 from multigrid.schedule import Stage, build_schedule, schedule_table
 from multigrid.tables import si
 from multigrid.trainer import TrainerOptions
+
+NUM_TRAJECTORIES = 16
 
 
 class Experiment:
@@ -144,6 +156,36 @@ class Experiment:
         num_samples = sum(self.counts.values())
         return most + 2 * 4 * num_samples * channels * self.hierarchy.finest.size
 
+    def extra_test_samples(self, grid: Grid) -> dict[str, Samples]:
+        """Returns the further test sets by name, on a grid; generates them if necessary."""
+        section, count = self.config.problem, self.config.data.test
+        found = {}
+        for name, changes in self.config.data.extra_tests.items():
+            problem = build_problem(**{**section.model_dump(), **changes})
+            source = self._generated(problem)
+            source.prepare({"test": count})
+            found[name] = source.read("test", grid, count)
+        return found
+
+    def test_trajectories(self, grid: Grid) -> Tensor | None:
+        """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""
+        num_steps = self.config.data.rollout_steps
+        if not num_steps or not isinstance(self.problem, ReactionDiffusion):
+            return None
+        seed = self.config.data.seed
+        rngs = [
+            np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(len(SPLITS), index)))
+            for index in range(NUM_TRAJECTORIES)
+        ]
+        trajectories = [self.problem.trajectory(grid, rng, num_steps) for rng in rngs]
+        return torch.from_numpy(np.stack(trajectories)).float()
+
+    def _generated(self, problem: PDE) -> GeneratedSource:
+        folder = Path(self.config.data.folder)
+        return GeneratedSource(
+            DataStore(folder, problem, self.hierarchy.finest, self.config.data.seed)
+        )
+
     def _problem_and_source(self) -> tuple[Problem, SampleSource]:
         config, section = self.config, self.config.problem
         if isinstance(section, FileConfig):
@@ -151,9 +193,7 @@ class Experiment:
             names = files.input_names, files.output_names
             return FileProblem(*names, Symmetries(**section.flags())), files
         problem = build_problem(**section.model_dump())
-        folder = Path(config.data.folder)
-        store = DataStore(folder, problem, self.hierarchy.finest, config.data.seed)
-        return problem, GeneratedSource(store)
+        return problem, self._generated(problem)
 
     def _trainer_options(self) -> TrainerOptions:
         schedule, optimizer = self.config.schedule, self.config.optimizer

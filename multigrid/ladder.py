@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
-from multigrid.evaluation import LevelValidator, evaluate, interpolation_error, predict
+from multigrid.evaluation import (
+    LevelValidator,
+    evaluate,
+    interpolation_error,
+    predict,
+    rollout_errors,
+)
 from multigrid.experiment import Experiment
 from multigrid.grid import Grid
 from multigrid.hardware import machine, peak_memory
@@ -36,11 +42,15 @@ class TestResult:
         samples: Test samples on the finest grid.
         prediction: Predicted outputs ``[N, out, *grid]``.
         errors: Every metric.
+        extra: Every metric on each further test set.
+        rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
     """
 
     samples: Samples
     prediction: Tensor
     errors: dict[str, float]
+    extra: dict[str, dict[str, float]]
+    rollout: list[float]
 
 
 class LadderRun:
@@ -170,13 +180,23 @@ class LadderRun:
         payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
         network = experiment.family.build(stage.level)
         network.load_state_dict(payload["network"])
-        surrogate = self._surrogate(network, experiment.hierarchy.levels[stage.level])
-        samples = self.test.restrict_to(experiment.hierarchy.levels[stage.level])
+        grid = experiment.hierarchy.levels[stage.level]
+        surrogate = self._surrogate(network, grid)
+        samples = self.test.restrict_to(grid)
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
+        reference = self._level_samples(stage.level).outputs
+        extra = {}
+        for name, others in experiment.extra_test_samples(grid).items():
+            others = others.to(experiment.device)
+            guess = predict(surrogate, others.inputs, stage.batch_size)
+            extra[name] = evaluate(guess, others, reference)
+        states = experiment.test_trajectories(grid)
         return TestResult(
             samples,
             prediction,
-            evaluate(prediction, samples, self._level_samples(stage.level).outputs),
+            evaluate(prediction, samples, reference),
+            extra,
+            [] if states is None else rollout_errors(surrogate, states.to(experiment.device)),
         )
 
     def _summary(self) -> dict[str, Any]:
@@ -185,6 +205,8 @@ class LadderRun:
             "name": experiment.config.name,
             "levels": self.ledger.finished,
             "test": self.tested.errors,
+            "extra_tests": self.tested.extra,
+            "rollout": self.tested.rollout,
             "seconds": last.seconds,
             "work_units": last.work_units,
             "flops": last.flops,

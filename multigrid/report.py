@@ -26,6 +26,12 @@ def write_report(run: LadderRun, summary: dict[str, Any]) -> None:
     log.info("\n%s\n", summary_table(summary["levels"]))
     errors = "  ".join(f"{key}={value:.4g}" for key, value in summary["test"].items())
     log.info("test on %s: %s", result.samples.grid, errors)
+    for test, metrics in result.extra.items():
+        errors = "  ".join(f"{key}={value:.4g}" for key, value in metrics.items())
+        log.info("test '%s': %s", test, errors)
+    if result.rollout:
+        errors = "  ".join(f"{error:.4g}" for error in result.rollout)
+        log.info("roll-out, relative L2 error after each step: %s", errors)
     log.info(
         "%.1f s of training, %.2f work units, %sFLOPs; results in %s",
         summary["seconds"],

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from multigrid.config.problem import (
     CNOPoissonConfig,
     DiffusionConfig,
@@ -10,6 +12,7 @@ from multigrid.config.problem import (
     ReactionDiffusionConfig,
 )
 from multigrid.config.section import Section
+from multigrid.config.sentences import sentence
 from multigrid.config.settings import Config
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -54,6 +57,26 @@ def check_config(config: Config) -> None:
             f"'{config.problem.kind}'"
         )
     _check_problem(config.problem, hierarchy.levels)
+    _check_tests(config)
+
+
+def _check_tests(config: Config) -> None:
+    """Checks what is to be tested besides the test samples."""
+    problem = config.problem
+    if config.data.rollout_steps and not isinstance(problem, ReactionDiffusionConfig):
+        raise UserError(
+            f"data.rollout_steps: the problem '{problem.kind}' does not depend on time; it must "
+            "be 0"
+        )
+    for name, changes in config.data.extra_tests.items():
+        if isinstance(problem, FileConfig):
+            raise UserError("data.extra_tests: samples from files cannot be made anew")
+        changed = {**config.model_dump(), "problem": {**problem.model_dump(), **changes}}
+        try:
+            variant = Config.model_validate(changed)
+        except ValidationError as error:
+            raise UserError(f"data.extra_tests.{name}: {sentence(error)}") from None
+        _check_problem(variant.problem, config.hierarchy().levels)
 
 
 def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:

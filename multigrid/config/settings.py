@@ -33,6 +33,17 @@ class DataConfig(Section):
     validation: int = Field(128, gt=0, description="a positive number of validation samples")
     test: int = Field(128, gt=0, description="a positive number of test samples")
     seed: int = Field(0, ge=0, description="a whole number of at least 0")
+    extra_tests: dict[str, dict[str, Any]] = Field(
+        {},
+        description="a mapping from names to settings of the problem that are changed for a "
+        "further test set, as in {hard: {num_modes: 20}}",
+    )
+    rollout_steps: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="the time steps over which the surrogate is rolled out in the test, 0 for none",
+    )
     augmentation: Literal["auto", "none"] = Field(
         "auto", description="'auto' (what the problem declares exact) or 'none'"
     )

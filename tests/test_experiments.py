@@ -1,0 +1,51 @@
+"""Every shipped experiment runs, learns, and enters each level from the one below."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tiny import train
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+COMMON = (
+    "data.train=32",
+    "data.validation=8",
+    "data.test=8",
+    "model.width=12",
+    "schedule.epochs=[6,3]",
+    "schedule.batch_size=8",
+    "schedule.learning_rate=1e-2",
+    "compute.precision=float32",
+)
+CELLS, NODES = "levels=[8,16]", "levels=[9,17]"
+
+# For each experiment an upper bound of its test error, and what makes it small.
+SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
+    "cno_poisson": (0.5, (CELLS, "problem.num_modes=8")),
+    "darcy": (0.5, (CELLS, "problem.num_modes=8")),
+    "darcy_lognormal": (0.5, (NODES, "problem.num_modes=8")),
+    "diffusion": (0.5, (NODES,)),
+    "poisson": (0.5, (CELLS, "problem.num_modes=8")),
+    "poisson_3d": (0.5, ("levels=[4,8]", "problem.num_modes=4")),
+    "reaction_diffusion": (0.5, (CELLS, "problem.num_modes=4")),
+}
+
+
+def test_every_experiment_is_here() -> None:
+    assert set(SMOKE) == {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_experiment(name: str, tmp_path: Path) -> None:
+    bound, overrides = SMOKE[name]
+    experiment = EXPERIMENTS / f"{name}.yaml"
+    summary = train(experiment, tmp_path, *COMMON, *overrides, pictures=True)
+    print("XX", name, summary["test"]["rel_l2"], [ (l["rel_l2_at_start"], l["rel_l2"], l["interpolation_error"]) for l in summary["levels"]])
+    assert summary["name"] == name
+    assert summary["test"]["rel_l2"] < bound
+    for below, above in pairwise(summary["levels"]):
+        floor = below["rel_l2"] + below["interpolation_error"]
+        assert above["rel_l2_at_start"] <= 1.1 * floor
+    for picture in ("convergence.png", "predictions.png"):
+        assert (tmp_path / "results" / name / picture).read_bytes().startswith(b"\x89PNG")
