@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from multigrid.errors import UserError
 from multigrid.history import Row
@@ -35,6 +36,9 @@ def plot_convergence(rows: Sequence[Row], path: Path, title: str) -> None:
         axis.set_xlabel(label)
     axes[0].set_ylabel("validation error (mean relative L2)")
     axes[0].legend(title="level", frameon=False)
+    styles = (("-", "on the level's own grid"), (":", "prolonged to the finest grid"))
+    lines = [Line2D([], [], color="0.3", linestyle=style, label=text) for style, text in styles]
+    axes[1].legend(handles=lines, frameon=False)
     figure.suptitle(title)
     save_figure(figure, path)
 

@@ -139,7 +139,9 @@ def suggest(file: FieldFile, centering: Centering) -> dict[str, Any]:
     """Returns sections of an experiment file, or nothing if there are too few samples."""
     options, described = file.options, file.describe()
     held_out = max(1, min(128, described.num_samples // 10))
-    counts = {"train": 1, "validation": held_out, "test": held_out}
+    own = {split: len(groups) for split, groups in dict(described.named_splits).items()}
+    counts = {split: own.get(split, held_out) for split in ("validation", "test")}
+    counts = {"train": 1, **counts}
     try:
         pools = split_pools(file, counts)
     except UserError:
@@ -159,8 +161,8 @@ def suggest(file: FieldFile, centering: Centering) -> dict[str, Any]:
     }
     if len(pools["train"]) < BATCH_SIZE:
         sections["schedule"] = {"batch_size": len(pools["train"])}
-    if held_out < 3:
-        sections["output"] = {"num_predictions": held_out}
+    if counts["test"] < 3:
+        sections["output"] = {"num_predictions": counts["test"]}
     return sections
 
 
