@@ -15,8 +15,9 @@ from multigrid.data.readers import ReaderOptions
 from multigrid.data.samples import Samples
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import SPLITS, DataStore
+from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Centering, Grid
-from multigrid.hardware import choose_device, choose_precision
+from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.models.cost import (
     activation_bytes,
     count_parameters,
@@ -154,7 +155,14 @@ class Experiment:
             most = max(most, 4 * 4 * count_parameters(network) + activations)
         channels = self.family.in_channels + self.family.out_channels
         num_samples = sum(self.counts.values())
+        if not self._holds(self.hierarchy.finest, self.counts["train"]):
+            num_samples -= self.counts["train"]
         return most + 2 * 4 * num_samples * channels * self.hierarchy.finest.size
+
+    def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
+        """Returns the first training samples on a grid: in memory, or to be read from disk."""
+        read = self.source.read if self._holds(grid, count) else self.source.open
+        return read("train", grid, count).to(self.device)
 
     def extra_test_samples(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""
@@ -179,6 +187,14 @@ class Experiment:
         ]
         trajectories = [self.problem.trajectory(grid, rng, num_steps) for rng in rngs]
         return torch.from_numpy(np.stack(trajectories)).float()
+
+    def _holds(self, grid: Grid, count: int) -> bool:
+        """Whether to keep training samples in memory."""
+        memory = self.config.data.memory
+        if memory != "auto":
+            return memory == "hold"
+        channels = self.family.in_channels + self.family.out_channels
+        return 4 * channels * count * grid.size <= total_memory(self.device) / 2
 
     def _generated(self, problem: PDE) -> GeneratedSource:
         folder = Path(self.config.data.folder)

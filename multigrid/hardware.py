@@ -1,5 +1,7 @@
 """Device, number format, and what the machine is."""
 
+import math
+import os
 import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -58,6 +60,19 @@ def machine(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
     return f"{name}, {platform.machine()}"
+
+
+def total_memory(device: torch.device) -> float:
+    """Returns the memory in bytes of the machine, or of the GPU if that has less.
+
+    Infinite where the system does not tell, as on Windows.
+    """
+    here = math.inf
+    if hasattr(os, "sysconf"):
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if device.type == "cuda":
+        here = min(here, torch.cuda.get_device_properties(device).total_memory)
+    return here
 
 
 def peak_memory(device: torch.device) -> int:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
+from multigrid.data.statistics import output_range
+from multigrid.data.streaming import TrainingSamples
 from multigrid.evaluation import (
     LevelValidator,
     evaluate,
@@ -84,21 +86,23 @@ class LadderRun:
     def _load_data(self) -> None:
         experiment = self.experiment
         started = time.perf_counter()
-        source, finest = experiment.source, experiment.hierarchy.finest
-        generated = source.prepare(experiment.counts)
-        finest_train, self.validation, self.test = (
-            source.read(split, finest, count).to(experiment.device)
-            for split, count in experiment.counts.items()
+        source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
+        generated = source.prepare(counts)
+        train = experiment.training_samples(finest, counts["train"])
+        self.validation, self.test = (
+            source.read(split, finest, counts[split]).to(experiment.device)
+            for split in ("validation", "test")
         )
         self.data_seconds = time.perf_counter() - started
         log.info(
-            "data: %s, %d samples generated, %.1f s",
+            "data: %s, %d samples generated, %s, %.1f s",
             source.place,
             generated,
+            "held in memory" if isinstance(train, Samples) else "streamed from disk",
             self.data_seconds,
         )
-        self.scaling = FieldScaling.fit(experiment.normalization, finest_train)
-        self.samples: dict[int, Samples] = {}
+        self.scaling = FieldScaling.fit(experiment.normalization, train)
+        self.samples: dict[int, TrainingSamples] = {}
 
     def _run_stage(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Builds the level's network, fills it, trains it and saves it."""
@@ -121,16 +125,15 @@ class LadderRun:
         trainer.fit(recorder)
         recorder.close()
 
-    def _level_samples(self, level: int) -> Samples:
-        """Returns the training samples of a level, restricted once and kept."""
+    def _level_samples(self, level: int) -> TrainingSamples:
+        """Returns the training samples of a level, restricted once if they are held in memory."""
         if level not in self.samples:
             count = self.experiment.config.samples()[level]
             grid = self.experiment.hierarchy.levels[level]
-            samples = self.experiment.source.read("train", grid, count)
-            self.samples[level] = samples.to(self.experiment.device)
+            self.samples[level] = self.experiment.training_samples(grid, count)
         return self.samples[level]
 
-    def _trainer(self, stage: Stage, start: Start, samples: Samples) -> Trainer:
+    def _trainer(self, stage: Stage, start: Start, samples: TrainingSamples) -> Trainer:
         experiment = self.experiment
         config = experiment.config
         validator = LevelValidator(
@@ -146,7 +149,7 @@ class LadderRun:
             samples,
             validator,
             stage,
-            build_loss(config.loss.name, samples.grid, experiment.problem),
+            build_loss(config.loss.name, samples.grid, experiment.problem, config.loss.residual),
             experiment.options,
             start.slow,
             target_error=self._interpolation_error(stage.level) if stop else None,
@@ -184,17 +187,17 @@ class LadderRun:
         surrogate = self._surrogate(network, grid)
         samples = self.test.restrict_to(grid)
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
-        reference = self._level_samples(stage.level).outputs
+        low, high = output_range(self._level_samples(stage.level))
         extra = {}
         for name, others in experiment.extra_test_samples(grid).items():
             others = others.to(experiment.device)
             guess = predict(surrogate, others.inputs, stage.batch_size)
-            extra[name] = evaluate(guess, others, reference)
+            extra[name] = evaluate(guess, others, low, high)
         states = experiment.test_trajectories(grid)
         return TestResult(
             samples,
             prediction,
-            evaluate(prediction, samples, reference),
+            evaluate(prediction, samples, low, high),
             extra,
             [] if states is None else rollout_errors(surrogate, states.to(experiment.device)),
         )

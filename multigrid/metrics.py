@@ -35,10 +35,9 @@ def rel_h1(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...]) -> Ten
 
 
 def _h1(x: Tensor, spacing: tuple[float, ...]) -> Tensor:
-    total = x.flatten(1).square().mean(1)
-    for axis, h in enumerate(spacing, start=2):
-        total = total + (x.diff(dim=axis) / h).flatten(1).square().mean(1)
-    return total.sqrt()
+    parts = [x, *(x.diff(dim=axis) / h for axis, h in enumerate(spacing, start=2))]
+    # A norm of norms, as the square root of a sum has no gradient where the error is zero.
+    return torch.stack([_norm(part) / part[0].numel() ** 0.5 for part in parts]).norm(dim=0)
 
 
 def mse(prediction: Tensor, truth: Tensor) -> Tensor:

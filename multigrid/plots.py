@@ -36,9 +36,9 @@ def plot_convergence(rows: Sequence[Row], path: Path, title: str) -> None:
         axis.set_xlabel(label)
     axes[0].set_ylabel("validation error (mean relative L2)")
     axes[0].legend(title="level", frameon=False)
-    styles = (("-", "on the level's own grid"), (":", "prolonged to the finest grid"))
-    lines = [Line2D([], [], color="0.3", linestyle=style, label=text) for style, text in styles]
-    axes[1].legend(handles=lines, frameon=False)
+    own = Line2D([], [], color="0.3", label="on the level's own grid")
+    finest = Line2D([], [], color="0.3", linestyle=":", label="prolonged to the finest grid")
+    axes[1].legend(handles=[own, finest], frameon=False)
     figure.suptitle(title)
     save_figure(figure, path)
 

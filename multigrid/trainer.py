@@ -7,6 +7,7 @@ step, so a run continues exactly from the weights, the optimiser's state and a f
 import math
 import time
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
+from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.losses import Loss
@@ -124,7 +126,7 @@ class Trainer:
 
     Args:
         surrogate: The surrogate, initialised.
-        train: Training samples on its grid.
+        train: Training samples on its grid, in memory or on disk.
         validate: Measures it on the validation samples.
         stage: Epochs, batch size and learning rates.
         loss: What to minimise.
@@ -136,7 +138,7 @@ class Trainer:
     def __init__(
         self,
         surrogate: Surrogate,
-        train: Samples,
+        train: TrainingSamples,
         validate: Validator,
         stage: Stage,
         loss: Loss,
@@ -204,19 +206,20 @@ class Trainer:
 
     def _epoch(self, observer: Observer) -> EpochRecord:
         epoch = self.progress.epoch
-        order = self._rng(epoch).permutation(len(self.train))
+        order = torch.from_numpy(self._rng(epoch).permutation(len(self.train)))
         losses, norms, seconds, waited = [], [], 0.0, 0.0
         self.surrogate.train()
-        for step in range(self.num_steps):
-            started = time.perf_counter()
-            batch = self._batch(order, epoch, step)
-            ready = time.perf_counter()
-            loss, norm = self._step(batch, epoch * self.num_steps + step)
-            losses.append(loss)
-            norms.append(norm)
-            seconds += time.perf_counter() - started
-            waited += ready - started
-            observer.step(epoch + 1, step + 1, self.num_steps)
+        with closing(self.train.batches(order.split(self.stage.batch_size))) as batches:
+            for step in range(self.num_steps):
+                started = time.perf_counter()
+                batch = self._augment(next(batches), epoch, step)
+                ready = time.perf_counter()
+                loss, norm = self._step(batch, epoch * self.num_steps + step)
+                losses.append(loss)
+                norms.append(norm)
+                seconds += time.perf_counter() - started
+                waited += ready - started
+                observer.step(epoch + 1, step + 1, self.num_steps)
         return self._finish(float(np.mean(losses)), float(np.mean(norms)), seconds, waited)
 
     def _finish(self, loss: float, norm: float, seconds: float, waited: float) -> EpochRecord:
@@ -245,10 +248,7 @@ class Trainer:
             improved=improved,
         )
 
-    def _batch(self, order: np.ndarray, epoch: int, step: int) -> Samples:
-        size = self.stage.batch_size
-        index = torch.from_numpy(order[step * size : (step + 1) * size])
-        batch = self.train[index.to(self.train.inputs.device)]
+    def _augment(self, batch: Samples, epoch: int, step: int) -> Samples:
         if self.options.symmetries is None:
             return batch
         return augment(batch, self.options.symmetries, self._rng(epoch, step))

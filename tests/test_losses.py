@@ -6,7 +6,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.losses import build_loss
 from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
-from multigrid.problems import Poisson
+from multigrid.problems import Diffusion, Poisson
 
 GRID = Grid((4, 6))
 METRICS = {
@@ -45,6 +45,23 @@ def test_going_down_the_gradient_lowers_the_loss(name, batch):
     (gradient,) = torch.autograd.grad(before, prediction)
     step = 1e-2 * before.item() / gradient.norm().square().item()
     assert loss(0.5 - step * gradient, batch) < before
+
+
+@names
+def test_a_perfect_prediction_has_a_gradient(name, batch):
+    prediction = batch.outputs.clone().requires_grad_()
+    build_loss(name, GRID, Poisson())(prediction, batch).backward()
+    assert prediction.grad.isfinite().all()
+
+
+def test_energy_by_hand():
+    grid = Grid((3, 3), "node")
+    falling = torch.tensor([1.0, 0.25, 0.0])[:, None].expand(1, 1, 3, 3)
+    log_nu = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 3, 3)
+    loss = build_loss("energy", grid, Diffusion())
+    # half of slope 3/2 and half of slope 1/2, over slope 1 everywhere; nu cancels
+    prediction = falling.expand(2, 1, 3, 3)
+    assert loss(prediction, Samples(log_nu, prediction, grid)).item() == pytest.approx(1.25)
 
 
 def test_a_problem_without_energy_says_so():

@@ -14,6 +14,7 @@ from multigrid.errors import UserError
 EXAMPLES = """examples:
   python -m multigrid.benchmark poisson_128
   python -m multigrid.benchmark step
+  python -m multigrid.benchmark streaming
   python -m multigrid.benchmark step --experiment experiments/poisson.yaml model.width=64
 """
 
@@ -28,18 +29,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "suite",
-        choices=["step", *SUITES],
-        help="step: rate of a training step against a matrix product; otherwise methods side by "
-        "side, written to results/benchmarks/SUITE; an interrupted suite goes on where it stopped",
+        choices=["step", "streaming", *SUITES],
+        help="step: rate of a training step against a matrix product; streaming: training with "
+        "samples from disk against samples in memory; otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite goes on where it stopped",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings to replace (step only)"
+        "overrides", nargs="*", metavar="key=value", help="settings to replace (not for suites)"
     )
     parser.add_argument(
         "--experiment",
         type=Path,
         default=Path("experiments/poisson.yaml"),
-        help="experiment file (step only)",
+        help="experiment file (not for suites)",
     )
     return parser
 
@@ -53,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from multigrid.benchmark.step import measure_steps
 
             print(measure_steps(load_config(options.experiment, options.overrides)))
+        elif options.suite == "streaming":
+            from multigrid.benchmark.streaming import measure_streaming
+
+            print(measure_streaming(load_config(options.experiment, options.overrides)))
         else:
             print(_compare(options.suite))
     except UserError as error:

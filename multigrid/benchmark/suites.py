@@ -43,6 +43,23 @@ class Suite:
     methods: tuple[Method, ...] = field(default_factory=tuple)
 
 
+def _equal_time() -> tuple[Method, ...]:
+    """Returns the ladder and direct training with about as much time."""
+    rates = (2e-3, 4e-3, 8e-3, 1.6e-2)
+    single = ("schedule.cycle=single", "schedule.batch_size=16")
+    classic = ("model.form=classic", "model.width={outer: 8, max: 256}")
+    return (
+        Method("ladder", "ladder (ours)"),
+        Method("direct", "same network, finest grid only", (*single, "schedule.epochs=6"), rates),
+        Method(
+            "classic",
+            "classic UNet, finest grid only",
+            (*single, *classic, "schedule.epochs=10"),
+            (4e-3,),
+        ),
+    )
+
+
 def _methods(
     epochs: int, search_epochs: int, classic_epochs: str, resize_epochs: str
 ) -> tuple[Method, ...]:
@@ -77,6 +94,7 @@ def _methods(
 
 
 SUITES = {
+    "poisson_equal_time": Suite("experiments/poisson.yaml", (), (0,), _equal_time()),
     "poisson_128": Suite(
         "experiments/poisson.yaml",
         ("data.train=256", "data.validation=64", "data.test=64"),

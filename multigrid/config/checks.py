@@ -17,6 +17,8 @@ from multigrid.config.settings import Config
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 
+WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal")
+
 
 def check_config(config: Config) -> None:
     """Checks what concerns several keys at once."""
@@ -51,13 +53,24 @@ def check_config(config: Config) -> None:
             "model.padding: 'periodic' needs grids without the right boundary point, but "
             f"{hierarchy.finest} nodes have it; use even sizes"
         )
-    if config.loss.name == "energy" and not isinstance(config.problem, DiffusionConfig):
-        raise UserError(
-            f"loss.name: 'energy' is known for the problem 'diffusion' only, not for "
-            f"'{config.problem.kind}'"
-        )
+    _check_loss(config)
     _check_problem(config.problem, hierarchy.levels)
     _check_tests(config)
+
+
+def _check_loss(config: Config) -> None:
+    """Checks that the problem knows what is to be minimised."""
+    problem = config.problem
+    if config.loss.name == "energy" and not isinstance(problem, DiffusionConfig):
+        raise UserError(
+            f"loss.name: 'energy' is known for the problem 'diffusion' only, not for "
+            f"'{problem.kind}'"
+        )
+    if config.loss.residual and problem.kind not in WITH_RESIDUAL:
+        raise UserError(
+            f"loss.residual: the residual is known for the problems {', '.join(WITH_RESIDUAL)} "
+            f"only; for '{problem.kind}' it must be 0"
+        )
 
 
 def _check_tests(config: Config) -> None:

@@ -47,8 +47,13 @@ class DataConfig(Section):
     augmentation: Literal["auto", "none"] = Field(
         "auto", description="'auto' (what the problem declares exact) or 'none'"
     )
-    normalization: Literal["auto", "none", "gaussian"] = Field(
-        "auto", description="'auto', 'none' or 'gaussian'"
+    normalization: Literal["auto", "none", "gaussian", "min-max"] = Field(
+        "auto", description="'auto', 'none', 'gaussian' or 'min-max'"
+    )
+    memory: Literal["auto", "hold", "stream"] = Field(
+        "auto",
+        description="'auto' (hold the training samples of a level if they take at most half of "
+        "the memory), 'hold' (in memory) or 'stream' (from disk)",
     )
 
 
@@ -160,6 +165,12 @@ class LossConfig(Section):
 
     name: Literal["rel_l2", "rel_l1", "rel_h1", "mse", "energy"] = Field(
         "rel_l2", description="'rel_l2', 'rel_l1', 'rel_h1', 'mse' or 'energy' (no labels needed)"
+    )
+    residual: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="the weight of at least 0 of the PDE's residual, added to the loss",
     )
 
 

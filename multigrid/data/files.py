@@ -1,7 +1,7 @@
 """Samples from the user's own files, split and on any level's grid."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +14,7 @@ from multigrid.data.readers.nesting import Restriction, detect_restriction
 from multigrid.data.readers.splits import SPLITS, split_pools
 from multigrid.data.readers.survey import Survey
 from multigrid.data.samples import Samples
+from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, halvings_between
 
@@ -42,6 +43,59 @@ class OpenFile:
     file: FieldFile
     grid: Grid
     pools: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Some samples of a file, on disk.
+
+    Attributes:
+        file: The file.
+        numbers: Their numbers in it, in the order of their use.
+        grid: The file's grid.
+    """
+
+    file: FieldFile
+    numbers: np.ndarray
+    grid: Grid
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        described = self.file.describe()
+        return len(described.input_names), len(described.output_names)
+
+    def load(self, indices: np.ndarray) -> Samples:
+        """Reads samples, in any order, without looking at their values.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        order = np.argsort(self.numbers[indices])  # as they lie in the file
+        fields = self.file.fetch(self.numbers[indices[order]])
+        inputs, outputs = (torch.from_numpy(values[np.argsort(order)]) for values in fields)
+        return Samples(inputs, outputs, self.grid)
+
+    def survey(self, split: str) -> Iterator[tuple[np.ndarray, Samples]]:
+        """Yields all samples with their indices block by block, in the order of the file.
+
+        Raises:
+            UserError: At the end, if values are NaN or infinite, or a channel of the training
+                samples is constant.
+        """
+        described = self.file.describe()
+        survey = Survey(self.file.path, described.input_names, described.output_names)
+        order = np.argsort(self.numbers)
+        for block in self.file.blocks(order):
+            samples = self.load(order[block])
+            survey.add(self.numbers[order[block]], samples.inputs.numpy(), samples.outputs.numpy())
+            yield order[block], samples
+        survey.require_finite()
+        if split == "train":
+            survey.require_variation()
 
 
 class FileSource:
@@ -73,6 +127,7 @@ class FileSource:
     ) -> None:
         self.counts = dict(counts)
         self.centering = centering
+        self._surveyed: set[tuple[Path, str, int]] = set()
         opened = [(item, open_fields(item.path, reader, options)) for item in files]
         self._require_agreement([file for _, file in opened])
         self.files = self._divide(opened)
@@ -141,28 +196,35 @@ class FileSource:
             UserError: If values are NaN or infinite, or a channel of the training samples is
                 constant, or there are too few samples, or the file is damaged.
         """
-        count = self.counts[split] if count is None else count
-        file, pool, stored = self.locate(split, grid)
-        if count > len(pool):
-            raise UserError(
-                f"{file.path}: {count} {split} samples on {grid} are wanted, but there are "
-                f"{len(pool)}"
-            )
-        order, described = np.argsort(pool[:count]), file.describe()
-        indices = pool[order]  # as they lie in the file, where neighbours are read at once
-        survey = Survey(file.path, described.input_names, described.output_names)
-        inputs = torch.empty(count, len(described.input_names), *grid.shape)
-        outputs = torch.empty(count, len(described.output_names), *grid.shape)
-        for part in file.blocks(indices):
-            block = file.fetch(indices[part])
-            survey.add(indices[part], *block)
-            in_block, out_block = (torch.from_numpy(values) for values in block)
-            samples = Samples(in_block, out_block, stored).restrict_to(grid)
-            inputs[order[part]], outputs[order[part]] = samples.inputs, samples.outputs
-        survey.require_finite()
-        if split == "train":
-            survey.require_variation()
+        part = self._part(split, grid, count)
+        inputs, outputs = (
+            torch.empty(len(part), channels, *grid.shape) for channels in part.num_channels
+        )
+        for indices, block in part.survey(split):
+            samples = block.restrict_to(grid)
+            inputs[indices], outputs[indices] = samples.inputs, samples.outputs
         return Samples(inputs, outputs, grid)
+
+    def open(self, split: str, grid: Grid, count: int | None = None) -> StreamedSamples:
+        """Returns the first samples of a split on a grid, to be read later.
+
+        Reads all of them once, to check their values.
+
+        Args:
+            split: ``train``, ``validation`` or ``test``.
+            grid: The grid of a level.
+            count: Number of samples; by default what the source was asked for.
+
+        Raises:
+            UserError: As :meth:`read` does.
+        """
+        part = self._part(split, grid, count)
+        key = part.file.path, split, len(part)
+        if key not in self._surveyed:
+            for _ in part.survey(split):
+                pass
+            self._surveyed.add(key)
+        return StreamedSamples(part, grid)
 
     def nesting(self) -> Restriction | None:
         """Returns how the outputs nest that two files have on two grids, None if they do not."""
@@ -173,6 +235,16 @@ class FileSource:
                 numbers = range(min(NUM_COMPARED, *(d.num_samples for d in described)))
                 return detect_restriction(coarse.file.read(numbers)[1], fine.file.read(numbers)[1])
         return None
+
+    def _part(self, split: str, grid: Grid, count: int | None) -> FilePart:
+        count = self.counts[split] if count is None else count
+        file, pool, stored = self.locate(split, grid)
+        if count > len(pool):
+            raise UserError(
+                f"{file.path}: {count} {split} samples on {grid} are wanted, but there are "
+                f"{len(pool)}"
+            )
+        return FilePart(file, pool[:count], stored)
 
     def _require_agreement(self, files: Sequence[FieldFile]) -> None:
         """Checks that all files have the same channels and say nothing against the settings."""

@@ -1,6 +1,6 @@
 """Pairs of input and output fields in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,13 @@ from torch import Tensor
 
 from multigrid.fields import restrict_to
 from multigrid.grid import Grid
+
+BLOCK_POINTS = 2**21
+
+
+def block_size(grid: Grid) -> int:
+    """Returns how many samples to work on at once where all of them may be too many."""
+    return max(1, BLOCK_POINTS // grid.size)
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,11 @@ class Samples:
     def __getitem__(self, index: slice | Tensor) -> "Samples":
         return Samples(self.inputs[index], self.outputs[index], self.grid)
 
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        return self.inputs.shape[1], self.outputs.shape[1]
+
     def restrict_to(self, grid: Grid) -> "Samples":
         """Returns the samples restricted to a coarser grid of the same hierarchy."""
         inputs = restrict_to(self.inputs, self.grid, grid)
@@ -44,3 +56,8 @@ class Samples:
         """Yields the samples in order, at most ``size`` at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+    def batches(self, indices: Sequence[Tensor]) -> Generator["Samples"]:
+        """Yields a batch for each index tensor."""
+        for index in indices:
+            yield self[index.to(self.inputs.device)]

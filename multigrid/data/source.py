@@ -5,6 +5,7 @@ from typing import Protocol
 
 from multigrid.data.samples import Samples
 from multigrid.data.store import DataStore
+from multigrid.data.streaming import StreamedSamples
 from multigrid.grid import Grid
 
 
@@ -23,11 +24,16 @@ class SampleSource(Protocol):
         """Makes sure that there are enough samples; returns how many had to be made."""
 
     def read(self, split: str, grid: Grid, count: int) -> Samples:
-        """Returns the first samples of a split on a grid."""
+        """Returns the first samples of a split on a grid, in memory."""
+
+    def open(self, split: str, grid: Grid, count: int) -> StreamedSamples:
+        """Returns the first samples of a split on a grid, to be read when they are needed."""
 
 
 class GeneratedSource:
-    """Samples made by a PDE on the finest grid, kept in memory and restricted to the others.
+    """Samples made by a PDE on the finest grid and restricted to the others.
+
+    Those that have been read on the finest grid are kept.
 
     Args:
         store: Where the samples lie.
@@ -52,7 +58,14 @@ class GeneratedSource:
         return self.store.ensure(counts, progress=True)
 
     def read(self, split: str, grid: Grid, count: int) -> Samples:
-        """Returns the first samples of a split, restricted to a grid."""
-        if len(self._finest.get(split, ())) < count:
-            self._finest[split] = self.store.read(split, count)
-        return self._finest[split][:count].restrict_to(grid)
+        """Returns the first samples of a split, restricted to a grid block by block."""
+        if len(self._finest.get(split, ())) >= count:
+            return self._finest[split][:count].restrict_to(grid)
+        samples = self.open(split, grid, count)[:]
+        if grid == self.store.grid:
+            self._finest[split] = samples
+        return samples
+
+    def open(self, split: str, grid: Grid, count: int) -> StreamedSamples:
+        """Returns the first samples of a split, restricted to a grid when they are read."""
+        return StreamedSamples(self.store.open(split, count), grid)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ import torch
 from tqdm import tqdm
 
 from multigrid.data.generation import BLOCK, SPLITS, Recipe, generate
+from multigrid.data.readers.hdf5 import take
 from multigrid.data.samples import Samples
+from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
@@ -103,15 +106,33 @@ class DataStore:
         Raises:
             UserError: If the file is missing or damaged.
         """
+        return StreamedSamples(self.open(split, count), self.grid)[:]
+
+    def open(self, split: str, count: int) -> "StoredSplit":
+        """Returns the first ``count`` samples of a split, to be read later.
+
+        Raises:
+            UserError: If the file is missing or damaged, or holds fewer.
+        """
+        available = self._counts(self.path)[split]
+        if available < count:
+            raise UserError(f"{self.path}: holds {available} {split} samples, not {count}")
+        return StoredSplit(self, split, count)
+
+    def load(self, split: str, indices: np.ndarray) -> Samples:
+        """Reads samples of a split, in any order.
+
+        Raises:
+            UserError: If the file is missing or damaged.
+        """
         try:
             with h5py.File(self.path, "r") as file:
-                group = file[split]
-                inputs = torch.from_numpy(group["input"][:count])
-                outputs = torch.from_numpy(group["output"][:count])
-        except (OSError, KeyError) as error:
+                inputs, outputs = (
+                    torch.from_numpy(take(file[split][name], indices))
+                    for name in ("input", "output")
+                )
+        except (OSError, KeyError, ValueError) as error:
             raise self._damaged(self.path, error) from None
-        if len(inputs) < count:
-            raise UserError(f"{self.path}: holds {len(inputs)} {split} samples, not {count}")
         return Samples(inputs, outputs, self.grid)
 
     def _extend(self, counts: Mapping[str, int], progress: bool, workers: int | None) -> int:
@@ -219,3 +240,30 @@ class DataStore:
             f"{path}: unreadable or half-written HDF5 file ({reason}); delete it to have the "
             "samples generated anew"
         )
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """The first samples of a split of a store, on disk."""
+
+    store: DataStore
+    split: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the store."""
+        return self.store.grid
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        problem = self.store.problem
+        return len(problem.input_names), len(problem.output_names)
+
+    def load(self, indices: np.ndarray) -> Samples:
+        """Reads samples, in any order."""
+        return self.store.load(self.split, indices)

@@ -6,10 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from multigrid.data.samples import Samples
+from multigrid.data.samples import block_size
+from multigrid.data.statistics import ChannelStatistics
+from multigrid.data.streaming import TrainingSamples
 from multigrid.models.blocks import channels_last
 
-NormalizationKind = Literal["none", "gaussian", "homogeneous"]
+NormalizationKind = Literal["none", "gaussian", "min-max", "homogeneous"]
 
 
 @dataclass(frozen=True)
@@ -17,37 +19,54 @@ class FieldScaling:
     """How fields are scaled on their way into and out of a network.
 
     Attributes:
-        kind: ``none``; ``gaussian``: mean and standard deviation of each channel;
-            ``homogeneous``: each sample is divided by the root mean square of its input, and the
-            output multiplied by it, which is exact where the problem is homogeneous.
-        input_mean, input_std: One number for each input channel.
-        output_mean, output_std: One number for each output channel.
+        kind: ``none``; ``gaussian``: each channel to mean 0 and standard deviation 1;
+            ``min-max``: each channel to the range [0, 1]; ``homogeneous``: each sample is divided
+            by the root mean square of its input, and the output multiplied by it, which is exact
+            where the problem is homogeneous.
+        input_shift, input_scale: What each input channel is lessened by, then divided by.
+        output_shift, output_scale: The same of each output channel.
     """
 
     kind: NormalizationKind
-    input_mean: tuple[float, ...]
-    input_std: tuple[float, ...]
-    output_mean: tuple[float, ...]
-    output_std: tuple[float, ...]
+    input_shift: tuple[float, ...]
+    input_scale: tuple[float, ...]
+    output_shift: tuple[float, ...]
+    output_scale: tuple[float, ...]
 
     @classmethod
-    def fit(cls, kind: NormalizationKind, samples: Samples) -> "FieldScaling":
-        """Computes the statistics of training samples."""
-        inputs, outputs = samples.inputs, samples.outputs
-        if kind == "gaussian":
-            return cls(kind, *_moments(inputs), *_moments(outputs))
-        identity = cls.identity(inputs.shape[1], outputs.shape[1])
+    def fit(cls, kind: NormalizationKind, samples: TrainingSamples) -> "FieldScaling":
+        """Computes the statistics of training samples, block by block.
+
+        The scale of a channel that has one value everywhere is 1.
+        """
         if kind == "none":
-            return identity
-        ratio = outputs / root_mean_square(inputs)
-        spread = ratio.square().mean([0, *range(2, ratio.ndim)]).sqrt()
-        return replace(identity, kind=kind, output_std=tuple(spread.tolist()))
+            return cls.identity(*samples.num_channels)
+        if kind == "homogeneous":
+            return cls._fit_homogeneous(samples)
+        fields = [ChannelStatistics(channels) for channels in samples.num_channels]
+        for block in samples.split(block_size(samples.grid)):
+            fields[0].add(block.inputs)
+            fields[1].add(block.outputs)
+        pick = _standardisation if kind == "gaussian" else _unit_range
+        return cls(kind, *pick(fields[0]), *pick(fields[1]))
 
     @classmethod
     def identity(cls, in_channels: int, out_channels: int) -> "FieldScaling":
         """Returns the scaling that changes nothing."""
         zeros, ones = (0.0,) * in_channels, (1.0,) * in_channels
         return cls("none", zeros, ones, (0.0,) * out_channels, (1.0,) * out_channels)
+
+    @classmethod
+    def _fit_homogeneous(cls, samples: TrainingSamples) -> "FieldScaling":
+        in_channels, out_channels = samples.num_channels
+        ratios = ChannelStatistics(out_channels)
+        for block in samples.split(block_size(samples.grid)):
+            ratios.add(block.outputs.double() / root_mean_square(block.inputs.double()))
+        return replace(
+            cls.identity(in_channels, out_channels),
+            kind="homogeneous",
+            output_scale=tuple(ratios.root_mean_square.tolist()),
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FieldScaling":
@@ -60,12 +79,12 @@ class FieldScaling:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def _moments(fields: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel; 1 for the latter if it is constant."""
-    dims = [0, *range(2, fields.ndim)]
-    mean, std = fields.mean(dims), fields.std(dims)
-    constant = std <= 1e-6 * fields.abs().amax(dims)
-    return tuple(mean.tolist()), tuple(std.masked_fill(constant, 1.0).tolist())
+def _standardisation(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(seen.mean.tolist()), tuple(seen.or_one(seen.std).tolist())
+
+
+def _unit_range(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(seen.low.tolist()), tuple(seen.or_one(seen.high - seen.low).tolist())
 
 
 def root_mean_square(fields: Tensor) -> Tensor:
@@ -98,11 +117,12 @@ class Surrogate(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
         scaling = self.scaling
-        x = (inputs - _channels(scaling.input_mean, inputs)) / _channels(scaling.input_std, inputs)
+        x = inputs - _channels(scaling.input_shift, inputs)
+        x = x / _channels(scaling.input_scale, inputs)
         size = root_mean_square(x) if scaling.kind == "homogeneous" else None
         y = self.network(channels_last(x if size is None else x / size)).to(inputs.dtype)
         y = y if size is None else y * size
-        y = y * _channels(scaling.output_std, y) + _channels(scaling.output_mean, y)
+        y = y * _channels(scaling.output_scale, y) + _channels(scaling.output_shift, y)
         return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
 
 

@@ -6,6 +6,7 @@ from multigrid.problems.base import PDE, FileProblem, Problem, Symmetries
 from multigrid.problems.cno_poisson import CNOPoisson
 from multigrid.problems.darcy import LognormalDarcy, TwoPhaseDarcy
 from multigrid.problems.diffusion import Diffusion
+from multigrid.problems.elliptic import EllipticPDE
 from multigrid.problems.poisson import Poisson
 from multigrid.problems.reaction_diffusion import ReactionDiffusion
 
@@ -32,6 +33,7 @@ __all__ = [
     "PROBLEMS",
     "CNOPoisson",
     "Diffusion",
+    "EllipticPDE",
     "FileProblem",
     "LognormalDarcy",
     "Poisson",

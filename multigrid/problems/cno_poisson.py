@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from multigrid.grid import Grid
-from multigrid.problems.base import PDE, Symmetries
+from multigrid.problems.base import Symmetries
+from multigrid.problems.elliptic import EllipticPDE
 from multigrid.problems.poisson import sine_series
 
 
-class CNOPoisson(PDE):
+class CNOPoisson(EllipticPDE):
     """-Laplace(u) = f on the unit square, u = 0 on its boundary, f a random multiscale field.
 
         f = (pi / K^2) sum_ij a_ij (i^2 + j^2)^(1/2) sin(pi i x) sin(pi j y)
@@ -48,3 +49,9 @@ class CNOPoisson(PDE):
         f = sine_series(np.pi / self.num_modes**2 * a * self._wavenumbers, grid)
         u = sine_series(a / self._wavenumbers / (np.pi * self.num_modes**2), grid)
         return f[:, None], u[:, None]
+
+    @staticmethod
+    def terms(inputs: Any) -> tuple[Any, Any]:
+        """Returns 1 and f."""
+        f = inputs[:, 0]
+        return 0 * f + 1, f

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from multigrid.grid import Grid
-from multigrid.problems.base import PDE, Symmetries
+from multigrid.problems.base import Symmetries
+from multigrid.problems.elliptic import EllipticPDE
 from multigrid.problems.random_fields import GaussianField
 from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
 
 
-class DarcyFlow(PDE):
+class DarcyFlow(EllipticPDE):
     """-div(a grad u) = 1 on the unit box, u = 0 on its boundary, a made of a Gaussian field.
 
     Solved with finite volumes on the very grid asked for, cell-centred or node-centred, to which
@@ -61,6 +62,12 @@ class DarcyFlow(PDE):
         u = solve_diffusion(a, source, grid, self.tolerance, self.is_smooth).values
         on_grid = a[(slice(None), *(slice(n) for n in grid.shape))]
         return on_grid[:, None], u[:, None]
+
+    @staticmethod
+    def terms(inputs: Any) -> tuple[Any, Any]:
+        """Returns the permeability and 1."""
+        a = inputs[:, 0]
+        return a, 0 * a + 1
 
     @property
     @abstractmethod

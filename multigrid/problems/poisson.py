@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from multigrid.grid import Grid
-from multigrid.problems.base import PDE, Symmetries
+from multigrid.grid import Centering, Grid
+from multigrid.problems.base import Symmetries
+from multigrid.problems.elliptic import EllipticPDE
 
 
-class Poisson(PDE):
+class Poisson(EllipticPDE):
     """-Laplace(u) = f on the unit box, u = 0 on its boundary.
 
     f is the Gaussian random field N(0, (-Laplace + tau^2)^-alpha), normalised to a pointwise
@@ -70,6 +71,12 @@ class Poisson(PDE):
         u = sine_series(coefficients / self._eigenvalues, grid)
         return f[:, None], u[:, None]
 
+    @staticmethod
+    def terms(inputs: Any) -> tuple[Any, Any]:
+        """Returns 1 and f."""
+        f = inputs[:, 0]
+        return 0 * f + 1, f
+
 
 def sine_series(coefficients: np.ndarray, grid: Grid) -> np.ndarray:
     """Evaluates ``sum_k c_k prod_d sin(pi k_d x_d)`` on a grid.
@@ -82,13 +89,13 @@ def sine_series(coefficients: np.ndarray, grid: Grid) -> np.ndarray:
         Array ``[N, *grid]``.
     """
     values = coefficients
-    for n, num_modes in zip(grid.shape, coefficients.shape[1:], strict=True):
-        basis = _sine_basis(n, num_modes, grid.centering)
+    for n, h, num_modes in zip(grid.shape, grid.spacing, coefficients.shape[1:], strict=True):
+        basis = _sine_basis(n, h, grid.centering, num_modes)
         values = np.tensordot(values, basis, axes=(1, 1))
     return values
 
 
 @lru_cache(maxsize=16)
-def _sine_basis(n: int, num_modes: int, centering: str) -> np.ndarray:
-    x = Grid((n,), centering).axes()[0]  # type: ignore[arg-type]
+def _sine_basis(n: int, spacing: float, centering: Centering, num_modes: int) -> np.ndarray:
+    (x,) = Grid((n,), centering, (spacing,)).axes()
     return np.sin(np.pi * np.outer(x, np.arange(1, num_modes + 1)))

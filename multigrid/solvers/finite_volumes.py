@@ -72,6 +72,46 @@ class DiffusionOperator:
         return (matrix @ u.ravel()).reshape(u.shape)
 
 
+def equations(grid: Grid) -> tuple[slice, ...]:
+    """Returns where in a grid ``apply_diffusion`` holds: everywhere but at the outermost nodes.
+
+    These are the unknowns, save the last ones of grids whose right end is no boundary node: a
+    coefficient beyond the grid goes into their equations.
+    """
+    outermost = slice(None) if grid.centering == "cell" else slice(1, -1)
+    return (outermost,) * grid.ndim
+
+
+def apply_diffusion(coefficient: Any, u: Any, grid: Grid) -> Any:
+    """Returns -div(a grad u) for u = 0 on the boundary, differentiable in u and a.
+
+    The discretisation of ``DiffusionOperator``. Nodes on the boundary count as zero, whatever
+    their values are.
+
+    Args:
+        coefficient: Positive a at the points of the grid, ``[N, *grid]``: array or torch tensor.
+        u: Field at the same points, ``[N, *grid]``, of the same library.
+        grid: Cell-centred or node-centred grid.
+
+    Returns:
+        ``[N, *points]`` at the points ``equations(grid)``.
+    """
+    if grid.centering == "node":
+        u = _with_zero_boundary(u, grid)
+    image = 0 * u
+    for axis, h in enumerate(grid.spacing, start=1):
+        below, above = (0, -1), (1, None)
+        resistance = sum(1 / _cut(coefficient, axis, *side) for side in (below, above))
+        flux = 2 / h**2 * (_cut(u, axis, *above) - _cut(u, axis, *below)) / resistance
+        _add(image, axis, below, -flux)
+        _add(image, axis, above, flux)
+        if grid.centering == "cell":
+            for end in ((0, 1), (-1, None)):
+                conductance = 2 / h**2 * _cut(coefficient, axis, *end)
+                _add(image, axis, end, conductance * _cut(u, axis, *end))
+    return image[(slice(None), *equations(grid))]
+
+
 def solve_diffusion(
     coefficient: np.ndarray,
     source: np.ndarray,
@@ -133,6 +173,22 @@ def _resistance_sums(resistance: np.ndarray, axis: int, grid: Grid) -> np.ndarra
     return _cut(resistance, axis, 0, -1) + _cut(resistance, axis, 1, None)
 
 
-def _cut(x: np.ndarray, axis: int, start: int, stop: int | None) -> np.ndarray:
+def _with_zero_boundary(u: Any, grid: Grid) -> Any:
+    """Returns a copy of values at nodes, with zeros at those on the boundary."""
+    u = 1 * u
+    for axis in range(grid.ndim):
+        _cut(u, axis + 1, 0, 1)[...] = 0
+        if grid.is_symmetric(axis):
+            _cut(u, axis + 1, -1, None)[...] = 0
+    return u
+
+
+def _add(image: Any, axis: int, part: tuple[int, int | None], values: Any) -> None:
+    """Adds values in place to a part along one axis."""
+    view = _cut(image, axis, *part)
+    view += values
+
+
+def _cut(x: Any, axis: int, start: int, stop: int | None) -> Any:
     """Returns a view of a part along one axis."""
     return x[(slice(None),) * axis + (slice(start, stop),)]

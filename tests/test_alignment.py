@@ -1,0 +1,84 @@
+"""Restriction and prolongation that follow where the points lie beat those that do not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import train, write_experiment
+
+from multigrid.evaluation import interpolation_error, mean_rel_l2
+from multigrid.fields import prolong, restrict
+from multigrid.grid import Centering, Grid
+from multigrid.problems import Poisson
+
+CENTERINGS: tuple[Centering, ...] = ("cell", "node")
+FINE = 16
+COUNTS = {"train": 48, "validation": 16, "test": 8}
+
+
+def poisson(n: int, centering: Centering, first: int = 0, count: int = 8) -> np.ndarray:
+    """Exact inputs and outputs ``[2, count, 1, n, n]``; no node is at the right end."""
+    rngs = [np.random.default_rng(seed) for seed in range(first, first + count)]
+    return np.stack(Poisson(num_modes=2).sample(Grid((n, n), centering), rngs))
+
+
+def error_of(prolongation: Centering, truth: torch.Tensor, coarse: torch.Tensor) -> float:
+    fine = Grid(tuple(truth.shape[2:]), prolongation)
+    return mean_rel_l2(prolong(coarse, fine), truth)
+
+
+@pytest.mark.parametrize(("centering", "wrong"), [CENTERINGS, CENTERINGS[::-1]])
+@pytest.mark.parametrize("n", [16, 32])
+def test_prolonging_the_restricted_truth(centering: Centering, wrong: Centering, n: int) -> None:
+    truth = torch.from_numpy(poisson(n, centering)[1])
+    coarse = restrict(truth, Grid((n, n), centering))
+    right = error_of(centering, truth, coarse)
+    assert right < {16: 1e-2, 32: 3e-4}[n]
+    assert error_of(wrong, truth, coarse) > 2 / n
+    assert right == interpolation_error(
+        truth, Grid((n, n), centering), Grid((n // 2, n // 2), centering), 4, False
+    )
+
+
+@pytest.mark.parametrize(("centering", "wrong"), [CENTERINGS, CENTERINGS[::-1]])
+def test_prolonging_the_exact_solution_of_the_coarse_grid(
+    centering: Centering, wrong: Centering
+) -> None:
+    """Point values and cell averages differ by O(h^2) only; the shift of half a cell is O(h)."""
+    truth, coarse = (torch.from_numpy(poisson(n, centering)[1]) for n in (32, 16))
+    right = error_of(centering, truth, coarse)
+    assert right < {"cell": 1e-2, "node": 3e-4}[centering]
+    assert error_of(wrong, truth, coarse) > 10 * right
+
+
+def entering(folder: Path, data: Centering, setting: Centering) -> float:
+    """Trains on files of 8x8 and 16x16; returns the error on entering the finer grid.
+
+    The coarse file has other samples, so that nesting cannot give the truth away.
+    """
+    folder.mkdir()
+    coarse, fine = folder / "8.npz", folder / "16.npz"
+    total = sum(COUNTS.values())
+    for path, n, first, count in ((fine, FINE, 0, total), (coarse, FINE // 2, 1000, 48)):
+        np.savez(path, **dict(zip("xy", poisson(n, data, first, count), strict=True)))
+    experiment = write_experiment(
+        folder / "e.yaml",
+        problem={
+            "kind": "file",
+            "files": [{"file": str(coarse), "split": "train"}, str(fine)],
+            "symmetries": ["linear", "homogeneous"],
+        },
+        data={**COUNTS, "centering": setting},
+        schedule={"epochs": [12, 0], "learning_rate": 2e-2},
+    )
+    return train(experiment, folder)["levels"][1]["rel_l2_at_start"]
+
+
+@pytest.mark.parametrize(("centering", "wrong"), [CENTERINGS, CENTERINGS[::-1]])
+def test_entering_a_level_with_the_alignment_of_the_data(
+    centering: Centering, wrong: Centering, tmp_path: Path
+) -> None:
+    right = entering(tmp_path / "right", centering, centering)
+    assert right < 0.05
+    assert entering(tmp_path / "wrong", centering, wrong) > 2 * right
