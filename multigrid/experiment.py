@@ -205,7 +205,11 @@ class Experiment:
     def _problem_and_source(self) -> tuple[Problem, SampleSource]:
         config, section = self.config, self.config.problem
         if isinstance(section, FileConfig):
-            files = open_files(section, config.data.centering, self.counts)
+            files = open_files(
+                section,
+                config.data.centering,
+                {**self.counts, "train": config.samples()[-1]},
+            )
             names = files.input_names, files.output_names
             return FileProblem(*names, Symmetries(**section.flags())), files
         problem = build_problem(**section.model_dump())

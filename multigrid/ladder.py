@@ -70,50 +70,59 @@ class LadderRun:
         self.data_seconds = 0.0
 
     def run(self, resume: bool = False) -> dict[str, Any]:
-        """Trains all stages and returns the summary.
+        """Trains all stages and returns the summary; the data must have been loaded.
 
         Args:
             resume: Continue from the last checkpoints in the folder.
         """
-        self._load_data()
-        unfinished = self.ledger.restore() if resume else None
+        log.info("%s", self.data_line)
+        fingerprint = self.experiment.source.fingerprint
+        unfinished = self.ledger.restore(fingerprint) if resume else None
         for stage in self.experiment.stages[len(self.ledger.finished) :]:
             self._run_stage(stage, unfinished)
             unfinished = None
         self.tested = self._test()
         return self._summary()
 
-    def _load_data(self) -> None:
+    def load(self) -> None:
+        """Generates or reads the samples of all levels; writes nothing to the run's folder.
+
+        Raises:
+            UserError: If they cannot be had.
+        """
         experiment = self.experiment
         started = time.perf_counter()
         source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
         generated = source.prepare(counts)
-        train = experiment.training_samples(finest, counts["train"])
+        train = experiment.training_samples(finest, experiment.config.samples()[-1])
         self.validation, self.test = (
             source.read(split, finest, counts[split]).to(experiment.device)
             for split in ("validation", "test")
         )
         self.data_seconds = time.perf_counter() - started
-        log.info(
-            "data: %s, %d samples generated, %s, %.1f s",
-            source.place,
-            generated,
-            "held in memory" if isinstance(train, Samples) else "streamed from disk",
-            self.data_seconds,
+        held = "held in memory" if isinstance(train, Samples) else "streamed from disk"
+        self.data_line = (
+            f"data: {source.place}, {generated} samples generated, {held}, "
+            f"{self.data_seconds:.1f} s"
         )
         self.scaling = FieldScaling.fit(experiment.normalization, train)
-        self.samples: dict[int, TrainingSamples] = {}
+        self.samples: list[TrainingSamples] = []
+        self.restriction_seconds: dict[int, float] = {}
+        for level, grid in enumerate(experiment.hierarchy.levels):
+            started = time.perf_counter()
+            count = experiment.config.samples()[level]
+            self.samples.append(experiment.training_samples(grid, count))
+            self.restriction_seconds[level] = time.perf_counter() - started
 
     def _run_stage(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Builds the level's network, fills it, trains it and saves it."""
         started = time.perf_counter()
-        samples = self._level_samples(stage.level)
         start = start_stage(self.experiment.family, self.ledger, stage)
         if start.report is not None:
             path = self.ledger.level_folder(stage.level) / "transfer.json"
             write_json(path, start.report.to_json())
-        trainer = self._trainer(stage, start, samples)
-        overhead = time.perf_counter() - started
+        trainer = self._trainer(stage, start, self.samples[stage.level])
+        overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
         error = self._interpolation_error(stage.level)
         recorder = StageRecorder(
             self.experiment, self.ledger, trainer, start.report, overhead, error
@@ -124,14 +133,6 @@ class LadderRun:
             recorder.restore(unfinished)
         trainer.fit(recorder)
         recorder.close()
-
-    def _level_samples(self, level: int) -> TrainingSamples:
-        """Returns the training samples of a level, restricted once if they are held in memory."""
-        if level not in self.samples:
-            count = self.experiment.config.samples()[level]
-            grid = self.experiment.hierarchy.levels[level]
-            self.samples[level] = self.experiment.training_samples(grid, count)
-        return self.samples[level]
 
     def _trainer(self, stage: Stage, start: Start, samples: TrainingSamples) -> Trainer:
         experiment = self.experiment
@@ -187,7 +188,7 @@ class LadderRun:
         surrogate = self._surrogate(network, grid)
         samples = self.test.restrict_to(grid)
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
-        low, high = output_range(self._level_samples(stage.level))
+        low, high = output_range(self.samples[stage.level])
         extra = {}
         for name, others in experiment.extra_test_samples(grid).items():
             others = others.to(experiment.device)

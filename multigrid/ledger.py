@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrid.checkpoint import load_checkpoint
+from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.history import Row, write_history
 from multigrid.results import RunFolder
@@ -54,17 +55,28 @@ class Ledger:
         """Returns plain containers for a checkpoint."""
         return {"rows": [dict(row.__dict__) for row in self.rows], "finished": list(self.finished)}
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self, data_fingerprint: str) -> dict[str, Any] | None:
         """Restores rows and finished stages from the latest checkpoint of the run.
+
+        Args:
+            data_fingerprint: Fingerprint of the samples as they are now.
 
         Returns:
             The checkpoint, if its stage is unfinished; else None.
+
+        Raises:
+            UserError: If a checkpoint is damaged, or the samples have changed.
         """
         payloads = [load_checkpoint(path) for path in self.folder.path.glob("level_*_*/last.pt")]
         if not payloads:
             log.info("nothing was trained yet: starting from the beginning")
             return None
         latest = max(payloads, key=lambda payload: len(payload["rows"]))
+        if latest["data_fingerprint"] != data_fingerprint:
+            raise UserError(
+                f"{self.folder.path}: cannot be resumed, as the samples have changed since the run "
+                "began; use --overwrite to start anew"
+            )
         self.rows = [Row(**row) for row in latest["rows"]]
         self.finished = latest["finished"]
         write_history(self.folder.metrics, self.rows)

@@ -112,6 +112,7 @@ class StageRecorder:
             "grid": list(self.trainer.train.grid.shape),
             "config": self.experiment.config.model_dump(),
             "scaling": self.trainer.surrogate.scaling.to_dict(),
+            "data_fingerprint": self.experiment.source.fingerprint,
         }
         save_checkpoint(self.folder / "best.pt", {**shared, **self.best})
         last = {

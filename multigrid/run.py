@@ -76,6 +76,7 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
 
     experiment = Experiment(config)
     run = LadderRun(experiment, folder)
+    run.load()
     if not resume:
         folder.claim(config, overwrite)
     _start_logging(folder)

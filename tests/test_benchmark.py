@@ -148,11 +148,14 @@ def test_suite(tmp_path: Path, trained: list[str]) -> None:
     assert SuiteRun(tiny_suite(tmp_path), folder).run() == text
     assert trained == []
 
-    (folder / "runs" / "ladder_seed3" / "summary.json").unlink()
-    (folder / "runs" / "ladder_seed3" / "config.yaml").unlink()
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError, match=r"changed configuration; .* data\.seed"):
         SuiteRun(tiny_suite(tmp_path, "data.seed=1"), folder).run()
-    assert trained == ["ladder_seed3"]
+
+    path = folder / "runs" / "ladder_seed3" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data_fingerprint": "other"}))
+    with pytest.raises(UserError) as refusal:
+        SuiteRun(tiny_suite(tmp_path), folder).run()
+    assert trained == []
     sentence = str(refusal.value)
     assert "these runs cannot be compared, as 'data_fingerprint' differs" in sentence
     assert "ladder_seed3: " in sentence

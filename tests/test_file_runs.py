@@ -228,7 +228,7 @@ def test_grids(shape: tuple[int, ...], centering: str, levels: list, tmp_path: P
     assert [len(stage["grid"]) for stage in summary["levels"]] == [len(shape)] * len(levels)
     first, *_, last = summary["levels"]
     assert tuple(last["grid"]) == shape
-    assert last["rel_l2"] < 0.8 * first["rel_l2_at_start"]
+    assert last["rel_l2"] < 0.7 * first["rel_l2_at_start"]
 
 
 def test_odd_nodes_of_each_resolution(tmp_path: Path) -> None:
@@ -300,6 +300,15 @@ def with_nan(folder: Path) -> Path:
     return experiment(folder, save_npz(folder / "f.npz", fields, U))
 
 
+def with_nan_on_the_second_level(folder: Path) -> Path:
+    """In a file of its own, which is told before the first level is trained."""
+    fine = poisson(32, 32)
+    middle = F.copy()
+    middle[10, 2, 1] = np.nan
+    files = save_npz(folder / "16.npz", middle, U), save_npz(folder / "32.npz", *fine)
+    return experiment(folder, *files, levels=[8, 16, 32])
+
+
 def missing_file(folder: Path) -> Path:
     return experiment(folder, folder / "nowhere.h5")
 
@@ -327,6 +336,7 @@ def other_grid(folder: Path) -> Path:
     ("bad", "sentence"),
     [
         (with_nan, "1 NaN or infinite values as float32, in sample 3"),
+        (with_nan_on_the_second_level, "16.npz: the input holds 1 NaN"),
         (missing_file, "there is no such file"),
         (missing_dataset, "'u'; the file holds coefficient"),
         (too_few_samples, "28 train samples are wanted"),

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -139,7 +140,8 @@ def start_and_kill(folder, workers):
     """Kills a generation after at least two of its ten blocks, and returns what is left."""
     script = folder / "slow.py"
     script.write_text(SLOW.replace("WORKERS", str(workers)))
-    process = subprocess.Popen([sys.executable, script.name], cwd=folder)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, script.name], cwd=folder, env=environment)
     deadline = time.monotonic() + 30
     part = None
     while part is None or complete(part) < 2 * BLOCK:

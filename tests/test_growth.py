@@ -155,7 +155,7 @@ def test_initial_weights_depend_on_scale_and_seed_only():
     again.build(0)
     assert_states_equal(again.build(2).state_dict(), family.build(1).state_dict())
     other = build_family("2d-cells", seed=1).build(0).state_dict()
-    stem = "scales.0.stem.weight"
+    stem = "scales.0.stem.conv.weight"
     assert not torch.equal(other[stem], family.build(0).state_dict()[stem])
 
 

@@ -183,6 +183,7 @@ def finest_residual(folder, weight):
     path = folder / str(weight)
     path.mkdir()
     run = LadderRun(Experiment(parse_config(raw)), RunFolder(path))
+    run.load()
     run.run()
     tested = run.tested
     return residual("poisson", tested.samples.inputs, tested.prediction, tested.samples.grid).mean()

@@ -473,6 +473,7 @@ def test_too_large_a_learning_rate_is_told(base, tmp_path, capsys):
         ["loss.name=rel_h1"],
         ["loss.name=mse", "data.normalization=gaussian"],
         ["data.augmentation=none", "data.normalization=none"],
+        ["data.normalization=min-max", "data.memory=stream"],
         ["model.normalization=group", "model.num_blocks=2"],
         ["model.padding=periodic", "model.prolongation=1"],
         ["model.width={outer: 4, max: 16}", "model.depth=2"],

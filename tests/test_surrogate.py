@@ -26,13 +26,38 @@ def test_gaussian_scaling_shows_the_network_standardised_fields(samples):
     surrogate(samples.inputs)
     assert seen[0].mean().item() == pytest.approx(0, abs=1e-5)
     assert seen[0].std().item() == pytest.approx(1, abs=1e-3)
-    assert scaling.output_mean[0] == pytest.approx(samples.outputs.mean().item())
-    assert scaling.output_std[0] == pytest.approx(samples.outputs.std().item(), rel=1e-3)
+    assert scaling.output_shift[0] == pytest.approx(samples.outputs.mean().item())
+    assert scaling.output_scale[0] == pytest.approx(samples.outputs.std().item())
 
 
-def test_constant_channels_stay_harmless(samples):
+def test_min_max_scaling_shows_the_network_fields_from_0_to_1(samples):
+    seen = []
+    scaling = FieldScaling.fit("min-max", samples)
+    surrogate = Surrogate(nn.Conv2d(2, 1, 1), scaling)
+    surrogate.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    surrogate(samples.inputs)
+    low, high = seen[0].movedim(1, 0).flatten(1).aminmax(dim=1)
+    torch.testing.assert_close(low, torch.zeros(2))
+    torch.testing.assert_close(high, torch.ones(2))
+
+
+def test_min_max_scaling_by_hand():
+    inputs = torch.tensor([[[[1.0, 2.0]], [[7.0, 7.0]]], [[[3.0, 5.0]], [[7.0, 7.0]]]])
+    outputs = torch.tensor([[[[-10.0, 0.0]]], [[[30.0, 10.0]]]])
+    scaling = FieldScaling.fit("min-max", Samples(inputs, outputs, Grid((1, 2))))
+    assert (scaling.input_shift, scaling.input_scale) == ((1.0, 7.0), (4.0, 1.0))
+    assert (scaling.output_shift, scaling.output_scale) == ((-10.0,), (40.0,))
+    half = Surrogate(nn.Conv2d(2, 1, 1), scaling)
+    nn.init.zeros_(half.network.weight)
+    nn.init.constant_(half.network.bias, 0.5)
+    assert half(inputs).unique().tolist() == [10.0]  # the middle of the range
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "min-max"])
+def test_constant_channels_stay_harmless(samples, kind):
     samples.inputs[:, 1] = 0.5
-    scaling = FieldScaling.fit("gaussian", samples)
+    scaling = FieldScaling.fit(kind, samples)
+    assert scaling.input_scale[1] == 1
     samples.inputs[:, 1] += 1e-7
     assert Surrogate(nn.Conv2d(2, 1, 1), scaling)(samples.inputs).abs().max() < 1e4
 
@@ -52,7 +77,7 @@ def test_no_scaling_is_the_network_itself(samples):
     torch.testing.assert_close(surrogate(samples.inputs), network(samples.inputs))
 
 
-@pytest.mark.parametrize("kind", ["none", "gaussian", "homogeneous"])
+@pytest.mark.parametrize("kind", ["none", "gaussian", "min-max", "homogeneous"])
 def test_scalings_survive_a_checkpoint(samples, kind, tmp_path):
     scaling = FieldScaling.fit(kind, samples)
     torch.save(scaling.to_dict(), tmp_path / "x.pt")

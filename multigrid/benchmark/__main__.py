@@ -31,7 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
         "suite",
         choices=["step", "streaming", *SUITES],
         help="step: rate of a training step against a matrix product; streaming: training with "
-        "samples from disk against samples in memory; otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite goes on where it stopped",
+        "samples from disk against samples in memory; otherwise methods side by side, written to "
+        "results/benchmarks/SUITE; an interrupted suite goes on where it stopped",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings to replace (not for suites)"

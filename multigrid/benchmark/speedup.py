@@ -71,7 +71,9 @@ class SuiteRun:
             overrides.append(f"schedule.learning_rate={self.rates[method.name]}")
         config = load_config(self.suite.experiment, [*overrides, *extra])
         folder = RunFolder(self.folder / "runs" / name)
-        if not folder.summary.exists():
+        if folder.summary.exists():
+            folder.check(config, resume=True, overwrite=False)
+        else:
             self._train(config, folder)
         self.summaries[name] = json.loads(folder.summary.read_text())
         return read_history(folder.metrics)
@@ -85,6 +87,7 @@ class SuiteRun:
             folder.claim(config, overwrite=False)
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(Experiment(config), folder)
+        run.load()
         write_json(folder.summary, run.run(resume))
 
     def _check_comparable(self) -> None:

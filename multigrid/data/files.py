@@ -1,6 +1,7 @@
 """Samples from the user's own files, split and on any level's grid."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,6 +20,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, halvings_between
 
 NUM_COMPARED = 4
+EXCERPT_BYTES = 2**16
 CENTERING: dict[Restriction, Centering] = {"average": "cell", "stride": "node"}
 NESTING = {"average": "averaging", "stride": "striding"}
 
@@ -136,9 +138,11 @@ class FileSource:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the files' names, sizes and times of change."""
-        facts = [(str(f.file.path), *_size_and_time(f.file.path)) for f in self.files]
-        return hashlib.sha256(repr(sorted(facts)).encode()).hexdigest()
+        """Hash of the files' sizes, beginnings and ends."""
+        digest = hashlib.sha256()
+        for item in self.files:
+            digest.update(_excerpt(item.file.path))
+        return digest.hexdigest()
 
     @property
     def place(self) -> str:
@@ -230,10 +234,18 @@ class FileSource:
         """Returns how the outputs nest that two files have on two grids, None if they do not."""
         ordered = sorted(self.files, key=lambda item: item.grid.size)
         for coarse, fine in combinations(ordered, 2):
-            if coarse.grid != fine.grid and set(coarse.pools) & set(fine.pools):
-                described = coarse.file.describe(), fine.file.describe()
-                numbers = range(min(NUM_COMPARED, *(d.num_samples for d in described)))
-                return detect_restriction(coarse.file.read(numbers)[1], fine.file.read(numbers)[1])
+            shared = sorted(set(coarse.pools) & set(fine.pools))
+            if coarse.grid == fine.grid or not shared:
+                continue
+            pools = [item.pools[shared[0]] for item in (coarse, fine)]
+            count = min(NUM_COMPARED, *map(len, pools))
+            outputs = [
+                item.file.read(pool[:count])[1]
+                for item, pool in zip((coarse, fine), pools, strict=True)
+            ]
+            found = detect_restriction(*outputs)
+            if found is not None:
+                return found
         return None
 
     def _part(self, split: str, grid: Grid, count: int | None) -> FilePart:
@@ -328,6 +340,10 @@ class FileSource:
         return Grid(file.describe().shape, self.centering)
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def _excerpt(path: Path) -> bytes:
+    """Returns the size of a file and its first and last bytes."""
+    with path.open("rb") as file:
+        start = file.read(EXCERPT_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - EXCERPT_BYTES))
+        return str(size).encode() + start + file.read()

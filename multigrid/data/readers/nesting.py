@@ -22,11 +22,13 @@ def detect_restriction(coarse_outputs: np.ndarray, fine_outputs: np.ndarray) -> 
         both fit.
     """
     coarse, fine = coarse_outputs.astype(np.float64), fine_outputs.astype(np.float64)
-    ratio = round(fine.shape[-1] / coarse.shape[-1])
-    if ratio < 2:
+    num_fine, num_coarse = fine.shape[-1], coarse.shape[-1]
+    ratio = round(num_fine / num_coarse)
+    stride = round((num_fine - 1) / (num_coarse - 1)) if num_fine % 2 and num_coarse > 1 else ratio
+    if min(ratio, stride) < 2:
         return None
     tolerance = ROUNDING * float(np.abs(fine).max(initial=0))
-    strided: tuple[Any, ...] = (..., *(slice(None, None, ratio),) * (fine.ndim - 2))
+    strided: tuple[Any, ...] = (..., *(slice(None, None, stride),) * (fine.ndim - 2))
     candidates: dict[Restriction, np.ndarray] = {
         "average": _average(fine, ratio),
         "stride": fine[strided],

@@ -1,0 +1,348 @@
+"""Samples that stay on disk are the same as those in memory, and never many at once."""
+
+import csv
+import math
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from tiny import run, train, write_experiment
+from torch import nn
+
+from multigrid.benchmark.__main__ import main as benchmark
+from multigrid.checkpoint import load_checkpoint
+from multigrid.config import load_config
+from multigrid.data import samples as samples_module
+from multigrid.data.files import DataFile, FilePart, FileSource
+from multigrid.data.samples import Samples, block_size
+from multigrid.data.source import GeneratedSource
+from multigrid.data.statistics import ChannelStatistics, output_range
+from multigrid.data.store import DataStore, StoredSplit
+from multigrid.data.streaming import StreamedSamples
+from multigrid.errors import UserError
+from multigrid.experiment import Experiment
+from multigrid.grid import Grid
+from multigrid.losses import build_loss
+from multigrid.models.surrogate import FieldScaling, Surrogate
+from multigrid.problems import Poisson
+from multigrid.schedule import Stage
+from multigrid.trainer import Trainer, TrainerOptions
+
+GRID = Grid((16, 16))
+COUNTS = {"train": 20, "validation": 4, "test": 4}
+RNG = np.random.default_rng(0)
+
+
+def generated(folder: Path) -> GeneratedSource:
+    source = GeneratedSource(DataStore(folder, Poisson(num_modes=4), GRID, seed=0))
+    source.prepare(COUNTS)
+    return source
+
+
+def save(path: Path, *fields: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        file["x"], file["y"] = fields
+    return path
+
+
+def independent(folder: Path) -> FileSource:
+    path = save(folder / "f.h5", *RNG.standard_normal((2, 28, 1, 16, 16), dtype=np.float32))
+    return FileSource([DataFile(path)], COUNTS, "cell")
+
+
+def trajectories(folder: Path) -> FileSource:
+    with h5py.File(folder / "f.h5", "w") as file:
+        file["tensor"] = RNG.standard_normal((20, 5, 16, 16), dtype=np.float32)
+    return FileSource([DataFile(folder / "f.h5")], COUNTS, "cell")
+
+
+def assert_same(one: Samples, other: Samples) -> None:
+    assert one.grid == other.grid
+    assert torch.equal(one.inputs, other.inputs)
+    assert torch.equal(one.outputs, other.outputs)
+
+
+def threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("samples")]
+
+
+# ---------------------------------------------------------------- the same samples
+
+
+@pytest.mark.parametrize("size", [16, 4])
+@pytest.mark.parametrize("make", [generated, independent, trajectories])
+def test_what_is_read_is_what_is_held(make, size: int, tmp_path: Path, monkeypatch) -> None:
+    grid, source = Grid((size, size)), make(tmp_path)
+    held, streamed = source.read("train", grid, 20), source.open("train", grid, 20)
+    order = torch.from_numpy(RNG.permutation(20))
+    assert (len(streamed), streamed.grid) == (20, grid)
+    assert streamed.num_channels == held.num_channels
+    for blocks in range(2):
+        if blocks:
+            monkeypatch.setattr(samples_module, "BLOCK_POINTS", 3 * GRID.size)
+        for index in (slice(None), slice(3, 11), order, order[:7], torch.tensor([4, 4, 1])):
+            assert_same(streamed[index], held[index])
+    for ours, theirs in zip(streamed.split(6), held.split(6), strict=True):
+        assert_same(ours, theirs)
+    indices = order.split(6)
+    for ours, theirs in zip(streamed.batches(indices), held.batches(indices), strict=True):
+        assert_same(ours, theirs)
+    assert threads() == []
+
+
+def test_the_finest_samples_are_not_kept_for_coarse_ones(tmp_path: Path) -> None:
+    source = generated(tmp_path)
+    coarse = source.read("train", Grid((8, 8)), 20)
+    source.store.path.rename(tmp_path / "away.h5")
+    with pytest.raises(UserError, match="unreadable"):
+        source.read("train", Grid((8, 8)), 20)
+    (tmp_path / "away.h5").rename(source.store.path)
+    finest = source.read("train", GRID, 20)
+    source.store.path.unlink()
+    assert_same(source.read("train", Grid((8, 8)), 20), coarse)
+    assert_same(finest.restrict_to(Grid((8, 8))), coarse)
+
+
+def test_a_store_with_too_few_samples(tmp_path: Path) -> None:
+    source = generated(tmp_path)
+    with pytest.raises(UserError, match="holds 20 train samples, not 21"):
+        source.open("train", GRID, 21)
+
+
+@pytest.mark.parametrize("value", [np.nan, 3])
+def test_values_are_checked_before_the_training(value: float, tmp_path: Path) -> None:
+    fields = RNG.standard_normal((2, 28, 16, 16), dtype=np.float32)
+    if np.isnan(value):
+        fields[1, 5, 0, 0] = value
+    else:
+        fields[1] = value
+    data = FileSource([DataFile(save(tmp_path / "f.h5", *fields))], COUNTS, "cell")
+    with pytest.raises(UserError, match=r"in sample 5|is constant"):
+        data.open("train", GRID)
+
+
+def test_values_are_checked_once(tmp_path: Path, monkeypatch) -> None:
+    data, seen = independent(tmp_path), []
+    load = FilePart.load
+    monkeypatch.setattr(FilePart, "load", lambda p, i: seen.extend(i) or load(p, i))
+    for size in (16, 8, 4):
+        data.open("train", Grid((size, size)))
+    assert sorted(seen) == list(range(20))
+
+
+# ---------------------------------------------------------------- reading ahead
+
+
+class Recorder:
+    """Samples ``0, 1, 2, ...`` that notes what is loaded, and fails at the n-th load."""
+
+    grid = Grid((4, 4))
+    num_channels = (1, 1)
+
+    def __init__(self, count: int, fails_at: float = math.inf) -> None:
+        self.count, self.fails_at = count, fails_at
+        self.loads: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def load(self, indices: np.ndarray) -> Samples:
+        self.loads.append(indices.tolist())
+        if len(self.loads) == self.fails_at:
+            raise UserError("f.h5: damaged")
+        fields = torch.from_numpy(indices).float().reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+        return Samples(fields, fields + 1, self.grid)
+
+
+class Interrupted:
+    """Stops a training in its n-th step."""
+
+    def __init__(self, at: float = math.inf) -> None:
+        self.at = at
+
+    def step(self, epoch: int, step: int, num_steps: int) -> None:
+        if step == self.at:
+            raise KeyboardInterrupt
+
+    def epoch(self, trainer: Trainer, record: object) -> None:
+        pass
+
+
+def trainer(stored: Recorder) -> Trainer:
+    surrogate = Surrogate(nn.Conv2d(1, 1, 3, padding=1), FieldScaling.identity(1, 1))
+    samples = StreamedSamples(stored, stored.grid)
+    loss = build_loss("mse", stored.grid, Poisson(num_modes=2))
+    options = TrainerOptions(optimizer="adamw")
+    stage = Stage(0, 0, 2, 4, 1e-3, 1.0, 0.0)
+    return Trainer(surrogate, samples, lambda _: (1.0, 1.0), stage, loss, options)
+
+
+def test_one_batch_is_read_ahead_and_no_more() -> None:
+    stored = Recorder(20)
+    batches = StreamedSamples(stored, stored.grid).batches(torch.arange(20).split(4))
+    for number, batch in enumerate(batches, start=1):
+        assert batch.inputs[:, 0, 0, 0].tolist() == list(range(4 * number - 4, 4 * number))
+        assert len(stored.loads) <= number + 1
+    assert [len(load) for load in stored.loads] == [4] * 5
+
+
+def test_every_sample_is_read_once_an_epoch() -> None:
+    stored = Recorder(18)
+    trainer(stored).fit(Interrupted())
+    assert [len(load) for load in stored.loads] == 2 * [4, 4, 4, 4, 2]
+    for epoch in (stored.loads[:5], stored.loads[5:]):
+        assert sorted(number for load in epoch for number in load) == list(range(18))
+    assert threads() == []
+
+
+def test_what_goes_wrong_in_the_thread_surfaces() -> None:
+    with pytest.raises(UserError, match="damaged"):
+        trainer(Recorder(20, fails_at=3)).fit(Interrupted())
+    assert threads() == []
+
+
+def test_an_interrupted_epoch_leaves_no_thread() -> None:
+    stored = Recorder(20)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(stored).fit(Interrupted(at=2))
+    assert threads() == []
+    assert len(stored.loads) <= 3
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def test_statistics_by_hand() -> None:
+    statistics = ChannelStatistics(2)
+    statistics.add(torch.tensor([[[1.0, 2.0], [5.0, 5.0]]]))
+    statistics.add(torch.tensor([[[3.0, 6.0], [5.0, 5.0]], [[0.0, 0.0], [5.0, 5.0]]]))
+    assert statistics.mean.tolist() == [2, 5]
+    assert statistics.std.tolist() == pytest.approx([math.sqrt((1 + 0 + 1 + 16 + 4 + 4) / 5), 0])
+    assert statistics.root_mean_square.tolist() == pytest.approx([math.sqrt(50 / 6), 5])
+    assert (statistics.low.tolist(), statistics.high.tolist()) == ([0, 5], [6, 5])
+    assert statistics.or_one(statistics.high - statistics.low).tolist() == [6, 1]
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    fields = 1e6 + torch.arange(4096.0).reshape(64, 1, 8, 8) % 7
+    whole, parts = ChannelStatistics(1), ChannelStatistics(1)
+    whole.add(fields)
+    for part in fields.split(5):
+        parts.add(part)
+    exact = fields.double().std().item()
+    assert whole.std.item() == pytest.approx(exact, rel=1e-12)
+    assert parts.std.item() == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["none", "gaussian", "min-max", "homogeneous"])
+def test_statistics_are_the_same_bits_either_way(kind, tmp_path: Path, monkeypatch) -> None:
+    source = independent(tmp_path)
+    monkeypatch.setattr(samples_module, "BLOCK_POINTS", 3 * GRID.size)
+    held, streamed = (read("train", GRID, 20) for read in (source.read, source.open))
+    assert FieldScaling.fit(kind, held) == FieldScaling.fit(kind, streamed)
+    low, high = output_range(streamed)
+    assert (low, high) == output_range(held)
+    assert (low, high) == ([held.outputs.min().item()], [held.outputs.max().item()])
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    (path,) = folder.glob("results/*/metrics.csv")
+    with path.open() as file:
+        return [
+            {key: value for key, value in row.items() if "seconds" not in key}
+            for row in csv.DictReader(file)
+        ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert history(one) == history(other)
+    paths = sorted(one.glob("results/*/level_*/best.pt"))
+    assert len(paths) == 2
+    for path in paths:
+        ours, theirs = load_checkpoint(path), load_checkpoint(other / path.relative_to(one))
+        assert ours["scaling"] == theirs["scaling"]
+        for name, tensor in ours["network"].items():
+            assert torch.equal(tensor, theirs["network"][name]), name
+
+
+def file_experiment(folder: Path) -> Path:
+    f, u = Poisson(num_modes=4).sample(GRID, [np.random.default_rng(i) for i in range(40)])
+    path = save(folder / "f.h5", f.astype(np.float32), u.astype(np.float32))
+    problem = {"kind": "file", "file": str(path)}
+    data = {"train": 28, "validation": 8, "test": 4, "normalization": "min-max"}
+    return write_experiment(folder / "e.yaml", problem=problem, data=data)
+
+
+def poisson_experiment(folder: Path) -> Path:
+    return write_experiment(folder / "e.yaml", problem={"kind": "poisson", "num_modes": 4})
+
+
+@pytest.mark.parametrize("make", [poisson_experiment, file_experiment])
+def test_a_streamed_run_is_the_same_bit_for_bit(make, tmp_path: Path, monkeypatch) -> None:
+    experiment, folders = make(tmp_path), [tmp_path / "hold", tmp_path / "stream"]
+    monkeypatch.setattr(samples_module, "BLOCK_POINTS", 5 * GRID.size)
+    summaries = [
+        train(experiment, folder, f"data.memory={folder.name}", "schedule.epochs=2")
+        for folder in folders
+    ]
+    assert_same_run(*folders)
+    assert summaries[0]["test"] == summaries[1]["test"]
+
+
+def test_a_streamed_run_never_holds_many_samples(tmp_path: Path, monkeypatch) -> None:
+    loads, load = [], StoredSplit.load
+    monkeypatch.setattr(StoredSplit, "load", lambda s, i: loads.append(len(i)) or load(s, i))
+    monkeypatch.setattr(samples_module, "BLOCK_POINTS", 5 * GRID.size)
+    train(poisson_experiment(tmp_path), tmp_path, "data.memory=stream")
+    assert block_size(GRID) == 5
+    assert max(loads) == 5
+
+
+def test_what_fits_in_memory_is_held(tmp_path: Path, monkeypatch) -> None:
+    config = load_config(poisson_experiment(tmp_path), [f"data.folder={tmp_path / 'data'}"])
+    fine, coarse = 4 * 2 * 32 * 16**2, 4 * 2 * 32 * 8**2
+    for memory, expected in (
+        (2 * fine, (Samples, Samples)),
+        (2 * fine - 1, (StreamedSamples, Samples)),
+        (2 * coarse - 1, (StreamedSamples, StreamedSamples)),
+    ):
+        monkeypatch.setattr("multigrid.experiment.total_memory", lambda _, memory=memory: memory)
+        experiment = Experiment(config)
+        experiment.source.prepare(experiment.counts)
+        found = [experiment.training_samples(Grid((n, n)), 32) for n in (16, 8)]
+        assert tuple(map(type, found)) == expected
+
+
+def test_the_benchmark_trains_both_ways(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("multigrid.benchmark.streaming.NUM_ROUNDS", 1)
+    monkeypatch.setattr("multigrid.benchmark.streaming.NUM_STEPS", 2)
+    named = ["--experiment", str(poisson_experiment(tmp_path)), f"data.folder={tmp_path}"]
+    assert benchmark(["streaming", *named]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("tiny on 16x16, 16 samples in batches of 8")
+    assert [line.split()[0] for line in lines[3:6]] == ["held", "streamed", "reading"]
+    assert float(lines[6].removeprefix("streamed over held: ")) > 0
+
+
+def test_a_file_that_breaks_meanwhile_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    load, loads = StoredSplit.load, []
+
+    def break_at_last(part: StoredSplit, indices: np.ndarray) -> Samples:
+        loads.append(indices)
+        if len(loads) == 4:
+            part.store.path.write_bytes(b"broken")
+        return load(part, indices)
+
+    experiment = poisson_experiment(tmp_path)
+    monkeypatch.setattr(StoredSplit, "load", break_at_last)
+    assert run(experiment, tmp_path, "data.memory=stream") == 2
+    assert "unreadable or half-written HDF5 file" in capsys.readouterr().err
+    assert threads() == []
