@@ -27,6 +27,10 @@ from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 
 
+class DivergedError(UserError):
+    """The loss is no longer a number."""
+
+
 @dataclass(frozen=True)
 class TrainerOptions:
     """What is the same on all levels.
@@ -263,7 +267,7 @@ class Trainer:
         limit = math.inf if self.options.clip is None else self.options.clip
         norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), limit)
         if not torch.isfinite(norm):
-            raise UserError(
+            raise DivergedError(
                 f"the loss became {loss.item()} on the {self.train.grid} grid in epoch "
                 f"{step // self.num_steps + 1}; try a smaller schedule.learning_rate than "
                 f"{self.stage.learning_rate:g}"

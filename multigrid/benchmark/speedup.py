@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -19,6 +20,7 @@ from multigrid.history import Row, read_history
 from multigrid.ladder import LadderRun
 from multigrid.results import RunFolder, write_json, write_text
 from multigrid.tables import table
+from multigrid.trainer import DivergedError
 
 log = logging.getLogger("multigrid")
 
@@ -52,13 +54,19 @@ class SuiteRun:
         return self._write(records)
 
     def _search(self, method: Method) -> float:
-        """Returns the learning rate with the lowest error at the end of a smaller budget."""
+        """Returns the learning rate with the lowest error at the end of a smaller budget.
+
+        A rate at which training diverges counts as infinitely bad.
+        """
         errors = {}
         for rate in method.rates:
             name = f"{method.name}_rate{rate:g}"
             overrides = (*method.search_overrides, f"schedule.learning_rate={rate}")
-            rows = self._run(method, SEARCH_SEED, name, overrides)
-            errors[rate] = rows[-1].val_finest_rel_l2
+            try:
+                rows = self._run(method, SEARCH_SEED, name, overrides)
+                errors[rate] = rows[-1].val_finest_rel_l2
+            except DivergedError:
+                errors[rate] = math.inf
         return min(errors, key=errors.__getitem__)
 
     def _run(
