@@ -10,11 +10,12 @@ from torch import Tensor
 
 from multigrid.config import Config
 from multigrid.config.problem import FileConfig
+from multigrid.data import SPLITS
 from multigrid.data.files import DataFile, FileSource
 from multigrid.data.readers import ReaderOptions
 from multigrid.data.samples import Samples
 from multigrid.data.source import GeneratedSource, SampleSource
-from multigrid.data.store import SPLITS, DataStore
+from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Centering, Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
@@ -111,7 +112,7 @@ class Experiment:
             zip(self.hierarchy.levels, self.config.samples(), strict=True)
         ):
             shape = (1, self.family.in_channels, *grid.shape)
-            flops.append(float(samples * training_flops(self.family.build(level), shape)))
+            flops.append(float(samples * training_flops(self.family.blueprint(level), shape)))
         return flops
 
     def work_units(self, level: int, epochs: int) -> float:
@@ -148,7 +149,7 @@ class Experiment:
         element_size = 2 if self.precision == "bfloat16" else 4
         most = 0
         for stage in self.stages:
-            network = self.family.build(stage.level)
+            network = self.family.blueprint(stage.level)
             grid = self.hierarchy.levels[stage.level]
             shape = (stage.batch_size, self.family.in_channels, *grid.shape)
             activations = activation_bytes(network, shape, element_size)

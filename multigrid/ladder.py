@@ -116,14 +116,14 @@ class LadderRun:
 
     def _run_stage(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Builds the level's network, fills it, trains it and saves it."""
+        error = self._interpolation_error(stage.level)
         started = time.perf_counter()
         start = start_stage(self.experiment.family, self.ledger, stage)
         if start.report is not None:
             path = self.ledger.level_folder(stage.level) / "transfer.json"
             write_json(path, start.report.to_json())
-        trainer = self._trainer(stage, start, self.samples[stage.level])
+        trainer = self._trainer(stage, start, self.samples[stage.level], error)
         overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
-        error = self._interpolation_error(stage.level)
         recorder = StageRecorder(
             self.experiment, self.ledger, trainer, start.report, overhead, error
         )
@@ -134,7 +134,13 @@ class LadderRun:
         trainer.fit(recorder)
         recorder.close()
 
-    def _trainer(self, stage: Stage, start: Start, samples: TrainingSamples) -> Trainer:
+    def _trainer(
+        self,
+        stage: Stage,
+        start: Start,
+        samples: TrainingSamples,
+        interpolation_error: float | None,
+    ) -> Trainer:
         experiment = self.experiment
         config = experiment.config
         validator = LevelValidator(
@@ -153,7 +159,7 @@ class LadderRun:
             build_loss(config.loss.name, samples.grid, experiment.problem, config.loss.residual),
             experiment.options,
             start.slow,
-            target_error=self._interpolation_error(stage.level) if stop else None,
+            target_error=interpolation_error if stop else None,
         )
         if config.optimizer.carry_moments:
             trainer.optimizer.load_state_dict(start.moments)

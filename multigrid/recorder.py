@@ -7,6 +7,7 @@ from multigrid.checkpoint import load_checkpoint, save_checkpoint
 from multigrid.experiment import Experiment
 from multigrid.history import Row
 from multigrid.ledger import Ledger
+from multigrid.models.cost import count_parameters
 from multigrid.progress import ProgressPrinter
 from multigrid.trainer import EpochRecord, Trainer
 from multigrid.transfer import Status, TransferReport
@@ -157,7 +158,7 @@ class StageRecorder:
 
     def _summary(self) -> dict[str, Any]:
         progress = self.trainer.progress
-        parameters = sum(p.numel() for p in self.trainer.surrogate.network.parameters())
+        parameters = count_parameters(self.trainer.surrogate.network)
         transferred = self.report.count(Status.TRANSFERRED)[1] if self.report else 0
         work = self.experiment.work_units(self.stage.level, progress.epoch)
         return {

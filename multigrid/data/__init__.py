@@ -1,1 +1,3 @@
 """Samples in memory and on disk."""
+
+SPLITS = ("train", "validation", "test")

@@ -4,15 +4,17 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from multigrid.data import SPLITS
 from multigrid.data.readers import FieldFile, ReaderOptions, open_fields
 from multigrid.data.readers.nesting import Restriction, detect_restriction
-from multigrid.data.readers.splits import SPLITS, split_pools
+from multigrid.data.readers.splits import split_pools
 from multigrid.data.readers.survey import Survey
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import StreamedSamples
@@ -136,7 +138,7 @@ class FileSource:
         self._hold_out()
         self._require_nesting()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the files' sizes, beginnings and ends."""
         digest = hashlib.sha256()

@@ -18,11 +18,11 @@ from multiprocessing import get_context, parent_process
 import numpy as np
 
 from multigrid.allocator import keep_large_buffers
+from multigrid.data import SPLITS
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
-SPLITS = ("train", "validation", "test")
 BLOCK = 64
 BLOCK_POINTS = 2**22
 # Starting worker processes takes a second or two: what takes less than this is done without.

@@ -62,7 +62,7 @@ class UNetFamily:
     def __str__(self) -> str:
         rows = []
         for level, grid in enumerate(self.hierarchy.levels):
-            network = self.build(level)
+            network = self.blueprint(level)
             flops = forward_flops(network, (1, self.in_channels, *grid.shape))
             width, parameters = network.widths[-1], count_parameters(network)
             cells = (level, grid, len(network.grids), width, f"{parameters:,}", si(flops))
@@ -71,11 +71,21 @@ class UNetFamily:
 
     def build(self, level: int) -> UNet:
         """Returns the network of a level with its initial weights."""
+        unet = self.blueprint(level)
+        unet.to_empty(device="cpu")
+        for k, scale in enumerate(unet.iter_scales()):
+            _initialize(scale, np.random.SeedSequence(self.seed, spawn_key=(k,)))
+        for parameter in unet.parameters():
+            parameter.data = channels_last(parameter.data)
+        return unet
+
+    def blueprint(self, level: int) -> UNet:
+        """Returns the network of a level on the meta device: shapes without weights."""
         top = self.hierarchy.tops[level]
         bottom = 0 if self.growth else top - self.hierarchy.tops[0]
         grids = self.hierarchy.scales[bottom : top + 1]
         with torch.device("meta"):
-            unet = UNet(
+            return UNet(
                 grids,
                 self.widths[: len(grids)],
                 self.in_channels,
@@ -86,12 +96,6 @@ class UNetFamily:
                 norm=self.norm,
                 prolongation=self.prolongation,
             )
-        unet.to_empty(device="cpu")
-        for k, scale in enumerate(unet.iter_scales()):
-            _initialize(scale, np.random.SeedSequence(self.seed, spawn_key=(k,)))
-        for parameter in unet.parameters():
-            parameter.data = channels_last(parameter.data)
-        return unet
 
     def build_grown(self, level: int, from_level: int) -> UNet:
         """Returns the network of a level, ready to take over the weights of a coarser one.

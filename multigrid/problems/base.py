@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,12 @@ class PDE(Problem, ABC):
     version: int
 
     @property
-    @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """Everything that the samples depend on besides grid and seed, as plain values."""
+        """Everything that the samples depend on besides grid and seed, as plain values.
+
+        These are the constructor's arguments, which a problem keeps under their own names.
+        """
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
 
     @abstractmethod
     def sample(

@@ -36,11 +36,6 @@ class CNOPoisson(EllipticPDE):
         k = np.arange(1, num_modes + 1)
         self._wavenumbers = np.hypot(k[:, None], k)
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's argument."""
-        return {"num_modes": self.num_modes}
-
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -47,12 +47,6 @@ class DarcyFlow(EllipticPDE):
         self.tolerance = tolerance
         self._field = GaussianField(ndim, "cosine", smoothness, inverse_length, num_modes)
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        names = ("ndim", "smoothness", "inverse_length", "num_modes", "tolerance")
-        return {name: getattr(self, name) for name in names}
-
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -109,11 +103,6 @@ class TwoPhaseDarcy(DarcyFlow):
         self.high = high
         self.low = low
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().parameters, "high": self.high, "low": self.low}
-
     def permeability(self, field: np.ndarray) -> np.ndarray:
         """Returns ``high`` where the field is not negative, else ``low``."""
         return np.where(field >= 0, self.high, self.low)
@@ -145,11 +134,6 @@ class LognormalDarcy(DarcyFlow):
     ) -> None:
         super().__init__(ndim, smoothness, inverse_length, num_modes, tolerance)
         self.log_std = log_std
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().parameters, "log_std": self.log_std}
 
     def permeability(self, field: np.ndarray) -> np.ndarray:
         """Returns ``exp(log_std * field)``."""

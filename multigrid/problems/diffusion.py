@@ -48,15 +48,6 @@ class Diffusion(PDE):
         self.max_weight = max_weight
         self.tolerance = tolerance
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            "ndim": self.ndim,
-            "max_weight": self.max_weight,
-            "tolerance": self.tolerance,
-        }
-
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:

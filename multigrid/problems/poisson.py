@@ -51,16 +51,6 @@ class Poisson(EllipticPDE):
         spectrum = (self._eigenvalues + inverse_length**2) ** (-smoothness / 2)
         self._amplitudes = spectrum / np.sqrt(np.sum(spectrum**2) / 2**ndim)
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            "ndim": self.ndim,
-            "smoothness": self.smoothness,
-            "inverse_length": self.inverse_length,
-            "num_modes": self.num_modes,
-        }
-
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,6 @@
 """Reaction and diffusion of two species in a periodic box, one step in time."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -65,20 +64,6 @@ class ReactionDiffusion(PDE):
         self._field = GaussianField(
             ndim, "periodic", smoothness=2.0, inverse_length=10.0, num_modes=num_modes
         )
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            "ndim": self.ndim,
-            "diffusivity_u": self.diffusivity_u,
-            "diffusivity_v": self.diffusivity_v,
-            "threshold": self.threshold,
-            "time_step": self.time_step,
-            "num_starts": self.num_starts,
-            "substeps": self.substeps,
-            "num_modes": self.num_modes,
-        }
 
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]

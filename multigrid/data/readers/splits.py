@@ -7,8 +7,6 @@ import numpy as np
 from multigrid.data.readers.base import Description, FieldFile
 from multigrid.errors import UserError
 
-SPLITS = ("train", "validation", "test")
-
 
 def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Divides the samples of a file among the splits that are taken from it.

@@ -6,11 +6,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from multigrid.data import SPLITS
 from multigrid.data.readers import hdf5
 from multigrid.data.readers.base import Description, FieldFile, ReaderOptions, channel_names
 from multigrid.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 NAMES = ("input", "output")
 
 
