@@ -87,7 +87,7 @@ class StageRecorder:
             record.gradient_norm,
         )
         self.printer.epoch(record)
-        if record.epoch % self.experiment.config.output.checkpoint_interval == 0:
+        if record.epoch % self.experiment.config.checkpoints.interval == 0:
             self._save()
 
     def close(self) -> None:

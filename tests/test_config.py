@@ -92,7 +92,7 @@ def test_misspelt_names_are_told_with_the_nearest_one(key, value, sentence):
         ("optimizer.clip", 0),
         ("loss.name", "l2"),
         ("compute.precision", "float16"),
-        ("output.checkpoint_interval", 0),
+        ("checkpoints.interval", 0),
         ("levels", []),
         ("levels", 16),
         ("data", 3),

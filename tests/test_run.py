@@ -32,7 +32,7 @@ EXPERIMENT = {
     "model": {"width": 8},
     "schedule": {"epochs": [8, 4], "batch_size": 8, "learning_rate": 1e-2},
     "compute": {"precision": "float32"},
-    "output": {"checkpoint_interval": 3},
+    "checkpoints": {"interval": 3},
 }
 FILES = [
     "config.yaml",
@@ -301,7 +301,7 @@ def test_resume_of_resume(base, finished, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_resume_within_a_level_that_is_visited_again(base, tmp_path, monkeypatch):
-    cycle = ["schedule.cycle=v", "schedule.epochs=[3,2]", "output.checkpoint_interval=1"]
+    cycle = ["schedule.cycle=v", "schedule.epochs=[3,2]", "checkpoints.interval=1"]
     assert main(arguments(base, tmp_path / "whole", *cycle)) == 0
     with monkeypatch.context() as patch:
         Interruption(patch, "epoch", 2 + 3 + 1)

@@ -183,11 +183,16 @@ class ComputeConfig(Section):
     )
 
 
+class CheckpointsConfig(Section):
+    """What is saved of the networks, and when."""
+
+    interval: int = Field(5, gt=0, description="a positive number of epochs")
+
+
 class OutputConfig(Section):
     """Where the results go."""
 
     folder: str = Field("results", min_length=1, description="the name of a folder")
-    checkpoint_interval: int = Field(5, gt=0, description="a positive number of epochs")
     num_predictions: int = Field(3, ge=1, le=16, description="the test samples drawn, 1 to 16")
 
 
@@ -215,6 +220,7 @@ class Config(Section):
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="a mapping")
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
+    checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
     output: OutputConfig = Field(OutputConfig(), description="a mapping")
 
     def hierarchy(self) -> Hierarchy:
