@@ -1,6 +1,8 @@
 """An experiment: the objects that a configuration describes, and what they will cost."""
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -34,11 +36,20 @@ from multigrid.problems import (
     Symmetries,
     build_problem,
 )
-from multigrid.schedule import Stage, build_schedule, schedule_table
+from multigrid.schedule import (
+    Stage,
+    build_schedule,
+    level_sequence,
+    schedule_table,
+    spread_budget,
+)
 from multigrid.tables import si
+from multigrid.timing import seconds, training_step
 from multigrid.trainer import TrainerOptions
 
 NUM_TRAJECTORIES = 16
+NUM_TIMED_STEPS = 7
+STEP_OVERHEAD = 1.1  # augmentation, clipping and batches, over the bare step
 
 
 class Experiment:
@@ -50,6 +61,7 @@ class Experiment:
         problem: The PDE.
         source: Where its samples come from.
         family: Builds the network of each level.
+        epochs: Epochs at each visit to a level.
         stages: The schedule.
         device: Where to compute.
         precision: Number format of the networks.
@@ -76,14 +88,7 @@ class Experiment:
             growth=model.growth,
             seed=config.seed,
         )
-        self.stages: list[Stage] = build_schedule(
-            config.schedule.cycle,
-            config.per_level("epochs"),
-            config.per_level("batch_size"),
-            config.per_level("learning_rate"),
-            config.per_level("transferred_ratio"),
-            config.per_level("warmup"),
-        )
+        self.set_epochs(self._chosen_epochs())
         self.options = self._trainer_options()
 
     @property
@@ -114,6 +119,19 @@ class Experiment:
             shape = (1, self.family.in_channels, *grid.shape)
             flops.append(float(samples * training_flops(self.family.blueprint(level), shape)))
         return flops
+
+    def set_epochs(self, epochs: Sequence[int]) -> None:
+        """Sets the schedule, with so many epochs at each visit to a level."""
+        config = self.config
+        self.epochs = list(epochs)
+        self.stages: list[Stage] = build_schedule(
+            config.schedule.cycle,
+            self.epochs,
+            config.per_level("batch_size"),
+            config.per_level("learning_rate"),
+            config.per_level("transferred_ratio"),
+            config.per_level("warmup"),
+        )
 
     def work_units(self, level: int, epochs: int) -> float:
         """Returns the work of some epochs on a level; one on the finest level is 1."""
@@ -188,6 +206,42 @@ class Experiment:
         ]
         trajectories = [self.problem.trajectory(grid, rng, num_steps) for rng in rngs]
         return torch.from_numpy(np.stack(trajectories)).float()
+
+    def _chosen_epochs(self) -> list[int]:
+        """Returns the epochs of each level: those of the configuration, or what the budget allows.
+
+        A budget in seconds is spread after timing some steps on each level, so it gives other
+        epochs on another day.
+
+        Raises:
+            UserError: If the budget is too small.
+        """
+        config = self.config
+        if config.schedule.epochs != "auto":
+            return config.per_level("epochs")
+        levels = range(len(config.levels))
+        sequence = level_sequence(config.schedule.cycle, len(levels))
+        visits = [sequence.count(level) for level in levels]
+        budget = config.budget
+        if budget.seconds is not None:
+            costs = [self._epoch_seconds(level) if visits[level] else 0.0 for level in levels]
+            return spread_budget(budget.seconds, costs, visits)
+        assert budget.work_units is not None  # a budget has one of the two
+        costs = [self.work_units(level, 1) for level in levels]
+        return spread_budget(budget.work_units, costs, visits)
+
+    def _epoch_seconds(self, level: int) -> float:
+        """Returns the time of one epoch on a level, by timing a few steps."""
+        config, family = self.config, self.family
+        batch_size = config.per_level("batch_size")[level]
+        shape = (batch_size, *self.hierarchy.levels[level].shape)
+        network = family.build(level).to(self.device)
+        step = training_step(
+            network, family.in_channels, shape, config.optimizer.name, self.precision
+        )
+        times = [seconds(step) for _ in range(NUM_TIMED_STEPS)]
+        num_steps = math.ceil(config.samples()[level] / batch_size)
+        return STEP_OVERHEAD * statistics.median(times) * num_steps
 
     def _holds(self, grid: Grid, count: int) -> bool:
         """Whether to keep training samples in memory."""

@@ -29,6 +29,8 @@ class Muon(Optimizer):
         lr: Learning rate.
         momentum: Decay of the gradient's running mean, with Nesterov's look-ahead.
         weight_decay: Decoupled weight decay.
+        dtype: Number format of the matrix products. Rounding in bfloat16 does no harm, as the
+            singular values are brought near one only roughly.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Muon(Optimizer):
         lr: float = 1e-3,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -52,7 +56,8 @@ class Muon(Optimizer):
                     rows, columns = update.shape
                     by_shape.setdefault((rows, columns), []).append((parameter, update))
             for (rows, columns), pairs in by_shape.items():
-                updates = orthogonalize(torch.stack([update for _, update in pairs]))
+                matrices = torch.stack([update for _, update in pairs])
+                updates = orthogonalize(matrices, dtype=self.dtype)
                 rate = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
                 for (parameter, _), update in zip(pairs, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -67,19 +72,21 @@ class Muon(Optimizer):
         return gradient.lerp(buffer, momentum)
 
 
-def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
+def orthogonalize(
+    matrices: Tensor, num_steps: int = 5, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Brings the singular values of matrices ``[B, m, n]`` near one, keeping their vectors.
 
     A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
     end between about 0.7 and 1.2.
     """
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalize(matrices.mT, num_steps).mT
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+        return orthogonalize(matrices.mT, num_steps, dtype).mT
+    x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(num_steps):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x
+    return x.to(matrices.dtype)
 
 
 class NamedOptimizer:
@@ -92,6 +99,7 @@ class NamedOptimizer:
         transferred_ratio: Learning rate of those over that of the others.
         weight_decay: Decoupled weight decay.
         betas: AdamW's decay rates.
+        matrix_dtype: Number format of Muon's matrix products.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class NamedOptimizer:
         transferred_ratio: float = 1.0,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
+        matrix_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         groups: dict[bool, dict[float, list[Tensor]]] = {True: {}, False: {}}
@@ -115,7 +124,7 @@ class NamedOptimizer:
         )
         self.optimizers: list[Optimizer] = []
         if muon:
-            self.optimizers.append(Muon(muon, weight_decay=weight_decay))
+            self.optimizers.append(Muon(muon, weight_decay=weight_decay, dtype=matrix_dtype))
         if adamw:
             self.optimizers.append(AdamW(adamw, betas=betas, weight_decay=weight_decay, fused=True))
 

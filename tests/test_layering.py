@@ -26,7 +26,7 @@ FLOORS = {
         "plots",
     },
     "families": {"solvers", "problems", "data", "models"},
-    "do": {"augmentation", "losses", "trainer", "evaluation", "progress"},
+    "do": {"augmentation", "losses", "trainer", "evaluation", "progress", "timing"},
     "drive": {"experiment", "ledger", "initialization", "recorder", "ladder", "report"},
     "run": {"run", "benchmark*", "commands"},
 }
