@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from multigrid import signals
 from multigrid.data.samples import Samples
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
@@ -19,7 +20,11 @@ def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
     Always in float32, whatever the precision of the training.
     """
     surrogate.eval()
-    return torch.cat([surrogate(part) for part in inputs.split(batch_size)])
+    outputs = []
+    for part in inputs.split(batch_size):
+        signals.check()
+        outputs.append(surrogate(part))
+    return torch.cat(outputs)
 
 
 def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:

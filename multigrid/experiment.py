@@ -18,6 +18,7 @@ from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Centering, Grid
+from multigrid.guard import RecoveryOptions
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.models.cost import (
     activation_bytes,
@@ -218,6 +219,7 @@ class Experiment:
 
     def _trainer_options(self) -> TrainerOptions:
         schedule, optimizer = self.config.schedule, self.config.optimizer
+        recovery = self.config.recovery
         augmented = self.config.data.augmentation == "auto"
         return TrainerOptions(
             optimizer=optimizer.name,
@@ -230,6 +232,8 @@ class Experiment:
             symmetries=self.problem.symmetries if augmented else None,
             patience=schedule.patience,
             seed=self.config.seed,
+            recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
+            accumulate=recovery.accumulate,
         )
 
 

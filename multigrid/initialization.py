@@ -1,11 +1,10 @@
-"""What the network of a stage starts from: earlier checkpoints, read back from disk."""
+"""What the network of a stage starts from: the best states of earlier stages."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from multigrid.checkpoint import load_checkpoint
 from multigrid.ledger import Ledger
 from multigrid.models.family import UNetFamily
 from multigrid.schedule import Stage
@@ -29,6 +28,11 @@ class Start:
     moments: dict[str, Any] = field(default_factory=dict)
     slow: frozenset[str] = frozenset()
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a stage that is resumed must know of its start."""
+        report = None if self.report is None else self.report.to_json()
+        return {"report": report, "slow": sorted(self.slow)}
+
 
 def start_stage(family: UNetFamily, ledger: Ledger, stage: Stage) -> Start:
     """Builds the network of a stage and fills it.
@@ -47,10 +51,26 @@ def start_stage(family: UNetFamily, ledger: Ledger, stage: Stage) -> Start:
     moments: dict[str, Any] = {}
     for source in (own, previous):
         if source is not None:
-            payload = load_checkpoint(ledger.level_folder(source["level"]) / "best.pt")
+            payload = ledger.best[source["level"]]
             weights |= payload["network"]
             moments |= payload["trainer"]["optimizer"]
     report = transfer_weights(weights, network)
     slow = set(report.keys(Status.TRANSFERRED)) & set(payload["network"])
     all_slow = slow == set(network.state_dict())
     return Start(network, report, moments, frozenset() if all_slow else frozenset(slow))
+
+
+def resume_stage(family: UNetFamily, stage: Stage, record: dict[str, Any]) -> Start:
+    """Builds the network of a stage that is resumed, to be filled from its checkpoint.
+
+    Args:
+        family: Builds the network.
+        stage: The stage.
+        record: What :meth:`Start.to_json` gave when the stage began.
+    """
+    report = record["report"]
+    return Start(
+        family.build(stage.level),
+        None if report is None else TransferReport.from_json(report),
+        slow=frozenset(record["slow"]),
+    )

@@ -2,16 +2,19 @@
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multigrid.checkpoint import load_checkpoint
+from multigrid import signals
 from multigrid.data.samples import Samples
 from multigrid.data.statistics import output_range
 from multigrid.data.streaming import TrainingSamples
+from multigrid.environment import changes, code_version, environment
+from multigrid.errors import UserError
 from multigrid.evaluation import (
     LevelValidator,
     evaluate,
@@ -22,14 +25,15 @@ from multigrid.evaluation import (
 from multigrid.experiment import Experiment
 from multigrid.grid import Grid
 from multigrid.hardware import machine, peak_memory
-from multigrid.initialization import Start, start_stage
-from multigrid.ledger import Ledger
+from multigrid.initialization import Start, resume_stage, start_stage
+from multigrid.ledger import Ledger, is_finished
 from multigrid.losses import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.recorder import StageRecorder
-from multigrid.results import RunFolder, write_json
+from multigrid.results import RunFolder
 from multigrid.schedule import Stage
-from multigrid.trainer import Trainer
+from multigrid.signals import Interrupted
+from multigrid.trainer import DivergedError, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +80,19 @@ class LadderRun:
             resume: Continue from the last checkpoints in the folder.
         """
         log.info("%s", self.data_line)
+        self.folder.tidy()
         fingerprint = self.experiment.source.fingerprint
-        unfinished = self.ledger.restore(fingerprint) if resume else None
-        for stage in self.experiment.stages[len(self.ledger.finished) :]:
-            self._run_stage(stage, unfinished)
-            unfinished = None
-        self.tested = self._test()
+        latest = self.ledger.restore(fingerprint) if resume else None
+        self._note_start(latest)
+        unfinished = None if latest is None or is_finished(latest) else latest
+        try:
+            for stage in self.experiment.stages[len(self.ledger.finished) :]:
+                self._run_stage(stage, unfinished)
+                unfinished = None
+            self.tested = self._test()
+        except (UserError, Interrupted) as reason:
+            self._note_end(reason)
+            raise
         return self._summary()
 
     def load(self) -> None:
@@ -118,21 +129,60 @@ class LadderRun:
         """Builds the level's network, fills it, trains it and saves it."""
         error = self._interpolation_error(stage.level)
         started = time.perf_counter()
-        start = start_stage(self.experiment.family, self.ledger, stage)
-        if start.report is not None:
-            path = self.ledger.level_folder(stage.level) / "transfer.json"
-            write_json(path, start.report.to_json())
+        if unfinished is None:
+            start = start_stage(self.experiment.family, self.ledger, stage)
+        else:
+            start = resume_stage(self.experiment.family, stage, unfinished["start"])
         trainer = self._trainer(stage, start, self.samples[stage.level], error)
         overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
-        recorder = StageRecorder(
-            self.experiment, self.ledger, trainer, start.report, overhead, error
-        )
-        if unfinished is None:
-            recorder.enter()
-        else:
-            recorder.restore(unfinished)
-        trainer.fit(recorder)
-        recorder.close()
+        recorder = StageRecorder(self.experiment, self.ledger, trainer, start, overhead, error)
+        with signals.deferred():
+            try:
+                if unfinished is None:
+                    recorder.enter()
+                else:
+                    recorder.restore(unfinished)
+                trainer.fit(recorder)
+                recorder.close()
+            except DivergedError:
+                raise
+            except Interrupted:
+                recorder.stop()
+                raise
+            except UserError:  # a file has vanished, or the disk is full: save what can be saved
+                with suppress(UserError):
+                    recorder.stop()
+                raise
+
+    def _note_start(self, latest: dict[str, Any] | None) -> None:
+        """Writes down from where the run goes on, and what has changed since it stopped there."""
+        journal, owner = self.folder.journal, self.folder.lock.taken_over
+        if owner is not None:
+            who = f"process {owner.get('pid')} on {owner.get('host')}"
+            log.warning("took over the lock of %s, which no longer runs", who)
+        if self.folder.summary.exists():
+            return  # only the report is made again
+        now = environment(self.experiment.device)
+        if latest is None:
+            journal.note("started", **now)
+            return
+        changed = changes(latest["environment"], now)
+        trainer = latest["trainer"]
+        place = {"epoch": trainer["progress"]["epoch"], "step": len(trainer["sums"]["losses"])}
+        journal.note("resumed", stage=latest["stage"], **place, changed=changed)
+        for key, (before, after) in changed.items():
+            log.warning(
+                "resumed with a different %s: %s before, %s now; the result may differ from that "
+                "of an uninterrupted run",
+                key,
+                before,
+                after,
+            )
+
+    def _note_end(self, reason: BaseException) -> None:
+        name = "interrupted" if isinstance(reason, Interrupted) else "failed"
+        with suppress(UserError):  # the disk may be full, which is why
+            self.folder.journal.note(name, reason=str(reason), stage=len(self.ledger.finished))
 
     def _trainer(
         self,
@@ -187,9 +237,8 @@ class LadderRun:
     def _test(self) -> TestResult:
         """Evaluates the best surrogate of the last stage on the test samples."""
         experiment, stage = self.experiment, self.experiment.stages[-1]
-        payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
         network = experiment.family.build(stage.level)
-        network.load_state_dict(payload["network"])
+        network.load_state_dict(self.ledger.best[stage.level]["network"])
         grid = experiment.hierarchy.levels[stage.level]
         surrogate = self._surrogate(network, grid)
         samples = self.test.restrict_to(grid)
@@ -217,7 +266,10 @@ class LadderRun:
             "test": self.tested.errors,
             "extra_tests": self.tested.extra,
             "rollout": self.tested.rollout,
+            "events": self.folder.journal.read(),
             "seconds": last.seconds,
+            "saving_seconds": self.ledger.saving_seconds,
+            "saving_share": self.ledger.saving_seconds / last.seconds,
             "work_units": last.work_units,
             "flops": last.flops,
             "evaluation_seconds": last.evaluation_seconds,
@@ -228,6 +280,7 @@ class LadderRun:
             "precision": experiment.precision,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "code": code_version(),
             "machine": machine(experiment.device),
             "peak_memory_bytes": peak_memory(experiment.device),
         }

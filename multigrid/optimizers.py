@@ -135,6 +135,11 @@ class NamedOptimizer:
         for optimizer in self.optimizers:
             optimizer.step()
 
+    def forget(self) -> None:
+        """Forgets all state."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Returns the state tensors by parameter name."""
         found = {}

@@ -1,5 +1,6 @@
 """Pictures of a run. Knows result files and arrays only, not torch."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from multigrid.errors import UserError
 from multigrid.history import Row
+from multigrid.results import write_bytes
 
 matplotlib.use("Agg")
 
@@ -18,11 +19,11 @@ matplotlib.use("Agg")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def plot_convergence(rows: Sequence[Row], path: Path, title: str) -> None:
+def plot_convergence(rows: Sequence[Row], path: Path, title: str, remarks: str = "") -> None:
     """Draws the validation error per level against epochs, training time and work units.
 
     Solid: on the level's own grid. Dotted: of the prediction prolonged to the finest grid.
-    Vertical lines mark where a stage begins.
+    Vertical lines mark where a stage begins. ``remarks`` stand below the title.
     """
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
@@ -39,7 +40,7 @@ def plot_convergence(rows: Sequence[Row], path: Path, title: str) -> None:
     own = Line2D([], [], color="0.3", label="on the level's own grid")
     finest = Line2D([], [], color="0.3", linestyle=":", label="prolonged to the finest grid")
     axes[1].legend(handles=[own, finest], frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(f"{title}\n{remarks}" if remarks else title)
     save_figure(figure, path)
 
 
@@ -112,7 +113,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         UserError: If the file cannot be written.
     """
-    try:
-        figure.savefig(path, dpi=110, metadata={"Software": None})
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, metadata={"Software": None})
+    write_bytes(path, picture.getvalue())

@@ -2,10 +2,12 @@
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from multigrid import signals
 from multigrid.allocator import keep_large_buffers
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
@@ -34,7 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    what.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run; start it if there is none",
+    )
     what.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     what.add_argument(
         "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
@@ -43,17 +49,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 130 on Ctrl-C."""
+    """Runs the command and returns its exit status.
+
+    Returns:
+        0; 2 for what the user can mend; 75 if a signal has stopped the run after it was saved; 130
+        on a second Ctrl-C.
+    """
     options = build_parser().parse_intermixed_args(arguments)
     try:
-        config = load_config(options.experiment, options.overrides)
-        if options.dry_run:
-            _dry_run(config)
-        else:
-            _run(config, options.resume, options.overwrite)
+        with signals.watched():
+            config = load_config(options.experiment, options.overrides)
+            if options.dry_run:
+                _dry_run(config)
+            else:
+                _run(config, options.resume, options.overwrite)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except signals.Interrupted as signal:
+        command = shlex.join([str(options.experiment), *options.overrides])
+        print(
+            f"stopped by {signal}, nothing is lost; continue with: python -m multigrid.run "
+            f"{command} --resume",
+            file=sys.stderr,
+        )
+        return signals.STATUS
     except KeyboardInterrupt:
         print("interrupted; continue with --resume", file=sys.stderr)
         return 130
@@ -70,6 +90,24 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
     keep_large_buffers()
+    from multigrid.memory import is_out_of_memory
+
+    try:
+        with folder.lock:
+            folder.occupy(config, resume, overwrite)
+            _train(config, folder, resume, overwrite)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder.path}: {error.strerror or error}") from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            "out of memory outside of a training step; data.memory=stream keeps samples on disk, "
+            "a smaller schedule.batch_size makes the evaluation take fewer at once"
+        ) from None
+
+
+def _train(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
     from multigrid.report import write_report
@@ -77,6 +115,7 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     experiment = Experiment(config)
     run = LadderRun(experiment, folder)
     run.load()
+    resume = resume and folder.config.exists()
     if not resume:
         folder.claim(config, overwrite)
     _start_logging(folder)
@@ -89,7 +128,7 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
 def _start_logging(folder: RunFolder) -> None:
     """Logs to the screen and, with times, to the run's log file."""
     try:
-        file = logging.FileHandler(folder.log, encoding="utf-8")
+        file = _LogFile(folder.log, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -97,6 +136,13 @@ def _start_logging(folder: RunFolder) -> None:
     screen.setFormatter(logging.Formatter("%(message)s"))
     log.setLevel(logging.INFO)
     log.handlers = [screen, file]
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that is silent about a full disk; what cannot do without the disk tells."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Does nothing."""
 
 
 if __name__ == "__main__":

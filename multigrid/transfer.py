@@ -96,6 +96,21 @@ class TransferReport:
         ]
         return table(["Key", "Status", "Shape", "Parameters"], rows)
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "TransferReport":
+        """Returns the report that :meth:`to_json` was made from."""
+        return cls(
+            tuple(
+                Entry(
+                    entry["key"],
+                    Status(entry["status"]),
+                    tuple(entry["shape"]),
+                    None if entry["source_shape"] is None else tuple(entry["source_shape"]),
+                )
+                for entry in record["tensors"]
+            )
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain containers: totals and one record for each tensor."""
         totals = {

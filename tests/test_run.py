@@ -1,5 +1,6 @@
 """The command, from the experiment file to the results folder, on tiny grids."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from multigrid import report
+from multigrid import report, storage
 from multigrid.checkpoint import load_checkpoint
 from multigrid.history import read_history
 from multigrid.recorder import StageRecorder
@@ -37,9 +38,12 @@ EXPERIMENT = {
 FILES = [
     "config.yaml",
     "convergence.png",
+    "journal.jsonl",
     "level_0_8x8/best.pt",
+    "level_0_8x8/last.previous.pt",
     "level_0_8x8/last.pt",
     "level_1_16x16/best.pt",
+    "level_1_16x16/last.previous.pt",
     "level_1_16x16/last.pt",
     "level_1_16x16/transfer.json",
     "metrics.csv",
@@ -344,10 +348,10 @@ def test_resume_with_a_changed_configuration_names_the_keys(base, finished, caps
     assert snapshot(finished) == before
 
 
-def test_nothing_to_resume(base, tmp_path, capsys):
-    assert main(arguments(base, tmp_path, "--resume")) == 2
-    assert "holds no run to resume" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_starts_what_was_killed_before_it_began(base, finished, tmp_path):
+    assert main(arguments(base, tmp_path, "--resume")) == 0
+    assert_same_training(tmp_path / "tiny", finished)
 
 
 @pytest.fixture
@@ -359,12 +363,16 @@ def broken(base, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_resume_from_a_damaged_checkpoint(base, broken, capsys):
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_with_no_sound_checkpoint_starts_anew_and_says_so(base, finished, broken, capsys):
     path = broken / "tiny" / "level_0_8x8" / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
     capsys.readouterr()
-    assert main(arguments(base, broken, "--resume")) == 2
-    assert "last.pt: " in capsys.readouterr().err
+    assert main(arguments(base, broken, "--resume")) == 0
+    shown = capsys.readouterr().out
+    assert "last.pt: unreadable" in shown
+    assert "starting from the beginning" in shown
+    assert_same_training(broken / "tiny", finished)
 
 
 @pytest.mark.parametrize("content", ["", "- 1"])
@@ -426,7 +434,6 @@ def test_results_folder_that_is_a_file(base, tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(
     "name",
     [
@@ -437,10 +444,15 @@ def test_results_folder_that_is_a_file(base, tmp_path, capsys):
         "summary.json",
     ],
 )
-def test_no_space_to_write(base, tmp_path, capsys, name):
-    path = tmp_path / "tiny" / f"{name}.part"
-    path.parent.mkdir(parents=True)
-    path.symlink_to("/dev/full")
+def test_no_space_to_write(base, tmp_path, capsys, monkeypatch, name):
+    original = storage.write
+
+    def write(file, content):
+        if str(file.name).endswith(f"{name}.part"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(file, content)
+
+    monkeypatch.setattr(storage, "write", write)
     assert main(arguments(base, tmp_path, "schedule.epochs=[1,1]")) == 2
     assert Path(name).name in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from multigrid import signals
 from multigrid.allocator import keep_large_buffers
 from multigrid.benchmark.suites import SUITES
 from multigrid.config import load_config
@@ -47,24 +48,33 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, or 2 for a user's mistake."""
+    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 75 on a signal."""
     options = build_parser().parse_intermixed_args(arguments)
     try:
         keep_large_buffers()
-        if options.suite == "step":
-            from multigrid.benchmark.step import measure_steps
-
-            print(measure_steps(load_config(options.experiment, options.overrides)))
-        elif options.suite == "streaming":
-            from multigrid.benchmark.streaming import measure_streaming
-
-            print(measure_streaming(load_config(options.experiment, options.overrides)))
-        else:
-            print(_compare(options.suite))
+        with signals.watched():
+            print(_measure(options))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except signals.Interrupted as signal:
+        print(f"stopped by {signal}; a suite goes on with the same command", file=sys.stderr)
+        return signals.STATUS
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _measure(options: argparse.Namespace) -> str:
+    if options.suite == "step":
+        from multigrid.benchmark.step import measure_steps
+
+        return measure_steps(load_config(options.experiment, options.overrides))
+    if options.suite == "streaming":
+        from multigrid.benchmark.streaming import measure_streaming
+
+        return measure_streaming(load_config(options.experiment, options.overrides))
+    return _compare(options.suite)
 
 
 def _compare(name: str) -> str:

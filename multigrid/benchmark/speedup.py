@@ -1,6 +1,7 @@
 """Runs the methods of a suite side by side and writes down what they cost."""
 
 import csv
+import io
 import json
 import logging
 import math
@@ -61,7 +62,11 @@ class SuiteRun:
         errors = {}
         for rate in method.rates:
             name = f"{method.name}_rate{rate:g}"
-            overrides = (*method.search_overrides, f"schedule.learning_rate={rate}")
+            overrides = (
+                *method.search_overrides,
+                f"schedule.learning_rate={rate}",
+                "recovery.tries=0",
+            )
             try:
                 rows = self._run(method, SEARCH_SEED, name, overrides)
                 errors[rate] = rows[-1].val_finest_rel_l2
@@ -88,15 +93,15 @@ class SuiteRun:
 
     @staticmethod
     def _train(config: Config, folder: RunFolder) -> None:
-        resume = folder.config.exists()
-        if resume:
-            folder.check(config, resume=True, overwrite=False)
-        else:
-            folder.claim(config, overwrite=False)
-        log.info("--- %s%s", config.name, " (resumed)" if resume else "")
-        run = LadderRun(Experiment(config), folder)
-        run.load()
-        write_json(folder.summary, run.run(resume))
+        with folder.lock:
+            folder.occupy(config, resume=True, overwrite=False)
+            resume = folder.config.exists()
+            if not resume:
+                folder.claim(config, overwrite=False)
+            log.info("--- %s%s", config.name, " (resumed)" if resume else "")
+            run = LadderRun(Experiment(config), folder)
+            run.load()
+            write_json(folder.summary, run.run(resume))
 
     def _check_comparable(self) -> None:
         """Raises an error that says what differs if runs are not on equal terms."""
@@ -142,13 +147,14 @@ class SuiteRun:
 
 
 def _write_rows(path: Path, records: Sequence[RunRecord]) -> None:
-    with path.open("w", newline="") as file:
-        names = ["method", "seed", *(field.name for field in fields(Row))]
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        for record in records:
-            for row in record.rows:
-                writer.writerow({"method": record.method, "seed": record.seed, **asdict(row)})
+    text = io.StringIO(newline="")
+    names = ["method", "seed", *(field.name for field in fields(Row))]
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    for record in records:
+        for row in record.rows:
+            writer.writerow({"method": record.method, "seed": record.seed, **asdict(row)})
+    write_text(path, text.getvalue())
 
 
 def _speed_table(ups: Sequence[SpeedUp]) -> str:

@@ -187,6 +187,36 @@ class CheckpointsConfig(Section):
     """What is saved of the networks, and when."""
 
     interval: int = Field(5, gt=0, description="a positive number of epochs")
+    steps: Positive | None = Field(
+        None, description="a positive number of steps after which to save as well, or null"
+    )
+    minutes: Rate | None = Field(
+        10.0, description="a positive number of minutes after which to save as well, or null"
+    )
+
+
+class RecoveryConfig(Section):
+    """What happens when the loss is no number or explodes, or the memory does not suffice."""
+
+    tries: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="how often a stage may go back to its best state, 0 (give up at once) to 100",
+    )
+    factor: float = Field(
+        0.3, gt=0, le=1, description="what the learning rate is multiplied with then, up to 1"
+    )
+    explosion: float | None = Field(
+        1000.0,
+        gt=1,
+        allow_inf_nan=False,
+        description="a number above 1, how many times its lowest value the loss may be for some "
+        "steps in a row, or null for no limit",
+    )
+    accumulate: bool = Field(
+        True, description="true or false: take a batch in parts that does not fit into the memory"
+    )
 
 
 class OutputConfig(Section):
@@ -221,6 +251,7 @@ class Config(Section):
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
     checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
+    recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
     output: OutputConfig = Field(OutputConfig(), description="a mapping")
 
     def hierarchy(self) -> Hierarchy:
