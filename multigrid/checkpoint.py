@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 from multigrid.storage import write_file
 
 FORMAT = 2
@@ -90,8 +90,7 @@ def _load(path: Path, content: bytes) -> Any:
             "tensors and plain containers only"
         ) from None
     except Exception as error:  # a damaged file may raise anything
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: unreadable or half-written checkpoint ({reason})") from None
+        raise UserError(f"{path}: unreadable or half-written checkpoint ({brief(error)})") from None
 
 
 def _require_stored(content: bytes) -> None:
