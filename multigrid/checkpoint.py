@@ -9,6 +9,7 @@ import hashlib
 import io
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,9 @@ def _load(path: Path, content: bytes) -> Any:
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
             _require_stored(content)
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused right away
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: refused, as it is damaged or holds pickled objects; a checkpoint holds "

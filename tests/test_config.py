@@ -184,12 +184,13 @@ def nested(depth):
         (nested(100_000), "nested deeper than 20 levels"),
         ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
         ("a: !!int x", "not valid YAML"),
+        ('a: !!int ""', "not valid YAML"),
         ("a: 2001-99-99", "not valid YAML"),
         ("a: \x00", "not valid YAML"),
         ("a: " + "9" * 5000, "not valid YAML"),
         ("#" * 200_001, "larger than 200,000 bytes"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_files_that_are_no_experiment(write, text, sentence):
     path = write(text)

@@ -181,8 +181,8 @@ def test_a_failing_disk_costs_no_more_than_the_interval(
             patch.setattr(storage, name, getattr(storage, name))
         soak.Sabotage(at, random.Random(at).choice(["no space", "input/output error"])).install()
         assert run(experiment, tmp_path) in (0, 2)
-    error = capsys.readouterr().err
-    assert error == "" or error.startswith("error: ")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") or "samples" in last  # of the progress bar
     assert_resumes(experiment, tmp_path, expected)
 
 

@@ -74,7 +74,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, no experiment file")
+            raise UserError(f"larger than {MAX_FILE_BYTES:,} bytes, no experiment file")
         raw = _parse_yaml(path.read_text(encoding="utf-8"))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
