@@ -1,6 +1,8 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multigrid.grid import Grid
 from multigrid.schedule import (
@@ -94,3 +96,22 @@ def test_very_short_curves_stay_within_bounds(decay, num_steps, warmup):
 
 def test_after_the_end_the_rate_stays_low():
     assert learning_rate_curve("cosine", 10, 0.1, 0.01)(1000) == pytest.approx(0.01)
+
+
+@given(st.sampled_from(["half-v", "v", "w", "f"]), st.integers(1, 6))
+def test_every_cycle_moves_by_one_level_and_ends_on_the_finest(cycle, num_levels):
+    levels = level_sequence(cycle, num_levels)
+    assert set(levels) == set(range(num_levels))
+    assert levels[-1] == num_levels - 1
+    assert all(abs(a - b) == 1 for a, b in pairwise(levels))
+
+
+@given(
+    st.sampled_from(["cosine", "one-cycle"]),
+    st.integers(1, 300),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_rates_stay_between_nought_and_one(decay, num_steps, warmup, final):
+    rate = learning_rate_curve(decay, num_steps, warmup, final)
+    assert all(0 <= rate(step) <= 1 + 1e-12 for step in range(num_steps))
