@@ -43,13 +43,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is missing, damaged, pickled or not a checkpoint of this project.
     """
-    payload = _load(path)
+    payload = read_tensors(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     return payload
 
 
-def _load(path: Path) -> Any:
+def read_tensors(path: Path) -> Any:
+    """Reads any file of tensors and plain containers to the CPU, never executing anything in it.
+
+    Raises:
+        UserError: If the file is missing, damaged or pickled.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

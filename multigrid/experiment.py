@@ -19,12 +19,15 @@ from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Centering, Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
+from multigrid.initialization import Initializer, TransferSettings
 from multigrid.models.cost import (
     activation_bytes,
     count_parameters,
     training_flops,
 )
 from multigrid.models.family import UNetFamily
+from multigrid.models.own import NetworkFactory, OwnFamily
+from multigrid.models.protocol import NetworkFamily
 from multigrid.models.surrogate import NormalizationKind
 from multigrid.problems import (
     PDE,
@@ -44,38 +47,34 @@ NUM_TRAJECTORIES = 16
 class Experiment:
     """Everything that a run needs, built from its configuration.
 
+    Args:
+        config: The configuration.
+        network: Factory of the user's own networks, a grid to a module, used instead of the UNets
+            of the section ``model``; its ``padding`` and ``prolongation`` still hold for fields.
+
+    Raises:
+        UserError: If the objects cannot be built, files above all.
+
     Attributes:
         config: The configuration.
         hierarchy: Grids of levels and scales.
         problem: The PDE.
         source: Where its samples come from.
         family: Builds the network of each level.
+        initializer: Fills it.
         stages: The schedule.
         device: Where to compute.
         precision: Number format of the networks.
         options: Options of the trainer.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, network: NetworkFactory | None = None) -> None:
         self.config = config
         self.hierarchy = config.hierarchy()
         self.problem, self.source = self._problem_and_source()
         self.device = choose_device(config.compute.device)
         self.precision = choose_precision(config.compute.precision, self.device)
-        model = config.model
-        self.family = UNetFamily(
-            self.hierarchy,
-            config.widths(self.hierarchy),
-            len(self.problem.input_names),
-            len(self.problem.output_names),
-            form=model.form,
-            num_blocks=model.num_blocks,
-            padding=model.padding,
-            norm=model.normalization,
-            prolongation=model.prolongation,
-            growth=model.growth,
-            seed=config.seed,
-        )
+        self.family = self._family(network)
         self.stages: list[Stage] = build_schedule(
             config.schedule.cycle,
             config.per_level("epochs"),
@@ -85,6 +84,8 @@ class Experiment:
             config.per_level("warmup"),
         )
         self.options = self._trainer_options()
+        self.initializer = Initializer(self.family, TransferSettings.from_config(config))
+        self.initializer.check(self.stages)
 
     @property
     def normalization(self) -> NormalizationKind:
@@ -128,7 +129,7 @@ class Experiment:
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
         return "\n".join(
             [
-                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.form} UNet, "
+                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
                 f"{self.precision} on {self.device}, {torch.get_num_threads()} threads",
                 "",
                 str(self.family),
@@ -201,6 +202,24 @@ class Experiment:
         folder = Path(self.config.data.folder)
         return GeneratedSource(
             DataStore(folder, problem, self.hierarchy.finest, self.config.data.seed)
+        )
+
+    def _family(self, network: NetworkFactory | None) -> NetworkFamily:
+        config, model = self.config, self.config.model
+        channels = len(self.problem.input_names), len(self.problem.output_names)
+        if network is not None:
+            return OwnFamily(network, self.hierarchy, *channels, seed=config.seed)
+        return UNetFamily(
+            self.hierarchy,
+            config.widths(self.hierarchy),
+            *channels,
+            form=model.form,
+            num_blocks=model.num_blocks,
+            padding=model.padding,
+            norm=model.normalization,
+            prolongation=model.prolongation,
+            growth=model.growth,
+            seed=config.seed,
         )
 
     def _problem_and_source(self) -> tuple[Problem, SampleSource]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from multigrid.evaluation import (
 from multigrid.experiment import Experiment
 from multigrid.grid import Grid
 from multigrid.hardware import machine, peak_memory
-from multigrid.initialization import Start, start_stage
+from multigrid.initialization import Start
 from multigrid.ledger import Ledger
 from multigrid.losses import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
@@ -30,6 +31,8 @@ from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder, write_json
 from multigrid.schedule import Stage
 from multigrid.trainer import Trainer
+from multigrid.transfer import load_strictly
+from multigrid.weights import save_weights
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +121,7 @@ class LadderRun:
         """Builds the level's network, fills it, trains it and saves it."""
         error = self._interpolation_error(stage.level)
         started = time.perf_counter()
-        start = start_stage(self.experiment.family, self.ledger, stage)
+        start = self.experiment.initializer.start(self.ledger, stage)
         if start.report is not None:
             path = self.ledger.level_folder(stage.level) / "transfer.json"
             write_json(path, start.report.to_json())
@@ -158,7 +161,7 @@ class LadderRun:
             stage,
             build_loss(config.loss.name, samples.grid, experiment.problem, config.loss.residual),
             experiment.options,
-            start.slow,
+            start.regime,
             target_error=interpolation_error if stop else None,
         )
         if config.optimizer.carry_moments:
@@ -189,7 +192,8 @@ class LadderRun:
         experiment, stage = self.experiment, self.experiment.stages[-1]
         payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
         network = experiment.family.build(stage.level)
-        network.load_state_dict(payload["network"])
+        load_strictly(payload["network"], network, self.folder.path)
+        self._save_weights(payload)
         grid = experiment.hierarchy.levels[stage.level]
         surrogate = self._surrogate(network, grid)
         samples = self.test.restrict_to(grid)
@@ -208,6 +212,13 @@ class LadderRun:
             extra,
             [] if states is None else rollout_errors(surrogate, states.to(experiment.device)),
         )
+
+    def _save_weights(self, payload: dict[str, Any]) -> None:
+        """Writes the finished network's weights to the file that the user wants, if any."""
+        path = self.experiment.config.checkpoints.save
+        if path is not None:
+            about = {key: payload[key] for key in ("grid", "scaling", "config")}
+            save_weights(Path(path), payload["network"], about)
 
     def _summary(self) -> dict[str, Any]:
         experiment, last = self.experiment, self.ledger.rows[-1]

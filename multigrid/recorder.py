@@ -7,10 +7,10 @@ from multigrid.checkpoint import load_checkpoint, save_checkpoint
 from multigrid.experiment import Experiment
 from multigrid.history import Row
 from multigrid.ledger import Ledger
-from multigrid.models.cost import count_parameters
+from multigrid.models.cost import count_named, count_parameters
 from multigrid.progress import ProgressPrinter
 from multigrid.trainer import EpochRecord, Trainer
-from multigrid.transfer import Status, TransferReport
+from multigrid.transfer import COPIED, TransferReport, load_strictly
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class StageRecorder:
         log.info("%s", self.printer.banner())
         if self.report is not None:
             log.info("%s\n%s", self.report.totals(), self.report.table())
+            for notice in self.report.notices():
+                log.info("%s", notice)
         error, finest_error = self.trainer.measure_start()
         self.rel_l2_at_start = error
         self._keep_best()
@@ -64,7 +66,7 @@ class StageRecorder:
 
     def restore(self, payload: dict[str, Any]) -> None:
         """Continues from the checkpoint of this stage."""
-        self.trainer.surrogate.network.load_state_dict(payload["network"])
+        load_strictly(payload["network"], self.trainer.surrogate.network, self.folder / "last.pt")
         self.trainer.load_state_dict(payload["trainer"])
         self.overhead = payload["overhead"]
         self.rel_l2_at_start = payload["rel_l2_at_start"]
@@ -137,7 +139,6 @@ class StageRecorder:
     ) -> None:
         before = self.ledger.last_row_before(self.stage.index)
         progress = self.trainer.progress
-        work = self.experiment.work_units(self.stage.level, epoch)
         self.ledger.append(
             Row(
                 stage=self.stage.index,
@@ -151,16 +152,21 @@ class StageRecorder:
                 gradient_norm=gradient_norm,
                 seconds=before.seconds + self.overhead + progress.seconds,
                 evaluation_seconds=before.evaluation_seconds + progress.evaluation_seconds,
-                work_units=before.work_units + work,
-                flops=before.flops + work * self.experiment.epoch_flops[-1],
+                work_units=before.work_units + self._work_units,
+                flops=before.flops + progress.flops,
             )
         )
 
+    @property
+    def _work_units(self) -> float:
+        return self.trainer.progress.flops / self.experiment.epoch_flops[-1]
+
     def _summary(self) -> dict[str, Any]:
         progress = self.trainer.progress
-        parameters = count_parameters(self.trainer.surrogate.network)
-        transferred = self.report.count(Status.TRANSFERRED)[1] if self.report else 0
-        work = self.experiment.work_units(self.stage.level, progress.epoch)
+        network = self.trainer.surrogate.network
+        parameters = count_parameters(network)
+        transferred = self.report.count(*COPIED)[1] if self.report else 0
+        frozen = count_named(network, self.trainer.regime.frozen())
         return {
             "stage": self.stage.index,
             "level": self.stage.level,
@@ -169,11 +175,13 @@ class StageRecorder:
             "best_epoch": progress.best_epoch,
             "seconds": self.overhead + progress.seconds,
             "data_seconds": progress.data_seconds,
-            "work_units": work,
-            "flops": work * self.experiment.epoch_flops[-1],
+            "work_units": self._work_units,
+            "flops": progress.flops,
             "parameters": parameters,
             "transferred": transferred,
             "new": parameters - transferred,
+            "trainable": parameters - frozen,
+            "frozen": frozen,
             "interpolation_error": self.interpolation_error,
             "rel_l2_at_start": self.rel_l2_at_start,
             "rel_l2": progress.best,

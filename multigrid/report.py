@@ -51,10 +51,21 @@ def summary_table(levels: list[dict[str, Any]]) -> str:
             f"{level['seconds']:.1f}",
             f"{level['work_units']:.2f}",
             f"{level['transferred']:,}/{level['parameters']:,}",
+            f"{level['frozen']:,}",
             f"{level['rel_l2_at_start']:.4g}",
             f"{level['rel_l2']:.4g}",
         ]
         for level in levels
     ]
-    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Start", "End"]
+    header = [
+        "Level",
+        "Grid",
+        "Epochs",
+        "Seconds",
+        "Work units",
+        "Transferred",
+        "Frozen",
+        "Start",
+        "End",
+    ]
     return table(header, rows)

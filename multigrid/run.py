@@ -69,6 +69,7 @@ def _dry_run(config: Config) -> None:
 def _run(config: Config, resume: bool, overwrite: bool) -> None:
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
+    _check_save(config, resume or overwrite)
     keep_large_buffers()
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
@@ -84,6 +85,13 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     summary = run.run(resume)
     write_report(run, summary)
     write_json(folder.summary, summary)
+
+
+def _check_save(config: Config, replace: bool) -> None:
+    if config.checkpoints.save is not None:
+        from multigrid.weights import check_writable
+
+        check_writable(Path(config.checkpoints.save), replace)
 
 
 def _start_logging(folder: RunFolder) -> None:

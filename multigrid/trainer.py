@@ -6,9 +6,9 @@ step, so a run continues exactly from the weights, the optimiser's state and a f
 
 import math
 import time
-from collections.abc import Collection
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,11 +19,14 @@ from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
+from multigrid.freezing import Freezer
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.losses import Loss
+from multigrid.models.cost import training_flops
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.problems.base import Symmetries
+from multigrid.regimes import Regime
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 
 
@@ -71,6 +74,7 @@ class Progress:
         seconds: Training time, evaluation left out.
         data_seconds: The part of it spent waiting for data.
         evaluation_seconds: Time spent on validation.
+        flops: Floating-point operations, evaluation left out.
     """
 
     epoch: int = 0
@@ -79,6 +83,7 @@ class Progress:
     seconds: float = 0.0
     data_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Trainer:
         stage: Epochs, batch size and learning rates.
         loss: What to minimise.
         options: What is the same on all levels.
-        transferred: Names of the network's parameters that were transferred.
+        regime: How each of the network's tensors is trained.
         target_error: Validation error at which to stop early, or None.
     """
 
@@ -147,7 +152,7 @@ class Trainer:
         stage: Stage,
         loss: Loss,
         options: TrainerOptions,
-        transferred: Collection[str] = (),
+        regime: Regime | None = None,
         target_error: float | None = None,
     ) -> None:
         started = time.perf_counter()
@@ -157,14 +162,9 @@ class Trainer:
         self.stage = stage
         self.options = options
         self.target_error = target_error
-        self.optimizer = NamedOptimizer(
-            surrogate.network,
-            options.optimizer,
-            transferred,
-            stage.transferred_ratio,
-            options.weight_decay,
-            options.betas,
-        )
+        self.regime = regime or Regime()
+        self.freezer = Freezer(surrogate.network, self.regime)
+        self.optimizer = self._optimizer()
         self.loss = loss
         self.num_steps = math.ceil(len(train) / stage.batch_size)
         self.rate = learning_rate_curve(
@@ -201,18 +201,49 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything but the weights that a continuation needs."""
-        return {"optimizer": self.optimizer.state_dict(), "progress": asdict(self.progress)}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "freezer": self.freezer.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the weights are loaded elsewhere."""
-        self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self.freezer.load_state_dict(state["freezer"], self.progress.epoch)
+        self.optimizer = self._optimizer()
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    @cached_property
+    def epoch_flops(self) -> float:
+        """Floating-point operations of an epoch with what is frozen now."""
+        shape = (1, self.train.num_channels[0], *self.train.grid.shape)
+        return float(len(self.train) * training_flops(self.surrogate.network, shape))
+
+    def _optimizer(self) -> NamedOptimizer:
+        options = self.options
+        return NamedOptimizer(
+            self.surrogate.network,
+            options.optimizer,
+            self.regime.options,
+            options.weight_decay,
+            options.betas,
+        )
+
+    def _thaw(self) -> None:
+        """Lets those weights be trained whose time has come; the state of the others is kept."""
+        if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
+            state = self.optimizer.state_dict()
+            self.optimizer = self._optimizer()
+            self.optimizer.load_state_dict(state)
+            self.__dict__.pop("epoch_flops", None)
 
     def _epoch(self, observer: Observer) -> EpochRecord:
+        self._thaw()
         epoch = self.progress.epoch
         order = torch.from_numpy(self._rng(epoch).permutation(len(self.train)))
         losses, norms, seconds, waited = [], [], 0.0, 0.0
-        self.surrogate.train()
+        self.freezer.train()
         with closing(self.train.batches(order.split(self.stage.batch_size))) as batches:
             for step in range(self.num_steps):
                 started = time.perf_counter()
@@ -239,6 +270,7 @@ class Trainer:
             seconds=progress.seconds + seconds,
             data_seconds=progress.data_seconds + waited,
             evaluation_seconds=progress.evaluation_seconds + time.perf_counter() - started,
+            flops=progress.flops + self.epoch_flops,
         )
         return EpochRecord(
             epoch=epoch,
@@ -258,7 +290,8 @@ class Trainer:
         return augment(batch, self.options.symmetries, self._rng(epoch, step))
 
     def _step(self, batch: Samples, step: int) -> tuple[float, float]:
-        self.optimizer.set_learning_rate(self.stage.learning_rate * self.rate(step))
+        done = (step + 1) / (self.stage.epochs * self.num_steps)
+        self.optimizer.set_learning_rate(self.stage.learning_rate * self.rate(step), done)
         with autocast(batch.inputs.device, self.options.precision):
             prediction = self.surrogate(batch.inputs)
         loss: Tensor = self.loss(prediction, batch)

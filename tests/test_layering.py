@@ -11,13 +11,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "multigrid"
 
 FLOORS = {
-    "values": {"errors", "grid", "tables", "config"},
+    "values": {"errors", "grid", "names", "tables", "config"},
     "tools": {
         "fields",
         "allocator",
         "hardware",
         "metrics",
         "transfer",
+        "weights",
+        "regimes",
+        "freezing",
         "checkpoint",
         "schedule",
         "history",

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from multigrid.config.problem import ProblemConfig
 from multigrid.config.section import Fraction, Positive, Rate, Section, Size
+from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
 
@@ -187,6 +188,18 @@ class CheckpointsConfig(Section):
     """What is saved of the networks, and when."""
 
     interval: int = Field(5, gt=0, description="a positive number of epochs")
+    load: str | None = Field(
+        None,
+        min_length=1,
+        description="the name of a checkpoint or state dictionary (.pt, .safetensors) to take "
+        "weights from, or null",
+    )
+    save: str | None = Field(
+        None,
+        pattern=r".\.(pt|safetensors)$",
+        description="the name of a .pt or .safetensors file for the weights of the finished "
+        "network, or null",
+    )
 
 
 class OutputConfig(Section):
@@ -221,6 +234,7 @@ class Config(Section):
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
     checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
+    transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
     output: OutputConfig = Field(OutputConfig(), description="a mapping")
 
     def hierarchy(self) -> Hierarchy:

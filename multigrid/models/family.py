@@ -1,6 +1,6 @@
 """The resolution-parametric factory: one network for every level of a ladder."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class UNetFamily:
         self.prolongation = prolongation
         self.growth = growth
         self.seed = seed
+        self.kind = f"{form} UNet"
 
     def __str__(self) -> str:
         rows = []
@@ -97,16 +98,33 @@ class UNetFamily:
                 prolongation=self.prolongation,
             )
 
-    def build_grown(self, level: int, from_level: int) -> UNet:
-        """Returns the network of a level, ready to take over the weights of a coarser one.
+    def build_grown(self, level: int, known: Collection[str]) -> UNet:
+        """Returns the network of a level, ready to take over weights.
 
-        In the pyramid form the scales above ``from_level`` are silent, so that the network will
-        compute the prolonged output of the coarser one. In the classic form they are fresh.
+        In the pyramid form the scales above those that will be taken over are silent, so that the
+        network will compute the prolonged output of the coarser ones. In the classic form they
+        are fresh.
+
+        Args:
+            level: The level.
+            known: Names of the tensors that will be taken over.
         """
         unet = self.build(level)
-        if self.form == "pyramid" and self.growth:
-            silence(unet, self.hierarchy.tops[from_level] + 1)
+        first = 1 + max((self.group_of(name) for name in known), default=len(unet.grids))
+        if self.form == "pyramid":
+            silence(unet, first)
         return unet
+
+    def group_of(self, name: str) -> int:
+        """Returns the scale that a tensor belongs to, counted from the bottleneck."""
+        return int(name.split(".")[1])
+
+    def level_of(self, name: str) -> int | None:
+        """Returns the level with which the scale of a tensor comes in."""
+        if not self.growth:
+            return 0
+        scale = self.group_of(name)
+        return next(level for level, top in enumerate(self.hierarchy.tops) if scale <= top)
 
 
 def _initialize(module: torch.nn.Module, seed: np.random.SeedSequence) -> None:
