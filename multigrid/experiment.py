@@ -218,6 +218,7 @@ class Experiment:
             padding=model.padding,
             norm=model.normalization,
             prolongation=model.prolongation,
+            bottleneck=model.bottleneck,
             growth=model.growth,
             seed=config.seed,
         )

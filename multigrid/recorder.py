@@ -165,7 +165,8 @@ class StageRecorder:
         progress = self.trainer.progress
         network = self.trainer.surrogate.network
         parameters = count_parameters(network)
-        transferred = self.report.count(*COPIED)[1] if self.report else 0
+        copied = self.report.keys(*COPIED) if self.report else []
+        transferred = count_named(network, copied)
         frozen = count_named(network, self.trainer.regime.frozen())
         return {
             "stage": self.stage.index,

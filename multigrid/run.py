@@ -5,11 +5,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from multigrid.allocator import keep_large_buffers
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 from multigrid.results import RunFolder, write_json
+
+if TYPE_CHECKING:
+    from multigrid.models.own import NetworkFactory
 
 log = logging.getLogger("multigrid")
 
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             _dry_run(config)
         else:
-            _run(config, options.resume, options.overwrite)
+            train_ladder(config, options.resume, options.overwrite)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -66,7 +70,27 @@ def _dry_run(config: Config) -> None:
     print(Experiment(config).describe())
 
 
-def _run(config: Config, resume: bool, overwrite: bool) -> None:
+def train_ladder(
+    config: Config,
+    resume: bool = False,
+    overwrite: bool = False,
+    network: "NetworkFactory | None" = None,
+) -> dict[str, Any]:
+    """Runs an experiment: trains, tests, draws and writes everything into the run's folder.
+
+    Args:
+        config: The experiment.
+        resume: Continue an interrupted run.
+        overwrite: Replace an earlier run.
+        network: Factory of the user's own networks, a grid to a module ``[N, in, *grid]`` to
+            ``[N, out, *grid]``, instead of the UNets of the section ``model``.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UserError: If something about the experiment or its folder is wrong.
+    """
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
     _check_save(config, resume or overwrite)
@@ -75,7 +99,7 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     from multigrid.ladder import LadderRun
     from multigrid.report import write_report
 
-    experiment = Experiment(config)
+    experiment = Experiment(config, network)
     run = LadderRun(experiment, folder)
     run.load()
     if not resume:
@@ -85,6 +109,7 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     summary = run.run(resume)
     write_report(run, summary)
     write_json(folder.summary, summary)
+    return summary
 
 
 def _check_save(config: Config, replace: bool) -> None:

@@ -76,9 +76,9 @@ class TransferReport:
 
     entries: tuple[Entry, ...]
 
-    def keys(self, status: Status) -> list[str]:
-        """Returns the names of all tensors with a status."""
-        return [entry.key for entry in self.entries if entry.status == status]
+    def keys(self, *statuses: Status) -> list[str]:
+        """Returns the names of all tensors with one of the statuses."""
+        return [entry.key for entry in self.entries if entry.status in statuses]
 
     def count(self, *statuses: Status) -> tuple[int, int]:
         """Returns the number of tensors and of parameters with one of the statuses."""

@@ -29,7 +29,7 @@ FLOORS = {
         "plots",
     },
     "families": {"solvers", "problems", "data", "models"},
-    "do": {"augmentation", "losses", "trainer", "evaluation", "progress"},
+    "do": {"augmentation", "losses", "surgery", "trainer", "evaluation", "progress"},
     "drive": {"experiment", "ledger", "initialization", "recorder", "ladder", "report"},
     "run": {"run", "benchmark*", "commands"},
 }

@@ -98,6 +98,10 @@ class ModelConfig(Section):
     normalization: Literal["none", "group", "instance"] = Field(
         "none", description="'none', 'group' or 'instance'"
     )
+    bottleneck: Literal["conv", "dense", "attention"] = Field(
+        "conv",
+        description="'conv', or 'dense' or 'attention' over all points of the coarsest grid",
+    )
     prolongation: int = Field(
         4, ge=1, le=6, description="the polynomial degree of the prolongation, 1 to 6"
     )

@@ -11,6 +11,7 @@ from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
 from multigrid.hardware import full_precision
 from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Stem, Up
+from multigrid.models.bottleneck import Bottleneck, build_bottleneck
 from multigrid.models.cost import count_parameters, scale_flops
 from multigrid.tables import si, table
 
@@ -25,6 +26,7 @@ class Scale(nn.Module):
     Attributes:
         stem: Lifts the input fields to the width, or None.
         encoder: Residual blocks on the way down.
+        bottleneck: What follows them at the bottleneck, or None.
         down: Strided convolution to the next coarser scale; None at the bottleneck.
         up: Transposed convolution from the next coarser scale; None at the bottleneck.
         decoder: Residual blocks on the way up; None at the bottleneck.
@@ -43,10 +45,12 @@ class Scale(nn.Module):
         centering: Centering,
         padding: Padding,
         norm: Normalization,
+        bottleneck: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.stem = Stem(ndim, in_channels, width, padding) if in_channels else None
         self.encoder = _blocks(num_blocks, ndim, width, padding, norm)
+        self.bottleneck = bottleneck
         self.down: Down | None = None
         self.up: Up | None = None
         self.decoder: nn.Sequential | None = None
@@ -66,7 +70,8 @@ class Scale(nn.Module):
         """
         parts = [self.stem(x)] if self.stem is not None else []
         parts += [from_finer] if from_finer is not None else []
-        return self.encoder(sum(parts[1:], start=parts[0]))
+        features = self.encoder(sum(parts[1:], start=parts[0]))
+        return features if self.bottleneck is None else self.bottleneck(features)
 
     def decode(self, skip: Tensor, coarser: Tensor | None) -> Tensor:
         """Returns the decoder's features.
@@ -109,6 +114,7 @@ class UNet(nn.Module):
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each convolution of a block.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
+        bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
     """
 
     def __init__(
@@ -122,13 +128,18 @@ class UNet(nn.Module):
         padding: Padding = "zeros",
         norm: Normalization = "none",
         prolongation: int = 4,
+        bottleneck: Bottleneck = "conv",
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_blocks = num_blocks
+        self.norm: Normalization = norm
+        self.bottleneck: Bottleneck = bottleneck
         self.grids = tuple(grids)
         self.widths = tuple(widths)
-        self.form = form
-        self.padding = padding
+        self.form: Form = form
+        self.padding: Padding = padding
         self.prolongation = prolongation
         top = len(self.grids) - 1
         self.scales = nn.ModuleList(
@@ -142,6 +153,7 @@ class UNet(nn.Module):
                 centering=grid.centering,
                 padding=padding,
                 norm=norm,
+                bottleneck=None if k else build_bottleneck(bottleneck, grid, widths[0]),
             )
             for k, grid in enumerate(self.grids)
         )
