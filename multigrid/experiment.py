@@ -1,6 +1,6 @@
 """An experiment: the objects that a configuration describes, and what they will cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from multigrid.data.samples import Samples
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
+from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings
@@ -28,6 +29,7 @@ from multigrid.models.cost import (
 from multigrid.models.family import UNetFamily
 from multigrid.models.own import NetworkFactory, OwnFamily
 from multigrid.models.protocol import NetworkFamily
+from multigrid.models.steps import SplitNetwork
 from multigrid.models.surrogate import NormalizationKind
 from multigrid.problems import (
     PDE,
@@ -37,6 +39,7 @@ from multigrid.problems import (
     Symmetries,
     build_problem,
 )
+from multigrid.regimes import Regime
 from multigrid.schedule import Stage, build_schedule, schedule_table
 from multigrid.tables import si
 from multigrid.trainer import TrainerOptions
@@ -85,7 +88,9 @@ class Experiment:
         )
         self.options = self._trainer_options()
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
-        self.initializer.check(self.stages)
+        regimes = self.initializer.check(self.stages)
+        if config.transfer.featurize:
+            self._check_featurization(regimes)
 
     @property
     def normalization(self) -> NormalizationKind:
@@ -190,13 +195,28 @@ class Experiment:
         trajectories = [self.problem.trajectory(grid, rng, num_steps) for rng in rngs]
         return torch.from_numpy(np.stack(trajectories)).float()
 
+    def _check_featurization(self, regimes: Sequence[Regime]) -> None:
+        splits = [
+            SplitNetwork(self.family.blueprint(stage.level), regime.always_frozen)
+            for stage, regime in zip(self.stages, regimes, strict=True)
+        ]
+        if not any(split.is_worthwhile for split in splits):
+            raise UserError(
+                "transfer.featurize: no part of the network depends on the input and frozen "
+                "weights alone; freeze all that comes first with transfer.rules, such as "
+                "{pattern: '*', freeze: true} and {pattern: '*.head', freeze: false}, or set it to "
+                "false (a network of your own needs steps, as a torch.nn.Sequential has)"
+            )
+
     def _holds(self, grid: Grid, count: int) -> bool:
         """Whether to keep training samples in memory."""
-        memory = self.config.data.memory
-        if memory != "auto":
-            return memory == "hold"
         channels = self.family.in_channels + self.family.out_channels
-        return 4 * channels * count * grid.size <= total_memory(self.device) / 2
+        return self.holds_bytes(4 * channels * count * grid.size)
+
+    def holds_bytes(self, size: int) -> bool:
+        """Whether to keep so much of what is trained on in memory."""
+        memory = self.config.data.memory
+        return memory == "hold" if memory != "auto" else size <= total_memory(self.device) / 2
 
     def _generated(self, problem: PDE) -> GeneratedSource:
         folder = Path(self.config.data.folder)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from multigrid.checkpoint import load_checkpoint
 from multigrid.config import Config
-from multigrid.errors import UserError
 from multigrid.ledger import Ledger
 from multigrid.models.protocol import NetworkFamily
 from multigrid.names import matches, rename, require_match
@@ -129,8 +128,11 @@ class Initializer:
         self.family = family
         self.settings = settings
 
-    def check(self, stages: Sequence[Stage]) -> None:
+    def check(self, stages: Sequence[Stage]) -> list[Regime]:
         """Goes through all stages by names and shapes alone.
+
+        Returns:
+            The regime of each stage.
 
         Raises:
             UserError: If something could not be transferred, a pattern matches nothing, nothing
@@ -141,12 +143,14 @@ class Initializer:
         check_rules(self.settings.regime, self._anatomy(names))
         for pattern in self.settings.policy.allow:
             require_match(pattern, names, "transfer.allow")
+        regimes: list[Regime] = []
         before: dict[str, Tensor] = {}
         seen: dict[int, dict[str, Tensor]] = {}
         for stage in stages:
             network = self.family.blueprint(stage.level)
             own = network.state_dict()
             weights = {**self.settings.loaded, **seen.get(stage.level, {}), **before}
+            regime = self._fresh(network)
             if weights:
                 report = partition(weights, own)
                 check_report(report, self.settings.policy)
@@ -155,7 +159,8 @@ class Initializer:
                 where = f"the network of level {stage.level}"
                 check_regime(regime, parameters, stage.epochs, where)
             before = seen[stage.level] = own
-        self._check_loaded(names)
+            regimes.append(regime)
+        return regimes
 
     def start(self, ledger: Ledger, stage: Stage) -> Start:
         """Builds the network of a stage and fills it."""
@@ -202,8 +207,3 @@ class Initializer:
 
     def _anatomy(self, names: tuple[str, ...]) -> Anatomy:
         return Anatomy(names, self.family.group_of, self.family.level_of)
-
-    def _check_loaded(self, names: Sequence[str]) -> None:
-        """Checks that the weights to load are of use in at least the largest network."""
-        if self.settings.loaded and not set(self.settings.loaded) & set(names):
-            raise UserError("checkpoints.load: none of its tensors has a name of the network")

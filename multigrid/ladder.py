@@ -21,6 +21,7 @@ from multigrid.evaluation import (
     rollout_errors,
 )
 from multigrid.experiment import Experiment
+from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.grid import Grid
 from multigrid.hardware import machine, peak_memory
 from multigrid.initialization import Start
@@ -30,6 +31,7 @@ from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder, write_json
 from multigrid.schedule import Stage
+from multigrid.tables import si
 from multigrid.trainer import Trainer
 from multigrid.transfer import load_strictly
 from multigrid.weights import save_weights
@@ -154,19 +156,35 @@ class LadderRun:
             stage.batch_size,
         )
         stop = config.schedule.stop_at_interpolation_error
+        surrogate = self._surrogate(start.network, samples.grid)
+        featurized = FeaturizedSurrogate(surrogate, start.regime.always_frozen)
+        known = config.transfer.featurize and featurized.split.is_worthwhile
         trainer = Trainer(
-            self._surrogate(start.network, samples.grid),
-            samples,
+            surrogate,
+            self._featurized(featurized, samples, stage) if known else samples,
             validator,
             stage,
             build_loss(config.loss.name, samples.grid, experiment.problem, config.loss.residual),
             experiment.options,
             start.regime,
             target_error=interpolation_error if stop else None,
+            featurized=featurized if known else None,
         )
         if config.optimizer.carry_moments:
             trainer.optimizer.load_state_dict(start.moments)
         return trainer
+
+    def _featurized(
+        self, surrogate: FeaturizedSurrogate, samples: TrainingSamples, stage: Stage
+    ) -> FeaturizedSamples:
+        """Computes what depends on frozen weights alone once, for all samples of a stage."""
+        path = self.ledger.level_folder(stage.level) / "features.h5"
+        precision = self.experiment.precision
+        file = surrogate.compute(samples, path, stage.batch_size, precision)
+        size = path.stat().st_size
+        log.info("features %s: %sB in %s", ", ".join(surrogate.split.kept), si(size), path)
+        hold = self.experiment.holds_bytes(size)
+        return FeaturizedSamples(samples, file, hold)
 
     def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
         device = self.experiment.device

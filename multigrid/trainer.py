@@ -19,6 +19,7 @@ from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
+from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.freezing import Freezer
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.losses import Loss
@@ -142,18 +143,20 @@ class Trainer:
         options: What is the same on all levels.
         regime: How each of the network's tensors is trained.
         target_error: Validation error at which to stop early, or None.
+        featurized: Predicts from features of the batches, which ``train`` must have then.
     """
 
     def __init__(
         self,
         surrogate: Surrogate,
-        train: TrainingSamples,
+        train: TrainingSamples | FeaturizedSamples,
         validate: Validator,
         stage: Stage,
         loss: Loss,
         options: TrainerOptions,
         regime: Regime | None = None,
         target_error: float | None = None,
+        featurized: FeaturizedSurrogate | None = None,
     ) -> None:
         started = time.perf_counter()
         self.surrogate = surrogate
@@ -162,6 +165,7 @@ class Trainer:
         self.stage = stage
         self.options = options
         self.target_error = target_error
+        self.featurized = featurized
         self.regime = regime or Regime()
         self.freezer = Freezer(surrogate.network, self.regime)
         self.optimizer = self._optimizer()
@@ -170,7 +174,9 @@ class Trainer:
         self.rate = learning_rate_curve(
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
-        self.progress = Progress(seconds=time.perf_counter() - started)
+        self.progress = Progress(
+            seconds=time.perf_counter() - started, flops=featurized.flops if featurized else 0.0
+        )
 
     def fit(self, observer: Observer) -> None:
         """Trains until the stage is over."""
@@ -217,6 +223,9 @@ class Trainer:
     @cached_property
     def epoch_flops(self) -> float:
         """Floating-point operations of an epoch with what is frozen now."""
+        if self.featurized is not None:
+            (batch,) = self.train.batches([torch.zeros(1, dtype=torch.int64)])
+            return len(self.train) * self.featurized.step_flops(batch)
         shape = (1, self.train.num_channels[0], *self.train.grid.shape)
         return float(len(self.train) * training_flops(self.surrogate.network, shape))
 
@@ -293,7 +302,8 @@ class Trainer:
         done = (step + 1) / (self.stage.epochs * self.num_steps)
         self.optimizer.set_learning_rate(self.stage.learning_rate * self.rate(step), done)
         with autocast(batch.inputs.device, self.options.precision):
-            prediction = self.surrogate(batch.inputs)
+            predict = self.featurized
+            prediction = predict(batch) if predict else self.surrogate(batch.inputs)
         loss: Tensor = self.loss(prediction, batch)
         self.optimizer.zero_grad()
         loss.backward()

@@ -29,7 +29,15 @@ FLOORS = {
         "plots",
     },
     "families": {"solvers", "problems", "data", "models"},
-    "do": {"augmentation", "losses", "surgery", "trainer", "evaluation", "progress"},
+    "do": {
+        "augmentation",
+        "losses",
+        "featurization",
+        "surgery",
+        "trainer",
+        "evaluation",
+        "progress",
+    },
     "drive": {"experiment", "ledger", "initialization", "recorder", "ladder", "report"},
     "run": {"run", "benchmark*", "commands"},
 }

@@ -1,6 +1,6 @@
 """Pairs of input and output fields in memory."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +25,13 @@ class Samples:
         inputs: Tensor ``[N, in, *grid.shape]``.
         outputs: Tensor ``[N, out, *grid.shape]``.
         grid: Their grid.
+        features: Results of the frozen part of a network on a batch, by name, if they are known.
     """
 
     inputs: Tensor
     outputs: Tensor
     grid: Grid
+    features: Mapping[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
