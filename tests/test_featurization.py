@@ -103,7 +103,7 @@ def test_same_losses_with_far_less_work(tmp_path, pretrained, rules, precision, 
         assert row.train_loss == pytest.approx(other.train_loss, rel=tolerance)
         assert row.val_rel_l2 == pytest.approx(other.val_rel_l2, rel=tolerance)
     work, expected_work = (r[2].flops - r[1].flops for r in (rows, expected))
-    assert expected_work > 3 * work
+    assert expected_work > (3 if rules == HEADS_ONLY else 1.5) * work
     assert rows[1].flops > rows[2].flops - rows[1].flops  # the features themselves are counted
 
 

@@ -1,6 +1,7 @@
 """The toolbox from the command, on tiny grids."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -291,3 +292,22 @@ def test_selected_levels_from_a_further_checkpoint(tmp_path, pretrained):
     found = load_checkpoint(level(tmp_path, 1, 16) / "last.pt")["network"]
     for key, tensor in found.items():
         assert torch.equal(tensor, donor[key]) == key.startswith("scales.1."), key
+
+
+def test_poisson_helps_darcy_as_shipped(tmp_path):
+    small = ["data.train=32", "data.validation=16", "data.test=8", "problem.num_modes=8"]
+    small += ["model.width=12", "schedule.batch_size=8", "compute.precision=float32"]
+    experiments = Path(__file__).parents[1] / "experiments"
+    before = experiments / "poisson_two_phase.yaml"
+    train(before, tmp_path, *small, "levels=[8,16]", "schedule.epochs=[12,6]",
+          "schedule.learning_rate=1e-2")  # fmt: skip
+    (weights,) = (tmp_path / "results").glob("poisson_two_phase/level_1_*/best.pt")
+    darcy = [*small, "levels=[16]", "model.depth=3", "schedule.epochs=2"]
+    errors = []
+    for load in (weights, "null"):
+        folder = tmp_path / ("with" if load == weights else "without")
+        summary = train(
+            experiments / "poisson_to_darcy.yaml", folder, *darcy, f"checkpoints.load={load}"
+        )
+        errors.append(summary["test"]["rel_l2"])
+    assert errors[0] < 0.7 * errors[1]

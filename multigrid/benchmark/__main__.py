@@ -29,10 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "suite",
-        choices=["step", "streaming", *SUITES],
+        choices=["step", "streaming", "features", "poisson_to_darcy", *SUITES],
         help="step: rate of a training step against a matrix product; streaming: training with "
-        "samples from disk against samples in memory; otherwise methods side by side, written to "
-        "results/benchmarks/SUITE; an interrupted suite goes on where it stopped",
+        "samples from disk against samples in memory; features: epochs on features of frozen "
+        "layers against epochs on fields; poisson_to_darcy: fine-tuning regimes side by side; "
+        "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
+        "goes on where it stopped",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings to replace (not for suites)"
@@ -59,6 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from multigrid.benchmark.streaming import measure_streaming
 
             print(measure_streaming(load_config(options.experiment, options.overrides)))
+        elif options.suite == "features":
+            from multigrid.benchmark.features import measure_features
+
+            print(measure_features(load_config(options.experiment, options.overrides)))
+        elif options.suite == "poisson_to_darcy":
+            from multigrid.benchmark.regimes import RegimeComparison
+
+            _log_to_screen()
+            print(RegimeComparison(Path("results/benchmarks") / options.suite).run())
         else:
             print(_compare(options.suite))
     except UserError as error:
@@ -70,8 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(name: str) -> str:
     from multigrid.benchmark.speedup import SuiteRun
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    _log_to_screen()
     return SuiteRun(SUITES[name], Path("results/benchmarks") / name).run()
+
+
+def _log_to_screen() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 
 
 if __name__ == "__main__":

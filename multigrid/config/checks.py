@@ -17,7 +17,7 @@ from multigrid.config.settings import Config
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 
-WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal")
+WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal", "poisson_two_phase")
 
 
 def check_config(config: Config) -> None:
