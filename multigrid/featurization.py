@@ -175,7 +175,8 @@ class FeaturizedSurrogate:
         """Returns the operations of a forward and backward pass on the features of a batch."""
         assert batch.features is not None
         twin = copy.deepcopy(self.surrogate.network).to("meta")
-        features = {name: tensor.to("meta") for name, tensor in batch.features.items()}
+        dtype = next(twin.parameters()).dtype  # there is no autocast here
+        features = {name: t.to("meta", dtype) for name, t in batch.features.items()}
         with FlopCounterMode(display=False) as counter:
             SplitNetwork(twin, self.frozen).finish(features).sum().backward()
         return float(counter.get_total_flops())

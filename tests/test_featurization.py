@@ -107,6 +107,16 @@ def test_same_losses_with_far_less_work(tmp_path, pretrained, rules, precision, 
     assert rows[1].flops > rows[2].flops - rows[1].flops  # the features themselves are counted
 
 
+def test_large_grids_in_bfloat16(tmp_path, pretrained):
+    path = experiment(tmp_path, pretrained, HEADS_ONLY, compute={"precision": "bfloat16"})
+    changes = ["levels=[32]", "model.depth=3", "schedule.epochs=1"]
+    loss = []
+    for more in ([], ["--overwrite", "transfer.featurize=false"]):
+        train(path, tmp_path, *changes, *more)
+        loss.append(read_history(tmp_path / "results" / "second" / "metrics.csv")[1].train_loss)
+    assert loss[0] == pytest.approx(loss[1], rel=1e-3)
+
+
 def test_resume_equals_the_straight_run(tmp_path, pretrained):
     path = experiment(tmp_path, pretrained, HEADS_ONLY)
     train(path, tmp_path)

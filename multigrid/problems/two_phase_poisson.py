@@ -13,8 +13,8 @@ from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
 class TwoPhasePoisson(TwoPhaseDarcy):
     """-Laplace(u) = 1/a on the unit box, u = 0 on its boundary, a as in two-phase Darcy flow.
 
-    What is left of ``-div(a grad u) = 1``, divided by a, if the jumps of a are ignored. One fast
-    Poisson solve gives a sample, to rounding. Meant for training before Darcy flow.
+    What is left of ``-div(a grad u) = 1``, divided by a, if the jumps of a are ignored. A fast
+    Poisson solve gives a sample, to the tolerance. Meant for training before Darcy flow.
     """
 
     kind = "poisson_two_phase"
