@@ -141,7 +141,7 @@ def plan_regime(
         if settings.regime == "features":
             thaw[name] = Thaw()
         elif settings.regime == "gradual":
-            thaw[name] = _gradual(settings.unfreeze, steps + something_new)
+            thaw[name] = _gradual(settings.unfreeze, steps, something_new)
     for rule in settings.rules:
         _apply(rule, anatomy, transferred, options, thaw)
     return Regime(options, {n: t for n, t in thaw.items() if t != Thaw(0)}, settings.patience)
@@ -155,11 +155,14 @@ def _distances(anatomy: Anatomy, transferred: Collection[str]) -> dict[int, int]
     return {group: max(1, min(abs(group - other) for other in new)) for group in groups}
 
 
-def _gradual(unfreeze: int | tuple[int, ...] | str, turn: int) -> Thaw:
-    """Returns when the part whose turn it is thaws; turn 0 is never frozen."""
+def _gradual(unfreeze: int | tuple[int, ...] | str, steps: int, something_new: bool) -> Thaw:
+    """Returns when a part thaws that is so many steps inwards of the first one to do so.
+
+    Where nothing is new, there is only that one to train at first.
+    """
     if isinstance(unfreeze, tuple):
-        place = max(0, turn - 1)
-        return Thaw(unfreeze[min(place, len(unfreeze) - 1)])
+        return Thaw(unfreeze[min(steps, len(unfreeze) - 1)])
+    turn = steps + something_new
     if isinstance(unfreeze, int):
         return Thaw(turn * unfreeze)
     return Thaw(plateaus=turn) if turn else Thaw(0)

@@ -56,6 +56,9 @@ def test_with_nothing_new_the_distance_counts_from_the_output():
     assert thaws(plan(NAMES, (), regime="gradual", unfreeze=2)) == [
         Thaw(6), Thaw(4), Thaw(2), Thaw(0),
     ]  # fmt: skip
+    assert thaws(plan(NAMES, (), regime="gradual", unfreeze=(0, 3))) == [
+        Thaw(3), Thaw(3), Thaw(3), Thaw(0),
+    ]  # fmt: skip
 
 
 def test_features_are_frozen_for_good():
