@@ -9,6 +9,7 @@ from torch import nn
 
 from multigrid.checkpoint import load_checkpoint
 from multigrid.config import load_config
+from multigrid.errors import UserError
 from multigrid.experiment import Experiment
 from multigrid.weights import load_weights
 from tests.tiny import run, train, write_experiment
@@ -311,3 +312,31 @@ def test_poisson_helps_darcy_as_shipped(tmp_path):
         )
         errors.append(summary["test"]["rel_l2"])
     assert errors[0] < 0.7 * errors[1]
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        (lambda grid: "unet", "the factory must return a torch.nn.Module, not str"),
+        (lambda grid: nn.Conv2d(3, 1, 1), "on the 8x8 grid it cannot take inputs of shape"),
+        (lambda grid: nn.Conv2d(1, 2, 1), r"it gives \[2, 2, 8, 8\] .* must give \[2, 1, 8, 8\]"),
+        (lambda grid: nn.Conv2d(1, 1, 3), r"it gives \[2, 1, 6, 6\] .* must give \[2, 1, 8, 8\]"),
+    ],
+)
+def test_networks_that_do_not_fit_are_told_before_any_work(tmp_path, factory, sentence):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second")
+    with pytest.raises(UserError, match=sentence):
+        ladder(path, tmp_path, factory)
+    assert not (tmp_path / "results").exists()
+
+
+def test_resuming_with_another_network_is_refused(tmp_path):
+    from multigrid.run import train_ladder
+
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
+    ladder(path, tmp_path, named_by_size)
+    folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
+    with pytest.raises(UserError, match="belongs to another network: "):
+        train_ladder(
+            load_config(path, folders), resume=True, network=lambda grid: nn.Conv2d(1, 1, 1)
+        )
