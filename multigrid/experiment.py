@@ -62,19 +62,8 @@ class Experiment:
         self.problem, self.source = self._problem_and_source()
         self.device = choose_device(config.compute.device)
         self.precision = choose_precision(config.compute.precision, self.device)
-        model = config.model
-        self.family = UNetFamily(
-            self.hierarchy,
-            config.widths(self.hierarchy),
-            len(self.problem.input_names),
-            len(self.problem.output_names),
-            form=model.form,
-            num_blocks=model.num_blocks,
-            padding=model.padding,
-            norm=model.normalization,
-            prolongation=model.prolongation,
-            growth=model.growth,
-            seed=config.seed,
+        self.family = unet_family(
+            config, len(self.problem.input_names), len(self.problem.output_names)
         )
         self.stages: list[Stage] = build_schedule(
             config.schedule.cycle,
@@ -231,6 +220,24 @@ class Experiment:
             patience=schedule.patience,
             seed=self.config.seed,
         )
+
+
+def unet_family(config: Config, in_channels: int, out_channels: int) -> UNetFamily:
+    """Returns the networks of a configuration's ladder, for the given numbers of fields."""
+    hierarchy, model = config.hierarchy(), config.model
+    return UNetFamily(
+        hierarchy,
+        config.widths(hierarchy),
+        in_channels,
+        out_channels,
+        form=model.form,
+        num_blocks=model.num_blocks,
+        padding=model.padding,
+        norm=model.normalization,
+        prolongation=model.prolongation,
+        growth=model.growth,
+        seed=config.seed,
+    )
 
 
 def open_files(section: FileConfig, centering: Centering, counts: Mapping[str, int]) -> FileSource:

@@ -30,6 +30,7 @@ from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder, write_json
 from multigrid.schedule import Stage
 from multigrid.trainer import Trainer
+from multigrid.transfer import partition
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class TestResult:
         errors: Every metric.
         extra: Every metric on each further test set.
         rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
+        states: The true trajectories ``[N, num_steps + 1, C, *grid]`` it was compared with.
     """
 
     samples: Samples
@@ -53,6 +55,7 @@ class TestResult:
     errors: dict[str, float]
     extra: dict[str, dict[str, float]]
     rollout: list[float]
+    states: Tensor | None
 
 
 class LadderRun:
@@ -119,9 +122,8 @@ class LadderRun:
         error = self._interpolation_error(stage.level)
         started = time.perf_counter()
         start = start_stage(self.experiment.family, self.ledger, stage)
-        if start.report is not None:
-            path = self.ledger.level_folder(stage.level) / "transfer.json"
-            write_json(path, start.report.to_json())
+        report = start.report or partition({}, start.network.state_dict())
+        write_json(self.ledger.level_folder(stage.level) / "transfer.json", report.to_json())
         trainer = self._trainer(stage, start, self.samples[stage.level], error)
         overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
         recorder = StageRecorder(
@@ -165,14 +167,16 @@ class LadderRun:
             trainer.optimizer.load_state_dict(start.moments)
         return trainer
 
+    def best_surrogate(self, level: int) -> Surrogate:
+        """Returns the best surrogate of a level that has been trained, read back from disk."""
+        payload = load_checkpoint(self.ledger.level_folder(level) / "best.pt")
+        network = self.experiment.family.build(level)
+        network.load_state_dict(payload["network"])
+        return self._surrogate(network, self.experiment.hierarchy.levels[level])
+
     def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
-        device = self.experiment.device
-        known = self.experiment.problem.boundary_values(grid)
-        boundary = None
-        if known is not None:
-            where, values = (torch.from_numpy(array).to(device) for array in known)
-            boundary = where, values.float()
-        return Surrogate(network.to(device), self.scaling, boundary)
+        experiment = self.experiment
+        return Surrogate.of(network, self.scaling, experiment.problem, grid, experiment.device)
 
     def _interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs; None on the last."""
@@ -187,11 +191,8 @@ class LadderRun:
     def _test(self) -> TestResult:
         """Evaluates the best surrogate of the last stage on the test samples."""
         experiment, stage = self.experiment, self.experiment.stages[-1]
-        payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
-        network = experiment.family.build(stage.level)
-        network.load_state_dict(payload["network"])
         grid = experiment.hierarchy.levels[stage.level]
-        surrogate = self._surrogate(network, grid)
+        surrogate = self.best_surrogate(stage.level)
         samples = self.test.restrict_to(grid)
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
         low, high = output_range(self.samples[stage.level])
@@ -201,12 +202,14 @@ class LadderRun:
             guess = predict(surrogate, others.inputs, stage.batch_size)
             extra[name] = evaluate(guess, others, low, high)
         states = experiment.test_trajectories(grid)
+        states = None if states is None else states.to(experiment.device)
         return TestResult(
             samples,
             prediction,
             evaluate(prediction, samples, low, high),
             extra,
-            [] if states is None else rollout_errors(surrogate, states.to(experiment.device)),
+            [] if states is None else rollout_errors(surrogate, states),
+            states,
         )
 
     def _summary(self) -> dict[str, Any]:

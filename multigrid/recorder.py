@@ -112,6 +112,10 @@ class StageRecorder:
             "level": self.stage.level,
             "grid": list(self.trainer.train.grid.shape),
             "config": self.experiment.config.model_dump(),
+            "fields": {
+                "input": list(self.experiment.problem.input_names),
+                "output": list(self.experiment.problem.output_names),
+            },
             "scaling": self.trainer.surrogate.scaling.to_dict(),
             "data_fingerprint": self.experiment.source.fingerprint,
         }

@@ -7,28 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multigrid.allocator import keep_large_buffers
+from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
-from multigrid.results import RunFolder, write_json
+from multigrid.results import RunFolder
 
 log = logging.getLogger("multigrid")
 
-EXAMPLES = """examples:
-  python -m multigrid.run experiments/poisson.yaml
-  python -m multigrid.run experiments/poisson.yaml name=wide model.width=64
-  python -m multigrid.run experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run
-  python -m multigrid.run experiments/poisson.yaml --resume
-"""
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m multigrid.run",
-        description="Trains a ladder of UNets from a coarse grid to a fine one.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
@@ -39,25 +27,15 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
     )
-    return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 130 on Ctrl-C."""
-    options = build_parser().parse_intermixed_args(arguments)
-    try:
-        config = load_config(options.experiment, options.overrides)
-        if options.dry_run:
-            _dry_run(config)
-        else:
-            _run(config, options.resume, options.overwrite)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; continue with --resume", file=sys.stderr)
-        return 130
-    return 0
+def execute(options: argparse.Namespace) -> None:
+    """Trains, or says what would be trained."""
+    config = load_config(options.experiment, options.overrides)
+    if options.dry_run:
+        _dry_run(config)
+    else:
+        train_ladder(config, options.resume, options.overwrite)
 
 
 def _dry_run(config: Config) -> None:
@@ -66,13 +44,26 @@ def _dry_run(config: Config) -> None:
     print(Experiment(config).describe())
 
 
-def _run(config: Config, resume: bool, overwrite: bool) -> None:
+def train_ladder(config: Config, resume: bool = False, overwrite: bool = False) -> RunFolder:
+    """Trains the ladder of a configuration, tests it and draws it.
+
+    Args:
+        config: The experiment.
+        resume: Continue an interrupted run.
+        overwrite: Replace an earlier run.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: For whatever the user can mend.
+    """
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
     keep_large_buffers()
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
-    from multigrid.report import write_report
+    from multigrid.report.closing import write_report
 
     experiment = Experiment(config)
     run = LadderRun(experiment, folder)
@@ -83,7 +74,7 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     log.info("%s", experiment.describe())
     summary = run.run(resume)
     write_report(run, summary)
-    write_json(folder.summary, summary)
+    return folder
 
 
 def _start_logging(folder: RunFolder) -> None:
@@ -97,6 +88,26 @@ def _start_logging(folder: RunFolder) -> None:
     screen.setFormatter(logging.Formatter("%(message)s"))
     log.setLevel(logging.INFO)
     log.handlers = [screen, file]
+
+
+COMMAND = Command(
+    "run",
+    "Trains a ladder of UNets from a coarse grid to a fine one.",
+    (
+        "experiments/poisson.yaml",
+        "experiments/poisson.yaml name=wide model.width=64",
+        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
+        "experiments/poisson.yaml --resume",
+    ),
+    add_arguments,
+    execute,
+    interrupted="interrupted; continue with --resume",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 130 on Ctrl-C."""
+    return COMMAND.main(arguments, "python -m multigrid.run")
 
 
 if __name__ == "__main__":
