@@ -1,6 +1,6 @@
 """Training from Python, as the command does it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def train(
         UserError: For whatever the user can mend.
 
     Example:
-        >>> surrogate = train("tiny.yaml", "name=smaller", "schedule.epochs=1")  # doctest: +ELLIPSIS
+        >>> surrogate = train("tiny.yaml", "name=smaller", "schedule.epochs=1")
+        ... # doctest: +ELLIPSIS
         smaller: poisson (f -> u), pyramid UNet...
         >>> print(surrogate)
         smaller: f -> u on 8x8, 16x16

@@ -115,7 +115,7 @@ class Examples:
         aside = path.with_name(path.name + ".part")
         try:
             with aside.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+                np.savez(file, allow_pickle=False, **arrays)
             aside.replace(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror}") from None
@@ -138,9 +138,11 @@ class Examples:
             if "rollout_steps" in arrays:
                 parts = (arrays[f"rollout_{name}"] for name in ("steps", "truth", "prediction"))
                 rollout = RollOut(*parts)
-            names = (tuple(map(str, arrays[f"{side}_names"])) for side in ("input", "output"))
+            inputs, outputs = (
+                tuple(map(str, arrays[f"{side}_names"])) for side in ("input", "output")
+            )
             grid = tuple(int(n) for n in arrays["grid"])
-            return cls(grid, *names, arrays["rel_l2"], tuple(cuts), rollout)
+            return cls(grid, inputs, outputs, arrays["rel_l2"], tuple(cuts), rollout)
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
         except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multigrid.board import Board
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
 from multigrid.data.statistics import output_range
@@ -69,7 +70,8 @@ class LadderRun:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
         self.folder = folder
-        self.ledger = Ledger(folder, experiment.hierarchy.levels)
+        board = Board(folder.tensorboard) if experiment.config.output.tensorboard else None
+        self.ledger = Ledger(folder, experiment.hierarchy.levels, board)
         self.data_seconds = 0.0
 
     def run(self, resume: bool = False) -> dict[str, Any]:

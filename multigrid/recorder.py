@@ -48,7 +48,10 @@ class StageRecorder:
         self.best: dict[str, Any] = {}
         self.folder = ledger.level_folder(self.stage.level)
         self.printer = ProgressPrinter(
-            self.stage, len(experiment.hierarchy.levels), str(trainer.train.grid)
+            self.stage,
+            len(experiment.hierarchy.levels),
+            str(trainer.train.grid),
+            [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages],
         )
 
     def enter(self) -> None:

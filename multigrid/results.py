@@ -9,7 +9,6 @@ from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 
-
 PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
 
 
@@ -29,6 +28,7 @@ class RunFolder:
         self.examples = path / "predictions.npz"
         self.spectra = path / "spectra.json"
         self.report = path / "report.html"
+        self.tensorboard = path / "tensorboard"
 
     @property
     def pictures(self) -> list[Path]:
@@ -92,7 +92,7 @@ class RunFolder:
             path.unlink(missing_ok=True)
         for path in (self.examples, self.spectra, self.report, *self.pictures):
             path.unlink(missing_ok=True)
-        for path in self.path.glob("level_*_*"):
+        for path in (self.tensorboard, *self.path.glob("level_*_*")):
             if path.is_dir():
                 shutil.rmtree(path)
 

@@ -28,8 +28,17 @@ FLOORS = {
         "plots",
     },
     "families": {"solvers", "problems", "data", "models"},
-    "do": {"augmentation", "losses", "trainer", "evaluation", "progress"},
-    "drive": {"experiment", "ledger", "initialization", "recorder", "ladder", "report", "trained"},
+    "do": {"augmentation", "losses", "trainer", "evaluation", "progress", "board"},
+    "drive": {
+        "experiment",
+        "ledger",
+        "initialization",
+        "recorder",
+        "ladder",
+        "report",
+        "trained",
+        "measurement",
+    },
     "run": {"run", "benchmark*", "commands", "api"},
 }
 

@@ -59,7 +59,7 @@ COMMAND = Command(
     "interrupted generation goes on where it stopped.",
     (
         "experiments/darcy.yaml",
-        "experiments/darcy.yaml data.train=4096 data.folder=/scratch/data",
+        "experiments/darcy.yaml data.train=4096 data.folder=samples",
         "experiments/poisson.yaml --json",
     ),
     add_arguments,

@@ -15,9 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] in COMMANDS:
         return COMMANDS[given[0]].main(given[1:], f"{PROGRAM} {given[0]}")
     wants_help = given[:1] in (["-h"], ["--help"])
-    lines = [f"usage: {PROGRAM} {{{','.join(COMMANDS)}}} ..."]
-    lines += [f"\n  {name}: {command.description}" for name, command in COMMANDS.items()]
-    print("".join(lines), file=sys.stdout if wants_help else sys.stderr)
+    lines = [f"{PROGRAM} {name} ...\n    {c.description}" for name, c in COMMANDS.items()]
+    print("\n".join(["usage:", *lines]), file=sys.stdout if wants_help else sys.stderr)
     return 0 if wants_help else 2
 
 

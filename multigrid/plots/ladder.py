@@ -78,12 +78,14 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
     """
     pyramid = all(level.parts() for level in levels)
     if pyramid:
-        widths = [2 * _half_width(len(level.scale_grids)) + 0.6 for level in levels]
+        widths = [
+            2 * _half_width(len(level.scale_grids)) + 0.11 * len(level.grid) for level in levels
+        ]
         top = STEP * (max(len(level.scale_grids) for level in levels) - 1) + 0.3
     else:
         widths = [2.4] * len(levels)
         top = 0.34 * (max(len(level.modules()) for level in levels) - 1) + 0.3
-    figure = Figure(figsize=(sum(widths), top + 2.0), layout="constrained")
+    figure = Figure(figsize=(0.8 * sum(widths), 0.8 * (top + 1.4) + 0.8), layout="constrained")
     axis = figure.subplots()
     centre = -widths[0] / 2
     for level, width in zip(levels, widths, strict=True):
@@ -94,7 +96,7 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
             height = STEP * (len(level.scale_grids) - 1) + 0.52
         else:
             height = _draw_stack(axis, level, centre)
-        axis.text(centre, height, heading, ha="center", fontsize=11, fontweight="bold")
+        axis.text(centre, height, heading, ha="center", fontsize=10, fontweight="bold")
         axis.text(centre, -0.32, _caption(level), ha="center", va="top", fontsize=9)
         centre += width / 2
     axis.set(xlim=(-widths[0] / 2, centre), ylim=(-0.95, top + 0.45), aspect="equal")

@@ -60,7 +60,9 @@ def plot_rollout(
     """
     count, steps = len(names), len(rollout.steps)
     figure = Figure(figsize=(2.1 * steps + 1, 5.9 * count + 2.6), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[5.9 * count, 2.6])
+    upper, lower = figure.subfigures(  # type: ignore[misc]
+        2, 1, height_ratios=[5.9 * count, 2.6]
+    )
     axes = upper.subplots(3 * count, steps, squeeze=False)
     for channel, name in enumerate(names):
         truth, guess = rollout.truth[:, channel], rollout.prediction[:, channel]
@@ -113,7 +115,7 @@ def _image(
     if bar:
         colour_bar = axis.figure.colorbar(image, ax=axis, shrink=0.85)
         colour_bar.ax.tick_params(labelsize=7)
-        colour_bar.formatter.set_powerlimits((-3, 4))
+        colour_bar.ax.ticklabel_format(scilimits=(-3, 4))
         colour_bar.ax.yaxis.get_offset_text().set_fontsize(7)
     axis.set_title(title, fontsize=9)
     axis.set_xticks([])

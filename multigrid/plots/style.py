@@ -1,7 +1,10 @@
 """What all figures share: colours, axes, and how they are written."""
 
+from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -22,7 +25,7 @@ METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
 }
-WRITING = {"svg.hashsalt": "multigrid", "pdf.fonttype": 42}
+WRITING: Any = {"svg.hashsalt": "multigrid", "pdf.fonttype": 42}
 
 
 def tidy(axis: Axes) -> None:
@@ -30,6 +33,14 @@ def tidy(axis: Axes) -> None:
     axis.grid(True, which="major", color="0.9", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def figure_uri(figure: Figure) -> str:
+    """Returns a figure as SVG within a ``data:`` address, for pages that stand alone."""
+    buffer = BytesIO()
+    with matplotlib.rc_context(WRITING):
+        figure.savefig(buffer, format="svg", metadata=METADATA["svg"])
+    return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ()) -> list[Path]:
