@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from multigrid.checkpoint import load_checkpoint
@@ -86,8 +88,6 @@ def _read_checkpoint(path: Path) -> Weights:
 
 
 def _read_safetensors(path: Path) -> Weights:
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
@@ -227,8 +227,6 @@ class TrainedSurrogate:
         Raises:
             UserError: If the name does not end so, or the file cannot be written.
         """
-        from safetensors.torch import save_file
-
         path = _require_suffix(path, ".safetensors")
         weights = self._weights[max(self._weights)]
         metadata = {METADATA: json.dumps(dict(weights.about))}
@@ -339,6 +337,6 @@ def _write_aside(path: Path, write: Any) -> None:
     try:
         write(aside)
         aside.replace(path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written: {error}") from None

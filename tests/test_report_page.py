@@ -133,7 +133,7 @@ def test_predictions_can_be_flipped_through(opened):
         find(opened, "#previous")[0].click()
     assert find(opened, "#chooser")[0].get_property("value") == str(len(titles) - 1)
     ActionChains(opened).move_to_element(find(opened, "canvas.field")[0]).perform()
-    assert find(opened, "#reading")[0].text.startswith("point (8, ")
+    assert re.match(r"point \((7|8), (7|8)\)", find(opened, "#reading")[0].text)
 
 
 @in_browser
