@@ -263,6 +263,21 @@ def test_plot_of_an_unfinished_run_shows_what_there_is(place, capsys):
     assert "This run is unfinished" in Path("out/report.html").read_text()
 
 
+# --- inspect
+
+
+def test_inspect_writes_an_experiment_that_trains(place, capsys):
+    command = ["inspect", "mine.h5", "--input", "coefficient", "--output", "solution"]
+    ask(capsys, *command, "--write", "mine.yaml")
+    assert main(["run", "mine.yaml", "schedule.epochs=1", "model.width=4"]) == 0
+    assert multigrid.load("results/mine").output_names == ("solution",)
+    assert "exists already" in refuse(capsys, *command, "--write", "mine.yaml")
+
+
+def test_inspect_says_how_to_name_the_arrays(place, capsys):
+    assert "say which with 'input' and 'output'" in refuse(capsys, "inspect", "mine.h5")
+
+
 # --- generate
 
 
