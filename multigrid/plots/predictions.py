@@ -79,10 +79,13 @@ def plot_rollout(
         ):
             line = axes[3 * channel + row]
             for axis, field, step in zip(line, fields, rollout.steps, strict=True):
-                image = _image(axis, field, "", colours, scale, bar=False)
+                image = _image(axis, field, "", colours, scale if step else None, bar=False)
                 if not channel and not row:
-                    axis.set_title(f"step {step}", fontsize=9)
-            line[0].set_ylabel(label, fontsize=9)
+                    heading = f"step {step}" if step else "given (colours of its own)"
+                    axis.set_title(heading, fontsize=9)
+            if label == "error":
+                line[0].set_visible(False)  # there is none yet
+            line[1 if label == "error" else 0].set_ylabel(label, fontsize=9)
             upper.colorbar(
                 image,
                 ax=list(line),

@@ -39,12 +39,16 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], title:
     size = float(np.linalg.norm(truth))
     edges = _bands(len(truth))
     centres = np.sqrt(edges[:-1] * (edges[1:] - 1))
-    axis.plot(centres, _sum(truth, edges) / size, color="0.7", linewidth=5, label="truth")
+    amplitudes = _sum(truth, edges) / size
+    seen = amplitudes > 0  # periodic fields have even numbers of half-waves only
+    axis.plot(centres[seen], amplitudes[seen], color="0.7", linewidth=5, label="truth")
     for item in levels:
         colour = COLOURS[item.level % len(COLOURS)]
+        amplitudes = _sum(item.error, edges) / size
+        seen = amplitudes > 0
         axis.plot(
-            centres,
-            _sum(item.error, edges) / size,
+            centres[seen],
+            amplitudes[seen],
             color=colour,
             marker=MARKERS[item.level % len(MARKERS)],
             markersize=4,
@@ -73,6 +77,5 @@ def _bands(length: int) -> np.ndarray:
 
 
 def _sum(amplitudes: Sequence[float], edges: np.ndarray) -> np.ndarray:
-    """Returns the root of the sum of squares in each band; NaN, which is not drawn, for zero."""
-    squares = np.add.reduceat(np.square(amplitudes), edges[:-1])
-    return np.sqrt(np.where(squares > 0, squares, np.nan))
+    """Returns the root of the sum of squares in each band."""
+    return np.sqrt(np.add.reduceat(np.square(amplitudes), edges[:-1]))
