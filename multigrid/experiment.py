@@ -77,7 +77,8 @@ class Experiment:
         self.problem, self.source = self._problem_and_source()
         self.device = choose_device(config.compute.device)
         self.precision = choose_precision(config.compute.precision, self.device)
-        self.family = self._family(network)
+        channels = len(self.problem.input_names), len(self.problem.output_names)
+        self.family = network_family(config, *channels, network)
         self.stages: list[Stage] = build_schedule(
             config.schedule.cycle,
             config.per_level("epochs"),
@@ -224,25 +225,6 @@ class Experiment:
             DataStore(folder, problem, self.hierarchy.finest, self.config.data.seed)
         )
 
-    def _family(self, network: NetworkFactory | None) -> NetworkFamily:
-        config, model = self.config, self.config.model
-        channels = len(self.problem.input_names), len(self.problem.output_names)
-        if network is not None:
-            return OwnFamily(network, self.hierarchy, *channels, seed=config.seed)
-        return UNetFamily(
-            self.hierarchy,
-            config.widths(self.hierarchy),
-            *channels,
-            form=model.form,
-            num_blocks=model.num_blocks,
-            padding=model.padding,
-            norm=model.normalization,
-            prolongation=model.prolongation,
-            bottleneck=model.bottleneck,
-            growth=model.growth,
-            seed=config.seed,
-        )
-
     def _problem_and_source(self) -> tuple[Problem, SampleSource]:
         config, section = self.config, self.config.problem
         if isinstance(section, FileConfig):
@@ -271,6 +253,29 @@ class Experiment:
             patience=schedule.patience,
             seed=self.config.seed,
         )
+
+
+def network_family(
+    config: Config, in_channels: int, out_channels: int, network: NetworkFactory | None = None
+) -> NetworkFamily:
+    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
+    hierarchy, model = config.hierarchy(), config.model
+    if network is not None:
+        return OwnFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
+    return UNetFamily(
+        hierarchy,
+        config.widths(hierarchy),
+        in_channels,
+        out_channels,
+        form=model.form,
+        num_blocks=model.num_blocks,
+        padding=model.padding,
+        norm=model.normalization,
+        prolongation=model.prolongation,
+        bottleneck=model.bottleneck,
+        growth=model.growth,
+        seed=config.seed,
+    )
 
 
 def open_files(section: FileConfig, centering: Centering, counts: Mapping[str, int]) -> FileSource:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multigrid.board import Board
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
 from multigrid.data.statistics import output_range
@@ -33,7 +34,7 @@ from multigrid.results import RunFolder, write_json
 from multigrid.schedule import Stage
 from multigrid.tables import si
 from multigrid.trainer import Trainer
-from multigrid.transfer import load_strictly
+from multigrid.transfer import load_strictly, partition
 from multigrid.weights import save_weights
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class TestResult:
         errors: Every metric.
         extra: Every metric on each further test set.
         rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
+        states: The true trajectories ``[N, num_steps + 1, C, *grid]`` it was compared with.
     """
 
     samples: Samples
@@ -58,6 +60,7 @@ class TestResult:
     errors: dict[str, float]
     extra: dict[str, dict[str, float]]
     rollout: list[float]
+    states: Tensor | None
 
 
 class LadderRun:
@@ -71,7 +74,8 @@ class LadderRun:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
         self.folder = folder
-        self.ledger = Ledger(folder, experiment.hierarchy.levels)
+        board = Board(folder.tensorboard) if experiment.config.output.tensorboard else None
+        self.ledger = Ledger(folder, experiment.hierarchy.levels, board)
         self.data_seconds = 0.0
 
     def run(self, resume: bool = False) -> dict[str, Any]:
@@ -124,9 +128,8 @@ class LadderRun:
         error = self._interpolation_error(stage.level)
         started = time.perf_counter()
         start = self.experiment.initializer.start(self.ledger, stage)
-        if start.report is not None:
-            path = self.ledger.level_folder(stage.level) / "transfer.json"
-            write_json(path, start.report.to_json())
+        report = start.report or partition({}, start.network.state_dict())
+        write_json(self.ledger.level_folder(stage.level) / "transfer.json", report.to_json())
         trainer = self._trainer(stage, start, self.samples[stage.level], error)
         overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
         recorder = StageRecorder(
@@ -186,14 +189,16 @@ class LadderRun:
         hold = self.experiment.holds_bytes(size)
         return FeaturizedSamples(samples, file, hold)
 
+    def best_surrogate(self, level: int) -> Surrogate:
+        """Returns the best surrogate of a level that has been trained, read back from disk."""
+        payload = load_checkpoint(self.ledger.level_folder(level) / "best.pt")
+        network = self.experiment.family.build(level)
+        load_strictly(payload["network"], network, self.folder.path)
+        return self._surrogate(network, self.experiment.hierarchy.levels[level])
+
     def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
-        device = self.experiment.device
-        known = self.experiment.problem.boundary_values(grid)
-        boundary = None
-        if known is not None:
-            where, values = (torch.from_numpy(array).to(device) for array in known)
-            boundary = where, values.float()
-        return Surrogate(network.to(device), self.scaling, boundary)
+        experiment = self.experiment
+        return Surrogate.of(network, self.scaling, experiment.problem, grid, experiment.device)
 
     def _interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs; None on the last."""
@@ -208,12 +213,9 @@ class LadderRun:
     def _test(self) -> TestResult:
         """Evaluates the best surrogate of the last stage on the test samples."""
         experiment, stage = self.experiment, self.experiment.stages[-1]
-        payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
-        network = experiment.family.build(stage.level)
-        load_strictly(payload["network"], network, self.folder.path)
-        self._save_weights(payload)
         grid = experiment.hierarchy.levels[stage.level]
-        surrogate = self._surrogate(network, grid)
+        surrogate = self.best_surrogate(stage.level)
+        self._save_weights(stage.level)
         samples = self.test.restrict_to(grid)
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
         low, high = output_range(self.samples[stage.level])
@@ -223,18 +225,21 @@ class LadderRun:
             guess = predict(surrogate, others.inputs, stage.batch_size)
             extra[name] = evaluate(guess, others, low, high)
         states = experiment.test_trajectories(grid)
+        states = None if states is None else states.to(experiment.device)
         return TestResult(
             samples,
             prediction,
             evaluate(prediction, samples, low, high),
             extra,
-            [] if states is None else rollout_errors(surrogate, states.to(experiment.device)),
+            [] if states is None else rollout_errors(surrogate, states),
+            states,
         )
 
-    def _save_weights(self, payload: dict[str, Any]) -> None:
+    def _save_weights(self, level: int) -> None:
         """Writes the finished network's weights to the file that the user wants, if any."""
         path = self.experiment.config.checkpoints.save
         if path is not None:
+            payload = load_checkpoint(self.ledger.level_folder(level) / "best.pt")
             about = {key: payload[key] for key in ("grid", "scaling", "config")}
             save_weights(Path(path), payload["network"], about)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from multigrid.board import Board
 from multigrid.checkpoint import load_checkpoint
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -20,14 +21,18 @@ class Ledger:
     Args:
         folder: Folder of the run.
         grids: Grids of the levels, coarsest first.
+        board: Is shown every new row, or None.
 
     Attributes:
         rows: One row for each epoch so far.
         finished: One summary for each finished stage.
     """
 
-    def __init__(self, folder: RunFolder, grids: Sequence[Grid]) -> None:
+    def __init__(
+        self, folder: RunFolder, grids: Sequence[Grid], board: Board | None = None
+    ) -> None:
         self.folder = folder
+        self.board = board
         self.grids = grids
         self.rows: list[Row] = []
         self.finished: list[dict[str, Any]] = []
@@ -50,6 +55,8 @@ class Ledger:
         """Adds a row and writes the metrics file."""
         self.rows.append(row)
         write_history(self.folder.metrics, self.rows)
+        if self.board is not None:
+            self.board.add(len(self.rows) - 1, row)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain containers for a checkpoint."""

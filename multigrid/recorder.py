@@ -48,7 +48,10 @@ class StageRecorder:
         self.best: dict[str, Any] = {}
         self.folder = ledger.level_folder(self.stage.level)
         self.printer = ProgressPrinter(
-            self.stage, len(experiment.hierarchy.levels), str(trainer.train.grid)
+            self.stage,
+            len(experiment.hierarchy.levels),
+            str(trainer.train.grid),
+            [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages],
         )
 
     def enter(self) -> None:
@@ -114,6 +117,10 @@ class StageRecorder:
             "level": self.stage.level,
             "grid": list(self.trainer.train.grid.shape),
             "config": self.experiment.config.model_dump(),
+            "fields": {
+                "input": list(self.experiment.problem.input_names),
+                "output": list(self.experiment.problem.output_names),
+            },
             "scaling": self.trainer.surrogate.scaling.to_dict(),
             "data_fingerprint": self.experiment.source.fingerprint,
         }

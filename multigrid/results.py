@@ -9,6 +9,8 @@ from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 
+PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
+
 
 class RunFolder:
     """The files of one run.
@@ -23,8 +25,17 @@ class RunFolder:
         self.log = path / "run.log"
         self.metrics = path / "metrics.csv"
         self.summary = path / "summary.json"
-        self.convergence = path / "convergence.png"
-        self.predictions = path / "predictions.png"
+        self.examples = path / "predictions.npz"
+        self.spectra = path / "spectra.json"
+        self.report = path / "report.html"
+        self.tensorboard = path / "tensorboard"
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The figures that may be there, in whichever format."""
+        return [
+            self.path / f"{name}.{ending}" for name in PICTURES for ending in ("png", "pdf", "svg")
+        ]
 
     def level(self, level: int, grid: Grid) -> Path:
         """Returns the folder of a level, made if necessary."""
@@ -79,9 +90,9 @@ class RunFolder:
         """Removes the files of an earlier run, and nothing else."""
         for path in (self.config, self.log, self.metrics, self.summary):
             path.unlink(missing_ok=True)
-        for path in (self.convergence, self.predictions):
+        for path in (self.examples, self.spectra, self.report, *self.pictures):
             path.unlink(missing_ok=True)
-        for path in self.path.glob("level_*_*"):
+        for path in (self.tensorboard, *self.path.glob("level_*_*")):
             if path.is_dir():
                 shutil.rmtree(path)
 

@@ -5,34 +5,22 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multigrid.allocator import keep_large_buffers
+from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
-from multigrid.results import RunFolder, write_json
+from multigrid.results import RunFolder
 
 if TYPE_CHECKING:
     from multigrid.models.own import NetworkFactory
 
 log = logging.getLogger("multigrid")
 
-EXAMPLES = """examples:
-  python -m multigrid.run experiments/poisson.yaml
-  python -m multigrid.run experiments/poisson.yaml name=wide model.width=64
-  python -m multigrid.run experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run
-  python -m multigrid.run experiments/poisson.yaml --resume
-"""
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m multigrid.run",
-        description="Trains a ladder of UNets from a coarse grid to a fine one.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
@@ -43,25 +31,15 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
     )
-    return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 130 on Ctrl-C."""
-    options = build_parser().parse_intermixed_args(arguments)
-    try:
-        config = load_config(options.experiment, options.overrides)
-        if options.dry_run:
-            _dry_run(config)
-        else:
-            train_ladder(config, options.resume, options.overwrite)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; continue with --resume", file=sys.stderr)
-        return 130
-    return 0
+def execute(options: argparse.Namespace) -> None:
+    """Trains, or says what would be trained."""
+    config = load_config(options.experiment, options.overrides)
+    if options.dry_run:
+        _dry_run(config)
+    else:
+        train_ladder(config, options.resume, options.overwrite)
 
 
 def _dry_run(config: Config) -> None:
@@ -75,8 +53,8 @@ def train_ladder(
     resume: bool = False,
     overwrite: bool = False,
     network: "NetworkFactory | None" = None,
-) -> dict[str, Any]:
-    """Runs an experiment: trains, tests, draws and writes everything into the run's folder.
+) -> RunFolder:
+    """Trains the ladder of a configuration, tests it and draws it.
 
     Args:
         config: The experiment.
@@ -86,7 +64,7 @@ def train_ladder(
             ``[N, out, *grid]``, instead of the UNets of the section ``model``.
 
     Returns:
-        The summary.
+        The run's folder.
 
     Raises:
         UserError: If something about the experiment or its folder is wrong.
@@ -97,7 +75,7 @@ def train_ladder(
     keep_large_buffers()
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
-    from multigrid.report import write_report
+    from multigrid.report.closing import write_report
 
     experiment = Experiment(config, network)
     run = LadderRun(experiment, folder)
@@ -108,8 +86,7 @@ def train_ladder(
     log.info("%s", experiment.describe())
     summary = run.run(resume)
     write_report(run, summary)
-    write_json(folder.summary, summary)
-    return summary
+    return folder
 
 
 def _check_save(config: Config, replace: bool) -> None:
@@ -130,6 +107,26 @@ def _start_logging(folder: RunFolder) -> None:
     screen.setFormatter(logging.Formatter("%(message)s"))
     log.setLevel(logging.INFO)
     log.handlers = [screen, file]
+
+
+COMMAND = Command(
+    "run",
+    "Trains a ladder of UNets from a coarse grid to a fine one.",
+    (
+        "experiments/poisson.yaml",
+        "experiments/poisson.yaml name=wide model.width=64",
+        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
+        "experiments/poisson.yaml --resume",
+    ),
+    add_arguments,
+    execute,
+    interrupted="interrupted; continue with --resume",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 130 on Ctrl-C."""
+    return COMMAND.main(arguments, "python -m multigrid.run")
 
 
 if __name__ == "__main__":

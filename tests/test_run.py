@@ -15,10 +15,10 @@ import pytest
 import torch
 import yaml
 
-from multigrid import report
 from multigrid.checkpoint import load_checkpoint
 from multigrid.history import read_history
 from multigrid.recorder import StageRecorder
+from multigrid.report import closing
 from multigrid.run import main
 
 ROOT = Path(__file__).parents[1]
@@ -37,14 +37,20 @@ EXPERIMENT = {
 FILES = [
     "config.yaml",
     "convergence.png",
+    "ladder.png",
     "level_0_8x8/best.pt",
     "level_0_8x8/last.pt",
+    "level_0_8x8/transfer.json",
     "level_1_16x16/best.pt",
     "level_1_16x16/last.pt",
     "level_1_16x16/transfer.json",
     "metrics.csv",
+    "predictions.npz",
     "predictions.png",
+    "report.html",
     "run.log",
+    "spectra.json",
+    "spectra.png",
     "summary.json",
 ]
 
@@ -69,8 +75,7 @@ def _close_logs():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures take longer than such a training; other tests draw them."""
-    for name in ("plot_convergence", "plot_predictions"):
-        monkeypatch.setattr(report, name, lambda *args: None)
+    monkeypatch.setattr(closing, "draw", lambda run: None)
 
 
 def arguments(base, results, *more):
@@ -120,7 +125,7 @@ def assert_same_training(folder, expected):
 
 def test_all_promised_files_exist_and_no_other(finished):
     assert [str(path) for path in snapshot(finished)] == FILES
-    for name in ("convergence.png", "predictions.png"):
+    for name in ("convergence.png", "ladder.png", "predictions.png", "spectra.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 

@@ -199,7 +199,8 @@ def ladder(path, folder, factory, *overrides):
     from multigrid.run import train_ladder
 
     folders = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
-    return train_ladder(load_config(path, [*folders, *overrides]), network=factory)
+    folder = train_ladder(load_config(path, [*folders, *overrides]), network=factory)
+    return json.loads(folder.summary.read_text())
 
 
 def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from multigrid.config import load_config
 from multigrid.experiment import Experiment
 from multigrid.ladder import LadderRun
-from multigrid.plots import COLOURS, save_figure
+from multigrid.plots.style import COLOURS, save_figure
 from multigrid.results import RunFolder, write_json, write_text
 from multigrid.tables import si, table
 

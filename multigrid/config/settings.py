@@ -211,6 +211,9 @@ class OutputConfig(Section):
 
     folder: str = Field("results", min_length=1, description="the name of a folder")
     num_predictions: int = Field(3, ge=1, le=16, description="the test samples drawn, 1 to 16")
+    tensorboard: bool = Field(
+        False, description="true or false: also write TensorBoard events into the run's folder"
+    )
 
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"

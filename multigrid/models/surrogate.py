@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from multigrid.data.samples import block_size
 from multigrid.data.statistics import ChannelStatistics
 from multigrid.data.streaming import TrainingSamples
+from multigrid.grid import Grid
 from multigrid.models.blocks import channels_last
+from multigrid.problems.base import Problem
 
 NormalizationKind = Literal["none", "gaussian", "min-max", "homogeneous"]
 
@@ -114,6 +116,23 @@ class Surrogate(nn.Module):
         self.network = network
         self.scaling = scaling
         self.boundary = boundary
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        scaling: FieldScaling,
+        problem: Problem,
+        grid: Grid,
+        device: torch.device,
+    ) -> "Surrogate":
+        """Returns the surrogate of a problem on a device, with the boundary values it knows."""
+        known = problem.boundary_values(grid)
+        boundary = None
+        if known is not None:
+            where, values = (torch.from_numpy(array).to(device) for array in known)
+            boundary = where, values.float()
+        return cls(network.to(device), scaling, boundary)
 
     def forward(self, inputs: Tensor, finish: Callable[[], Tensor] | None = None) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``.
