@@ -67,6 +67,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return payload
 
 
+def read_tensors(path: Path) -> Any:
+    """Reads any file of tensors and plain containers to the CPU, never executing anything in it.
+
+    Raises:
+        UserError: If the file is missing, damaged or pickled.
+    """
+    return _load(path, _read(path))
+
+
 def _read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a pipe would make us wait for ever

@@ -1,6 +1,6 @@
 """Errors of a surrogate on samples, on its own grid and on finer ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -90,6 +90,17 @@ def evaluate(
 
 
 @torch.no_grad()
+def roll_out(surrogate: Surrogate, state: Tensor, num_steps: int) -> Iterator[Tensor]:
+    """Yields the states ``[N, C, *grid]`` after 1, 2, ... steps of a surrogate fed its own outputs.
+
+    Always in float32, whatever the precision of the training.
+    """
+    surrogate.eval()
+    for _ in range(num_steps):
+        state = surrogate(state)
+        yield state
+
+
 def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
     """Returns the error after 1, 2, ... steps of feeding a surrogate its own outputs.
 
@@ -100,12 +111,9 @@ def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
     Returns:
         The mean relative L2 error over trajectories after each step.
     """
-    surrogate.eval()
-    errors, state = [], states[:, 0]
-    for truth in states[:, 1:].unbind(1):
-        state = surrogate(state)
-        errors.append(mean_rel_l2(state, truth))
-    return errors
+    truths = states[:, 1:].unbind(1)
+    guesses = roll_out(surrogate, states[:, 0], len(truths))
+    return [mean_rel_l2(guess, truth) for guess, truth in zip(guesses, truths, strict=True)]
 
 
 def interpolation_error(

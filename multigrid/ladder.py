@@ -4,12 +4,15 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from multigrid import signals
+from multigrid.board import Board
+from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
 from multigrid.data.statistics import output_range
 from multigrid.data.streaming import TrainingSamples
@@ -23,17 +26,21 @@ from multigrid.evaluation import (
     rollout_errors,
 )
 from multigrid.experiment import Experiment
+from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.grid import Grid
 from multigrid.hardware import machine, peak_memory
-from multigrid.initialization import Start, resume_stage, start_stage
-from multigrid.ledger import Ledger, is_finished
+from multigrid.initialization import Start
+from multigrid.ledger import BEST, LAST, Ledger, is_finished
 from multigrid.losses import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder
 from multigrid.schedule import Stage
 from multigrid.signals import Interrupted
+from multigrid.tables import si
 from multigrid.trainer import DivergedError, Trainer
+from multigrid.transfer import load_strictly
+from multigrid.weights import save_weights
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +57,7 @@ class TestResult:
         errors: Every metric.
         extra: Every metric on each further test set.
         rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
+        states: The true trajectories ``[N, num_steps + 1, C, *grid]`` it was compared with.
     """
 
     samples: Samples
@@ -57,6 +65,7 @@ class TestResult:
     errors: dict[str, float]
     extra: dict[str, dict[str, float]]
     rollout: list[float]
+    states: Tensor | None
 
 
 class LadderRun:
@@ -70,7 +79,8 @@ class LadderRun:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
         self.folder = folder
-        self.ledger = Ledger(folder, experiment.hierarchy.levels)
+        board = Board(folder.tensorboard) if experiment.config.output.tensorboard else None
+        self.ledger = Ledger(folder, experiment.hierarchy.levels, board)
         self.data_seconds = 0.0
 
     def run(self, resume: bool = False) -> dict[str, Any]:
@@ -83,6 +93,10 @@ class LadderRun:
         self.folder.tidy()
         fingerprint = self.experiment.source.fingerprint
         latest = self.ledger.restore(fingerprint) if resume else None
+        if latest is None:
+            if resume:
+                self.experiment.load_weights()
+            self.ledger.loaded = self.experiment.loaded
         self._note_start(latest)
         unfinished = None if latest is None or is_finished(latest) else latest
         try:
@@ -129,10 +143,12 @@ class LadderRun:
         """Builds the level's network, fills it, trains it and saves it."""
         error = self._interpolation_error(stage.level)
         started = time.perf_counter()
+        initializer = self.experiment.initializer
         if unfinished is None:
-            start = start_stage(self.experiment.family, self.ledger, stage)
+            start = initializer.start(self.ledger, stage)
         else:
-            start = resume_stage(self.experiment.family, stage, unfinished["start"])
+            path = self.ledger.level_folder(stage.level) / LAST
+            start = initializer.resume(stage, unfinished, path)
         trainer = self._trainer(stage, start, self.samples[stage.level], error)
         overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
         recorder = StageRecorder(self.experiment, self.ledger, trainer, start, overhead, error)
@@ -201,28 +217,47 @@ class LadderRun:
             stage.batch_size,
         )
         stop = config.schedule.stop_at_interpolation_error
+        surrogate = self._surrogate(start.network, samples.grid)
+        featurized = FeaturizedSurrogate(surrogate, start.regime.always_frozen)
+        known = config.transfer.featurize and featurized.split.is_worthwhile
         trainer = Trainer(
-            self._surrogate(start.network, samples.grid),
-            samples,
+            surrogate,
+            self._featurized(featurized, samples, stage) if known else samples,
             validator,
             stage,
             build_loss(config.loss.name, samples.grid, experiment.problem, config.loss.residual),
             experiment.options,
-            start.slow,
+            start.regime,
             target_error=interpolation_error if stop else None,
+            featurized=featurized if known else None,
         )
         if config.optimizer.carry_moments:
             trainer.optimizer.load_state_dict(start.moments)
         return trainer
 
+    def _featurized(
+        self, surrogate: FeaturizedSurrogate, samples: TrainingSamples, stage: Stage
+    ) -> FeaturizedSamples:
+        """Computes what depends on frozen weights alone once, for all samples of a stage."""
+        path = self.ledger.level_folder(stage.level) / "features.h5"
+        precision = self.experiment.precision
+        file = surrogate.compute(samples, path, stage.batch_size, precision)
+        size = path.stat().st_size
+        log.info("features %s: %sB in %s", ", ".join(surrogate.split.kept), si(size), path)
+        hold = self.experiment.holds_bytes(size)
+        return FeaturizedSamples(samples, file, hold)
+
+    def best_surrogate(self, level: int) -> Surrogate:
+        """Returns the best surrogate of a level that has been trained."""
+        path = self.ledger.level_folder(level) / BEST
+        kept = self.ledger.best.get(level) or load_checkpoint(path)
+        network = self.experiment.family.build(level)
+        load_strictly(kept["network"], network, path)
+        return self._surrogate(network, self.experiment.hierarchy.levels[level])
+
     def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
-        device = self.experiment.device
-        known = self.experiment.problem.boundary_values(grid)
-        boundary = None
-        if known is not None:
-            where, values = (torch.from_numpy(array).to(device) for array in known)
-            boundary = where, values.float()
-        return Surrogate(network.to(device), self.scaling, boundary)
+        experiment = self.experiment
+        return Surrogate.of(network, self.scaling, experiment.problem, grid, experiment.device)
 
     def _interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs; None on the last."""
@@ -237,10 +272,9 @@ class LadderRun:
     def _test(self) -> TestResult:
         """Evaluates the best surrogate of the last stage on the test samples."""
         experiment, stage = self.experiment, self.experiment.stages[-1]
-        network = experiment.family.build(stage.level)
-        network.load_state_dict(self.ledger.best[stage.level]["network"])
         grid = experiment.hierarchy.levels[stage.level]
-        surrogate = self._surrogate(network, grid)
+        surrogate = self.best_surrogate(stage.level)
+        self._save_weights(stage.level)
         samples = self.test.restrict_to(grid)
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
         low, high = output_range(self.samples[stage.level])
@@ -250,13 +284,26 @@ class LadderRun:
             guess = predict(surrogate, others.inputs, stage.batch_size)
             extra[name] = evaluate(guess, others, low, high)
         states = experiment.test_trajectories(grid)
+        states = None if states is None else states.to(experiment.device)
         return TestResult(
             samples,
             prediction,
             evaluate(prediction, samples, low, high),
             extra,
-            [] if states is None else rollout_errors(surrogate, states.to(experiment.device)),
+            [] if states is None else rollout_errors(surrogate, states),
+            states,
         )
+
+    def _save_weights(self, level: int) -> None:
+        """Writes the finished network's weights to the file that the user wants, if any."""
+        path = self.experiment.config.checkpoints.save
+        if path is not None:
+            about = {
+                "grid": list(self.experiment.hierarchy.levels[level].shape),
+                "scaling": self.scaling.to_dict(),
+                "config": self.experiment.config.model_dump(),
+            }
+            save_weights(Path(path), self.ledger.best[level]["network"], about)
 
     def _summary(self) -> dict[str, Any]:
         experiment, last = self.experiment, self.ledger.rows[-1]

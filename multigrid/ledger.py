@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from multigrid.board import Board
 from multigrid.checkpoint import load_checkpoint, save_checkpoint
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -17,8 +18,17 @@ from multigrid.storage import rename
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
-SHARED = ("stage", "level", "grid", "config", "scaling", "data_fingerprint", "environment")
-KEYS = {"rows", "finished", "best", "network", "trainer", "start", "data_fingerprint"}
+SHARED = (
+    "stage",
+    "level",
+    "grid",
+    "config",
+    "fields",
+    "scaling",
+    "data_fingerprint",
+    "environment",
+)
+KEYS = {"rows", "finished", "loaded", "best", "network", "trainer", "start", "data_fingerprint"}
 
 
 class Ledger:
@@ -27,20 +37,26 @@ class Ledger:
     Args:
         folder: Folder of the run.
         grids: Grids of the levels, coarsest first.
+        board: Is shown every new row, or None.
 
     Attributes:
         rows: One row for each epoch so far.
         finished: One summary for each finished stage.
+        loaded: Weights that the user wants to start from, kept here as their file may change.
         best: Best state of the latest finished stage on a level, as far as stages to come need it
             and of the last one in any case.
         saving_seconds: Time spent on saving checkpoints.
     """
 
-    def __init__(self, folder: RunFolder, grids: Sequence[Grid]) -> None:
+    def __init__(
+        self, folder: RunFolder, grids: Sequence[Grid], board: Board | None = None
+    ) -> None:
         self.folder = folder
+        self.board = board
         self.grids = grids
         self.rows: list[Row] = []
         self.finished: list[dict[str, Any]] = []
+        self.loaded: Mapping[str, Tensor] = {}
         self.best: dict[int, dict[str, Any]] = {}
         self.saving_seconds = 0.0
 
@@ -62,6 +78,8 @@ class Ledger:
         """Adds a row and writes the metrics file."""
         self.rows.append(row)
         write_history(self.folder.metrics, self.rows)
+        if self.board is not None:
+            self.board.add(len(self.rows) - 1, row)
 
     def finish(
         self, summary: dict[str, Any], best: dict[str, Any], later_levels: Collection[int]
@@ -88,6 +106,7 @@ class Ledger:
         return {
             "rows": [dict(row.__dict__) for row in self.rows],
             "finished": list(self.finished),
+            "loaded": dict(self.loaded) if later_levels else {},
             "earlier_best": {
                 k: state for k, state in self.best.items() if k != level and k in later_levels
             },
@@ -127,6 +146,7 @@ class Ledger:
             )
         self.rows = [Row(**row) for row in latest["rows"]]
         self.finished = latest["finished"]
+        self.loaded = latest["loaded"]
         self.best = dict(latest["earlier_best"])
         self.saving_seconds = latest["saving_seconds"]
         if is_finished(latest):

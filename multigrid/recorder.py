@@ -12,11 +12,11 @@ from multigrid.experiment import Experiment
 from multigrid.history import Row, outcome
 from multigrid.initialization import Start
 from multigrid.ledger import BEST, LAST, PREVIOUS, Ledger, save_best
-from multigrid.models.cost import count_parameters
+from multigrid.models.cost import count_named, count_parameters
 from multigrid.progress import ProgressPrinter
 from multigrid.results import write_json
 from multigrid.trainer import EpochRecord, Trainer
-from multigrid.transfer import Status
+from multigrid.transfer import COPIED, partition
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,10 @@ class StageRecorder:
         self.autosave = Autosave(settings.interval, settings.steps, settings.minutes)
         self.folder = ledger.level_folder(self.stage.level)
         self.printer = ProgressPrinter(
-            self.stage, len(experiment.hierarchy.levels), str(trainer.train.grid)
+            self.stage,
+            len(experiment.hierarchy.levels),
+            str(trainer.train.grid),
+            [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages],
         )
 
     def enter(self) -> None:
@@ -68,6 +71,8 @@ class StageRecorder:
         self._write_transfer()
         if self.start.report is not None:
             log.info("%s\n%s", self.start.report.totals(), self.start.report.table())
+            for notice in self.start.report.notices():
+                log.info("%s", notice)
         error, finest_error = self.trainer.measure_start()
         self.rel_l2_at_start = error
         self._append(0, error, finest_error)
@@ -75,9 +80,8 @@ class StageRecorder:
         self.entered = True
 
     def restore(self, payload: dict[str, Any]) -> None:
-        """Continues from the checkpoint of this stage."""
+        """Continues from the checkpoint of this stage, which the network was filled from."""
         self._write_transfer()
-        self.trainer.surrogate.network.load_state_dict(payload["network"])
         self.trainer.load_state_dict(payload["trainer"])
         self.trainer.best = payload["best"]
         self.overhead = payload["overhead"]
@@ -129,6 +133,10 @@ class StageRecorder:
             "level": self.stage.level,
             "grid": list(self.trainer.train.grid.shape),
             "config": self.experiment.config.model_dump(),
+            "fields": {
+                "input": list(self.experiment.problem.input_names),
+                "output": list(self.experiment.problem.output_names),
+            },
             "scaling": self.trainer.surrogate.scaling.to_dict(),
             "data_fingerprint": self.experiment.source.fingerprint,
             "environment": environment(self.experiment.device),
@@ -148,8 +156,9 @@ class StageRecorder:
         self.ledger.saving_seconds += time.perf_counter() - started
 
     def _write_transfer(self) -> None:
-        if self.start.report is not None:
-            write_json(self.folder / "transfer.json", self.start.report.to_json())
+        network = self.trainer.surrogate.network
+        report = self.start.report or partition({}, network.state_dict())
+        write_json(self.folder / "transfer.json", report.to_json())
 
     def _append(
         self,
@@ -162,7 +171,6 @@ class StageRecorder:
     ) -> None:
         before = self.ledger.last_row_before(self.stage.index)
         progress = self.trainer.progress
-        work = self.experiment.work_units(self.stage.level, epoch)
         self.ledger.append(
             Row(
                 stage=self.stage.index,
@@ -176,17 +184,22 @@ class StageRecorder:
                 gradient_norm=gradient_norm,
                 seconds=before.seconds + self.overhead + progress.seconds,
                 evaluation_seconds=before.evaluation_seconds + progress.evaluation_seconds,
-                work_units=before.work_units + work,
-                flops=before.flops + work * self.experiment.epoch_flops[-1],
+                work_units=before.work_units + self._work_units,
+                flops=before.flops + progress.flops,
             )
         )
 
+    @property
+    def _work_units(self) -> float:
+        return self.trainer.progress.flops / self.experiment.epoch_flops[-1]
+
     def _summary(self) -> dict[str, Any]:
         progress = self.trainer.progress
-        parameters = count_parameters(self.trainer.surrogate.network)
-        report = self.start.report
-        transferred = report.count(Status.TRANSFERRED)[1] if report else 0
-        work = self.experiment.work_units(self.stage.level, progress.epoch)
+        network = self.trainer.surrogate.network
+        parameters = count_parameters(network)
+        copied = self.start.report.keys(*COPIED) if self.start.report else []
+        transferred = count_named(network, copied)
+        frozen = count_named(network, self.trainer.regime.frozen())
         return {
             "stage": self.stage.index,
             "level": self.stage.level,
@@ -195,11 +208,13 @@ class StageRecorder:
             "best_epoch": progress.best_epoch,
             "seconds": self.overhead + progress.seconds,
             "data_seconds": progress.data_seconds,
-            "work_units": work,
-            "flops": work * self.experiment.epoch_flops[-1],
+            "work_units": self._work_units,
+            "flops": progress.flops,
             "parameters": parameters,
             "transferred": transferred,
             "new": parameters - transferred,
+            "trainable": parameters - frozen,
+            "frozen": frozen,
             "interpolation_error": self.interpolation_error,
             "rel_l2_at_start": self.rel_l2_at_start,
             "rel_l2": progress.best,

@@ -12,6 +12,8 @@ from multigrid.journal import Journal
 from multigrid.lock import FolderLock
 from multigrid.storage import PART, discard, write_file
 
+PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
+
 
 class RunFolder:
     """The files of one run.
@@ -26,10 +28,19 @@ class RunFolder:
         self.log = path / "run.log"
         self.metrics = path / "metrics.csv"
         self.summary = path / "summary.json"
-        self.convergence = path / "convergence.png"
-        self.predictions = path / "predictions.png"
+        self.examples = path / "predictions.npz"
+        self.spectra = path / "spectra.json"
+        self.report = path / "report.html"
+        self.tensorboard = path / "tensorboard"
         self.journal = Journal(path / "journal.jsonl")
         self.lock = FolderLock(path)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The figures that may be there, in whichever format."""
+        return [
+            self.path / f"{name}.{ending}" for name in PICTURES for ending in ("png", "pdf", "svg")
+        ]
 
     def level(self, level: int, grid: Grid) -> Path:
         """Returns the folder of a level, made if necessary."""
@@ -102,9 +113,9 @@ class RunFolder:
         """
         for path in (self.config, self.log, self.metrics, self.summary, self.journal.path):
             path.unlink(missing_ok=True)
-        for path in (self.convergence, self.predictions):
+        for path in (self.examples, self.spectra, self.report, *self.pictures):
             path.unlink(missing_ok=True)
-        for path in self.path.glob("level_*_*"):
+        for path in (self.tensorboard, *self.path.glob("level_*_*")):
             if path.is_dir():
                 shutil.rmtree(path)
 

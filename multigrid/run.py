@@ -6,31 +6,22 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from multigrid import signals
 from multigrid.allocator import keep_large_buffers
+from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
-from multigrid.results import RunFolder, write_json
+from multigrid.results import RunFolder
+
+if TYPE_CHECKING:
+    from multigrid.models.own import NetworkFactory
 
 log = logging.getLogger("multigrid")
 
-EXAMPLES = """examples:
-  python -m multigrid.run experiments/poisson.yaml
-  python -m multigrid.run experiments/poisson.yaml name=wide model.width=64
-  python -m multigrid.run experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run
-  python -m multigrid.run experiments/poisson.yaml --resume
-"""
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m multigrid.run",
-        description="Trains a ladder of UNets from a coarse grid to a fine one.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
@@ -45,39 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
     )
-    return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status.
-
-    Returns:
-        0; 2 for what the user can mend; 75 if a signal has stopped the run after it was saved; 130
-        on a second Ctrl-C.
-    """
-    options = build_parser().parse_intermixed_args(arguments)
-    try:
-        with signals.watched():
-            config = load_config(options.experiment, options.overrides)
-            if options.dry_run:
-                _dry_run(config)
-            else:
-                _run(config, options.resume, options.overwrite)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except signals.Interrupted as signal:
-        command = shlex.join([str(options.experiment), *options.overrides])
-        print(
-            f"stopped by {signal}, nothing is lost; continue with: python -m multigrid.run "
-            f"{command} --resume",
-            file=sys.stderr,
-        )
-        return signals.STATUS
-    except KeyboardInterrupt:
-        print("interrupted; continue with --resume", file=sys.stderr)
-        return 130
-    return 0
+def execute(options: argparse.Namespace) -> None:
+    """Trains, or says what would be trained."""
+    config = load_config(options.experiment, options.overrides)
+    if options.dry_run:
+        _dry_run(config)
+    else:
+        train_ladder(config, options.resume, options.overwrite)
 
 
 def _dry_run(config: Config) -> None:
@@ -86,16 +53,37 @@ def _dry_run(config: Config) -> None:
     print(Experiment(config).describe())
 
 
-def _run(config: Config, resume: bool, overwrite: bool) -> None:
+def train_ladder(
+    config: Config,
+    resume: bool = False,
+    overwrite: bool = False,
+    network: "NetworkFactory | None" = None,
+) -> RunFolder:
+    """Trains the ladder of a configuration, tests it and draws it.
+
+    Args:
+        config: The experiment.
+        resume: Continue an interrupted run.
+        overwrite: Replace an earlier run.
+        network: Factory of the user's own networks, a grid to a module ``[N, in, *grid]`` to
+            ``[N, out, *grid]``, instead of the UNets of the section ``model``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: If something about the experiment or its folder is wrong.
+    """
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
+    _check_save(config, resume or overwrite)
     keep_large_buffers()
     from multigrid.memory import is_out_of_memory
 
     try:
         with folder.lock:
             folder.occupy(config, resume, overwrite)
-            _train(config, folder, resume, overwrite)
+            _train(config, folder, resume, overwrite, network)
     except OSError as error:
         raise UserError(f"{error.filename or folder.path}: {error.strerror or error}") from None
     except (RuntimeError, MemoryError) as error:
@@ -105,24 +93,37 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
             "out of memory outside of a training step; data.memory=stream keeps samples on disk, "
             "a smaller schedule.batch_size makes the evaluation take fewer at once"
         ) from None
+    return folder
 
 
-def _train(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:
+def _train(
+    config: Config,
+    folder: RunFolder,
+    resume: bool,
+    overwrite: bool,
+    network: "NetworkFactory | None",
+) -> None:
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
-    from multigrid.report import write_report
+    from multigrid.report.closing import write_report
 
-    experiment = Experiment(config)
+    resume = resume and folder.config.exists()
+    experiment = Experiment(config, network, resumed=resume)
     run = LadderRun(experiment, folder)
     run.load()
-    resume = resume and folder.config.exists()
     if not resume:
         folder.claim(config, overwrite)
     _start_logging(folder)
     log.info("%s", experiment.describe())
     summary = run.run(resume)
     write_report(run, summary)
-    write_json(folder.summary, summary)
+
+
+def _check_save(config: Config, replace: bool) -> None:
+    if config.checkpoints.save is not None:
+        from multigrid.weights import check_writable
+
+        check_writable(Path(config.checkpoints.save), replace)
 
 
 def _start_logging(folder: RunFolder) -> None:
@@ -143,6 +144,31 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """Does nothing."""
+
+
+def _how_to_continue(call: str, options: argparse.Namespace) -> str:
+    arguments = shlex.join([str(options.experiment), *options.overrides])
+    return f"continue with: {call} {arguments} --resume"
+
+
+COMMAND = Command(
+    "run",
+    "Trains a ladder of UNets from a coarse grid to a fine one.",
+    (
+        "experiments/poisson.yaml",
+        "experiments/poisson.yaml name=wide model.width=64",
+        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
+        "experiments/poisson.yaml --resume",
+    ),
+    add_arguments,
+    execute,
+    on_signal=_how_to_continue,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status, as :meth:`Command.main` does."""
+    return COMMAND.main(arguments, "python -m multigrid.run")
 
 
 if __name__ == "__main__":

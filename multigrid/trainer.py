@@ -8,9 +8,10 @@ optimiser's state and a few counters and sums.
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,13 +21,17 @@ from torch import Tensor
 from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
+from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
+from multigrid.freezing import Freezer
 from multigrid.guard import DivergedError, FaultError, Guard, RecoveryOptions
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.losses import Loss
 from multigrid.memory import MemoryLimit
+from multigrid.models.cost import training_flops
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.problems.base import Symmetries
+from multigrid.regimes import Regime
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 
 __all__ = ["DivergedError", "EpochRecord", "Observer", "Trainer", "TrainerOptions", "Validator"]
@@ -78,6 +83,7 @@ class Progress:
         seconds: Training time, evaluation left out.
         data_seconds: The part of it spent waiting for data.
         evaluation_seconds: Time spent on validation.
+        flops: Floating-point operations, evaluation left out.
     """
 
     epoch: int = 0
@@ -86,6 +92,7 @@ class Progress:
     seconds: float = 0.0
     data_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    flops: float = 0.0
 
 
 @dataclass
@@ -168,20 +175,22 @@ class Trainer:
         stage: Epochs, batch size and learning rates.
         loss: What to minimise.
         options: What is the same on all levels.
-        transferred: Names of the network's parameters that were transferred.
+        regime: How each of the network's tensors is trained.
         target_error: Validation error at which to stop early, or None.
+        featurized: Predicts from features of the batches, which ``train`` must have then.
     """
 
     def __init__(
         self,
         surrogate: Surrogate,
-        train: TrainingSamples,
+        train: TrainingSamples | FeaturizedSamples,
         validate: Validator,
         stage: Stage,
         loss: Loss,
         options: TrainerOptions,
-        transferred: Collection[str] = (),
+        regime: Regime | None = None,
         target_error: float | None = None,
+        featurized: FeaturizedSurrogate | None = None,
     ) -> None:
         started = time.perf_counter()
         self.surrogate = surrogate
@@ -190,14 +199,10 @@ class Trainer:
         self.stage = stage
         self.options = options
         self.target_error = target_error
-        self.optimizer = NamedOptimizer(
-            surrogate.network,
-            options.optimizer,
-            transferred,
-            stage.transferred_ratio,
-            options.weight_decay,
-            options.betas,
-        )
+        self.featurized = featurized
+        self.regime = regime or Regime()
+        self.freezer = Freezer(surrogate.network, self.regime)
+        self.optimizer = self._optimizer()
         self.loss = loss
         self.num_steps = math.ceil(len(train) / stage.batch_size)
         self.rate = learning_rate_curve(
@@ -207,7 +212,9 @@ class Trainer:
         self.memory = MemoryLimit(stage.batch_size, options.accumulate)
         self.sums = EpochSums()
         self.best: dict[str, Any] = {}
-        self.progress = Progress(seconds=time.perf_counter() - started)
+        self.progress = Progress(
+            seconds=time.perf_counter() - started, flops=featurized.flops if featurized else 0.0
+        )
 
     def fit(self, observer: Observer) -> None:
         """Trains until the stage is over.
@@ -261,6 +268,7 @@ class Trainer:
         return {
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
+            "freezer": self.freezer.state_dict(),
             "sums": asdict(self.sums),
             "guard": self.guard.state_dict(),
             "part_size": self.memory.part_size,
@@ -268,19 +276,53 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the weights are loaded elsewhere."""
-        self.optimizer.forget()
-        self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self.freezer.load_state_dict(state["freezer"], self.progress.epoch)
+        self._renew_optimizer(state["optimizer"])
         self.sums = EpochSums(**state["sums"])
         self.guard.load_state_dict(state["guard"])
         self.memory.part_size = state["part_size"]
 
+    @cached_property
+    def epoch_flops(self) -> float:
+        """Floating-point operations of an epoch with what is frozen now."""
+        if self.featurized is not None:
+            (batch,) = self.train.batches([torch.zeros(1, dtype=torch.int64)])
+            return len(self.train) * self.featurized.step_flops(batch)
+        shape = (1, self.train.num_channels[0], *self.train.grid.shape)
+        return float(len(self.train) * training_flops(self.surrogate.network, shape))
+
+    def _optimizer(self) -> NamedOptimizer:
+        options = self.options
+        return NamedOptimizer(
+            self.surrogate.network,
+            options.optimizer,
+            self.regime.options,
+            options.weight_decay,
+            options.betas,
+        )
+
+    def _renew_optimizer(self, state: dict[str, Any]) -> None:
+        """Builds the optimiser for what is trained now, with a state."""
+        self.optimizer = self._optimizer()
+        self.optimizer.load_state_dict(state)
+        self.__dict__.pop("epoch_flops", None)
+
+    def _thaw(self) -> None:
+        """Lets those weights be trained whose time has come; the state of the others is kept.
+
+        Nothing more thaws when an epoch is begun anew, or is continued.
+        """
+        if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
+            self._renew_optimizer(self.optimizer.state_dict())
+
     def _epoch(self, observer: Observer) -> EpochRecord:
         """Takes the steps that the epoch still lacks and validates."""
+        self._thaw()
         epoch = self.progress.epoch
         order = torch.from_numpy(self._rng(epoch).permutation(len(self.train)))
         parts = order.split(self.stage.batch_size)[self.sums.num_steps :]
-        self.surrogate.train()
+        self.freezer.train()
         if parts:
             with closing(self.train.batches(parts)) as batches:
                 for part in parts:
@@ -298,7 +340,9 @@ class Trainer:
         reason = self.guard.inspect(loss, norm)
         if reason is not None:
             raise FaultError(reason, step, indices.tolist())
-        self.optimizer.set_learning_rate(self._learning_rate(epoch * self.num_steps + step))
+        taken = epoch * self.num_steps + step
+        done = (taken + 1) / (self.stage.epochs * self.num_steps)
+        self.optimizer.set_learning_rate(self._learning_rate(taken), done)
         self.optimizer.step()
         sums.losses.append(loss)
         sums.norms.append(norm)
@@ -321,6 +365,7 @@ class Trainer:
             seconds=progress.seconds + sums.seconds,
             data_seconds=progress.data_seconds + sums.data_seconds,
             evaluation_seconds=progress.evaluation_seconds + time.perf_counter() - started,
+            flops=progress.flops + self.epoch_flops,
         )
         if improved:
             self._keep_best()
@@ -350,7 +395,11 @@ class Trainer:
         }
 
     def _go_back(self, fault: FaultError) -> None:
-        """Returns to the best state and lowers the rate, or gives up."""
+        """Returns to the best state and lowers the rate, or gives up.
+
+        The epochs that are over stay over, so what has thawed since stays so, with the optimiser's
+        state of it begun anew.
+        """
         progress, tries = self.progress, self.options.recovery.tries
         what = fault.describe(self.train.grid, progress.epoch + 1)
         if not self.guard.retry(fault, progress.epoch + 1):
@@ -360,12 +409,12 @@ class Trainer:
                 f"{self.stage.learning_rate:g}"
             )
         self.surrogate.network.load_state_dict(self.best["network"])
-        self.optimizer.forget()
-        self.optimizer.load_state_dict(self.best["trainer"]["optimizer"])
+        self._renew_optimizer(self.best["trainer"]["optimizer"])
         self.progress = replace(
             progress,
             seconds=progress.seconds + self.sums.seconds,
             data_seconds=progress.data_seconds + self.sums.data_seconds,
+            flops=progress.flops + self.epoch_flops * self.sums.num_steps / self.num_steps,
         )
         self.sums = EpochSums()
         log.warning(
@@ -399,7 +448,8 @@ class Trainer:
         total = 0.0
         for part in batch.split(part_size):
             with autocast(part.inputs.device, self.options.precision):
-                prediction = self.surrogate(part.inputs)
+                predict = self.featurized
+                prediction = predict(part) if predict else self.surrogate(part.inputs)
             loss: Tensor = self.loss(prediction, part)
             share = len(part) / len(batch)
             (loss if share == 1 else loss * share).backward()

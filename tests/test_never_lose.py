@@ -30,7 +30,7 @@ from multigrid.history import outcome
 from multigrid.journal import Journal
 from multigrid.lock import FolderLock
 from multigrid.recorder import StageRecorder
-from multigrid.report import describe_course
+from multigrid.report.course import describe_course
 from multigrid.signals import Interrupted, check, deferred, watched
 from multigrid.trainer import Trainer
 
@@ -111,7 +111,9 @@ def test_a_signal_saves_within_a_step(experiment, expected, tmp_path, monkeypatc
         at_call(patch, Trainer, "_take", 4 + 2, send(number))
         assert run(experiment, tmp_path) == STOPPED
     error = capsys.readouterr().err
-    assert f"stopped by {signal.Signals(number).name}, nothing is lost" in error
+    assert (
+        f"stopped by {signal.Signals(number).name}; continue with: python -m multigrid.run" in error
+    )
     assert error.rstrip().endswith("--resume")
     saved = load_checkpoint(tmp_path / "results" / "tiny" / "level_0_4x4" / "last.pt")
     assert saved["trainer"]["progress"]["epoch"] == 1

@@ -16,10 +16,11 @@ import pytest
 import torch
 import yaml
 
-from multigrid import report, storage
+from multigrid import storage
 from multigrid.checkpoint import load_checkpoint
 from multigrid.history import read_history
 from multigrid.recorder import StageRecorder
+from multigrid.report import closing
 from multigrid.run import main
 
 ROOT = Path(__file__).parents[1]
@@ -39,16 +40,22 @@ FILES = [
     "config.yaml",
     "convergence.png",
     "journal.jsonl",
+    "ladder.png",
     "level_0_8x8/best.pt",
     "level_0_8x8/last.previous.pt",
     "level_0_8x8/last.pt",
+    "level_0_8x8/transfer.json",
     "level_1_16x16/best.pt",
     "level_1_16x16/last.previous.pt",
     "level_1_16x16/last.pt",
     "level_1_16x16/transfer.json",
     "metrics.csv",
+    "predictions.npz",
     "predictions.png",
+    "report.html",
     "run.log",
+    "spectra.json",
+    "spectra.png",
     "summary.json",
 ]
 
@@ -73,8 +80,7 @@ def _close_logs():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures take longer than such a training; other tests draw them."""
-    for name in ("plot_convergence", "plot_predictions"):
-        monkeypatch.setattr(report, name, lambda *args: None)
+    monkeypatch.setattr(closing, "draw", lambda run: None)
 
 
 def arguments(base, results, *more):
@@ -124,7 +130,7 @@ def assert_same_training(folder, expected):
 
 def test_all_promised_files_exist_and_no_other(finished):
     assert [str(path) for path in snapshot(finished)] == FILES
-    for name in ("convergence.png", "predictions.png"):
+    for name in ("convergence.png", "ladder.png", "predictions.png", "spectra.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -286,7 +292,7 @@ def test_resume_ends_as_if_never_interrupted(
     with monkeypatch.context() as patch:
         Interruption(patch, method, num_calls)
         assert main(arguments(base, tmp_path)) == 130
-    assert "continue with --resume" in capsys.readouterr().err
+    assert "interrupted; continue with: " in capsys.readouterr().err
     assert not (tmp_path / "tiny" / "summary.json").exists()
     assert main(arguments(base, tmp_path, "--resume")) == 0
     assert_same_training(tmp_path / "tiny", finished)

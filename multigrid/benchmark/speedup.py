@@ -87,21 +87,9 @@ class SuiteRun:
         if folder.summary.exists():
             folder.check(config, resume=True, overwrite=False)
         else:
-            self._train(config, folder)
+            train_without_report(config, folder)
         self.summaries[name] = json.loads(folder.summary.read_text())
         return read_history(folder.metrics)
-
-    @staticmethod
-    def _train(config: Config, folder: RunFolder) -> None:
-        with folder.lock:
-            folder.occupy(config, resume=True, overwrite=False)
-            resume = folder.config.exists()
-            if not resume:
-                folder.claim(config, overwrite=False)
-            log.info("--- %s%s", config.name, " (resumed)" if resume else "")
-            run = LadderRun(Experiment(config), folder)
-            run.load()
-            write_json(folder.summary, run.run(resume))
 
     def _check_comparable(self) -> None:
         """Raises an error that says what differs if runs are not on equal terms."""
@@ -144,6 +132,20 @@ class SuiteRun:
         labels = {name: method.label for name, method in methods.items()}
         plot_speed_up(by_method, labels, ups[0], self.folder / "speedup.png")
         return text
+
+
+def train_without_report(config: Config, folder: RunFolder) -> None:
+    """Trains a ladder, or goes on where it stopped, and writes its summary."""
+    with folder.lock:
+        folder.occupy(config, resume=True, overwrite=False)
+        resume = folder.config.exists()
+        experiment = Experiment(config, resumed=resume)
+        if not resume:
+            folder.claim(config, overwrite=False)
+        log.info("--- %s%s", config.name, " (resumed)" if resume else "")
+        run = LadderRun(experiment, folder)
+        run.load()
+        write_json(folder.summary, run.run(resume))
 
 
 def _write_rows(path: Path, records: Sequence[RunRecord]) -> None:

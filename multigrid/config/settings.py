@@ -9,6 +9,7 @@ from pydantic import Field
 
 from multigrid.config.problem import ProblemConfig
 from multigrid.config.section import Fraction, Positive, Rate, Section, Size
+from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
 
@@ -96,6 +97,10 @@ class ModelConfig(Section):
     )
     normalization: Literal["none", "group", "instance"] = Field(
         "none", description="'none', 'group' or 'instance'"
+    )
+    bottleneck: Literal["conv", "dense", "attention"] = Field(
+        "conv",
+        description="'conv', or 'dense' or 'attention' over all points of the coarsest grid",
     )
     prolongation: int = Field(
         4, ge=1, le=6, description="the polynomial degree of the prolongation, 1 to 6"
@@ -193,6 +198,18 @@ class CheckpointsConfig(Section):
     minutes: Rate | None = Field(
         10.0, description="a positive number of minutes after which to save as well, or null"
     )
+    load: str | None = Field(
+        None,
+        min_length=1,
+        description="the name of a checkpoint or state dictionary (.pt, .safetensors) to take "
+        "weights from, or null",
+    )
+    save: str | None = Field(
+        None,
+        pattern=r".\.(pt|safetensors)$",
+        description="the name of a .pt or .safetensors file for the weights of the finished "
+        "network, or null",
+    )
 
 
 class RecoveryConfig(Section):
@@ -224,6 +241,9 @@ class OutputConfig(Section):
 
     folder: str = Field("results", min_length=1, description="the name of a folder")
     num_predictions: int = Field(3, ge=1, le=16, description="the test samples drawn, 1 to 16")
+    tensorboard: bool = Field(
+        False, description="true or false: also write TensorBoard events into the run's folder"
+    )
 
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -251,6 +271,7 @@ class Config(Section):
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
     checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
+    transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
     output: OutputConfig = Field(OutputConfig(), description="a mapping")
 
