@@ -1,1 +1,64 @@
-"""Progressive-resolution training of UNet surrogates for PDEs."""
+"""Progressive-resolution training of UNet surrogates for PDEs.
+
+What is listed here is meant to be used from Python; it is imported when it is first asked for, so
+that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multigrid.api import configure, train
+    from multigrid.config import Config
+    from multigrid.errors import UserError
+    from multigrid.experiment import Experiment
+    from multigrid.grid import Grid, Hierarchy
+    from multigrid.models.family import UNetFamily
+    from multigrid.models.unet import UNet
+    from multigrid.schedule import build_schedule
+    from multigrid.trained import TrainedSurrogate, load
+    from multigrid.transfer import transfer_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "Experiment",
+    "Grid",
+    "Hierarchy",
+    "TrainedSurrogate",
+    "UNet",
+    "UNetFamily",
+    "UserError",
+    "build_schedule",
+    "configure",
+    "load",
+    "train",
+    "transfer_weights",
+]
+
+_PLACES = {
+    "Config": "config",
+    "Experiment": "experiment",
+    "Grid": "grid",
+    "Hierarchy": "grid",
+    "TrainedSurrogate": "trained",
+    "UNet": "models.unet",
+    "UNetFamily": "models.family",
+    "UserError": "errors",
+    "build_schedule": "schedule",
+    "configure": "api",
+    "load": "trained",
+    "train": "api",
+    "transfer_weights": "transfer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'multigrid' has no attribute '{name}'")
+    return getattr(import_module(f"multigrid.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,39 +1,50 @@
-"""Checkpoints: one file each, tensors and plain containers only, written atomically."""
+"""Checkpoints: one file each, tensors and plain containers only, written atomically.
 
-import os
+A file is what ``torch.save`` gives, followed by a line with the SHA-256 of all before it, which
+``torch.load`` passes over. The checksum is there for accidents; against ill will only tensors and
+plain containers are read, and nothing that unpacks to more than the file.
+"""
+
+import hashlib
+import io
 import pickle
+import re
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
+from multigrid.storage import write_file
 
-FORMAT = 1
+FORMAT = 2
+_MARK = b"\nmultigrid sha256 "
+_TRAILER = re.compile(re.escape(_MARK) + rb"([0-9a-f]{64})\n\Z")
+_TRAILER_BYTES = len(_MARK) + 65
 
 
-def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Writes a checkpoint aside, flushes it to disk and renames it into place.
+def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
+    """Writes a checkpoint aside, flushes it to disk, reads it back and renames it into place.
 
     Args:
         path: Target file; its folder must exist.
         payload: Tensors, numbers, texts, lists and dictionaries, nested at will.
+        previous: Where to keep the checkpoint that has been there before, if at all.
 
     Raises:
         UserError: If the file cannot be written; a checkpoint already there is untouched.
     """
-    aside = path.with_name(path.name + ".part")
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **payload}, buffer)
+    content = buffer.getvalue()
+    _load(path, content)  # proves that it can be read, and that nothing in it needs a pickle
+    trailer = _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
     try:
-        with aside.open("wb") as file:
-            torch.save({"format": FORMAT, **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException as error:
-        aside.unlink(missing_ok=True)
-        if not isinstance(error, OSError | RuntimeError):
-            raise
-        reason = getattr(error, "strerror", None) or error
+        write_file(path, content + trailer, previous)
+    except OSError as error:
+        reason = error.strerror or error
         raise UserError(f"{path}: the checkpoint could not be written: {reason}") from None
 
 
@@ -43,22 +54,60 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is missing, damaged, pickled or not a checkpoint of this project.
     """
-    payload = _load(path)
+    content = _read(path)
+    trailer = _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES))
+    body = content[: trailer.start()] if trailer else content
+    if trailer and hashlib.sha256(body).hexdigest().encode() != trailer[1]:
+        raise UserError(f"{path}: damaged: the checkpoint does not have the checksum that it names")
+    payload = _load(path, body)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
+    if trailer is None:
+        raise UserError(f"{path}: damaged: the checkpoint's checksum is missing")
     return payload
 
 
-def _load(path: Path) -> Any:
+def read_tensors(path: Path) -> Any:
+    """Reads any file of tensors and plain containers to the CPU, never executing anything in it.
+
+    Raises:
+        UserError: If the file is missing, damaged or pickled.
+    """
+    return _load(path, _read(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if path.exists() and not path.is_file():  # a pipe would make us wait for ever
+            raise UserError(f"{path}: unreadable, as it is no regular file")
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise UserError(f"{path}: unreadable checkpoint ({error.strerror})") from None
+    except MemoryError:
+        raise UserError(f"{path}: unreadable, as it is larger than the memory") from None
+
+
+def _load(path: Path, content: bytes) -> Any:
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            _require_stored(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused right away
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: refused, as it is damaged or holds pickled objects; a checkpoint holds "
             "tensors and plain containers only"
         ) from None
     except Exception as error:  # a damaged file may raise anything
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path}: unreadable or half-written checkpoint ({reason})") from None
+        raise UserError(f"{path}: unreadable or half-written checkpoint ({brief(error)})") from None
+
+
+def _require_stored(content: bytes) -> None:
+    """Refuses archives that unpack to more than they are, which ``torch.save`` never writes."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    if sum(member.file_size for member in members) > len(content):
+        raise ValueError("its parts unpack to more than the file holds")

@@ -15,3 +15,9 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest allowed name, or an empty string."""
     matches = get_close_matches(str(name), [str(option) for option in allowed], n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def brief(error: BaseException) -> str:
+    """Returns the first line of what a library says, of bounded length."""
+    line = str(error).split("\n")[0].strip("'\"") or type(error).__name__
+    return line if len(line) <= 200 else line[:197] + "..."

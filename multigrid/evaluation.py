@@ -1,10 +1,11 @@
 """Errors of a surrogate on samples, on its own grid and on finer ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from multigrid import signals
 from multigrid.data.samples import Samples
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
@@ -19,7 +20,11 @@ def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
     Always in float32, whatever the precision of the training.
     """
     surrogate.eval()
-    return torch.cat([surrogate(part) for part in inputs.split(batch_size)])
+    outputs = []
+    for part in inputs.split(batch_size):
+        signals.check()
+        outputs.append(surrogate(part))
+    return torch.cat(outputs)
 
 
 def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:
@@ -85,6 +90,17 @@ def evaluate(
 
 
 @torch.no_grad()
+def roll_out(surrogate: Surrogate, state: Tensor, num_steps: int) -> Iterator[Tensor]:
+    """Yields the states ``[N, C, *grid]`` after 1, 2, ... steps of a surrogate fed its own outputs.
+
+    Always in float32, whatever the precision of the training.
+    """
+    surrogate.eval()
+    for _ in range(num_steps):
+        state = surrogate(state)
+        yield state
+
+
 def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
     """Returns the error after 1, 2, ... steps of feeding a surrogate its own outputs.
 
@@ -95,12 +111,9 @@ def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
     Returns:
         The mean relative L2 error over trajectories after each step.
     """
-    surrogate.eval()
-    errors, state = [], states[:, 0]
-    for truth in states[:, 1:].unbind(1):
-        state = surrogate(state)
-        errors.append(mean_rel_l2(state, truth))
-    return errors
+    truths = states[:, 1:].unbind(1)
+    guesses = roll_out(surrogate, states[:, 0], len(truths))
+    return [mean_rel_l2(guess, truth) for guess, truth in zip(guesses, truths, strict=True)]
 
 
 def interpolation_error(

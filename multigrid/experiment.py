@@ -1,7 +1,6 @@
 """An experiment: the objects that a configuration describes, and what they will cost."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +18,20 @@ from multigrid.data.samples import Samples
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
+from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
+from multigrid.guard import RecoveryOptions
 from multigrid.hardware import choose_device, choose_precision, total_memory
+from multigrid.initialization import Initializer, TransferSettings, weights_to_load
 from multigrid.models.cost import (
     activation_bytes,
     count_parameters,
     training_flops,
 )
 from multigrid.models.family import UNetFamily
+from multigrid.models.own import NetworkFactory, OwnFamily
+from multigrid.models.protocol import NetworkFamily
+from multigrid.models.steps import SplitNetwork
 from multigrid.models.surrogate import NormalizationKind
 from multigrid.problems import (
     PDE,
@@ -36,6 +41,7 @@ from multigrid.problems import (
     Symmetries,
     build_problem,
 )
+from multigrid.regimes import Regime
 from multigrid.schedule import (
     Stage,
     build_schedule,
@@ -44,16 +50,24 @@ from multigrid.schedule import (
     spread_budget,
 )
 from multigrid.tables import si
-from multigrid.timing import seconds, training_step
+from multigrid.timing import step_seconds
 from multigrid.trainer import TrainerOptions
 
 NUM_TRAJECTORIES = 16
-NUM_TIMED_STEPS = 7
-STEP_OVERHEAD = 1.1  # augmentation, clipping and batches, over the bare step
 
 
 class Experiment:
     """Everything that a run needs, built from its configuration.
+
+    Args:
+        config: The configuration.
+        network: Factory of the user's own networks, a grid to a module, used instead of the UNets
+            of the section ``model``; its ``padding`` and ``prolongation`` still hold for fields.
+        resumed: Whether not to read the files of weights to start from yet, as the checkpoints of
+            a run hold what it still needs of them.
+
+    Raises:
+        UserError: If the objects cannot be built, files above all.
 
     Attributes:
         config: The configuration.
@@ -61,6 +75,8 @@ class Experiment:
         problem: The PDE.
         source: Where its samples come from.
         family: Builds the network of each level.
+        initializer: Fills it.
+        loaded: Weights to start from, by the network's names.
         epochs: Epochs at each visit to a level.
         stages: The schedule.
         device: Where to compute.
@@ -68,28 +84,33 @@ class Experiment:
         options: Options of the trainer.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, network: NetworkFactory | None = None, resumed: bool = False
+    ) -> None:
         self.config = config
         self.hierarchy = config.hierarchy()
         self.problem, self.source = self._problem_and_source()
         self.device = choose_device(config.compute.device)
         self.precision = choose_precision(config.compute.precision, self.device)
-        model = config.model
-        self.family = UNetFamily(
-            self.hierarchy,
-            config.widths(self.hierarchy),
-            len(self.problem.input_names),
-            len(self.problem.output_names),
-            form=model.form,
-            num_blocks=model.num_blocks,
-            padding=model.padding,
-            norm=model.normalization,
-            prolongation=model.prolongation,
-            growth=model.growth,
-            seed=config.seed,
-        )
+        channels = len(self.problem.input_names), len(self.problem.output_names)
+        self.family = network_family(config, *channels, network)
         self.set_epochs(self._chosen_epochs())
         self.options = self._trainer_options()
+        self.initializer = Initializer(self.family, TransferSettings.from_config(config))
+        self.loaded: Mapping[str, Tensor] = {}
+        if not resumed:
+            self.load_weights()
+
+    def load_weights(self) -> None:
+        """Reads the weights to start from and checks that all stages can do with them.
+
+        Raises:
+            UserError: If they cannot be read or do not fit.
+        """
+        self.loaded = weights_to_load(self.config)
+        regimes = self.initializer.check(self.stages, self.loaded)
+        if self.config.transfer.featurize:
+            self._check_featurization(regimes)
 
     @property
     def normalization(self) -> NormalizationKind:
@@ -146,7 +167,7 @@ class Experiment:
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
         return "\n".join(
             [
-                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.form} UNet, "
+                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
                 f"{self.precision} on {self.device}, {torch.get_num_threads()} threads",
                 "",
                 str(self.family),
@@ -232,24 +253,35 @@ class Experiment:
 
     def _epoch_seconds(self, level: int) -> float:
         """Returns the time of one epoch on a level, by timing a few steps."""
-        config, family = self.config, self.family
+        config = self.config
         batch_size = config.per_level("batch_size")[level]
-        shape = (batch_size, *self.hierarchy.levels[level].shape)
-        network = family.build(level).to(self.device)
-        step = training_step(
-            network, family.in_channels, shape, config.optimizer.name, self.precision
-        )
-        times = [seconds(step) for _ in range(NUM_TIMED_STEPS)]
+        network = self.family.build(level).to(self.device)
+        shape = (batch_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
         num_steps = math.ceil(config.samples()[level] / batch_size)
-        return STEP_OVERHEAD * statistics.median(times) * num_steps
+        return num_steps * step_seconds(network, shape, config.optimizer.name, self.precision)
+
+    def _check_featurization(self, regimes: Sequence[Regime]) -> None:
+        splits = [
+            SplitNetwork(self.family.blueprint(stage.level), regime.always_frozen)
+            for stage, regime in zip(self.stages, regimes, strict=True)
+        ]
+        if not any(split.is_worthwhile for split in splits):
+            raise UserError(
+                "transfer.featurize: no part of the network depends on the input and frozen "
+                "weights alone; freeze all that comes first with transfer.rules, such as "
+                "{pattern: '*', freeze: true} and {pattern: '*.head', freeze: false}, or set it to "
+                "false (a network of your own needs steps, as a torch.nn.Sequential has)"
+            )
 
     def _holds(self, grid: Grid, count: int) -> bool:
         """Whether to keep training samples in memory."""
-        memory = self.config.data.memory
-        if memory != "auto":
-            return memory == "hold"
         channels = self.family.in_channels + self.family.out_channels
-        return 4 * channels * count * grid.size <= total_memory(self.device) / 2
+        return self.holds_bytes(4 * channels * count * grid.size)
+
+    def holds_bytes(self, size: int) -> bool:
+        """Whether to keep so much of what is trained on in memory."""
+        memory = self.config.data.memory
+        return memory == "hold" if memory != "auto" else size <= total_memory(self.device) / 2
 
     def _generated(self, problem: PDE) -> GeneratedSource:
         folder = Path(self.config.data.folder)
@@ -272,6 +304,7 @@ class Experiment:
 
     def _trainer_options(self) -> TrainerOptions:
         schedule, optimizer = self.config.schedule, self.config.optimizer
+        recovery = self.config.recovery
         augmented = self.config.data.augmentation == "auto"
         return TrainerOptions(
             optimizer=optimizer.name,
@@ -284,7 +317,32 @@ class Experiment:
             symmetries=self.problem.symmetries if augmented else None,
             patience=schedule.patience,
             seed=self.config.seed,
+            recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
+            accumulate=recovery.accumulate,
         )
+
+
+def network_family(
+    config: Config, in_channels: int, out_channels: int, network: NetworkFactory | None = None
+) -> NetworkFamily:
+    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
+    hierarchy, model = config.hierarchy(), config.model
+    if network is not None:
+        return OwnFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
+    return UNetFamily(
+        hierarchy,
+        config.widths(hierarchy),
+        in_channels,
+        out_channels,
+        form=model.form,
+        num_blocks=model.num_blocks,
+        padding=model.padding,
+        norm=model.normalization,
+        prolongation=model.prolongation,
+        bottleneck=model.bottleneck,
+        growth=model.growth,
+        seed=config.seed,
+    )
 
 
 def open_files(section: FileConfig, centering: Centering, counts: Mapping[str, int]) -> FileSource:

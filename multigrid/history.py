@@ -9,6 +9,8 @@ from typing import Any
 
 from multigrid.results import write_text
 
+STILL_IMPROVING = 0.05
+
 
 @dataclass(frozen=True)
 class Row:
@@ -48,6 +50,26 @@ class Row:
     def zero(cls) -> "Row":
         """Returns the row that stands before the first one."""
         return cls(0, 0, "", 0, None, 0.0, 0.0, None, None, 0.0, 0.0, 0.0, 0.0)
+
+
+def outcome(errors: Sequence[float]) -> str:
+    """Returns what became of the validation error in a stage, in words.
+
+    Args:
+        errors: The error on entering the stage and after each epoch.
+
+    Returns:
+        ``not trained``; ``never improved`` on the error at the start; ``still improving`` if the
+        last fifth of the epochs lowered the lowest error by more than :data:`STILL_IMPROVING`;
+        else ``levelled off``.
+    """
+    if len(errors) < 2:
+        return "not trained"
+    if min(errors[1:]) >= errors[0]:
+        return "never improved"
+    last = max(1, (len(errors) - 1) // 5)
+    before = min(errors[:-last])
+    return "still improving" if min(errors) < (1 - STILL_IMPROVING) * before else "levelled off"
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:

@@ -2,16 +2,22 @@
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from multigrid import signals
+from multigrid.board import Board
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
 from multigrid.data.statistics import output_range
 from multigrid.data.streaming import TrainingSamples
+from multigrid.environment import changes, code_version, environment
+from multigrid.errors import UserError
 from multigrid.evaluation import (
     LevelValidator,
     evaluate,
@@ -20,16 +26,21 @@ from multigrid.evaluation import (
     rollout_errors,
 )
 from multigrid.experiment import Experiment
+from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.grid import Grid
 from multigrid.hardware import machine, peak_memory
-from multigrid.initialization import Start, start_stage
-from multigrid.ledger import Ledger
+from multigrid.initialization import Start
+from multigrid.ledger import BEST, LAST, Ledger, is_finished
 from multigrid.losses import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.recorder import StageRecorder
-from multigrid.results import RunFolder, write_json
+from multigrid.results import RunFolder
 from multigrid.schedule import Stage
-from multigrid.trainer import Trainer
+from multigrid.signals import Interrupted
+from multigrid.tables import si
+from multigrid.trainer import DivergedError, Trainer
+from multigrid.transfer import load_strictly
+from multigrid.weights import save_weights
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +57,7 @@ class TestResult:
         errors: Every metric.
         extra: Every metric on each further test set.
         rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
+        states: The true trajectories ``[N, num_steps + 1, C, *grid]`` it was compared with.
     """
 
     samples: Samples
@@ -53,6 +65,7 @@ class TestResult:
     errors: dict[str, float]
     extra: dict[str, dict[str, float]]
     rollout: list[float]
+    states: Tensor | None
 
 
 class LadderRun:
@@ -66,7 +79,8 @@ class LadderRun:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
         self.folder = folder
-        self.ledger = Ledger(folder, experiment.hierarchy.levels)
+        board = Board(folder.tensorboard) if experiment.config.output.tensorboard else None
+        self.ledger = Ledger(folder, experiment.hierarchy.levels, board)
         self.data_seconds = 0.0
 
     def run(self, resume: bool = False) -> dict[str, Any]:
@@ -76,12 +90,25 @@ class LadderRun:
             resume: Continue from the last checkpoints in the folder.
         """
         log.info("%s", self.data_line)
+        self.folder.tidy()
         fingerprint = self.experiment.source.fingerprint
-        unfinished = self.ledger.restore(fingerprint) if resume else None
-        for stage in self.experiment.stages[len(self.ledger.finished) :]:
-            self._run_stage(stage, unfinished)
-            unfinished = None
-        self.tested = self._test()
+        latest = self.ledger.restore(fingerprint) if resume else None
+        if latest is None:
+            if resume:
+                self.experiment.load_weights()
+            self.ledger.loaded = self.experiment.loaded
+        else:
+            self.experiment.set_epochs(latest["epochs"])
+        self._note_start(latest)
+        unfinished = None if latest is None or is_finished(latest) else latest
+        try:
+            for stage in self.experiment.stages[len(self.ledger.finished) :]:
+                self._run_stage(stage, unfinished)
+                unfinished = None
+            self.tested = self._test()
+        except (UserError, Interrupted) as reason:
+            self._note_end(reason)
+            raise
         return self._summary()
 
     def load(self) -> None:
@@ -118,21 +145,62 @@ class LadderRun:
         """Builds the level's network, fills it, trains it and saves it."""
         error = self._interpolation_error(stage.level)
         started = time.perf_counter()
-        start = start_stage(self.experiment.family, self.ledger, stage)
-        if start.report is not None:
-            path = self.ledger.level_folder(stage.level) / "transfer.json"
-            write_json(path, start.report.to_json())
+        initializer = self.experiment.initializer
+        if unfinished is None:
+            start = initializer.start(self.ledger, stage)
+        else:
+            path = self.ledger.level_folder(stage.level) / LAST
+            start = initializer.resume(stage, unfinished, path)
         trainer = self._trainer(stage, start, self.samples[stage.level], error)
         overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
-        recorder = StageRecorder(
-            self.experiment, self.ledger, trainer, start.report, overhead, error
-        )
-        if unfinished is None:
-            recorder.enter()
-        else:
-            recorder.restore(unfinished)
-        trainer.fit(recorder)
-        recorder.close()
+        recorder = StageRecorder(self.experiment, self.ledger, trainer, start, overhead, error)
+        with signals.deferred():
+            try:
+                if unfinished is None:
+                    recorder.enter()
+                else:
+                    recorder.restore(unfinished)
+                trainer.fit(recorder)
+                recorder.close()
+            except DivergedError:
+                raise
+            except Interrupted:
+                recorder.stop()
+                raise
+            except UserError:  # a file has vanished, or the disk is full: save what can be saved
+                with suppress(UserError):
+                    recorder.stop()
+                raise
+
+    def _note_start(self, latest: dict[str, Any] | None) -> None:
+        """Writes down from where the run goes on, and what has changed since it stopped there."""
+        journal, owner = self.folder.journal, self.folder.lock.taken_over
+        if owner is not None:
+            who = f"process {owner.get('pid')} on {owner.get('host')}"
+            log.warning("took over the lock of %s, which no longer runs", who)
+        if self.folder.summary.exists():
+            return  # only the report is made again
+        now = environment(self.experiment.device)
+        if latest is None:
+            journal.note("started", **now)
+            return
+        changed = changes(latest["environment"], now)
+        trainer = latest["trainer"]
+        place = {"epoch": trainer["progress"]["epoch"], "step": len(trainer["sums"]["losses"])}
+        journal.note("resumed", stage=latest["stage"], **place, changed=changed)
+        for key, (before, after) in changed.items():
+            log.warning(
+                "resumed with a different %s: %s before, %s now; the result may differ from that "
+                "of an uninterrupted run",
+                key,
+                before,
+                after,
+            )
+
+    def _note_end(self, reason: BaseException) -> None:
+        name = "interrupted" if isinstance(reason, Interrupted) else "failed"
+        with suppress(UserError):  # the disk may be full, which is why
+            self.folder.journal.note(name, reason=str(reason), stage=len(self.ledger.finished))
 
     def _trainer(
         self,
@@ -151,28 +219,47 @@ class LadderRun:
             stage.batch_size,
         )
         stop = config.schedule.stop_at_interpolation_error
+        surrogate = self._surrogate(start.network, samples.grid)
+        featurized = FeaturizedSurrogate(surrogate, start.regime.always_frozen)
+        known = config.transfer.featurize and featurized.split.is_worthwhile
         trainer = Trainer(
-            self._surrogate(start.network, samples.grid),
-            samples,
+            surrogate,
+            self._featurized(featurized, samples, stage) if known else samples,
             validator,
             stage,
             build_loss(config.loss.name, samples.grid, experiment.problem, config.loss.residual),
             experiment.options,
-            start.slow,
+            start.regime,
             target_error=interpolation_error if stop else None,
+            featurized=featurized if known else None,
         )
         if config.optimizer.carry_moments:
             trainer.optimizer.load_state_dict(start.moments)
         return trainer
 
+    def _featurized(
+        self, surrogate: FeaturizedSurrogate, samples: TrainingSamples, stage: Stage
+    ) -> FeaturizedSamples:
+        """Computes what depends on frozen weights alone once, for all samples of a stage."""
+        path = self.ledger.level_folder(stage.level) / "features.h5"
+        precision = self.experiment.precision
+        file = surrogate.compute(samples, path, stage.batch_size, precision)
+        size = path.stat().st_size
+        log.info("features %s: %sB in %s", ", ".join(surrogate.split.kept), si(size), path)
+        hold = self.experiment.holds_bytes(size)
+        return FeaturizedSamples(samples, file, hold)
+
+    def best_surrogate(self, level: int) -> Surrogate:
+        """Returns the best surrogate of a level that has been trained."""
+        path = self.ledger.level_folder(level) / BEST
+        kept = self.ledger.best.get(level) or load_checkpoint(path)
+        network = self.experiment.family.build(level)
+        load_strictly(kept["network"], network, path)
+        return self._surrogate(network, self.experiment.hierarchy.levels[level])
+
     def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
-        device = self.experiment.device
-        known = self.experiment.problem.boundary_values(grid)
-        boundary = None
-        if known is not None:
-            where, values = (torch.from_numpy(array).to(device) for array in known)
-            boundary = where, values.float()
-        return Surrogate(network.to(device), self.scaling, boundary)
+        experiment = self.experiment
+        return Surrogate.of(network, self.scaling, experiment.problem, grid, experiment.device)
 
     def _interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs; None on the last."""
@@ -187,11 +274,9 @@ class LadderRun:
     def _test(self) -> TestResult:
         """Evaluates the best surrogate of the last stage on the test samples."""
         experiment, stage = self.experiment, self.experiment.stages[-1]
-        payload = load_checkpoint(self.ledger.level_folder(stage.level) / "best.pt")
-        network = experiment.family.build(stage.level)
-        network.load_state_dict(payload["network"])
         grid = experiment.hierarchy.levels[stage.level]
-        surrogate = self._surrogate(network, grid)
+        surrogate = self.best_surrogate(stage.level)
+        self._save_weights(stage.level)
         samples = self.test.restrict_to(grid)
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
         low, high = output_range(self.samples[stage.level])
@@ -201,13 +286,26 @@ class LadderRun:
             guess = predict(surrogate, others.inputs, stage.batch_size)
             extra[name] = evaluate(guess, others, low, high)
         states = experiment.test_trajectories(grid)
+        states = None if states is None else states.to(experiment.device)
         return TestResult(
             samples,
             prediction,
             evaluate(prediction, samples, low, high),
             extra,
-            [] if states is None else rollout_errors(surrogate, states.to(experiment.device)),
+            [] if states is None else rollout_errors(surrogate, states),
+            states,
         )
+
+    def _save_weights(self, level: int) -> None:
+        """Writes the finished network's weights to the file that the user wants, if any."""
+        path = self.experiment.config.checkpoints.save
+        if path is not None:
+            about = {
+                "grid": list(self.experiment.hierarchy.levels[level].shape),
+                "scaling": self.scaling.to_dict(),
+                "config": self.experiment.config.model_dump(),
+            }
+            save_weights(Path(path), self.ledger.best[level]["network"], about)
 
     def _summary(self) -> dict[str, Any]:
         experiment, last = self.experiment, self.ledger.rows[-1]
@@ -217,7 +315,10 @@ class LadderRun:
             "test": self.tested.errors,
             "extra_tests": self.tested.extra,
             "rollout": self.tested.rollout,
+            "events": self.folder.journal.read(),
             "seconds": last.seconds,
+            "saving_seconds": self.ledger.saving_seconds,
+            "saving_share": self.ledger.saving_seconds / last.seconds,
             "work_units": last.work_units,
             "flops": last.flops,
             "evaluation_seconds": last.evaluation_seconds,
@@ -228,6 +329,7 @@ class LadderRun:
             "precision": experiment.precision,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "code": code_version(),
             "machine": machine(experiment.device),
             "peak_memory_bytes": peak_memory(experiment.device),
         }

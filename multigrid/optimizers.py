@@ -5,7 +5,8 @@ learning rate, and each parameter group carries a ``scale`` that multiplies it.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -102,15 +103,29 @@ def orthogonalize(
     return x.to(matrices.dtype)
 
 
+@dataclass(frozen=True)
+class ParameterOptions:
+    """What a parameter may have of its own.
+
+    Attributes:
+        scale: Factor on the learning rate.
+        weight_decay: Decoupled weight decay; None for that of all.
+        warmup: Fraction of the steps in which the rate rises from zero, on top of the stage's.
+    """
+
+    scale: float = 1.0
+    weight_decay: float | None = None
+    warmup: float = 0.0
+
+
 class NamedOptimizer:
     """The optimisers of one network, with state by parameter name.
 
     Args:
         model: Network to train; only parameters that require gradients are.
         name: ``muon`` for hidden weights of two or more axes and AdamW for the rest, or ``adamw``.
-        transferred: Names of parameters that were transferred.
-        transferred_ratio: Learning rate of those over that of the others.
-        weight_decay: Decoupled weight decay.
+        options: Options by parameter name; those not named have the default.
+        weight_decay: Decoupled weight decay of those without one of their own.
         betas: AdamW's decay rates.
         matrix_dtype: Number format of Muon's matrix products.
     """
@@ -119,20 +134,19 @@ class NamedOptimizer:
         self,
         model: nn.Module,
         name: OptimizerName = "muon",
-        transferred: Collection[str] = (),
-        transferred_ratio: float = 1.0,
+        options: Mapping[str, ParameterOptions] | None = None,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         matrix_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
-        groups: dict[bool, dict[float, list[Tensor]]] = {True: {}, False: {}}
+        groups: dict[bool, dict[ParameterOptions, list[Tensor]]] = {True: {}, False: {}}
         for key, parameter in self.parameters.items():
-            scale = transferred_ratio if key in transferred else 1.0
+            own = (options or {}).get(key, ParameterOptions())
             hidden = name == "muon" and is_hidden(key, parameter)
-            groups[hidden].setdefault(scale, []).append(parameter)
+            groups[hidden].setdefault(own, []).append(parameter)
         muon, adamw = (
-            [{"params": params, "scale": scale} for scale, params in groups[hidden].items()]
+            [_group(own, params, weight_decay) for own, params in groups[hidden].items()]
             for hidden in (True, False)
         )
         self.optimizers: list[Optimizer] = []
@@ -141,11 +155,17 @@ class NamedOptimizer:
         if adamw:
             self.optimizers.append(AdamW(adamw, betas=betas, weight_decay=weight_decay, fused=True))
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Sets every group's learning rate to its scale times ``rate``."""
+    def set_learning_rate(self, rate: float, done: float = 1.0) -> None:
+        """Sets every group's learning rate: ``rate``, times its scale, times its own warm-up.
+
+        Args:
+            rate: Learning rate of the step.
+            done: Fraction of the stage's steps that are done with it.
+        """
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
+                rise = min(1.0, done / group["warmup"]) if group["warmup"] else 1.0
+                group["lr"] = rate * group["scale"] * rise
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -198,6 +218,11 @@ class NamedOptimizer:
             for name, tensor in entry.items()
         }
         return True
+
+
+def _group(own: ParameterOptions, params: list[Tensor], weight_decay: float) -> dict[str, Any]:
+    decay = weight_decay if own.weight_decay is None else own.weight_decay
+    return {"params": params, "scale": own.scale, "weight_decay": decay, "warmup": own.warmup}
 
 
 def is_hidden(key: str, parameter: Tensor) -> bool:

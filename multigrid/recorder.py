@@ -1,16 +1,22 @@
 """History, checkpoints and progress of one stage."""
 
 import logging
+import time
 from typing import Any
 
-from multigrid.checkpoint import load_checkpoint, save_checkpoint
+from multigrid import signals
+from multigrid.autosave import Autosave
+from multigrid.checkpoint import save_checkpoint
+from multigrid.environment import environment
 from multigrid.experiment import Experiment
-from multigrid.history import Row
-from multigrid.ledger import Ledger
-from multigrid.models.cost import count_parameters
+from multigrid.history import Row, outcome
+from multigrid.initialization import Start
+from multigrid.ledger import BEST, LAST, PREVIOUS, Ledger, save_best
+from multigrid.models.cost import count_named, count_parameters
 from multigrid.progress import ProgressPrinter
+from multigrid.results import write_json
 from multigrid.trainer import EpochRecord, Trainer
-from multigrid.transfer import Status, TransferReport
+from multigrid.transfer import COPIED, partition
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +28,7 @@ class StageRecorder:
         experiment: The experiment that the stage belongs to.
         ledger: The run's ledger.
         trainer: The stage's trainer.
-        report: The transfer it started from, or None.
+        start: What its network started from.
         overhead: Seconds spent on restriction, transfer and set-up.
         interpolation_error: What prolonging the truth from the level to the next one costs, None
             on the last level.
@@ -33,7 +39,7 @@ class StageRecorder:
         experiment: Experiment,
         ledger: Ledger,
         trainer: Trainer,
-        report: TransferReport | None,
+        start: Start,
         overhead: float,
         interpolation_error: float | None,
     ) -> None:
@@ -41,43 +47,60 @@ class StageRecorder:
         self.ledger = ledger
         self.trainer = trainer
         self.stage = trainer.stage
-        self.report = report
+        self.start = start
         self.overhead = overhead
         self.interpolation_error = interpolation_error
         self.rel_l2_at_start = float("nan")
-        self.best: dict[str, Any] = {}
+        self.entered = False
+        self.saved_best: dict[str, Any] | None = None
+        later = experiment.stages[self.stage.index + 1 :]
+        self.later_levels = {stage.level for stage in later}
+        settings = experiment.config.checkpoints
+        self.autosave = Autosave(settings.interval, settings.steps, settings.minutes)
         self.folder = ledger.level_folder(self.stage.level)
         self.printer = ProgressPrinter(
-            self.stage, len(experiment.hierarchy.levels), str(trainer.train.grid)
+            self.stage,
+            len(experiment.hierarchy.levels),
+            str(trainer.train.grid),
+            [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages],
         )
 
     def enter(self) -> None:
         """Measures the surrogate before its first step and writes the transfer table."""
         log.info("%s", self.printer.banner())
-        if self.report is not None:
-            log.info("%s\n%s", self.report.totals(), self.report.table())
+        self._write_transfer()
+        if self.start.report is not None:
+            log.info("%s\n%s", self.start.report.totals(), self.start.report.table())
+            for notice in self.start.report.notices():
+                log.info("%s", notice)
         error, finest_error = self.trainer.measure_start()
         self.rel_l2_at_start = error
-        self._keep_best()
         self._append(0, error, finest_error)
         self.printer.entered(error, finest_error)
+        self.entered = True
 
     def restore(self, payload: dict[str, Any]) -> None:
-        """Continues from the checkpoint of this stage."""
-        self.trainer.surrogate.network.load_state_dict(payload["network"])
+        """Continues from the checkpoint of this stage, which the network was filled from."""
+        self._write_transfer()
         self.trainer.load_state_dict(payload["trainer"])
+        self.trainer.best = payload["best"]
         self.overhead = payload["overhead"]
         self.rel_l2_at_start = payload["rel_l2_at_start"]
-        self.best = load_checkpoint(self.folder / "best.pt")
+        self.entered = True
 
     def step(self, epoch: int, step: int, num_steps: int) -> None:
-        """Moves the progress bar."""
+        """Moves the progress bar, and saves a checkpoint if one is due.
+
+        Raises:
+            Interrupted: If a signal has asked to stop.
+        """
         self.printer.step(epoch, step, num_steps)
+        if self.autosave.after_step():
+            self._save()
+        signals.check()
 
     def epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        """Adds a row to the history, and saves checkpoints every given number of epochs."""
-        if record.improved:
-            self._keep_best()
+        """Adds a row to the history, and saves a checkpoint if one is due."""
         self._append(
             record.epoch,
             record.val_rel_l2,
@@ -87,44 +110,56 @@ class StageRecorder:
             record.gradient_norm,
         )
         self.printer.epoch(record)
-        if record.epoch % self.experiment.config.checkpoints.interval == 0:
+        if self.autosave.after_epoch(record.epoch):
+            self._save()
+
+    def stop(self) -> None:
+        """Saves what there is of an unfinished stage."""
+        self.printer.close()
+        if self.entered:
             self._save()
 
     def close(self) -> None:
-        """Adds the stage to those finished and saves the last checkpoints."""
+        """Adds the stage to those finished and saves its last checkpoint and its best one."""
         self.printer.close()
-        self.ledger.finished.append(self._summary())
+        self.ledger.finish(self._summary(), self.trainer.best, self.later_levels)
         self._save()
 
-    def _keep_best(self) -> None:
-        network = self.trainer.surrogate.network
-        state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-        trainer = self.trainer.state_dict()
-        trainer["optimizer"] = {
-            key: {name: tensor.clone() for name, tensor in entry.items()}
-            for key, entry in trainer["optimizer"].items()
-        }
-        self.best = {"network": state, "trainer": trainer}
-
     def _save(self) -> None:
-        shared = {
+        """Saves all that a continuation needs in one file, and then the best state for users."""
+        started = time.perf_counter()
+        last = {
             "stage": self.stage.index,
             "level": self.stage.level,
             "grid": list(self.trainer.train.grid.shape),
             "config": self.experiment.config.model_dump(),
+            "fields": {
+                "input": list(self.experiment.problem.input_names),
+                "output": list(self.experiment.problem.output_names),
+            },
             "scaling": self.trainer.surrogate.scaling.to_dict(),
             "data_fingerprint": self.experiment.source.fingerprint,
-        }
-        save_checkpoint(self.folder / "best.pt", {**shared, **self.best})
-        last = {
-            **shared,
-            **self.ledger.state_dict(),
+            "environment": environment(self.experiment.device),
+            **self.ledger.state_dict(self.stage.level, self.later_levels),
             "network": self.trainer.surrogate.network.state_dict(),
             "trainer": self.trainer.state_dict(),
+            "best": self.trainer.best,
+            "start": self.start.to_json(),
+            "epochs": self.experiment.epochs,
             "overhead": self.overhead,
             "rel_l2_at_start": self.rel_l2_at_start,
         }
-        save_checkpoint(self.folder / "last.pt", last)
+        save_checkpoint(self.folder / LAST, last, self.folder / PREVIOUS)
+        if self.saved_best is not self.trainer.best:
+            save_best(self.folder / BEST, last)
+            self.saved_best = self.trainer.best
+        self.autosave.saved()
+        self.ledger.saving_seconds += time.perf_counter() - started
+
+    def _write_transfer(self) -> None:
+        network = self.trainer.surrogate.network
+        report = self.start.report or partition({}, network.state_dict())
+        write_json(self.folder / "transfer.json", report.to_json())
 
     def _append(
         self,
@@ -137,7 +172,6 @@ class StageRecorder:
     ) -> None:
         before = self.ledger.last_row_before(self.stage.index)
         progress = self.trainer.progress
-        work = self.experiment.work_units(self.stage.level, epoch)
         self.ledger.append(
             Row(
                 stage=self.stage.index,
@@ -151,16 +185,22 @@ class StageRecorder:
                 gradient_norm=gradient_norm,
                 seconds=before.seconds + self.overhead + progress.seconds,
                 evaluation_seconds=before.evaluation_seconds + progress.evaluation_seconds,
-                work_units=before.work_units + work,
-                flops=before.flops + work * self.experiment.epoch_flops[-1],
+                work_units=before.work_units + self._work_units,
+                flops=before.flops + progress.flops,
             )
         )
 
+    @property
+    def _work_units(self) -> float:
+        return self.trainer.progress.flops / self.experiment.epoch_flops[-1]
+
     def _summary(self) -> dict[str, Any]:
         progress = self.trainer.progress
-        parameters = count_parameters(self.trainer.surrogate.network)
-        transferred = self.report.count(Status.TRANSFERRED)[1] if self.report else 0
-        work = self.experiment.work_units(self.stage.level, progress.epoch)
+        network = self.trainer.surrogate.network
+        parameters = count_parameters(network)
+        copied = self.start.report.keys(*COPIED) if self.start.report else []
+        transferred = count_named(network, copied)
+        frozen = count_named(network, self.trainer.regime.frozen())
         return {
             "stage": self.stage.index,
             "level": self.stage.level,
@@ -169,12 +209,21 @@ class StageRecorder:
             "best_epoch": progress.best_epoch,
             "seconds": self.overhead + progress.seconds,
             "data_seconds": progress.data_seconds,
-            "work_units": work,
-            "flops": work * self.experiment.epoch_flops[-1],
+            "work_units": self._work_units,
+            "flops": progress.flops,
             "parameters": parameters,
             "transferred": transferred,
             "new": parameters - transferred,
+            "trainable": parameters - frozen,
+            "frozen": frozen,
             "interpolation_error": self.interpolation_error,
             "rel_l2_at_start": self.rel_l2_at_start,
             "rel_l2": progress.best,
+            "outcome": self._outcome(),
+            "went_back": self.trainer.guard.faults,
+            "part_size": self.trainer.memory.part_size,
         }
+
+    def _outcome(self) -> str:
+        rows = [row for row in self.ledger.rows if row.stage == self.stage.index]
+        return outcome([row.val_rel_l2 for row in rows])

@@ -8,6 +8,11 @@ from typing import Any
 from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.journal import Journal
+from multigrid.lock import FolderLock
+from multigrid.storage import PART, discard, write_file
+
+PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
 
 
 class RunFolder:
@@ -23,8 +28,19 @@ class RunFolder:
         self.log = path / "run.log"
         self.metrics = path / "metrics.csv"
         self.summary = path / "summary.json"
-        self.convergence = path / "convergence.png"
-        self.predictions = path / "predictions.png"
+        self.examples = path / "predictions.npz"
+        self.spectra = path / "spectra.json"
+        self.report = path / "report.html"
+        self.tensorboard = path / "tensorboard"
+        self.journal = Journal(path / "journal.jsonl")
+        self.lock = FolderLock(path)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The figures that may be there, in whichever format."""
+        return [
+            self.path / f"{name}.{ending}" for name in PICTURES for ending in ("png", "pdf", "svg")
+        ]
 
     def level(self, level: int, grid: Grid) -> Path:
         """Returns the folder of a level, made if necessary."""
@@ -39,12 +55,12 @@ class RunFolder:
         """Checks that a run may use the folder; changes nothing.
 
         Raises:
-            UserError: If the folder already holds a run and neither flag is given, if there is
-                nothing to resume, or if the configuration changed since.
+            UserError: If the folder already holds a run and neither flag is given, or if the
+                configuration of the run to resume has changed.
         """
-        if resume:
-            self._check_resumable(config)
-        elif self.config.exists() and not overwrite:
+        if resume and self.config.exists():
+            self._check_unchanged(config)
+        elif self.config.exists() and not (overwrite or resume):
             state = "a finished run" if self.summary.exists() else "an unfinished run"
             raise UserError(
                 f"{self.path}: already holds {state}; use --resume to continue it, --overwrite to "
@@ -52,22 +68,37 @@ class RunFolder:
             )
 
     def claim(self, config: Config, overwrite: bool) -> None:
-        """Saves the configuration in the folder; to overwrite, removes an earlier run first.
+        """Locks the folder for a new run, removes an earlier one and saves the configuration.
 
         Raises:
-            UserError: If the folder cannot be written.
+            UserError: If the folder cannot be written, or another run has been faster.
         """
         try:
-            if overwrite:
-                self._clear()
             self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+            self.check(config, resume=False, overwrite=overwrite)
+            self._clear()
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
         write_text(self.config, dump_config(config))
 
-    def _check_resumable(self, config: Config) -> None:
-        if not self.config.exists():
-            raise UserError(f"{self.path}: holds no run to resume")
+    def occupy(self, config: Config, resume: bool, overwrite: bool) -> None:
+        """Locks the folder if it is there, and checks again what may have changed until then.
+
+        Raises:
+            UserError: If another run is at work in it, or as :meth:`check` does.
+        """
+        if self.path.is_dir():
+            self.lock.acquire()
+            self.check(config, resume, overwrite)
+
+    def tidy(self) -> None:
+        """Removes what a killed run left half-written."""
+        for pattern in (f"*{PART}", f"level_*_*/*{PART}"):
+            for path in self.path.glob(pattern):
+                discard(path)
+
+    def _check_unchanged(self, config: Config) -> None:
         changed = changed_keys(read_saved(self.config), config.model_dump())
         if changed:
             raise UserError(
@@ -76,12 +107,15 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
-        """Removes the files of an earlier run, and nothing else."""
-        for path in (self.config, self.log, self.metrics, self.summary):
+        """Removes the files of an earlier run, and nothing else.
+
+        The configuration goes first: without it nothing of what is left can be resumed.
+        """
+        for path in (self.config, self.log, self.metrics, self.summary, self.journal.path):
             path.unlink(missing_ok=True)
-        for path in (self.convergence, self.predictions):
+        for path in (self.examples, self.spectra, self.report, *self.pictures):
             path.unlink(missing_ok=True)
-        for path in self.path.glob("level_*_*"):
+        for path in (self.tensorboard, *self.path.glob("level_*_*")):
             if path.is_dir():
                 shutil.rmtree(path)
 
@@ -92,12 +126,15 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: If it cannot be written; a file already there is untouched.
     """
-    aside = path.with_name(path.name + ".part")
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file aside and renames it into place, as :func:`write_text` does."""
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        write_file(path, content)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,62 +2,49 @@
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multigrid.allocator import keep_large_buffers
+from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
-from multigrid.results import RunFolder, write_json
+from multigrid.results import RunFolder
+
+if TYPE_CHECKING:
+    from multigrid.models.own import NetworkFactory
 
 log = logging.getLogger("multigrid")
 
-EXAMPLES = """examples:
-  python -m multigrid.run experiments/poisson.yaml
-  python -m multigrid.run experiments/poisson.yaml name=wide model.width=64
-  python -m multigrid.run experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run
-  python -m multigrid.run experiments/poisson.yaml --resume
-"""
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m multigrid.run",
-        description="Trains a ladder of UNets from a coarse grid to a fine one.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    what.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run; start it if there is none",
+    )
     what.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     what.add_argument(
         "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
     )
-    return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, 2 for a user's mistake, 130 on Ctrl-C."""
-    options = build_parser().parse_intermixed_args(arguments)
-    try:
-        config = load_config(options.experiment, options.overrides)
-        if options.dry_run:
-            _dry_run(config)
-        else:
-            _run(config, options.resume, options.overwrite)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; continue with --resume", file=sys.stderr)
-        return 130
-    return 0
+def execute(options: argparse.Namespace) -> None:
+    """Trains, or says what would be trained."""
+    config = load_config(options.experiment, options.overrides)
+    if options.dry_run:
+        _dry_run(config)
+    else:
+        train_ladder(config, options.resume, options.overwrite)
 
 
 def _dry_run(config: Config) -> None:
@@ -66,15 +53,62 @@ def _dry_run(config: Config) -> None:
     print(Experiment(config).describe())
 
 
-def _run(config: Config, resume: bool, overwrite: bool) -> None:
+def train_ladder(
+    config: Config,
+    resume: bool = False,
+    overwrite: bool = False,
+    network: "NetworkFactory | None" = None,
+) -> RunFolder:
+    """Trains the ladder of a configuration, tests it and draws it.
+
+    Args:
+        config: The experiment.
+        resume: Continue an interrupted run.
+        overwrite: Replace an earlier run.
+        network: Factory of the user's own networks, a grid to a module ``[N, in, *grid]`` to
+            ``[N, out, *grid]``, instead of the UNets of the section ``model``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: If something about the experiment or its folder is wrong.
+    """
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
+    _check_save(config, resume or overwrite)
     keep_large_buffers()
+    from multigrid.memory import is_out_of_memory
+
+    try:
+        with folder.lock:
+            folder.occupy(config, resume, overwrite)
+            _train(config, folder, resume, overwrite, network)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder.path}: {error.strerror or error}") from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            "out of memory outside of a training step; data.memory=stream keeps samples on disk, "
+            "a smaller schedule.batch_size makes the evaluation take fewer at once"
+        ) from None
+    return folder
+
+
+def _train(
+    config: Config,
+    folder: RunFolder,
+    resume: bool,
+    overwrite: bool,
+    network: "NetworkFactory | None",
+) -> None:
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
-    from multigrid.report import write_report
+    from multigrid.report.closing import write_report
 
-    experiment = Experiment(config)
+    resume = resume and folder.config.exists()
+    experiment = Experiment(config, network, resumed=resume)
     run = LadderRun(experiment, folder)
     run.load()
     if not resume:
@@ -83,13 +117,19 @@ def _run(config: Config, resume: bool, overwrite: bool) -> None:
     log.info("%s", experiment.describe())
     summary = run.run(resume)
     write_report(run, summary)
-    write_json(folder.summary, summary)
+
+
+def _check_save(config: Config, replace: bool) -> None:
+    if config.checkpoints.save is not None:
+        from multigrid.weights import check_writable
+
+        check_writable(Path(config.checkpoints.save), replace)
 
 
 def _start_logging(folder: RunFolder) -> None:
     """Logs to the screen and, with times, to the run's log file."""
     try:
-        file = logging.FileHandler(folder.log, encoding="utf-8")
+        file = _LogFile(folder.log, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -97,6 +137,38 @@ def _start_logging(folder: RunFolder) -> None:
     screen.setFormatter(logging.Formatter("%(message)s"))
     log.setLevel(logging.INFO)
     log.handlers = [screen, file]
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that is silent about a full disk; what cannot do without the disk tells."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Does nothing."""
+
+
+def _how_to_continue(call: str, options: argparse.Namespace) -> str:
+    arguments = shlex.join([str(options.experiment), *options.overrides])
+    return f"continue with: {call} {arguments} --resume"
+
+
+COMMAND = Command(
+    "run",
+    "Trains a ladder of UNets from a coarse grid to a fine one.",
+    (
+        "experiments/poisson.yaml",
+        "experiments/poisson.yaml name=wide model.width=64",
+        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
+        "experiments/poisson.yaml --resume",
+    ),
+    add_arguments,
+    execute,
+    on_signal=_how_to_continue,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status, as :meth:`Command.main` does."""
+    return COMMAND.main(arguments, "python -m multigrid.run")
 
 
 if __name__ == "__main__":

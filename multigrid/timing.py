@@ -1,5 +1,6 @@
 """How long a training step takes on this machine."""
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -10,11 +11,14 @@ from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.blocks import channels_last
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 
+NUM_STEPS = 7
+OVERHEAD = 1.1
+"""A step within a training over the bare one: augmentation, clipping and batches."""
+
 
 def training_step(
     network: nn.Module,
-    in_channels: int,
-    batch_shape: tuple[int, ...],
+    shape: tuple[int, ...],
     optimizer: OptimizerName,
     precision: PrecisionName,
 ) -> Callable[[], None]:
@@ -22,13 +26,12 @@ def training_step(
 
     Args:
         network: Network on its device; the step changes its weights.
-        in_channels: Number of input fields.
-        batch_shape: Number of samples, then the grid.
+        shape: Shape of a batch of inputs ``[N, in, *grid]``.
         optimizer: How the weights are updated.
         precision: Number format of the network.
     """
     device = next(network.parameters()).device
-    x = channels_last(torch.randn(batch_shape[0], in_channels, *batch_shape[1:], device=device))
+    x = channels_last(torch.randn(shape, device=device))
     named = NamedOptimizer(network, optimizer, matrix_dtype=getattr(torch, precision))
     named.set_learning_rate(1e-4)
 
@@ -40,6 +43,24 @@ def training_step(
         named.step()
 
     return step
+
+
+def step_seconds(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    optimizer: OptimizerName,
+    precision: PrecisionName,
+) -> float:
+    """Returns about how long a step of a training takes, batches and augmentation included.
+
+    Args:
+        network: Network on its device; its weights are changed.
+        shape: Shape of a batch of inputs ``[N, in, *grid]``.
+        optimizer: How the weights are updated.
+        precision: Number format of the network.
+    """
+    step = training_step(network, shape, optimizer, precision)
+    return OVERHEAD * statistics.median(seconds(step) for _ in range(NUM_STEPS))
 
 
 def seconds(call: Callable[[], object]) -> float:

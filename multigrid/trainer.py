@@ -1,14 +1,17 @@
 """Training of one surrogate on one grid. Knows nothing of ladders.
 
 All randomness is a pure function of seed, stage, epoch and step, and the learning rate one of the
-step, so a run continues exactly from the weights, the optimiser's state and a few counters.
+step and of the faults so far, so a run continues exactly, after any step, from the weights, the
+optimiser's state and a few counters and sums.
 """
 
+import logging
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,17 +21,22 @@ from torch import Tensor
 from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
-from multigrid.errors import UserError
+from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
+from multigrid.freezing import Freezer
+from multigrid.guard import DivergedError, FaultError, Guard, RecoveryOptions
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.losses import Loss
+from multigrid.memory import MemoryLimit
+from multigrid.models.cost import training_flops
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.problems.base import Symmetries
+from multigrid.regimes import Regime
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 
+__all__ = ["DivergedError", "EpochRecord", "Observer", "Trainer", "TrainerOptions", "Validator"]
 
-class DivergedError(UserError):
-    """The loss is no longer a number."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class TrainerOptions:
         symmetries: What to augment with, or None.
         patience: Epochs without improvement after which to stop, or None.
         seed: Seed of the data order and the augmentation.
+        recovery: What to do when the loss is no number or explodes.
+        accumulate: Whether to take a batch in parts when it does not fit into the memory.
     """
 
     optimizer: OptimizerName = "muon"
@@ -58,6 +68,8 @@ class TrainerOptions:
     symmetries: Symmetries | None = None
     patience: int | None = None
     seed: int = 0
+    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
+    accumulate: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,7 @@ class Progress:
         seconds: Training time, evaluation left out.
         data_seconds: The part of it spent waiting for data.
         evaluation_seconds: Time spent on validation.
+        flops: Floating-point operations, evaluation left out.
     """
 
     epoch: int = 0
@@ -79,6 +92,29 @@ class Progress:
     seconds: float = 0.0
     data_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    flops: float = 0.0
+
+
+@dataclass
+class EpochSums:
+    """What the steps of the epoch under way have given so far.
+
+    Attributes:
+        losses: Loss of each step.
+        norms: Norm of the gradient of each step.
+        seconds: Training time.
+        data_seconds: The part of it spent waiting for data.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+
+    @property
+    def num_steps(self) -> int:
+        """Number of finished steps."""
+        return len(self.losses)
 
 
 @dataclass(frozen=True)
@@ -128,6 +164,10 @@ class Observer(Protocol):
 class Trainer:
     """Trains a surrogate in one stage.
 
+    When the loss is no number or explodes, or the validation error is no number, the step does
+    not count: training goes on from the best state so far, with the epoch begun anew and a lower
+    learning rate.
+
     Args:
         surrogate: The surrogate, initialised.
         train: Training samples on its grid, in memory or on disk.
@@ -135,20 +175,22 @@ class Trainer:
         stage: Epochs, batch size and learning rates.
         loss: What to minimise.
         options: What is the same on all levels.
-        transferred: Names of the network's parameters that were transferred.
+        regime: How each of the network's tensors is trained.
         target_error: Validation error at which to stop early, or None.
+        featurized: Predicts from features of the batches, which ``train`` must have then.
     """
 
     def __init__(
         self,
         surrogate: Surrogate,
-        train: TrainingSamples,
+        train: TrainingSamples | FeaturizedSamples,
         validate: Validator,
         stage: Stage,
         loss: Loss,
         options: TrainerOptions,
-        transferred: Collection[str] = (),
+        regime: Regime | None = None,
         target_error: float | None = None,
+        featurized: FeaturizedSurrogate | None = None,
     ) -> None:
         started = time.perf_counter()
         self.surrogate = surrogate
@@ -157,36 +199,58 @@ class Trainer:
         self.stage = stage
         self.options = options
         self.target_error = target_error
-        self.optimizer = NamedOptimizer(
-            surrogate.network,
-            options.optimizer,
-            transferred,
-            stage.transferred_ratio,
-            options.weight_decay,
-            options.betas,
-        )
+        self.featurized = featurized
+        self.regime = regime or Regime()
+        self.freezer = Freezer(surrogate.network, self.regime)
+        self.optimizer = self._optimizer()
         self.loss = loss
         self.num_steps = math.ceil(len(train) / stage.batch_size)
         self.rate = learning_rate_curve(
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
-        self.progress = Progress(seconds=time.perf_counter() - started)
+        self.guard = Guard(options.recovery)
+        self.memory = MemoryLimit(stage.batch_size, options.accumulate)
+        self.sums = EpochSums()
+        self.best: dict[str, Any] = {}
+        self.progress = Progress(
+            seconds=time.perf_counter() - started, flops=featurized.flops if featurized else 0.0
+        )
 
     def fit(self, observer: Observer) -> None:
-        """Trains until the stage is over."""
+        """Trains until the stage is over.
+
+        Raises:
+            DivergedError: If going back with a lower learning rate does not help.
+        """
+        if not self.best:
+            self._keep_best()
         while not self.finished:
-            observer.epoch(self, self._epoch(observer))
+            try:
+                record = self._epoch(observer)
+            except FaultError as fault:
+                self._go_back(fault)
+            else:
+                observer.epoch(self, record)
 
     def measure_start(self) -> tuple[float, float]:
         """Measures the surrogate before its first step; that counts as its best so far.
 
         Returns:
             The mean relative L2 error on the own and on the finest grid.
+
+        Raises:
+            DivergedError: If the error is no number.
         """
         started = time.perf_counter()
         error, finest_error = self.validate(self.surrogate)
+        if not math.isfinite(error):
+            raise DivergedError(
+                f"the validation error on the {self.train.grid} grid is {error} before the first "
+                "step; the weights that the network starts from are of no use"
+            )
         seconds = self.progress.evaluation_seconds + time.perf_counter() - started
         self.progress = replace(self.progress, best=error, evaluation_seconds=seconds)
+        self._keep_best()
         return error, finest_error
 
     @property
@@ -200,80 +264,198 @@ class Trainer:
         return self.target_error is not None and progress.best <= self.target_error
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything but the weights that a continuation needs."""
-        return {"optimizer": self.optimizer.state_dict(), "progress": asdict(self.progress)}
+        """Returns everything but the weights and the best state that a continuation needs."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "freezer": self.freezer.state_dict(),
+            "sums": asdict(self.sums),
+            "guard": self.guard.state_dict(),
+            "part_size": self.memory.part_size,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the weights are loaded elsewhere."""
-        self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self.freezer.load_state_dict(state["freezer"], self.progress.epoch)
+        self._renew_optimizer(state["optimizer"])
+        self.sums = EpochSums(**state["sums"])
+        self.guard.load_state_dict(state["guard"])
+        self.memory.part_size = state["part_size"]
+
+    @cached_property
+    def epoch_flops(self) -> float:
+        """Floating-point operations of an epoch with what is frozen now."""
+        if self.featurized is not None:
+            (batch,) = self.train.batches([torch.zeros(1, dtype=torch.int64)])
+            return len(self.train) * self.featurized.step_flops(batch)
+        shape = (1, self.train.num_channels[0], *self.train.grid.shape)
+        return float(len(self.train) * training_flops(self.surrogate.network, shape))
+
+    def _optimizer(self) -> NamedOptimizer:
+        options = self.options
+        return NamedOptimizer(
+            self.surrogate.network,
+            options.optimizer,
+            self.regime.options,
+            options.weight_decay,
+            options.betas,
+            getattr(torch, options.precision),
+        )
+
+    def _renew_optimizer(self, state: dict[str, Any]) -> None:
+        """Builds the optimiser for what is trained now, with a state."""
+        self.optimizer = self._optimizer()
+        self.optimizer.load_state_dict(state)
+        self.__dict__.pop("epoch_flops", None)
+
+    def _thaw(self) -> None:
+        """Lets those weights be trained whose time has come; the state of the others is kept.
+
+        Nothing more thaws when an epoch is begun anew, or is continued.
+        """
+        if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
+            self._renew_optimizer(self.optimizer.state_dict())
 
     def _epoch(self, observer: Observer) -> EpochRecord:
+        """Takes the steps that the epoch still lacks and validates."""
+        self._thaw()
         epoch = self.progress.epoch
         order = torch.from_numpy(self._rng(epoch).permutation(len(self.train)))
-        losses, norms, seconds, waited = [], [], 0.0, 0.0
-        self.surrogate.train()
-        with closing(self.train.batches(order.split(self.stage.batch_size))) as batches:
-            for step in range(self.num_steps):
-                started = time.perf_counter()
-                batch = self._augment(next(batches), epoch, step)
-                ready = time.perf_counter()
-                loss, norm = self._step(batch, epoch * self.num_steps + step)
-                losses.append(loss)
-                norms.append(norm)
-                seconds += time.perf_counter() - started
-                waited += ready - started
-                observer.step(epoch + 1, step + 1, self.num_steps)
-        return self._finish(float(np.mean(losses)), float(np.mean(norms)), seconds, waited)
+        parts = order.split(self.stage.batch_size)[self.sums.num_steps :]
+        self.freezer.train()
+        if parts:
+            with closing(self.train.batches(parts)) as batches:
+                for part in parts:
+                    self._take(batches, part)
+                    observer.step(epoch + 1, self.sums.num_steps, self.num_steps)
+        return self._finish()
 
-    def _finish(self, loss: float, norm: float, seconds: float, waited: float) -> EpochRecord:
+    def _take(self, batches: Iterator[Samples], indices: Tensor) -> None:
+        """Takes the next step of the epoch; ``indices`` are the samples of its batch."""
+        epoch, step, sums = self.progress.epoch, self.sums.num_steps, self.sums
+        started = time.perf_counter()
+        batch = self._augment(next(batches), epoch, step)
+        ready = time.perf_counter()
+        loss, norm = self._gradient(batch)
+        reason = self.guard.inspect(loss, norm)
+        if reason is not None:
+            raise FaultError(reason, step, indices.tolist())
+        taken = epoch * self.num_steps + step
+        done = (taken + 1) / (self.stage.epochs * self.num_steps)
+        self.optimizer.set_learning_rate(self._learning_rate(taken), done)
+        self.optimizer.step()
+        sums.losses.append(loss)
+        sums.norms.append(norm)
+        sums.seconds += time.perf_counter() - started
+        sums.data_seconds += ready - started
+
+    def _finish(self) -> EpochRecord:
         started = time.perf_counter()
         error, finest_error = self.validate(self.surrogate)
-        progress = self.progress
+        if not math.isfinite(error):
+            raise FaultError(f"the validation error became {error}")
+        progress, sums = self.progress, self.sums
+        self.sums = EpochSums()
         epoch, improved = progress.epoch + 1, error < progress.best
         self.progress = replace(
             progress,
             epoch=epoch,
             best=error if improved else progress.best,
             best_epoch=epoch if improved else progress.best_epoch,
-            seconds=progress.seconds + seconds,
-            data_seconds=progress.data_seconds + waited,
+            seconds=progress.seconds + sums.seconds,
+            data_seconds=progress.data_seconds + sums.data_seconds,
             evaluation_seconds=progress.evaluation_seconds + time.perf_counter() - started,
+            flops=progress.flops + self.epoch_flops,
         )
+        if improved:
+            self._keep_best()
         return EpochRecord(
             epoch=epoch,
-            train_loss=loss,
+            train_loss=float(np.mean(sums.losses)),
             val_rel_l2=error,
             val_finest_rel_l2=finest_error,
-            learning_rate=self.stage.learning_rate * self.rate(epoch * self.num_steps - 1),
-            gradient_norm=norm,
-            seconds=seconds,
-            data_fraction=waited / seconds,
+            learning_rate=self._learning_rate(epoch * self.num_steps - 1),
+            gradient_norm=float(np.mean(sums.norms)),
+            seconds=sums.seconds,
+            data_fraction=sums.data_seconds / sums.seconds,
             improved=improved,
         )
+
+    def _keep_best(self) -> None:
+        """Keeps a copy of weights, optimiser state and progress."""
+        state = self.surrogate.network.state_dict()
+        trainer = self.state_dict()
+        trainer["optimizer"] = {
+            key: {name: tensor.clone() for name, tensor in entry.items()}
+            for key, entry in trainer["optimizer"].items()
+        }
+        self.best = {
+            "network": {key: tensor.detach().clone() for key, tensor in state.items()},
+            "trainer": trainer,
+        }
+
+    def _go_back(self, fault: FaultError) -> None:
+        """Returns to the best state and lowers the rate, or gives up.
+
+        The epochs that are over stay over, so what has thawed since stays so, with the optimiser's
+        state of it begun anew.
+        """
+        progress, tries = self.progress, self.options.recovery.tries
+        what = fault.describe(self.train.grid, progress.epoch + 1)
+        if not self.guard.retry(fault, progress.epoch + 1):
+            after = f", after going back {tries} times with a lower rate" if tries else ""
+            raise DivergedError(
+                f"{what}{after}; try a smaller schedule.learning_rate than "
+                f"{self.stage.learning_rate:g}"
+            )
+        self.surrogate.network.load_state_dict(self.best["network"])
+        self._renew_optimizer(self.best["trainer"]["optimizer"])
+        self.progress = replace(
+            progress,
+            seconds=progress.seconds + self.sums.seconds,
+            data_seconds=progress.data_seconds + self.sums.data_seconds,
+            flops=progress.flops + self.epoch_flops * self.sums.num_steps / self.num_steps,
+        )
+        self.sums = EpochSums()
+        log.warning(
+            "%s: back to the state after epoch %d, learning rate times %g from here on (try %d "
+            "of %d)",
+            what,
+            progress.best_epoch,
+            self.guard.rate_factor,
+            len(self.guard.faults),
+            tries,
+        )
+
+    def _learning_rate(self, step: int) -> float:
+        return self.stage.learning_rate * self.rate(step) * self.guard.rate_factor
 
     def _augment(self, batch: Samples, epoch: int, step: int) -> Samples:
         if self.options.symmetries is None:
             return batch
         return augment(batch, self.options.symmetries, self._rng(epoch, step))
 
-    def _step(self, batch: Samples, step: int) -> tuple[float, float]:
-        self.optimizer.set_learning_rate(self.stage.learning_rate * self.rate(step))
-        with autocast(batch.inputs.device, self.options.precision):
-            prediction = self.surrogate(batch.inputs)
-        loss: Tensor = self.loss(prediction, batch)
-        self.optimizer.zero_grad()
-        loss.backward()
+    def _gradient(self, batch: Samples) -> tuple[float, float]:
+        """Computes the clipped gradient; returns the loss and the norm before clipping."""
+        loss = self.memory.reduce(self._add_up, batch)
         limit = math.inf if self.options.clip is None else self.options.clip
         norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), limit)
-        if not torch.isfinite(norm):
-            raise DivergedError(
-                f"the loss became {loss.item()} on the {self.train.grid} grid in epoch "
-                f"{step // self.num_steps + 1}; try a smaller schedule.learning_rate than "
-                f"{self.stage.learning_rate:g}"
-            )
-        self.optimizer.step()
-        return loss.item(), norm.item()
+        return loss, norm.item()
+
+    def _add_up(self, batch: Samples, part_size: int) -> float:
+        """Adds up the gradient over parts of a batch, as the loss is a mean over samples."""
+        self.optimizer.zero_grad()
+        total = 0.0
+        for part in batch.split(part_size):
+            with autocast(part.inputs.device, self.options.precision):
+                predict = self.featurized
+                prediction = predict(part) if predict else self.surrogate(part.inputs)
+            loss: Tensor = self.loss(prediction, part)
+            share = len(part) / len(batch)
+            (loss if share == 1 else loss * share).backward()
+            total += loss.item() * share
+        return total
 
     def _rng(self, *key: int) -> np.random.Generator:
         sequence = np.random.SeedSequence(self.options.seed, spawn_key=(self.stage.index, *key))

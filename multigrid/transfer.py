@@ -5,24 +5,44 @@ reported. Nothing is guessed and nothing is hidden.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from multigrid.errors import UserError
+from multigrid.names import layers, matches
 from multigrid.tables import table
 
 
 class Status(StrEnum):
-    """What became of a tensor."""
+    """What became of a tensor; a frozen one was transferred and is not trained (at first)."""
 
     TRANSFERRED = "TRANSFERRED"
     NEW = "NEW"
     MISMATCHED = "MISMATCHED"
     UNUSED = "UNUSED"
+    FROZEN = "FROZEN"
+
+
+COPIED = (Status.TRANSFERRED, Status.FROZEN)
+IN_TARGET = (*COPIED, Status.NEW, Status.MISMATCHED)
+
+
+@dataclass(frozen=True)
+class MismatchPolicy:
+    """What to do about tensors of equal name and different shape.
+
+    Attributes:
+        mismatch: ``error``, ``warn`` or ``allow``; such tensors are in the report in any case.
+        allow: Patterns of tensors of which a mismatch is expected.
+    """
+
+    mismatch: Literal["error", "warn", "allow"] = "warn"
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,9 +76,9 @@ class TransferReport:
 
     entries: tuple[Entry, ...]
 
-    def keys(self, status: Status) -> list[str]:
-        """Returns the names of all tensors with a status."""
-        return [entry.key for entry in self.entries if entry.status == status]
+    def keys(self, *statuses: Status) -> list[str]:
+        """Returns the names of all tensors with one of the statuses."""
+        return [entry.key for entry in self.entries if entry.status in statuses]
 
     def count(self, *statuses: Status) -> tuple[int, int]:
         """Returns the number of tensors and of parameters with one of the statuses."""
@@ -67,21 +87,49 @@ class TransferReport:
 
     def totals(self) -> str:
         """Returns one line: how much of the target was transferred, and what was left over."""
-        in_target = (Status.TRANSFERRED, Status.NEW, Status.MISMATCHED)
-        tensors, parameters = self.count(Status.TRANSFERRED)
-        all_tensors, all_parameters = self.count(*in_target)
+        tensors, parameters = self.count(*COPIED)
+        all_tensors, all_parameters = self.count(*IN_TARGET)
         line = (
             f"transferred {tensors}/{all_tensors} tensors, {parameters:,}/{all_parameters:,} "
             "parameters"
         )
-        for status in (Status.NEW, Status.MISMATCHED, Status.UNUSED):
+        for status in (Status.FROZEN, Status.NEW, Status.MISMATCHED, Status.UNUSED):
             tensors, parameters = self.count(status)
             if tensors:
                 line += f"; {status.lower()} {tensors} ({parameters:,})"
         return line
 
+    def frozen(self, names: Collection[str]) -> "TransferReport":
+        """Returns the report with those of the names frozen that were transferred."""
+        entries = (
+            replace(e, status=Status.FROZEN) if e.status in COPIED and e.key in names else e
+            for e in self.entries
+        )
+        return TransferReport(tuple(entries))
+
+    def notices(self) -> list[str]:
+        """Returns a line for every layer that was skipped, in the familiar words.
+
+        A layer of which the other side knows nothing is named as a whole.
+        """
+        known = [e.key for e in self.entries if e.source_shape is not None]
+        wanted = [e.key for e in self.entries if e.status is not Status.UNUSED]
+        lines = [
+            f"Skipping layer {name}: not found in {where}"
+            for status, others, where in (
+                (Status.NEW, known, "checkpoint"),
+                (Status.UNUSED, wanted, "network"),
+            )
+            for name in _outermost(self.keys(status), layers(others))
+        ]
+        return lines + [
+            f"Skipping layer {entry.key}: {_shape([entry])}"
+            for entry in self.entries
+            if entry.status is Status.MISMATCHED
+        ]
+
     def table(self, depth: int = 3) -> str:
-        """Returns a table by module, names cut to ``depth`` parts, with familiar notices.
+        """Returns a table by module, names cut to ``depth`` parts.
 
         Mismatched and unused tensors are never summed up: each has a row of its own.
         """
@@ -95,6 +143,21 @@ class TransferReport:
             for (name, status), entries in groups.items()
         ]
         return table(["Key", "Status", "Shape", "Parameters"], rows)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "TransferReport":
+        """Returns the report that :meth:`to_json` was made from."""
+        return cls(
+            tuple(
+                Entry(
+                    entry["key"],
+                    Status(entry["status"]),
+                    tuple(entry["shape"]),
+                    None if entry["source_shape"] is None else tuple(entry["source_shape"]),
+                )
+                for entry in record["tensors"]
+            )
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain containers: totals and one record for each tensor."""
@@ -112,6 +175,16 @@ class TransferReport:
             for entry in self.entries
         ]
         return {"totals": totals, "tensors": tensors}
+
+
+def _outermost(names: Iterable[str], others: Collection[str]) -> list[str]:
+    """Returns the shortest leading parts of the names that are not among the others."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        prefixes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+        found[next((p for p in prefixes if p not in others), name)] = None
+    return list(found)
 
 
 def _shape(entries: list[Entry]) -> str:
@@ -145,32 +218,89 @@ def partition(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tra
     return TransferReport(tuple(entries))
 
 
-def transfer_weights(source: Mapping[str, Tensor], target: nn.Module) -> TransferReport:
+def check_report(report: TransferReport, policy: MismatchPolicy = MismatchPolicy()) -> list[str]:
+    """Checks that a transfer is what the user wants.
+
+    Args:
+        report: Of the transfer.
+        policy: What to do about mismatched shapes.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        UserError: If nothing at all can be transferred, or a mismatch is an error.
+    """
+    if not report.count(*COPIED)[0]:
+        source = [e for e in report.entries if e.source_shape is not None]
+        target = [e for e in report.entries if e.status is not Status.UNUSED]
+        sizes = [_examples((e.key, e.source_shape or ()) for e in source)]
+        sizes += [_examples((e.key, e.shape) for e in target)]
+        raise UserError(
+            f"nothing could be transferred: none of the {len(source)} tensors of the checkpoint "
+            f"has the name and shape of one of the {len(target)} of the network (checkpoint: "
+            f"{sizes[0]}; network: {sizes[1]}); map other names with transfer.rename"
+        )
+    wrong = [
+        e
+        for e in report.entries
+        if e.status is Status.MISMATCHED and not matches(e.key, policy.allow)
+    ]
+    if not wrong or policy.mismatch == "allow":
+        return []
+    sentence = (
+        f"{len(wrong)} tensors have another shape in the checkpoint than in the network, first of "
+        f"all {wrong[0].key}, {_shape(wrong[:1])}"
+    )
+    if policy.mismatch == "error":
+        raise UserError(
+            f"transfer.mismatch: {sentence}; to initialise such tensors anew, name them in "
+            "transfer.allow or set it to 'warn'"
+        )
+    return [f"warning: {sentence}; they were initialised anew (transfer.mismatch, transfer.allow)"]
+
+
+def transfer_weights(
+    source: Mapping[str, Tensor], target: nn.Module, policy: MismatchPolicy = MismatchPolicy()
+) -> TransferReport:
     """Copies every tensor of equal name and shape from ``source`` into ``target``.
 
     Args:
         source: State dictionary to copy from.
         target: Initialised module to copy into; tensors that are new stay as they are.
+        policy: What to do about mismatched shapes.
 
     Returns:
         The report of what was transferred.
 
     Raises:
-        UserError: If nothing at all could be transferred; the target is left untouched then.
+        UserError: If nothing at all could be transferred, or a mismatch is an error; the target
+            is left untouched then.
     """
     own = target.state_dict()
     report = partition(source, own)
-    transferred = report.keys(Status.TRANSFERRED)
-    if not transferred:
-        raise UserError(
-            f"nothing could be transferred: none of the {len(source)} tensors of the checkpoint "
-            f"has the name and shape of one of the {len(own)} of the network (checkpoint: "
-            f"{_examples(source)}; network: {_examples(own)})"
-        )
-    target.load_state_dict({**own, **{key: source[key] for key in transferred}}, strict=True)
+    check_report(report, policy)
+    transferred = {key: source[key] for key in report.keys(Status.TRANSFERRED)}
+    target.load_state_dict({**own, **transferred}, strict=True)
     return report
 
 
-def _examples(state: Mapping[str, Tensor]) -> str:
-    names = [f"{key} {_times(tensor.shape)}" for key, tensor in list(state.items())[:2]]
-    return ", ".join(names) + (", ..." if len(state) > 2 else "")
+def load_strictly(source: Mapping[str, Tensor], target: nn.Module, path: Path) -> None:
+    """Copies a whole state dictionary, all names and shapes of which must fit.
+
+    Raises:
+        UserError: If they do not; the target is left untouched then.
+    """
+    report = partition(source, target.state_dict())
+    wrong = [entry.key for entry in report.entries if entry.status is not Status.TRANSFERRED]
+    if wrong:
+        raise UserError(
+            f"{path}: belongs to another network: {len(wrong)} of its tensors and the network's "
+            f"do not fit, first of all '{wrong[0]}'"
+        )
+    target.load_state_dict(source)
+
+
+def _examples(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    names = [f"{key} {_times(shape)}" for key, shape in tensors]
+    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")

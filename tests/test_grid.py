@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy, halvings_between
@@ -139,3 +141,13 @@ def test_levels_that_do_not_nest(levels, sentence):
 def test_too_deep_says_how_deep_is_possible():
     with pytest.raises(UserError, match=r"model\.depth: 5 scales below .* 12x12 .*at most 2 are"):
         Hierarchy.build(square(12), depth=5)
+
+
+@given(st.lists(st.integers(2, 200), min_size=1, max_size=3), st.sampled_from(["cell", "node"]))
+def test_coarsening_is_counted_back(shape, centering):
+    fine = grid = Grid(tuple(shape), centering)
+    halvings = 0
+    while grid.can_coarsen and min(grid.shape) > 3:
+        grid, halvings = grid.coarsen(), halvings + 1
+    assert halvings_between(grid, fine) == halvings
+    assert grid.centering == fine.centering

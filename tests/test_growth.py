@@ -40,8 +40,8 @@ def perturb(network, generator):
     return network
 
 
-def grow(family, network, level, from_level):
-    grown = family.build_grown(level, from_level)
+def grow(family, network, level):
+    grown = family.build_grown(level, network.state_dict())
     report = transfer_weights(network.state_dict(), grown)
     return grown, report
 
@@ -70,7 +70,7 @@ def test_growth_preserves_the_function_on_every_level(ladder, padding, generator
     family = build_family(ladder, padding)
     network = perturb(family.build(0), generator)
     for level in range(1, len(family.hierarchy.levels)):
-        grown, report = grow(family, network, level, level - 1)
+        grown, report = grow(family, network, level)
         x = random_input(family, level, generator)
         expected = prolonged_coarse_output(family, network, x, level, level - 1)
         assert expected.std() > 1e-3
@@ -87,7 +87,7 @@ def test_growth_preserves_the_function_on_every_level(ladder, padding, generator
 def test_growth_preserves_the_function_whatever_the_options(norm, prolongation, generator):
     family = build_family("2d-cells", norm=norm, prolongation=prolongation, num_blocks=2)
     network = perturb(family.build(0), generator)
-    grown, _ = grow(family, network, 1, 0)
+    grown, _ = grow(family, network, 1)
     x = random_input(family, 1, generator)
     expected = prolonged_coarse_output(family, network, x, 1, 0)
     torch.testing.assert_close(grown(x), expected, rtol=1e-6, atol=1e-6)
@@ -97,7 +97,7 @@ def test_growth_preserves_the_function_whatever_the_options(norm, prolongation, 
 def test_growth_preserves_the_function_in_double_precision(generator):
     family = build_family("2d-cells")
     network = perturb(family.build(0), generator)
-    grown, _ = grow(family, network, 1, 0)
+    grown, _ = grow(family, network, 1)
     x = random_input(family, 1, generator).double()
     expected = prolonged_coarse_output(family, network.double(), x, 1, 0)
     torch.testing.assert_close(grown.double()(x), expected, rtol=1e-14, atol=1e-14)
@@ -118,7 +118,7 @@ def test_without_silence_growth_does_not_preserve_the_function(generator):
 def test_grow_then_truncate_is_the_identity(ladder, generator):
     family = build_family(ladder)
     network = perturb(family.build(0), generator)
-    grown, _ = grow(family, network, 2, 0)
+    grown, _ = grow(family, network, 2)
     truncated = family.build(0)
     transfer_weights(grown.state_dict(), truncated)
     assert_states_equal(truncated.state_dict(), network.state_dict())
@@ -132,9 +132,9 @@ def test_grow_then_truncate_is_the_identity(ladder, generator):
 def test_growing_twice_equals_growing_by_two(ladder, padding, generator):
     family = build_family(ladder, padding)
     network = perturb(family.build(0), generator)
-    once, _ = grow(family, network, 1, 0)
-    twice, _ = grow(family, once, 2, 1)
-    by_two, _ = grow(family, network, 2, 0)
+    once, _ = grow(family, network, 1)
+    twice, _ = grow(family, once, 2)
+    by_two, _ = grow(family, network, 2)
     assert twice.state_dict().keys() == by_two.state_dict().keys()
     assert_states_equal(twice.state_dict(), by_two.state_dict())
     x = random_input(family, 2, generator)
@@ -168,7 +168,7 @@ def test_building_leaves_the_global_random_state_alone():
 @ladders
 def test_gradients_reach_the_new_scale_at_birth(ladder, generator):
     family = build_family(ladder)
-    grown, _ = grow(family, family.build(1), 2, 1)
+    grown, _ = grow(family, family.build(1), 2)
     grown(random_input(family, 2, generator)).square().mean().backward()
     first = family.hierarchy.tops[1] + 1
     gradients = {key: parameter.grad for key, parameter in grown.named_parameters()}
@@ -194,7 +194,7 @@ def test_every_weight_is_used(ladder, padding, generator):
 def test_classic_form_starts_with_fresh_outer_layers():
     family = build_family("2d-cells", form="classic")
     coarse, fine = family.hierarchy.tops[:2]
-    _, report = grow(family, family.build(0), 1, 0)
+    _, report = grow(family, family.build(0), 1)
 
     def parts(status):
         return {".".join(key.split(".")[1:3]) for key in report.keys(status)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from multigrid.optimizers import Muon, NamedOptimizer, is_hidden, orthogonalize
+from multigrid.optimizers import Muon, NamedOptimizer, ParameterOptions, is_hidden, orthogonalize
 
 
 def build_net():
@@ -90,7 +90,7 @@ def test_hidden_weights(key, shape, hidden):
 def test_every_parameter_has_one_group_with_its_scale(name):
     net = build_net()
     transferred = {"2.weight", "2.bias"}
-    optimizer = NamedOptimizer(net, name, transferred, transferred_ratio=0.2)
+    optimizer = NamedOptimizer(net, name, dict.fromkeys(transferred, ParameterOptions(0.2)))
     optimizer.set_learning_rate(0.5)
     rates = {
         id(parameter): group["lr"]
@@ -116,14 +116,15 @@ def test_muon_takes_hidden_weights_only():
 def test_a_ratio_of_zero_freezes_transferred_weights(name):
     net = build_net()
     before = {key: p.detach().clone() for key, p in net.named_parameters()}
-    train(net, NamedOptimizer(net, name, {"2.weight", "0.bias"}, 0.0), 0, 3)
+    options = dict.fromkeys(["2.weight", "0.bias"], ParameterOptions(0.0))
+    train(net, NamedOptimizer(net, name, options), 0, 3)
     for key, parameter in net.named_parameters():
         assert torch.equal(parameter, before[key]) == (key in {"2.weight", "0.bias"})
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_training_continued_equals_uninterrupted(name, tmp_path):
-    options = {"transferred": {"2.weight"}, "transferred_ratio": 0.2, "weight_decay": 0.1}
+    options = {"options": {"2.weight": ParameterOptions(0.2)}, "weight_decay": 0.1}
     whole = build_net()
     train(whole, NamedOptimizer(whole, name, **options), 0, 8)
 

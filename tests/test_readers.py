@@ -392,7 +392,7 @@ def test_what_no_reader_fits(tmp_path: Path) -> None:
     message = refused(tmp_path / "f.h5", "no reader fits; tried: ")
     assert all(name in message for name in ("pdebench", "well", "cno", "npz", "neuraloperator"))
     path = save_hdf5(tmp_path / "g.h5", p=A, q__r=U)
-    refused(path, r"no reader fits, the file holds p \[20, 8, 6\], q/r \[20, 8, 6\]; tried")
+    refused(path, r"no reader fits, the file holds p \[20, 8, 6\], q/r \[20, 8, 6\]; if two")
     refused(path, "no reader fits.*tried: pdebench", reader="pdebench")
     refused(path, "did you mean 'pdebench'", reader="pdebensh")
     refused(path, "takes no 'input' and 'output'", reader="pdebench", input="p", output="q/r")

@@ -212,7 +212,7 @@ def config(kind, weight=0.1, **sections):
 def test_problems_without_residual_are_told_those_with_one(kind, sections):
     with pytest.raises(UserError) as caught:
         parse_config(config(kind, **sections))
-    names = "poisson, cno_poisson, darcy, darcy_lognormal"
+    names = "poisson, cno_poisson, darcy, darcy_lognormal, poisson_two_phase"
     expected = f"loss.residual: the residual is known for the problems {names} only; for '{kind}'"
     assert str(caught.value) == f"configuration: {expected} it must be 0"
     parse_config(config(kind, weight=0, **sections))

@@ -1,5 +1,6 @@
 """The command, from the experiment file to the results folder, on tiny grids."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,10 +16,11 @@ import pytest
 import torch
 import yaml
 
-from multigrid import report
+from multigrid import storage
 from multigrid.checkpoint import load_checkpoint
 from multigrid.history import read_history
 from multigrid.recorder import StageRecorder
+from multigrid.report import closing
 from multigrid.run import main
 
 ROOT = Path(__file__).parents[1]
@@ -37,14 +39,23 @@ EXPERIMENT = {
 FILES = [
     "config.yaml",
     "convergence.png",
+    "journal.jsonl",
+    "ladder.png",
     "level_0_8x8/best.pt",
+    "level_0_8x8/last.previous.pt",
     "level_0_8x8/last.pt",
+    "level_0_8x8/transfer.json",
     "level_1_16x16/best.pt",
+    "level_1_16x16/last.previous.pt",
     "level_1_16x16/last.pt",
     "level_1_16x16/transfer.json",
     "metrics.csv",
+    "predictions.npz",
     "predictions.png",
+    "report.html",
     "run.log",
+    "spectra.json",
+    "spectra.png",
     "summary.json",
 ]
 
@@ -69,8 +80,7 @@ def _close_logs():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures take longer than such a training; other tests draw them."""
-    for name in ("plot_convergence", "plot_predictions"):
-        monkeypatch.setattr(report, name, lambda *args: None)
+    monkeypatch.setattr(closing, "draw", lambda run: None)
 
 
 def arguments(base, results, *more):
@@ -120,7 +130,7 @@ def assert_same_training(folder, expected):
 
 def test_all_promised_files_exist_and_no_other(finished):
     assert [str(path) for path in snapshot(finished)] == FILES
-    for name in ("convergence.png", "predictions.png"):
+    for name in ("convergence.png", "ladder.png", "predictions.png", "spectra.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -282,7 +292,7 @@ def test_resume_ends_as_if_never_interrupted(
     with monkeypatch.context() as patch:
         Interruption(patch, method, num_calls)
         assert main(arguments(base, tmp_path)) == 130
-    assert "continue with --resume" in capsys.readouterr().err
+    assert "interrupted; continue with: " in capsys.readouterr().err
     assert not (tmp_path / "tiny" / "summary.json").exists()
     assert main(arguments(base, tmp_path, "--resume")) == 0
     assert_same_training(tmp_path / "tiny", finished)
@@ -344,10 +354,10 @@ def test_resume_with_a_changed_configuration_names_the_keys(base, finished, caps
     assert snapshot(finished) == before
 
 
-def test_nothing_to_resume(base, tmp_path, capsys):
-    assert main(arguments(base, tmp_path, "--resume")) == 2
-    assert "holds no run to resume" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_starts_what_was_killed_before_it_began(base, finished, tmp_path):
+    assert main(arguments(base, tmp_path, "--resume")) == 0
+    assert_same_training(tmp_path / "tiny", finished)
 
 
 @pytest.fixture
@@ -359,12 +369,16 @@ def broken(base, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_resume_from_a_damaged_checkpoint(base, broken, capsys):
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_with_no_sound_checkpoint_starts_anew_and_says_so(base, finished, broken, capsys):
     path = broken / "tiny" / "level_0_8x8" / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
     capsys.readouterr()
-    assert main(arguments(base, broken, "--resume")) == 2
-    assert "last.pt: " in capsys.readouterr().err
+    assert main(arguments(base, broken, "--resume")) == 0
+    shown = capsys.readouterr().out
+    assert "last.pt: unreadable" in shown
+    assert "starting from the beginning" in shown
+    assert_same_training(broken / "tiny", finished)
 
 
 @pytest.mark.parametrize("content", ["", "- 1"])
@@ -426,7 +440,6 @@ def test_results_folder_that_is_a_file(base, tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(
     "name",
     [
@@ -437,10 +450,15 @@ def test_results_folder_that_is_a_file(base, tmp_path, capsys):
         "summary.json",
     ],
 )
-def test_no_space_to_write(base, tmp_path, capsys, name):
-    path = tmp_path / "tiny" / f"{name}.part"
-    path.parent.mkdir(parents=True)
-    path.symlink_to("/dev/full")
+def test_no_space_to_write(base, tmp_path, capsys, monkeypatch, name):
+    original = storage.write
+
+    def write(file, content):
+        if str(file.name).endswith(f"{name}.part"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(file, content)
+
+    monkeypatch.setattr(storage, "write", write)
     assert main(arguments(base, tmp_path, "schedule.epochs=[1,1]")) == 2
     assert Path(name).name in capsys.readouterr().err
 

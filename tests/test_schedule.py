@@ -127,3 +127,22 @@ def test_a_budget_is_spent_but_for_less_than_one_cheap_epoch(budget, costs):
 def test_a_budget_that_is_too_small_is_refused():
     with pytest.raises(UserError, match=r"schedule\.budget: 1\.2 is too little, .* needs 1\.33"):
         spread_budget(1.2, COSTS, [1, 1, 1, 1])
+
+
+@given(st.sampled_from(["half-v", "v", "w", "f"]), st.integers(1, 6))
+def test_every_cycle_moves_by_one_level_and_ends_on_the_finest(cycle, num_levels):
+    levels = level_sequence(cycle, num_levels)
+    assert set(levels) == set(range(num_levels))
+    assert levels[-1] == num_levels - 1
+    assert all(abs(a - b) == 1 for a, b in pairwise(levels))
+
+
+@given(
+    st.sampled_from(["cosine", "one-cycle"]),
+    st.integers(1, 300),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_rates_stay_between_nought_and_one(decay, num_steps, warmup, final):
+    rate = learning_rate_curve(decay, num_steps, warmup, final)
+    assert all(0 <= rate(step) <= 1 + 1e-12 for step in range(num_steps))

@@ -97,7 +97,7 @@ def test_the_finest_samples_are_not_kept_for_coarse_ones(tmp_path: Path) -> None
     source = generated(tmp_path)
     coarse = source.read("train", Grid((8, 8)), 20)
     source.store.path.rename(tmp_path / "away.h5")
-    with pytest.raises(UserError, match="unreadable"):
+    with pytest.raises(UserError, match="no longer there"):
         source.read("train", Grid((8, 8)), 20)
     (tmp_path / "away.h5").rename(source.store.path)
     finest = source.read("train", GRID, 20)

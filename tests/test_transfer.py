@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from multigrid.errors import UserError
-from multigrid.transfer import Status, partition, transfer_weights
+from multigrid.transfer import COPIED, IN_TARGET, Status, partition, transfer_weights
 
 NAMES = st.sampled_from(["a.weight", "a.bias", "b.weight", "b.bias", "scales.0.c", "d"])
 SHAPES = st.lists(st.integers(1, 4), max_size=3).map(tuple)
@@ -42,6 +42,51 @@ def test_every_status_means_what_it_says(source, target):
         assert source[key].shape != target[key].shape
     assert set(report.keys(Status.NEW)) == target.keys() - source.keys()
     assert set(report.keys(Status.UNUSED)) == source.keys() - target.keys()
+
+
+BLOCKS = st.lists(
+    st.tuples(
+        st.sampled_from(["conv", "linear", "norm", "own", "more"]),
+        st.sampled_from([nn.Linear, nn.Conv2d, nn.BatchNorm2d]),
+        st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def build_module(blocks, depth=2):
+    """Returns a module of layers with buffers and without, some within others."""
+    module = nn.Module()
+    for name, layer, size in blocks:
+        made = nn.BatchNorm2d(size) if layer is nn.BatchNorm2d else None
+        made = made or (layer(size, 2) if layer is nn.Linear else layer(size, 2, 1))
+        module.add_module(name, made)
+    if depth > 1:
+        module.add_module("inner", build_module(blocks[1:], depth - 1))
+    return module
+
+
+@given(BLOCKS, BLOCKS, st.sets(st.integers(0, 40)))
+def test_reports_of_random_modules_add_up_on_both_sides(source, target, chosen):
+    source, target = build_module(source), build_module(target)
+    known, own = source.state_dict(), target.state_dict()
+    before = {key: tensor.clone() for key, tensor in own.items()}
+    names = [key for number, key in enumerate(own) if number in chosen]
+    if not partition(known, own).keys(Status.TRANSFERRED):
+        with pytest.raises(UserError, match="nothing could be transferred"):
+            transfer_weights(known, target)
+        assert all(torch.equal(t, before[k]) for k, t in target.state_dict().items())
+        return
+    report = transfer_weights(known, target).frozen(names)
+    assert report.count(*IN_TARGET) == (len(own), num_elements(own.values()))
+    used = [known[e.key] for e in report.entries if e.status in (*COPIED, Status.MISMATCHED)]
+    unused = report.count(Status.UNUSED)
+    assert len(used) + unused[0] == len(known)
+    assert num_elements(used) + unused[1] == num_elements(known.values())
+    assert set(report.keys(Status.FROZEN)) <= set(names)
+    for key, tensor in target.state_dict().items():
+        assert torch.equal(tensor, (known if key in report.keys(*COPIED) else before)[key])
 
 
 class Net(nn.Module):

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import yaml
 
-from multigrid import report
+from multigrid.report import closing
 from multigrid.run import main
 
 SECTIONS: dict[str, Any] = {
@@ -36,8 +36,7 @@ def run(experiment: Path, folder: Path, *overrides: str, pictures: bool = False)
     folders = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
     with ExitStack() as stack:
         if not pictures:  # which take longer than such a training
-            for name in ("plot_convergence", "plot_predictions"):
-                stack.enter_context(patch.object(report, name, lambda *args: None))
+            stack.enter_context(patch.object(closing, "draw", lambda run: None))
         try:
             return main([str(experiment), *folders, *overrides])
         finally:

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from multigrid.benchmark.analysis import RunRecord, SpeedUp
-from multigrid.plots import COLOURS, save_figure
+from multigrid.plots.comparison import STYLES, draw_method
+from multigrid.plots.style import COLOURS, save_figure
 
 
 def plot_speed_up(
     by_method: Mapping[str, Sequence[RunRecord]],
     labels: Mapping[str, str],
-    speed_up: SpeedUp,
+    speed_up: SpeedUp | None,
     path: Path,
 ) -> None:
     """Draws the lowest error so far of every method, median and range over seeds.
@@ -26,7 +27,7 @@ def plot_speed_up(
     Args:
         by_method: Runs of each method; the first is the ladder, the second direct training.
         labels: What each method is.
-        speed_up: The comparison at direct training's best error.
+        speed_up: The comparison at direct training's best error, if there is one to mark.
         path: File to write.
     """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
@@ -35,30 +36,19 @@ def plot_speed_up(
         (axes[0], "seconds", "training time [s]"),
         (axes[1], "flops", "floating-point operations"),
     ):
-        for colour, (name, runs) in zip(COLOURS, by_method.items(), strict=False):
-            _draw_method(axis, runs, quantity, colour, labels[name])
-        _mark(axis, list(by_method.values())[:2], quantity, speed_up)
+        for number, (name, runs) in enumerate(by_method.items()):
+            again, place = divmod(number, len(COLOURS))
+            style = STYLES[again % len(STYLES)]
+            histories = [run.rows for run in runs]
+            draw_method(axis, histories, quantity, COLOURS[place], labels[name], style)
+        if speed_up is not None:
+            _mark(axis, list(by_method.values())[:2], quantity, speed_up)
         axis.set(xscale="log", yscale="log", xlabel=label)
         axis.grid(True, which="major", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("validation error on the finest grid\n(mean relative L2)")
     axes[0].legend(frameon=False, fontsize=8, loc="lower left")
     save_figure(figure, path)
-
-
-def _draw_method(
-    axis: Axes, runs: Sequence[RunRecord], quantity: str, colour: str, label: str
-) -> None:
-    costs = [np.array([getattr(row, quantity) for row in run.rows]) for run in runs]
-    errors = [np.minimum.accumulate([row.val_finest_rel_l2 for row in run.rows]) for run in runs]
-    start = max(cost[cost > 0].min() for cost in costs)
-    end = min(cost.max() for cost in costs)
-    x = np.geomspace(start, end, 200)
-    curves = np.stack(
-        [e[np.searchsorted(c, x, "right") - 1] for c, e in zip(costs, errors, strict=True)]
-    )
-    axis.plot(x, np.median(curves, axis=0), color=colour, label=label)
-    axis.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
 
 
 def _mark(

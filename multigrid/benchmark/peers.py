@@ -21,7 +21,7 @@ def fno(grid: Grid) -> nn.Module:
 
 
 def uno(grid: Grid) -> nn.Module:
-    """Returns a U-shaped neural operator (Rahman et al., arXiv:2204.11127), one field in and out."""
+    """Returns a U-shaped neural operator (Rahman et al., arXiv:2204.11127), like :func:`fno`."""
     return _models().UNO(
         in_channels=1,
         out_channels=1,

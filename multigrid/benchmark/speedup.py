@@ -1,6 +1,7 @@
 """Runs the methods of a suite side by side and writes down what they cost."""
 
 import csv
+import io
 import json
 import logging
 import math
@@ -64,7 +65,11 @@ class SuiteRun:
         errors = {}
         for rate in method.rates:
             name = f"{method.name}_rate{rate:g}"
-            overrides = (*method.search_overrides, f"schedule.learning_rate={rate}")
+            overrides = (
+                *method.search_overrides,
+                f"schedule.learning_rate={rate}",
+                "recovery.tries=0",
+            )
             try:
                 rows = self._run(method, SEARCH_SEED, name, overrides)
                 errors[rate] = rows[-1].val_finest_rel_l2
@@ -89,21 +94,9 @@ class SuiteRun:
         if folder.summary.exists():
             folder.check(config, resume=True, overwrite=False)
         else:
-            self._train(config, folder, PEERS[method.network] if method.network else None)
+            train_without_report(config, folder, PEERS[method.network] if method.network else None)
         self.summaries[name] = json.loads(folder.summary.read_text())
         return read_history(folder.metrics)
-
-    @staticmethod
-    def _train(config: Config, folder: RunFolder, network: NetworkFactory | None) -> None:
-        resume = folder.config.exists()
-        if resume:
-            folder.check(config, resume=True, overwrite=False)
-        else:
-            folder.claim(config, overwrite=False)
-        log.info("--- %s%s", config.name, " (resumed)" if resume else "")
-        run = LadderRun(Experiment(config, network), folder)
-        run.load()
-        write_json(folder.summary, run.run(resume))
 
     def _check_comparable(self) -> None:
         """Raises an error that says what differs if runs are not on equal terms."""
@@ -150,14 +143,31 @@ class SuiteRun:
         return text
 
 
+def train_without_report(
+    config: Config, folder: RunFolder, network: NetworkFactory | None = None
+) -> None:
+    """Trains a ladder, or goes on where it stopped, and writes its summary."""
+    with folder.lock:
+        folder.occupy(config, resume=True, overwrite=False)
+        resume = folder.config.exists()
+        experiment = Experiment(config, network, resumed=resume)
+        if not resume:
+            folder.claim(config, overwrite=False)
+        log.info("--- %s%s", config.name, " (resumed)" if resume else "")
+        run = LadderRun(experiment, folder)
+        run.load()
+        write_json(folder.summary, run.run(resume))
+
+
 def _write_rows(path: Path, records: Sequence[RunRecord]) -> None:
-    with path.open("w", newline="") as file:
-        names = ["method", "seed", *(field.name for field in fields(Row))]
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        for record in records:
-            for row in record.rows:
-                writer.writerow({"method": record.method, "seed": record.seed, **asdict(row)})
+    text = io.StringIO(newline="")
+    names = ["method", "seed", *(field.name for field in fields(Row))]
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    for record in records:
+        for row in record.rows:
+            writer.writerow({"method": record.method, "seed": record.seed, **asdict(row)})
+    write_text(path, text.getvalue())
 
 
 def _speed_table(ups: Sequence[SpeedUp]) -> str:

@@ -63,12 +63,7 @@ def _matrix_product(device: torch.device, precision: PrecisionName) -> Callable[
 
 
 def _training_step(experiment: Experiment, level: int, batch_size: int) -> Callable[[], object]:
-    network = experiment.family.build(level).to(experiment.device)
-    shape = (batch_size, *experiment.hierarchy.levels[level].shape)
-    return training_step(
-        network,
-        experiment.family.in_channels,
-        shape,
-        experiment.options.optimizer,
-        experiment.precision,
-    )
+    family = experiment.family
+    shape = (batch_size, family.in_channels, *experiment.hierarchy.levels[level].shape)
+    network = family.build(level).to(experiment.device)
+    return training_step(network, shape, experiment.options.optimizer, experiment.precision)

@@ -17,7 +17,7 @@ from multigrid.config.settings import Config
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 
-WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal")
+WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal", "poisson_two_phase")
 
 
 def check_config(config: Config) -> None:
@@ -55,6 +55,7 @@ def check_config(config: Config) -> None:
             f"{hierarchy.finest} nodes have it; use even sizes"
         )
     _check_loss(config)
+    _check_transfer(config)
     _check_problem(config.problem, hierarchy.levels)
     _check_tests(config)
 
@@ -85,6 +86,48 @@ def _check_loss(config: Config) -> None:
             f"loss.residual: the residual is known for the problems {', '.join(WITH_RESIDUAL)} "
             f"only; for '{problem.kind}' it must be 0"
         )
+
+
+def _check_transfer(config: Config) -> None:
+    """Checks that no setting of a transfer contradicts another one or is without effect."""
+    section = config.transfer
+    for old, new in section.rename.items():
+        if old.count("*") != new.count("*"):
+            raise UserError(f"transfer.rename: '{old}' and '{new}' must have as many '*'")
+    if section.rename and config.checkpoints.load is None:
+        raise UserError("transfer.rename: there are no names without checkpoints.load")
+    ratio = config.schedule.transferred_ratio
+    default = type(config.schedule).model_fields["transferred_ratio"].default
+    if section.regime == "full" and ratio not in (default, 1.0):
+        raise UserError(
+            f"schedule.transferred_ratio: {ratio} has no effect in transfer.regime 'full'; it must "
+            f"be {default} (the default) or 1.0"
+        )
+    unfreeze = type(section).model_fields["unfreeze"].default
+    if section.regime != "gradual" and section.unfreeze != unfreeze:
+        raise UserError(
+            f"transfer.unfreeze: {section.unfreeze} has no effect in transfer.regime "
+            f"'{section.regime}'; it must be '{unfreeze}' (the default), or the regime 'gradual'"
+        )
+    if isinstance(section.unfreeze, list) and section.unfreeze != sorted(
+        section.unfreeze or [1, 0]
+    ):
+        raise UserError(
+            f"transfer.unfreeze: {section.unfreeze} must be a list of rising numbers of epochs"
+        )
+    if section.featurize and config.data.augmentation != "none":
+        raise UserError(
+            f"data.augmentation: '{config.data.augmentation}' makes new samples in every step, but "
+            "with transfer.featurize features are computed once; it must be 'none'"
+        )
+    for index, rule in enumerate(section.rules):
+        if not rule.patterns() and not rule.levels():
+            raise UserError(f"transfer.rules[{index}]: give 'pattern' or 'level'")
+        if rule.weights == "new" and rule.freeze not in (None, False):
+            raise UserError(
+                f"transfer.rules[{index}].freeze: only transferred weights can be frozen, so "
+                "'weights' must be 'transferred' or 'all'"
+            )
 
 
 def _check_tests(config: Config) -> None:

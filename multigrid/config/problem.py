@@ -34,7 +34,7 @@ class CNOPoissonConfig(Section):
 
 
 class _DarcyConfig(Section):
-    kind: Literal["darcy", "darcy_lognormal"]
+    kind: Literal["darcy", "darcy_lognormal", "poisson_two_phase"]
     ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
     smoothness: float = Field(
         2.0, gt=0, le=10, description="the exponent alpha of (-Laplace + tau^2)^-alpha, in (0, 10]"
@@ -50,12 +50,22 @@ class _DarcyConfig(Section):
     )
 
 
-class TwoPhaseDarcyConfig(_DarcyConfig):
+class _TwoPhaseConfig(_DarcyConfig):
+    kind: Literal["darcy", "poisson_two_phase"]
+    high: float = Field(12.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
+    low: float = Field(3.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
+
+
+class TwoPhaseDarcyConfig(_TwoPhaseConfig):
     """-div(a grad u) = 1, u = 0 on the boundary, a piecewise constant."""
 
     kind: Literal["darcy"]
-    high: float = Field(12.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
-    low: float = Field(3.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
+
+
+class TwoPhasePoissonConfig(_TwoPhaseConfig):
+    """-Laplace(u) = 1/a, u = 0 on the boundary, a piecewise constant; to train on before Darcy."""
+
+    kind: Literal["poisson_two_phase"]
 
 
 class LognormalDarcyConfig(_DarcyConfig):
@@ -164,6 +174,7 @@ ProblemConfig: TypeAlias = Annotated[
     | CNOPoissonConfig
     | TwoPhaseDarcyConfig
     | LognormalDarcyConfig
+    | TwoPhasePoissonConfig
     | DiffusionConfig
     | ReactionDiffusionConfig
     | FileConfig,

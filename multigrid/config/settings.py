@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from multigrid.config.problem import ProblemConfig
 from multigrid.config.section import Fraction, Positive, Rate, Section, Size
+from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
 
@@ -97,6 +98,10 @@ class ModelConfig(Section):
     )
     normalization: Literal["none", "group", "instance"] = Field(
         "none", description="'none', 'group' or 'instance'"
+    )
+    bottleneck: Literal["conv", "dense", "attention"] = Field(
+        "conv",
+        description="'conv', or 'dense' or 'attention' over all points of the coarsest grid",
     )
     prolongation: int = Field(
         4, ge=1, le=6, description="the polynomial degree of the prolongation, 1 to 6"
@@ -209,6 +214,48 @@ class CheckpointsConfig(Section):
     """What is saved of the networks, and when."""
 
     interval: int = Field(5, gt=0, description="a positive number of epochs")
+    steps: Positive | None = Field(
+        None, description="a positive number of steps after which to save as well, or null"
+    )
+    minutes: Rate | None = Field(
+        10.0, description="a positive number of minutes after which to save as well, or null"
+    )
+    load: str | None = Field(
+        None,
+        min_length=1,
+        description="the name of a checkpoint or state dictionary (.pt, .safetensors) to take "
+        "weights from, or null",
+    )
+    save: str | None = Field(
+        None,
+        pattern=r".\.(pt|safetensors)$",
+        description="the name of a .pt or .safetensors file for the weights of the finished "
+        "network, or null",
+    )
+
+
+class RecoveryConfig(Section):
+    """What happens when the loss is no number or explodes, or the memory does not suffice."""
+
+    tries: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="how often a stage may go back to its best state, 0 (give up at once) to 100",
+    )
+    factor: float = Field(
+        0.3, gt=0, le=1, description="what the learning rate is multiplied with then, up to 1"
+    )
+    explosion: float | None = Field(
+        1000.0,
+        gt=1,
+        allow_inf_nan=False,
+        description="a number above 1, how many times its lowest value the loss may be for some "
+        "steps in a row, or null for no limit",
+    )
+    accumulate: bool = Field(
+        True, description="true or false: take a batch in parts that does not fit into the memory"
+    )
 
 
 class OutputConfig(Section):
@@ -216,6 +263,9 @@ class OutputConfig(Section):
 
     folder: str = Field("results", min_length=1, description="the name of a folder")
     num_predictions: int = Field(3, ge=1, le=16, description="the test samples drawn, 1 to 16")
+    tensorboard: bool = Field(
+        False, description="true or false: also write TensorBoard events into the run's folder"
+    )
 
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -243,6 +293,8 @@ class Config(Section):
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
     checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
+    transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
+    recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
     output: OutputConfig = Field(OutputConfig(), description="a mapping")
 
     @field_validator("schedule", mode="before")

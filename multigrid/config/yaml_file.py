@@ -8,7 +8,7 @@ import yaml
 
 from multigrid.errors import UserError
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 200_000
 MAX_DEPTH = 20
 
 
@@ -45,8 +45,8 @@ _FLOAT = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)$
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
-# What yaml raises for bad input besides its own errors: wrong tags, huge numbers, deep nesting.
-BAD_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
+# What yaml raises for bad input besides its own errors.
+BAD_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 def dump_yaml(value: Any) -> str:
@@ -74,7 +74,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, no experiment file")
+            raise UserError(f"larger than {MAX_FILE_BYTES:,} bytes, no experiment file")
         raw = _parse_yaml(path.read_text(encoding="utf-8"))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

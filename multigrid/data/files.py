@@ -1,7 +1,6 @@
 """Samples from the user's own files, split and on any level's grid."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, halvings_between
 
 NUM_COMPARED = 4
-EXCERPT_BYTES = 2**16
+BLOCK_BYTES, NUM_BLOCKS = 2**16, 2**12  # files of up to 256 MB are hashed whole
 CENTERING: dict[Restriction, Centering] = {"average": "cell", "stride": "node"}
 NESTING = {"average": "averaging", "stride": "striding"}
 
@@ -140,10 +139,11 @@ class FileSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the files' sizes, beginnings and ends."""
+        """Hash of the files: of large ones of blocks spread evenly over them."""
         digest = hashlib.sha256()
         for item in self.files:
-            digest.update(_excerpt(item.file.path))
+            for path in item.file.paths:
+                digest.update(_digest(path))
         return digest.hexdigest()
 
     @property
@@ -342,10 +342,13 @@ class FileSource:
         return Grid(file.describe().shape, self.centering)
 
 
-def _excerpt(path: Path) -> bytes:
-    """Returns the size of a file and its first and last bytes."""
+def _digest(path: Path) -> bytes:
+    """Returns a hash of a file: of all of it, or of blocks spread evenly over a large one."""
+    size = path.stat().st_size
+    step = max(BLOCK_BYTES, -(-size // NUM_BLOCKS))
+    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        start = file.read(EXCERPT_BYTES)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - EXCERPT_BYTES))
-        return str(size).encode() + start + file.read()
+        for start in (*range(0, size, step), max(0, size - BLOCK_BYTES)):
+            file.seek(start)
+            digest.update(file.read(BLOCK_BYTES))
+    return digest.digest()

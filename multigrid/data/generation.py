@@ -4,7 +4,6 @@ Imports no torch, as worker processes import what is here.
 """
 
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from multiprocessing import get_context, parent_process
 
 import numpy as np
 
+from multigrid import signals
 from multigrid.allocator import keep_large_buffers
 from multigrid.data import SPLITS
 from multigrid.errors import UserError
@@ -132,11 +132,11 @@ _recipe: Recipe | None = None
 
 
 def _start_worker(recipe: Recipe) -> None:
-    """Prepares a worker, which leaves Ctrl-C to its parent and ends when the parent is gone."""
+    """Prepares a worker, which leaves signals to its parent and ends when the parent is gone."""
     global _recipe
     _recipe = recipe
     keep_large_buffers()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals.ignore_in_worker()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,6 +1,6 @@
 """Pairs of input and output fields in memory."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,17 +25,22 @@ class Samples:
         inputs: Tensor ``[N, in, *grid.shape]``.
         outputs: Tensor ``[N, out, *grid.shape]``.
         grid: Their grid.
+        features: Results of the frozen part of a network on a batch, by name, if they are known.
     """
 
     inputs: Tensor
     outputs: Tensor
     grid: Grid
+    features: Mapping[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, index: slice | Tensor) -> "Samples":
-        return Samples(self.inputs[index], self.outputs[index], self.grid)
+        features = self.features
+        if features is not None:
+            features = {name: tensor[index] for name, tensor in features.items()}
+        return Samples(self.inputs[index], self.outputs[index], self.grid, features)
 
     @property
     def num_channels(self) -> tuple[int, int]:

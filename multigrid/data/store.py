@@ -24,7 +24,7 @@ from multigrid.data.generation import BLOCK, SPLITS, Recipe, generate
 from multigrid.data.readers.hdf5 import take
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import StreamedSamples
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
@@ -235,9 +235,10 @@ class DataStore:
 
     @staticmethod
     def _damaged(path: Path, error: Exception) -> DamagedFileError:
-        reason = str(error).split("\n")[0].strip("'\"")
+        if not path.exists():
+            return DamagedFileError(f"{path}: the file of samples is no longer there")
         return DamagedFileError(
-            f"{path}: unreadable or half-written HDF5 file ({reason}); delete it to have the "
+            f"{path}: unreadable or half-written HDF5 file ({brief(error)}); delete it to have the "
             "samples generated anew"
         )
 

@@ -1,7 +1,7 @@
 """What a network costs, counted without computing anything."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
@@ -11,6 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 def count_parameters(module: nn.Module) -> int:
     """Returns the number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_named(module: nn.Module, names: Collection[str]) -> int:
+    """Returns the number of those parameters that have one of the names."""
+    return sum(p.numel() for name, p in module.named_parameters() if name in names)
 
 
 def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
@@ -33,12 +38,16 @@ def _count(network: nn.Module, shape: Sequence[int], backward: bool) -> int:
 
 
 def _run(network: nn.Module, shape: Sequence[int], backward: bool) -> FlopCounterMode:
-    twin = copy.deepcopy(network).to("meta")
     with FlopCounterMode(display=False) as counter:
-        output = twin(torch.empty(*shape, device="meta"))
+        output = run_without_data(network, shape)
         if backward:
             output.sum().backward()
     return counter
+
+
+def run_without_data(network: nn.Module, shape: Sequence[int]) -> torch.Tensor:
+    """Returns the output of a copy of a network on the meta device: a shape without values."""
+    return copy.deepcopy(network).to("meta")(torch.empty(*shape, device="meta"))
 
 
 def activation_bytes(network: nn.Module, shape: Sequence[int], element_size: int) -> int:

@@ -1,12 +1,13 @@
 """The resolution-parametric factory: one network for every level of a ladder."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 
 from multigrid.grid import Hierarchy
 from multigrid.models.blocks import Normalization, Padding, channels_last
+from multigrid.models.bottleneck import Bottleneck
 from multigrid.models.cost import count_parameters, forward_flops
 from multigrid.models.unet import Form, UNet, silence
 from multigrid.tables import si, table
@@ -28,6 +29,7 @@ class UNetFamily:
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each activation.
         prolongation: Polynomial degree of the prolongation of outputs.
+        bottleneck: ``conv``, ``dense`` or ``attention``.
         growth: Whether finer levels have more scales; otherwise the network of level 0 is used on
             every grid.
         seed: Seed of the initialisation.
@@ -44,6 +46,7 @@ class UNetFamily:
         padding: Padding = "zeros",
         norm: Normalization = "none",
         prolongation: int = 4,
+        bottleneck: Bottleneck = "conv",
         growth: bool = True,
         seed: int = 0,
     ) -> None:
@@ -56,8 +59,10 @@ class UNetFamily:
         self.padding = padding
         self.norm = norm
         self.prolongation = prolongation
+        self.bottleneck = bottleneck
         self.growth = growth
         self.seed = seed
+        self.kind = f"{form} UNet"
 
     def __str__(self) -> str:
         rows = []
@@ -71,13 +76,7 @@ class UNetFamily:
 
     def build(self, level: int) -> UNet:
         """Returns the network of a level with its initial weights."""
-        unet = self.blueprint(level)
-        unet.to_empty(device="cpu")
-        for k, scale in enumerate(unet.iter_scales()):
-            _initialize(scale, np.random.SeedSequence(self.seed, spawn_key=(k,)))
-        for parameter in unet.parameters():
-            parameter.data = channels_last(parameter.data)
-        return unet
+        return initialized(self.blueprint(level), self.seed)
 
     def blueprint(self, level: int) -> UNet:
         """Returns the network of a level on the meta device: shapes without weights."""
@@ -95,18 +94,46 @@ class UNetFamily:
                 padding=self.padding,
                 norm=self.norm,
                 prolongation=self.prolongation,
+                bottleneck=self.bottleneck,
             )
 
-    def build_grown(self, level: int, from_level: int) -> UNet:
-        """Returns the network of a level, ready to take over the weights of a coarser one.
+    def build_grown(self, level: int, known: Collection[str]) -> UNet:
+        """Returns the network of a level, ready to take over weights.
 
-        In the pyramid form the scales above ``from_level`` are silent, so that the network will
-        compute the prolonged output of the coarser one. In the classic form they are fresh.
+        In the pyramid form the scales above those that will be taken over are silent, so that the
+        network will compute the prolonged output of the coarser ones. In the classic form they
+        are fresh.
+
+        Args:
+            level: The level.
+            known: Names of the tensors that will be taken over.
         """
         unet = self.build(level)
-        if self.form == "pyramid" and self.growth:
-            silence(unet, self.hierarchy.tops[from_level] + 1)
+        first = 1 + max((self.group_of(name) for name in known), default=len(unet.grids))
+        if self.form == "pyramid":
+            silence(unet, first)
         return unet
+
+    def group_of(self, name: str) -> int:
+        """Returns the scale that a tensor belongs to, counted from the bottleneck."""
+        return int(name.split(".")[1])
+
+    def level_of(self, name: str) -> int | None:
+        """Returns the level with which the scale of a tensor comes in."""
+        if not self.growth:
+            return 0
+        scale = self.group_of(name)
+        return next(level for level, top in enumerate(self.hierarchy.tops) if scale <= top)
+
+
+def initialized(blueprint: UNet, seed: int) -> UNet:
+    """Gives a network on the meta device its initial weights, on the CPU."""
+    unet = blueprint.to_empty(device="cpu")
+    for k, scale in enumerate(unet.iter_scales()):
+        _initialize(scale, np.random.SeedSequence(seed, spawn_key=(k,)))
+    for parameter in unet.parameters():
+        parameter.data = channels_last(parameter.data)
+    return unet
 
 
 def _initialize(module: torch.nn.Module, seed: np.random.SeedSequence) -> None:
@@ -114,6 +141,6 @@ def _initialize(module: torch.nn.Module, seed: np.random.SeedSequence) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed.generate_state(1)[0]))
         for layer in module.modules():
-            reset = getattr(layer, "reset_parameters", None)
+            reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
             if callable(reset):
                 reset()

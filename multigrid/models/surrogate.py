@@ -1,5 +1,6 @@
 """A network with its normalisation: physical fields in, physical fields out."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from multigrid.data.samples import block_size
 from multigrid.data.statistics import ChannelStatistics
 from multigrid.data.streaming import TrainingSamples
+from multigrid.grid import Grid
 from multigrid.models.blocks import channels_last
+from multigrid.problems.base import Problem
 
 NormalizationKind = Literal["none", "gaussian", "min-max", "homogeneous"]
 
@@ -114,16 +117,44 @@ class Surrogate(nn.Module):
         self.scaling = scaling
         self.boundary = boundary
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        scaling: FieldScaling,
+        problem: Problem,
+        grid: Grid,
+        device: torch.device,
+    ) -> "Surrogate":
+        """Returns the surrogate of a problem on a device, with the boundary values it knows."""
+        known = problem.boundary_values(grid)
+        boundary = None
+        if known is not None:
+            where, values = (torch.from_numpy(array).to(device) for array in known)
+            boundary = where, values.float()
+        return cls(network.to(device), scaling, boundary)
+
+    def forward(self, inputs: Tensor, finish: Callable[[], Tensor] | None = None) -> Tensor:
+        """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``.
+
+        Args:
+            inputs: The fields.
+            finish: Computes what the network gives for them, if part of that is known already.
+        """
+        scaling = self.scaling
+        x, size = self.scaled(inputs)
+        y = (self.network(x) if finish is None else finish()).to(inputs.dtype)
+        y = y if size is None else y * size
+        y = y * _channels(scaling.output_scale, y) + _channels(scaling.output_shift, y)
+        return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
+
+    def scaled(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns what the network is given, and the sizes that samples were divided by, if any."""
         scaling = self.scaling
         x = inputs - _channels(scaling.input_shift, inputs)
         x = x / _channels(scaling.input_scale, inputs)
         size = root_mean_square(x) if scaling.kind == "homogeneous" else None
-        y = self.network(channels_last(x if size is None else x / size)).to(inputs.dtype)
-        y = y if size is None else y * size
-        y = y * _channels(scaling.output_scale, y) + _channels(scaling.output_shift, y)
-        return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
+        return channels_last(x if size is None else x / size), size
 
 
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -11,7 +12,9 @@ from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
 from multigrid.hardware import full_precision
 from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Stem, Up
+from multigrid.models.bottleneck import Bottleneck, build_bottleneck
 from multigrid.models.cost import count_parameters, scale_flops
+from multigrid.models.steps import INPUT, Step, run_steps
 from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
@@ -25,6 +28,7 @@ class Scale(nn.Module):
     Attributes:
         stem: Lifts the input fields to the width, or None.
         encoder: Residual blocks on the way down.
+        bottleneck: What follows them at the bottleneck, or None.
         down: Strided convolution to the next coarser scale; None at the bottleneck.
         up: Transposed convolution from the next coarser scale; None at the bottleneck.
         decoder: Residual blocks on the way up; None at the bottleneck.
@@ -43,10 +47,12 @@ class Scale(nn.Module):
         centering: Centering,
         padding: Padding,
         norm: Normalization,
+        bottleneck: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.stem = Stem(ndim, in_channels, width, padding) if in_channels else None
         self.encoder = _blocks(num_blocks, ndim, width, padding, norm)
+        self.bottleneck = bottleneck
         self.down: Down | None = None
         self.up: Up | None = None
         self.decoder: nn.Sequential | None = None
@@ -56,27 +62,27 @@ class Scale(nn.Module):
             self.decoder = _blocks(num_blocks, ndim, width, padding, norm)
         self.head = Head(ndim, width, out_channels) if out_channels else None
 
-    def encode(self, x: Tensor, from_finer: Tensor | None) -> Tensor:
+    def encode(self, *parts: Tensor) -> Tensor:
         """Returns the encoder's features.
 
         Args:
-            x: Input fields on this grid ``[N, in, *grid]``; not looked at without a stem.
-            from_finer: Features that came down from the next finer scale ``[N, width, *grid]``,
-                or None at the top.
+            parts: The input fields on this grid ``[N, in, *grid]`` if there is a stem, and the
+                features that came down from the next finer scale ``[N, width, *grid]`` if there
+                is one.
         """
-        parts = [self.stem(x)] if self.stem is not None else []
-        parts += [from_finer] if from_finer is not None else []
-        return self.encoder(sum(parts[1:], start=parts[0]))
+        lifted = parts if self.stem is None else (self.stem(parts[0]), *parts[1:])
+        features = self.encoder(sum(lifted[1:], start=lifted[0]))
+        return features if self.bottleneck is None else self.bottleneck(features)
 
-    def decode(self, skip: Tensor, coarser: Tensor | None) -> Tensor:
-        """Returns the decoder's features.
+    def decode(self, skip: Tensor, coarser: Tensor) -> Tensor:
+        """Returns the decoder's features; not to be called at the bottleneck.
 
         Args:
             skip: The encoder's features ``[N, width, *grid]``.
-            coarser: Decoder features of the next coarser scale, None at the bottleneck.
+            coarser: Decoder features of the next coarser scale.
         """
-        if coarser is None or self.up is None or self.decoder is None:
-            return skip
+        assert self.up is not None
+        assert self.decoder is not None
         return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
 
 
@@ -109,6 +115,7 @@ class UNet(nn.Module):
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each convolution of a block.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
+        bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
     """
 
     def __init__(
@@ -122,13 +129,18 @@ class UNet(nn.Module):
         padding: Padding = "zeros",
         norm: Normalization = "none",
         prolongation: int = 4,
+        bottleneck: Bottleneck = "conv",
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_blocks = num_blocks
+        self.norm: Normalization = norm
+        self.bottleneck: Bottleneck = bottleneck
         self.grids = tuple(grids)
         self.widths = tuple(widths)
-        self.form = form
-        self.padding = padding
+        self.form: Form = form
+        self.padding: Padding = padding
         self.prolongation = prolongation
         top = len(self.grids) - 1
         self.scales = nn.ModuleList(
@@ -142,6 +154,7 @@ class UNet(nn.Module):
                 centering=grid.centering,
                 padding=padding,
                 norm=norm,
+                bottleneck=None if k else build_bottleneck(bottleneck, grid, widths[0]),
             )
             for k, grid in enumerate(self.grids)
         )
@@ -162,33 +175,79 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
-        features: Tensor | None = None
-        output: Tensor | None = None
-        for scale, grid, skip in zip(self.iter_scales(), self.grids, self._encode(x), strict=True):
-            with _precision(grid, x.device):
-                features = scale.decode(skip, features)
-                if scale.head is None:
-                    continue
-                correction = scale.head(features)
-            output = correction if output is None else self._prolong(output, grid) + correction
-        assert output is not None  # the top scale always has a head
-        return output
+        return run_steps(self.steps(), {INPUT: x})
 
-    def _encode(self, x: Tensor) -> list[Tensor]:
-        """Returns the encoder features of all scales, coarsest first."""
-        skips: list[Tensor] = []
-        from_finer: Tensor | None = None
-        for scale, grid in zip(reversed(list(self.iter_scales())), self.grids[::-1], strict=True):
-            with _precision(grid, x.device):
-                skips.append(scale.encode(x, from_finer))
-                from_finer = scale.down(skips[-1]).to(x.dtype) if scale.down is not None else None
-            if scale.down is not None:
-                x = restrict(x, grid) if self.form == "pyramid" else x
-        return skips[::-1]
+    def steps(self) -> list[Step]:
+        """Returns the steps of a forward pass: down to the coarsest scale and up again."""
+        return [*self._steps_down(), *self._steps_up()]
+
+    def _steps_down(self) -> Iterator[Step]:
+        """Yields ``encode.<k>``, the encoder features, and ``down.<k>``, what they send down."""
+        inputs, from_finer = INPUT, None
+        scales = list(enumerate(zip(self.iter_scales(), self.grids, strict=True)))
+        for k, (scale, grid) in reversed(scales):
+            needs = [inputs] if scale.stem is not None else []
+            needs += [from_finer] if from_finer is not None else []
+            own = [m for m in (scale.stem, scale.encoder, scale.bottleneck) if m is not None]
+            yield Step(f"encode.{k}", tuple(needs), partial(_encode, scale, grid), tuple(own))
+            if scale.down is None:
+                continue
+            from_finer = f"down.{k}"
+            yield Step(from_finer, (f"encode.{k}",), partial(_down, scale, grid), (scale.down,))
+            if self.form == "pyramid":
+                yield Step(f"restrict.{k}", (inputs,), partial(_restrict, grid))
+                inputs = f"restrict.{k}"
+
+    def _steps_up(self) -> Iterator[Step]:
+        """Yields ``decode.<k>``, the decoder features, and ``output.<k>``, the sum of the heads."""
+        features, output = "encode.0", None
+        for k, (scale, grid) in enumerate(zip(self.iter_scales(), self.grids, strict=True)):
+            if scale.up is not None and scale.decoder is not None:
+                needs = (f"encode.{k}", features)
+                own = (scale.up, scale.decoder)
+                features = f"decode.{k}"
+                yield Step(features, needs, partial(_decode, scale, grid), own)
+            if scale.head is None:
+                continue
+            correction = f"head.{k}"
+            yield Step(correction, (features,), partial(_correct, scale, grid), (scale.head,))
+            if output is not None:
+                yield Step(f"output.{k}", (output, correction), partial(self._add, grid))
+                correction = f"output.{k}"
+            output = correction
+
+    def _add(self, grid: Grid, output: Tensor, correction: Tensor) -> Tensor:
+        return self._prolong(output, grid) + correction
 
     def _prolong(self, output: Tensor, grid: Grid) -> Tensor:
         with full_precision(output.device):
             return prolong(output, grid, self.prolongation, periodic=self.padding == "periodic")
+
+
+def _encode(scale: Scale, grid: Grid, *parts: Tensor) -> Tensor:
+    with _precision(grid, parts[0].device):
+        return scale.encode(*parts)
+
+
+def _down(scale: Scale, grid: Grid, features: Tensor) -> Tensor:
+    assert scale.down is not None
+    with _precision(grid, features.device):
+        return scale.down(features).to(next(scale.down.parameters()).dtype)
+
+
+def _restrict(grid: Grid, x: Tensor) -> Tensor:
+    return restrict(x, grid)
+
+
+def _decode(scale: Scale, grid: Grid, skip: Tensor, coarser: Tensor) -> Tensor:
+    with _precision(grid, skip.device):
+        return scale.decode(skip, coarser)
+
+
+def _correct(scale: Scale, grid: Grid, features: Tensor) -> Tensor:
+    assert scale.head is not None
+    with _precision(grid, features.device):
+        return scale.head(features)
 
 
 def _precision(grid: Grid, device: torch.device) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from multigrid.problems.diffusion import Diffusion
 from multigrid.problems.elliptic import EllipticPDE
 from multigrid.problems.poisson import Poisson
 from multigrid.problems.reaction_diffusion import ReactionDiffusion
+from multigrid.problems.two_phase_poisson import TwoPhasePoisson
 
 PROBLEMS: dict[str, type[PDE]] = {
     problem.kind: problem
@@ -17,6 +18,7 @@ PROBLEMS: dict[str, type[PDE]] = {
         CNOPoisson,
         TwoPhaseDarcy,
         LognormalDarcy,
+        TwoPhasePoisson,
         Diffusion,
         ReactionDiffusion,
     )
@@ -41,5 +43,6 @@ __all__ = [
     "ReactionDiffusion",
     "Symmetries",
     "TwoPhaseDarcy",
+    "TwoPhasePoisson",
     "build_problem",
 ]

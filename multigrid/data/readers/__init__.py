@@ -76,6 +76,8 @@ def _no_reader(path: Path, reader: str, options: ReaderOptions) -> UserError:
             f"{path}: is a pickle, which is refused, as opening it could run a program"
         )
     held = _held(path)
+    if held and not options.named and reader in ("auto", "hdf5"):
+        held += "; if two of these are input and output, say which with 'input' and 'output'"
     formats = "; ".join(f"{r.reader} ({r.expects})" for r in tried)
     return UserError(f"{path}: no reader fits{held}; tried: {formats}")
 

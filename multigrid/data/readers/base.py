@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from multigrid.data.readers.origin import Stamp
 from multigrid.data.readers.survey import Survey
 from multigrid.errors import UserError
 from multigrid.grid import Centering
@@ -95,6 +96,7 @@ class FieldFile(ABC):
         self.path = path
         self.options = options
         described = self._examine()
+        self._stamps = {path: Stamp.of(path) for path in self.paths}
         if described.num_samples == 0:
             raise UserError(f"{path}: holds no samples")
         step = options.reduced_resolution
@@ -123,6 +125,11 @@ class FieldFile(ABC):
     def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns samples as stored: ``[n, in, *grid]`` and ``[n, out, *grid]``, any type."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return (self.path,)
+
     def describe(self) -> Description:
         """Returns what the file holds, after ``reduced_resolution``."""
         return self._description
@@ -142,7 +149,9 @@ class FieldFile(ABC):
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._description.num_samples:
             raise IndexError(f"the file holds {self._description.num_samples} samples")
+        self._require_unchanged()
         inputs, outputs = self._load(wanted)
+        self._require_unchanged()
         return self._convert(inputs), self._convert(outputs)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,6 +176,10 @@ class FieldFile(ABC):
         size = max(1, BLOCK_BYTES // (8 * channels * points))
         for start in range(0, len(indices), size):
             yield slice(start, min(start + size, len(indices)))
+
+    def _require_unchanged(self) -> None:
+        for path, stamp in self._stamps.items():
+            stamp.require(path)
 
     def _convert(self, fields: np.ndarray) -> np.ndarray:
         strides = (slice(None, None, self.options.reduced_resolution),) * (fields.ndim - 2)

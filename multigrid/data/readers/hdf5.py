@@ -11,7 +11,7 @@ import numpy as np
 
 from multigrid.data.readers.base import require_numbers
 from multigrid.data.readers.origin import require_honest_size
-from multigrid.errors import UserError, nearest
+from multigrid.errors import UserError, brief, nearest
 
 MAX_HOPS = 16
 NUM_LISTED = 12
@@ -35,8 +35,9 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     except UserError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        reason = str(error).split("\n")[0].strip("'\"")
-        raise UserError(f"{path}: damaged, truncated or unreadable HDF5 file ({reason})") from None
+        raise UserError(
+            f"{path}: damaged, truncated or unreadable HDF5 file ({brief(error)})"
+        ) from None
 
 
 def contents(file: h5py.File) -> str:

@@ -14,7 +14,7 @@ from multigrid.data.readers.origin import (
     require_regular_file,
 )
 from multigrid.data.readers.pairs import NAME_PAIRS, MemoryPairFile, choose_names
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 
 SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -32,7 +32,7 @@ def zip_members(path: Path) -> list[str] | None:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged or truncated archive ({error})") from None
+        raise UserError(f"{path}: damaged or truncated archive ({brief(error)})") from None
 
 
 class NpzPair(MemoryPairFile):
@@ -91,6 +91,11 @@ class NpyPair(MemoryPairFile):
     def names(self) -> tuple[str, str]:
         """Names of the two files without their endings."""
         return self.path.stem, self._partner.stem
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file of the inputs and that of the outputs."""
+        return self.path, self._partner
 
     def _open(self) -> tuple[Any, Any]:
         if self.options.input is not None:
@@ -155,5 +160,4 @@ def _declared_bytes(path: Path, file: IO[bytes]) -> int:
 
 
 def _damaged(path: Path, error: BaseException) -> UserError:
-    reason = str(error).split("\n")[0] or type(error).__name__
-    return UserError(f"{path}: damaged or truncated NumPy file ({reason})")
+    return UserError(f"{path}: damaged or truncated NumPy file ({brief(error)})")

@@ -1,5 +1,6 @@
 """What can be said of a file before any library opens it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from multigrid.errors import UserError
@@ -32,6 +33,33 @@ def _neighbours(path: Path) -> str:
     names = sorted(item.name for item in path.parent.iterdir() if item.suffix == path.suffix)
     more = ", ..." if len(names) > 5 else ""
     return f"; the folder holds {', '.join(names[:5])}{more}" if names else ""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells a file from a changed one under the same name, without reading it."""
+
+    size: int
+    modified: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp":
+        """Returns the stamp of a file as it is now.
+
+        Raises:
+            UserError: If it is no longer there.
+        """
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise UserError(f"{path}: can no longer be read: {error.strerror}") from None
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def require(self, path: Path) -> None:
+        """Raises a UserError if a file is no longer there or no longer the same."""
+        if Stamp.of(path) != self:
+            raise UserError(f"{path}: has changed since it was opened; leave it alone meanwhile")
 
 
 def first_bytes(path: Path, count: int = 8) -> bytes:

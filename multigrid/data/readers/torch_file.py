@@ -9,7 +9,7 @@ from multigrid.data.readers.base import ReaderOptions
 from multigrid.data.readers.numpy_files import zip_members
 from multigrid.data.readers.origin import require_honest_size
 from multigrid.data.readers.pairs import MemoryPairFile, choose_names
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 
 SUFFIXES = (".pt", ".pth")
 
@@ -60,8 +60,9 @@ class TorchPair(MemoryPairFile):
                 "is refused, as opening them could run a program"
             ) from None
         except Exception as error:  # a damaged archive fails in torch in any way
-            reason = str(error).split("\n")[0] or type(error).__name__
-            raise UserError(f"{self.path}: damaged or truncated file of torch ({reason})") from None
+            raise UserError(
+                f"{self.path}: damaged or truncated file of torch ({brief(error)})"
+            ) from None
 
     def _array(self, name: str, keys: dict[str, Any]) -> Any:
         import torch

@@ -1,28 +1,26 @@
-"""What stands at the end of a run: the pictures and the summary table."""
+"""The end of a run: result files for pictures, the pictures, the page and the summary table."""
 
 import logging
 from typing import Any
 
 from multigrid.ladder import LadderRun
-from multigrid.plots import plot_convergence, plot_predictions
+from multigrid.report.collect import collect
+from multigrid.report.course import describe_course
+from multigrid.report.figures import draw_run
+from multigrid.report.page import write_page
+from multigrid.report.record import RunRecord
+from multigrid.results import write_json
 from multigrid.tables import si, table
 
 log = logging.getLogger(__name__)
 
 
 def write_report(run: LadderRun, summary: dict[str, Any]) -> None:
-    """Draws the pictures of a finished run and logs its summary table."""
-    name = summary["name"]
-    plot_convergence(run.ledger.rows, run.folder.convergence, name)
+    """Writes the summary of a finished run, draws it and logs its table."""
+    collect(run)
+    write_json(run.folder.summary, summary)
+    draw(run)
     result = run.tested
-    count = run.experiment.config.output.num_predictions
-    plot_predictions(
-        result.samples.inputs[:count, 0].cpu().numpy(),
-        result.samples.outputs[:count, 0].cpu().numpy(),
-        result.prediction[:count, 0].cpu().numpy(),
-        run.folder.predictions,
-        f"{name}: test samples on the {result.samples.grid} grid",
-    )
     log.info("\n%s\n", summary_table(summary["levels"]))
     errors = "  ".join(f"{key}={value:.4g}" for key, value in summary["test"].items())
     log.info("test on %s: %s", result.samples.grid, errors)
@@ -32,13 +30,24 @@ def write_report(run: LadderRun, summary: dict[str, Any]) -> None:
     if result.rollout:
         errors = "  ".join(f"{error:.4g}" for error in result.rollout)
         log.info("roll-out, relative L2 error after each step: %s", errors)
+    for remark in describe_course(summary):
+        log.info("note: %s", remark)
     log.info(
-        "%.1f s of training, %.2f work units, %sFLOPs; results in %s",
+        "%.1f s of training, %.2f work units, %sFLOPs; %.2f %% of the time to "
+        "save checkpoints; results in %s",
         summary["seconds"],
         summary["work_units"],
         si(summary["flops"]),
+        100 * summary["saving_share"],
         run.folder.path,
     )
+
+
+def draw(run: LadderRun) -> None:
+    """Draws the pictures and the page of a run from its result files."""
+    record = RunRecord(run.folder)
+    draw_run(record)
+    write_page(record)
 
 
 def summary_table(levels: list[dict[str, Any]]) -> str:
@@ -51,10 +60,21 @@ def summary_table(levels: list[dict[str, Any]]) -> str:
             f"{level['seconds']:.1f}",
             f"{level['work_units']:.2f}",
             f"{level['transferred']:,}/{level['parameters']:,}",
+            f"{level['frozen']:,}",
             f"{level['rel_l2_at_start']:.4g}",
             f"{level['rel_l2']:.4g}",
         ]
         for level in levels
     ]
-    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Start", "End"]
+    header = [
+        "Level",
+        "Grid",
+        "Epochs",
+        "Seconds",
+        "Work units",
+        "Transferred",
+        "Frozen",
+        "Start",
+        "End",
+    ]
     return table(header, rows)

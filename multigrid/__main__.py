@@ -1,0 +1,59 @@
+"""``multigrid <command>``: finds the command and runs it."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from multigrid.commands import COMMANDS
+from multigrid.commands.command import Command
+from multigrid.errors import nearest
+
+USAGE = "usage: multigrid <command> [arguments]"
+
+
+def help_text() -> str:
+    """Returns the list of commands."""
+    lines = [f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            USAGE,
+            "",
+            "Trains PDE surrogates from a coarse grid to a fine one.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "'multigrid <command> --help' shows arguments and examples.",
+        ]
+    )
+
+
+def find(name: str) -> Command:
+    """Returns a command by its name."""
+    command = import_module(COMMANDS[name][0]).COMMAND
+    assert isinstance(command, Command)
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(help_text())
+        return 0 if given else 2
+    if given[0] == "--version":
+        from multigrid import __version__
+
+        print(f"multigrid {__version__}")
+        return 0
+    name, *rest = given
+    if name not in COMMANDS:
+        allowed = ", ".join(COMMANDS)
+        hint = nearest(name, COMMANDS)
+        print(f"error: '{name}' is no command; there are {allowed}{hint}", file=sys.stderr)
+        return 2
+    return find(name).main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

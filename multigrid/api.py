@@ -1,0 +1,65 @@
+"""Training from Python, as the command does it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from multigrid.config import Config, load_config, parse_config
+from multigrid.config.yaml_file import override
+from multigrid.models.own import NetworkFactory
+from multigrid.run import train_ladder
+from multigrid.trained import TrainedSurrogate, load
+
+
+def train(
+    experiment: str | Path | Mapping[str, Any] | Config,
+    *overrides: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    network: NetworkFactory | None = None,
+) -> TrainedSurrogate:
+    """Trains a ladder as ``multigrid run`` does, and loads it.
+
+    Args:
+        experiment: An experiment file, its content as a dictionary, or a configuration.
+        overrides: Settings to replace, ``section.key=value``.
+        resume: Continue an interrupted run.
+        overwrite: Replace an earlier run.
+        network: Factory of the user's own networks: called with the grid of a level, it gives a
+            module that maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
+
+    Raises:
+        UserError: For whatever the user can mend.
+
+    Example:
+        >>> surrogate = train("tiny.yaml", "name=smaller", "schedule.epochs=1")
+        ... # doctest: +ELLIPSIS
+        smaller: poisson (f -> u), pyramid UNet...
+        >>> print(surrogate)
+        smaller: f -> u on 8x8, 16x16
+    """
+    folder = train_ladder(configure(experiment, *overrides), resume, overwrite, network)
+    return load(folder.path, network=network)
+
+
+def configure(experiment: str | Path | Mapping[str, Any] | Config, *overrides: str) -> Config:
+    """Returns the checked configuration of an experiment.
+
+    Args:
+        experiment: An experiment file, its content as a dictionary, or a configuration.
+        overrides: Settings to replace, ``section.key=value``.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+
+    Example:
+        >>> config = configure({"name": "mine", "problem": {"kind": "poisson"}, "levels": [32, 64]})
+        >>> config.model.width
+        48
+    """
+    if isinstance(experiment, str | Path):
+        return load_config(experiment, overrides)
+    raw = experiment.model_dump() if isinstance(experiment, Config) else dict(experiment)
+    for assignment in overrides:
+        override(raw, assignment)
+    return parse_config(raw)

@@ -1,0 +1,185 @@
+"""Fine-tuning across problems: regimes side by side on few samples, after Poisson's equation."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from multigrid.benchmark.speedup import train_without_report
+from multigrid.config import load_config
+from multigrid.plots.style import COLOURS, save_figure
+from multigrid.results import RunFolder, write_json, write_text
+from multigrid.tables import si, table
+
+log = logging.getLogger("multigrid")
+
+PRETRAINING = "experiments/poisson_two_phase.yaml"
+EXPERIMENT = "experiments/poisson_to_darcy.yaml"
+RATES = (4e-3, 8e-3)
+SEED = 0
+
+# The number of samples with epochs that make about as many steps: from 16 to 240.
+BUDGETS = ({32: 4, 128: 1}, {32: 10, 128: 3, 512: 1}, {32: 60, 128: 15, 512: 4})
+SEARCHED = (32, 10)
+UNFREEZE = {
+    60: "[0,6,12,18]",
+    15: "[0,2,3,5]",
+    10: "[0,1,2,3]",
+    4: "[0,1,2]",
+    3: "[0,1,2]",
+    1: "[0]",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training on few samples.
+
+    Attributes:
+        name: Short name, for folders.
+        label: What it is.
+        overrides: Settings ``key=value``.
+    """
+
+    name: str
+    label: str
+    overrides: tuple[str, ...] = ()
+
+
+WAYS = (
+    Way("scratch", "from scratch", ("checkpoints.load=null",)),
+    Way("full", "full fine-tuning"),
+    Way(
+        "frozen",
+        "inner scales frozen",
+        ("transfer.rules=[{pattern: [scales.0, scales.1, scales.2, scales.3], freeze: true}]",),
+    ),
+    Way("gradual", "gradual unfreezing", ("transfer.regime=gradual",)),
+)
+
+
+class RegimeComparison:
+    """All runs of the comparison, kept in one folder so that an interrupted one goes on.
+
+    Each way has as many steps at a given number of samples, so that none does more work than
+    training from scratch; those with frozen parts do less. The learning rate of each way is the
+    better of two on 32 samples and 10 epochs, by the validation error.
+
+    Args:
+        folder: Where runs and record go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self) -> str:
+        """Runs whatever is missing, writes table, record and figure, and returns the table."""
+        before = self._train(PRETRAINING, ["name=pretrained"])
+        (weights,) = (self.folder / "runs" / "pretrained").glob("level_2_*/best.pt")
+        records = [record for way in WAYS for record in self._runs(way, weights)]
+        records.sort(key=lambda record: (record["samples"], record["epochs"]))
+        text = self._table(records, before)
+        write_json(self.folder / "summary.json", {"pretraining": before, "runs": records})
+        write_text(self.folder / "table.txt", text + "\n")
+        self._draw(records)
+        return text
+
+    def _runs(self, way: Way, weights: Path) -> Iterator[dict[str, Any]]:
+        tried = {rate: self._fine_tune(way, *SEARCHED, rate, weights) for rate in RATES}
+        best = min(tried, key=lambda rate: tried[rate]["validation"])
+        for budget in BUDGETS:
+            for num_samples, epochs in budget.items():
+                yield self._fine_tune(way, num_samples, epochs, best, weights)
+
+    def _fine_tune(
+        self, way: Way, num_samples: int, epochs: int, rate: float, weights: Path
+    ) -> dict[str, Any]:
+        overrides = [
+            f"name={way.name}_{num_samples}_{epochs}epochs_{rate:g}",
+            f"seed={SEED}",
+            f"data.train={num_samples}",
+            f"schedule.epochs={epochs}",
+            f"schedule.learning_rate={rate}",
+            f"checkpoints.load={weights}",
+            *way.overrides,
+        ]
+        if way.name == "gradual":
+            overrides.append(f"transfer.unfreeze={UNFREEZE[epochs]}")
+        summary = self._train(EXPERIMENT, overrides)
+        (level,) = summary["levels"]
+        return {
+            "way": way.name,
+            "label": way.label,
+            "samples": num_samples,
+            "epochs": epochs,
+            "rate": rate,
+            "validation": level["rel_l2"],
+            "test": summary["test"]["rel_l2"],
+            "flops": summary["flops"],
+            "seconds": summary["seconds"],
+        }
+
+    def _train(self, experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
+        """Returns the summary of a run, from disk if it is finished."""
+        config = load_config(experiment, [*overrides, f"output.folder={self.folder / 'runs'}"])
+        folder = RunFolder(self.folder / "runs" / config.name)
+        if not folder.summary.exists():
+            train_without_report(config, folder)
+        return json.loads(folder.summary.read_text())
+
+    @staticmethod
+    def _table(records: Sequence[dict[str, Any]], before: dict[str, Any]) -> str:
+        rows = []
+        for record in records:
+            scratch = next(
+                other
+                for other in records
+                if other["way"] == "scratch"
+                and (other["samples"], other["epochs"]) == (record["samples"], record["epochs"])
+            )
+            rows.append(
+                [
+                    str(record["samples"]),
+                    str(record["epochs"]),
+                    record["label"],
+                    f"{record['rate']:g}",
+                    si(record["flops"]),
+                    f"{100 * record['test']:.2f}",
+                    f"{record['test'] / scratch['test']:.2f}",
+                ]
+            )
+        header = [
+            "Samples",
+            "Epochs",
+            "Regime",
+            "Rate",
+            "FLOPs",
+            "Test L2 [%]",
+            "Over scratch",
+        ]
+        return (
+            f"{table(header, rows)}\n\npre-training on Poisson's equation: "
+            f"{si(before['flops'])}FLOPs, once, not counted above"
+        )
+
+    def _draw(self, records: Sequence[dict[str, Any]]) -> None:
+        figure = Figure(figsize=(12, 4.2), layout="constrained")
+        counts = sorted({record["samples"] for record in records})
+        axes = figure.subplots(1, len(counts), sharey=True)
+        for axis, num_samples in zip(axes, counts, strict=True):
+            for colour, way in zip(COLOURS, WAYS, strict=False):
+                key = (way.name, num_samples)
+                found = [r for r in records if (r["way"], r["samples"]) == key]
+                cost, error = zip(*((r["flops"], r["test"]) for r in found), strict=True)
+                axis.plot(cost, error, "o-", color=colour, label=way.label)
+            axis.set(xscale="log", yscale="log", title=f"{num_samples} Darcy samples, 64x64")
+            axis.set_xlabel("floating-point operations")
+            axis.grid(True, which="major", alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].set_ylabel("test error at the end of a run\n(mean relative L2)")
+        axes[0].legend(frameon=False, fontsize=8)
+        save_figure(figure, self.folder / "figure.png")

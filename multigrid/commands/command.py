@@ -1,0 +1,107 @@
+"""What all commands share: the parser's style, errors and exit statuses."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from multigrid import signals
+from multigrid.errors import UserError
+
+SUCCESS, USER_ERROR, STOPPED, INTERRUPTED = 0, 2, signals.STATUS, 130
+
+
+def start_again(call: str, options: argparse.Namespace) -> str:
+    """Says that a stopped command has left nothing half-done, nor anything to go on from."""
+    return "nothing was left half-written; the same command starts again"
+
+
+def go_on(call: str, options: argparse.Namespace) -> str:
+    """Says that a stopped command keeps what it has done."""
+    return "the same command goes on from here"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: Its name behind ``multigrid``.
+        description: What it does, in a sentence or two.
+        examples: Arguments of some calls, shown by ``--help``.
+        add_arguments: Adds the arguments to a parser.
+        execute: Does the work; raises UserError for a user's mistake.
+        on_signal: Given how the command was called and its arguments, what to say of a signal that
+            has stopped it.
+    """
+
+    name: str
+    description: str
+    examples: tuple[str, ...]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    execute: Callable[[argparse.Namespace], None]
+    on_signal: Callable[[str, argparse.Namespace], str] = start_again
+
+    def parser(self, program: str | None = None) -> argparse.ArgumentParser:
+        """Returns the parser of the arguments.
+
+        Args:
+            program: How the command was called, by default ``multigrid <name>``.
+        """
+        program = program or f"multigrid {self.name}"
+        lines = [f"  {program} {example}" for example in self.examples]
+        parser = argparse.ArgumentParser(
+            prog=program,
+            description=self.description,
+            epilog="\n".join(["examples:", *lines]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_arguments(parser)
+        return parser
+
+    def main(self, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
+        """Runs the command.
+
+        Returns:
+            The exit status: 0, 2 for a user's mistake, 75 if a signal has stopped it, 130 on a
+            second Ctrl-C.
+        """
+        parser = self.parser(program)
+        options = parser.parse_intermixed_args(arguments)
+        try:
+            with signals.watched():
+                self.execute(options)
+            sys.stdout.flush()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR
+        except signals.Interrupted as signal:
+            after = self.on_signal(parser.prog, options)
+            print(f"stopped by {signal}; {after}", file=sys.stderr)
+            return STOPPED
+        except KeyboardInterrupt:
+            print(f"interrupted; {self.on_signal(parser.prog, options)}", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SUCCESS
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that all commands have that answer with numbers."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def print_json(value: Any) -> None:
+    """Prints plain containers as JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def positive(text: str) -> int:
+    """Reads a positive whole number."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no positive whole number")
+    return int(text)

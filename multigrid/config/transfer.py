@@ -1,0 +1,108 @@
+"""The section ``transfer``: what is taken over from earlier networks, and how it is trained."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from multigrid.config.section import Fraction, Positive, Rate, Section
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class RuleConfig(Section):
+    """How some weights are trained; what is null is left as it is."""
+
+    pattern: Name | list[Name] | None = Field(
+        None,
+        description="a pattern of names, such as 'scales.0' or '*.head', or a list of them",
+    )
+    level: int | list[int] | None = Field(
+        None, description="the number of a level, 0 the coarsest, or a list of them"
+    )
+    weights: Literal["transferred", "new", "all"] = Field(
+        "transferred", description="'transferred', 'new' or 'all'"
+    )
+    freeze: bool | Positive | Literal["plateau"] | None = Field(
+        None,
+        description="true, false, a positive number of epochs, 'plateau' (until the validation "
+        "error has not fallen for transfer.patience epochs) or null",
+    )
+    rate: Rate | None = Field(
+        None, description="a positive factor on the learning rate of new weights, or null"
+    )
+    weight_decay: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1 or null")
+    warmup: Fraction | None = Field(
+        None, description="the fraction of the steps with a rate rising from zero, 0 to 1, or null"
+    )
+
+    def patterns(self) -> tuple[str, ...]:
+        """Returns the patterns as a tuple."""
+        return (self.pattern,) if isinstance(self.pattern, str) else tuple(self.pattern or ())
+
+    def levels(self) -> tuple[int, ...]:
+        """Returns the levels as a tuple."""
+        return (self.level,) if isinstance(self.level, int) else tuple(self.level or ())
+
+
+class TransplantConfig(Section):
+    """Selected weights from a further checkpoint."""
+
+    load: Name = Field(description="the name of a checkpoint or state dictionary")
+    pattern: Name | list[Name] = Field(description="a pattern of names or a list of them")
+
+    def patterns(self) -> tuple[str, ...]:
+        """Returns the patterns as a tuple."""
+        return (self.pattern,) if isinstance(self.pattern, str) else tuple(self.pattern)
+
+
+class TransferConfig(Section):
+    """What is taken over from earlier networks, and how it is trained."""
+
+    rename: dict[Name, Name] = Field(
+        {},
+        description="a mapping from patterns of names in checkpoints.load to names in the network, "
+        "with as many '*' in both",
+    )
+    transplant: list[TransplantConfig] = Field(
+        [], description="a list of mappings {load: file, pattern: names}"
+    )
+    mismatch: Literal["error", "warn", "allow"] = Field(
+        "warn", description="'error', 'warn' or 'allow' (tensors of another shape)"
+    )
+    allow: list[Name] = Field(
+        [], description="a list of patterns of tensors that may have another shape"
+    )
+    regime: Literal["full", "fine-tuning", "features", "gradual"] = Field(
+        "fine-tuning",
+        description="'full' (one rate for all), 'fine-tuning' (transferred weights at "
+        "schedule.transferred_ratio), 'features' (they are frozen) or 'gradual' (they thaw one "
+        "scale after the other)",
+    )
+    decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="the factor in (0, 1] on the rate of transferred weights for each scale of "
+        "distance from the new ones",
+    )
+    unfreeze: Positive | list[Annotated[int, Field(ge=0)]] | Literal["plateau"] = Field(
+        "plateau",
+        description="for the regime 'gradual': the epochs between one scale and the next, a list "
+        "of the epochs after which they thaw, or 'plateau'",
+    )
+    patience: Positive = Field(
+        3, description="a positive number of epochs without improvement that make a plateau"
+    )
+    warmup: Fraction = Field(
+        0.0,
+        description="the fraction of the steps in which the rate of new weights alone rises from "
+        "zero, 0 to 1",
+    )
+    rules: list[RuleConfig] = Field(
+        [],
+        description="a list of mappings {pattern: names, freeze: ..., rate: ...}; later ones count",
+    )
+    featurize: bool = Field(
+        False,
+        description="true or false: compute what depends on frozen weights alone once and keep it",
+    )

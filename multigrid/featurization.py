@@ -1,0 +1,182 @@
+"""Training on features: what depends on frozen weights alone is computed once and kept on disk.
+
+After the "bottleneck features" of transfer learning in image recognition; here for any network
+that tells its steps, and exact: an epoch on features has the losses of one on fields.
+"""
+
+import copy
+from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from multigrid.data.samples import Samples
+from multigrid.data.streaming import TrainingSamples
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.hardware import PrecisionName, autocast
+from multigrid.models.blocks import channels_last
+from multigrid.models.steps import SplitNetwork
+from multigrid.models.surrogate import Surrogate
+
+
+class FeatureFile:
+    """Features of samples in an HDF5 file: one dataset ``[N, ...]`` each, chunked by sample.
+
+    Args:
+        path: The file; one that is there is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dtypes: dict[str, torch.dtype] = {}
+
+    def write(self, blocks: Iterator[dict[str, Tensor]], count: int) -> None:
+        """Writes the features of ``count`` samples, block after block, aside and then in place.
+
+        Raises:
+            UserError: If the file cannot be written.
+        """
+        aside = self.path.with_name(self.path.name + ".part")
+        try:
+            with h5py.File(aside, "w") as file:
+                start = 0
+                for block in blocks:
+                    for name, tensor in block.items():
+                        self._write(file, name, tensor, start, count)
+                    start += len(next(iter(block.values())))
+            aside.replace(self.path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise UserError(f"{self.path}: the features could not be written: {error}") from None
+
+    def read(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """Returns the features of samples, in any order, by name.
+
+        Raises:
+            UserError: If the file is missing or damaged.
+        """
+        order = np.argsort(indices)
+        back = np.argsort(order)
+        try:
+            with h5py.File(self.path, "r") as file:
+                return {
+                    name: torch.from_numpy(file[name][indices[order]][back]).to(dtype)
+                    for name, dtype in self.dtypes.items()
+                }
+        except (OSError, KeyError) as error:
+            raise UserError(f"{self.path}: the features cannot be read: {error}") from None
+
+    def _write(self, file: h5py.File, name: str, tensor: Tensor, start: int, count: int) -> None:
+        values = tensor.float().cpu().numpy()
+        if name not in file:
+            shape = (count, *values.shape[1:])
+            file.create_dataset(name, shape, "float32", chunks=(1, *values.shape[1:]))
+            self.dtypes[name] = tensor.dtype
+        file[name][start : start + len(values)] = values
+
+
+class FeaturizedSamples:
+    """Training samples with the features that a split network has computed of them.
+
+    Args:
+        samples: The samples.
+        file: Their features.
+        hold: Whether to keep the features in memory instead of reading them batch by batch.
+    """
+
+    def __init__(self, samples: TrainingSamples, file: FeatureFile, hold: bool) -> None:
+        self.samples = samples
+        self.file = file
+        self.held = file.read(np.arange(len(samples))) if hold else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the fields."""
+        return self.samples.grid
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        return self.samples.num_channels
+
+    def batches(self, indices: Sequence[Tensor]) -> Generator[Samples]:
+        """Yields a batch with features for each index tensor; a thread reads the next meanwhile."""
+        with ThreadPoolExecutor(1, "features") as reader:
+            coming = reader.submit(self._features, indices[0])
+            for batch, following in zip(
+                self.samples.batches(indices), [*indices[1:], None], strict=True
+            ):
+                features = coming.result()
+                if following is not None:
+                    coming = reader.submit(self._features, following)
+                device = batch.inputs.device
+                ready = {name: channels_last(f.to(device)) for name, f in features.items()}
+                yield replace(batch, features=ready)
+
+    def _features(self, index: Tensor) -> dict[str, Tensor]:
+        if self.held is None:
+            return self.file.read(index.numpy())
+        return {name: tensor[index] for name, tensor in self.held.items()}
+
+
+class FeaturizedSurrogate:
+    """Finishes what a surrogate would have done with the fields of a batch.
+
+    Args:
+        surrogate: The surrogate.
+        frozen: Names in its network's state dictionary of what never changes.
+
+    Attributes:
+        split: Its network in two parts.
+        flops: Floating-point operations spent on features so far.
+    """
+
+    def __init__(self, surrogate: Surrogate, frozen: Collection[str]) -> None:
+        self.surrogate = surrogate
+        self.frozen = frozen
+        self.split = SplitNetwork(surrogate.network, frozen)
+        self.flops = 0.0
+
+    def __call__(self, batch: Samples) -> Tensor:
+        """Returns the predicted fields ``[N, out, *grid]`` of a batch with features."""
+        assert batch.features is not None
+        return self.surrogate(batch.inputs, partial(self.split.finish, batch.features))
+
+    @torch.no_grad()
+    def compute(
+        self, samples: TrainingSamples, path: Path, batch_size: int, precision: PrecisionName
+    ) -> FeatureFile:
+        """Computes the features of all samples and writes them to a file."""
+        self.surrogate.eval()
+
+        def blocks() -> Iterator[dict[str, Tensor]]:
+            for block in samples.split(batch_size):
+                with autocast(block.inputs.device, precision):
+                    yield self.split.features(self.surrogate.scaled(block.inputs)[0])
+
+        file = FeatureFile(path)
+        with FlopCounterMode(display=False) as counter:
+            file.write(blocks(), len(samples))
+        self.flops += counter.get_total_flops()
+        return file
+
+    def step_flops(self, batch: Samples) -> float:
+        """Returns the operations of a forward and backward pass on the features of a batch."""
+        assert batch.features is not None
+        twin = copy.deepcopy(self.surrogate.network).to("meta")
+        dtype = next(twin.parameters()).dtype  # there is no autocast here
+        features = {name: t.to("meta", dtype) for name, t in batch.features.items()}
+        with FlopCounterMode(display=False) as counter:
+            SplitNetwork(twin, self.frozen).finish(features).sum().backward()
+        return float(counter.get_total_flops())

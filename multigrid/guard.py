@@ -1,0 +1,129 @@
+"""Watches the loss of a training: faults are caught before they reach the weights."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multigrid.errors import UserError
+
+NUM_EXPLODED = 5
+NUM_NAMED = 64
+
+
+class DivergedError(UserError):
+    """Training has failed for good: going back with a lower rate did not help."""
+
+
+@dataclass(frozen=True)
+class RecoveryOptions:
+    """What to do about faults.
+
+    Attributes:
+        tries: How often a stage may go back to its best state.
+        factor: What the learning rate is multiplied with each time.
+        explosion: Faulty is also a loss that stays above this many times the lowest one of the
+            stage for :data:`NUM_EXPLODED` steps; None for no such limit.
+    """
+
+    tries: int = 3
+    factor: float = 0.3
+    explosion: float | None = 1000.0
+
+
+class FaultError(Exception):
+    """A step or a validation that must not count.
+
+    Args:
+        reason: What happened, as in ``the loss became nan``.
+        step: Step within the epoch from 0, None for the validation.
+        samples: Numbers of the training samples in the step's batch.
+    """
+
+    def __init__(self, reason: str, step: int | None = None, samples: Sequence[int] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.step = step
+        self.samples = sorted(samples)
+
+    def describe(self, grid: object, epoch: int) -> str:
+        """Returns what happened, where, and with which samples."""
+        if self.step is None:
+            return f"{self.reason} on the {grid} grid after epoch {epoch}"
+        named = ", ".join(map(str, self.samples[:NUM_NAMED]))
+        more = len(self.samples) - NUM_NAMED
+        tail = f" and {more} more" if more > 0 else ""
+        return (
+            f"{self.reason} on the {grid} grid in epoch {epoch}, step {self.step + 1}, with the "
+            f"training samples {named}{tail}"
+        )
+
+
+@dataclass
+class Guard:
+    """Judges losses, and counts what went wrong. A function of the losses alone.
+
+    Attributes:
+        options: What to do about faults.
+        rate_factor: What the learning rate is multiplied with after the faults so far.
+        lowest: Lowest loss of a step so far.
+        num_exploded: Number of steps in a row whose loss was too large.
+        faults: One record for each time the training went back.
+    """
+
+    options: RecoveryOptions = RecoveryOptions()
+    rate_factor: float = 1.0
+    lowest: float = math.inf
+    num_exploded: int = 0
+    faults: list[dict[str, Any]] = field(default_factory=list)
+
+    def inspect(self, loss: float, norm: float) -> str | None:
+        """Returns what is wrong with a step's loss or the norm of its gradient, or None."""
+        if not math.isfinite(loss):
+            return f"the loss became {loss}"
+        if not math.isfinite(norm):
+            return f"the gradient became {norm}"
+        limit = self.options.explosion
+        # a loss that may be negative, such as an energy, has no scale to explode from
+        if limit is not None and self.lowest > 0 and loss > limit * self.lowest:
+            self.num_exploded += 1
+        else:
+            self.num_exploded = 0
+        self.lowest = min(self.lowest, loss)
+        if self.num_exploded >= NUM_EXPLODED:
+            return (
+                f"the loss exploded to {loss:.3g}, for {NUM_EXPLODED} steps more than {limit:g} "
+                f"times its lowest value {self.lowest:.3g},"
+            )
+        return None
+
+    def retry(self, fault: FaultError, epoch: int) -> bool:
+        """Counts a fault and lowers the rate; returns False if there were too many."""
+        if len(self.faults) >= self.options.tries:
+            return False
+        self.rate_factor *= self.options.factor
+        self.num_exploded = 0
+        self.faults.append(
+            {
+                "epoch": epoch,
+                "step": None if fault.step is None else fault.step + 1,
+                "reason": fault.reason,
+                "samples": fault.samples,
+                "rate_factor": self.rate_factor,
+            }
+        )
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns plain containers for a checkpoint."""
+        return {
+            "rate_factor": self.rate_factor,
+            "lowest": self.lowest,
+            "num_exploded": self.num_exploded,
+            "faults": [dict(fault) for fault in self.faults],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken."""
+        for key, value in state.items():
+            setattr(self, key, value)

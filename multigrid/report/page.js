@@ -1,0 +1,212 @@
+"use strict";
+(function () {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function element(name, attributes, parent, text) {
+    const node = document.createElementNS(SVG, name);
+    for (const key in attributes) node.setAttribute(key, attributes[key]);
+    if (text !== undefined) node.textContent = text;
+    parent.appendChild(node);
+    return node;
+  }
+
+  function short(value) {
+    if (value === 0) return "0";
+    const size = Math.abs(value);
+    return size >= 1e4 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  }
+
+  // Convergence: error over epochs, time or work, one line for each stage.
+
+  const WIDTH = 960, HEIGHT = 420, LEFT = 70, RIGHT = 16, TOP = 14, BOTTOM = 46;
+  const chart = document.getElementById("chart");
+  const tip = document.getElementById("tip");
+  const state = { x: "epochs", finest: true, hidden: new Set() };
+  let points = [];
+
+  function ticks(low, high, count) {
+    const raw = (high - low) / count || 1, power = Math.pow(10, Math.floor(Math.log10(raw)));
+    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
+    const found = [];
+    for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-9; t += step) {
+      found.push(Number(t.toPrecision(12)));
+    }
+    return found;
+  }
+
+  function decades(low, high) {
+    const found = [];
+    for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
+      const fine = Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
+      for (const m of fine) found.push(Number((m * Math.pow(10, p)).toPrecision(6)));
+    }
+    return found.filter((v) => v >= low && v <= high);
+  }
+
+  function drawChart() {
+    chart.querySelectorAll("svg").forEach((old) => old.remove());
+    const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" }, chart);
+    const shown = data.rows.filter((row) => !state.hidden.has(row.level));
+    points = [];
+    if (!shown.length) return;
+    const errors = shown.flatMap((r) => (state.finest ? [r.own, r.finest] : [r.own]));
+    const low = Math.min(...errors) / 1.15, high = Math.max(...errors) * 1.15;
+    const xs = shown.map((row) => row[state.x]);
+    const first = Math.min(...xs), last = Math.max(...xs, first + 1e-9);
+    const X = (v) => LEFT + ((v - first) / (last - first)) * (WIDTH - LEFT - RIGHT);
+    const Y = (v) => TOP + (Math.log(high / v) / Math.log(high / low)) * (HEIGHT - TOP - BOTTOM);
+    const bottom = HEIGHT - BOTTOM;
+    for (const t of ticks(first, last, 8)) {
+      element("line", { x1: X(t), x2: X(t), y1: TOP, y2: bottom, class: "grid" }, svg);
+      element("text", { x: X(t), y: bottom + 18, "text-anchor": "middle" }, svg, short(t));
+    }
+    for (const t of decades(low, high)) {
+      element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(t), y2: Y(t), class: "grid" }, svg);
+      element("text", { x: LEFT - 8, y: Y(t) + 4, "text-anchor": "end" }, svg, short(t));
+    }
+    element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: bottom, y2: bottom, class: "axis" }, svg);
+    element("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: bottom, class: "axis" }, svg);
+    const middle = (LEFT + WIDTH - RIGHT) / 2;
+    const label = { x: middle, y: HEIGHT - 6, "text-anchor": "middle", id: "x-label" };
+    element("text", label, svg, data.quantities[state.x]);
+    const turned = `translate(16 ${(TOP + bottom) / 2}) rotate(-90)`;
+    const title = "validation error (mean relative L2)";
+    element("text", { transform: turned, "text-anchor": "middle" }, svg, title);
+    for (const stage of new Set(shown.map((row) => row.stage))) {
+      const rows = shown.filter((row) => row.stage === stage);
+      drawStage(svg, rows, X, Y);
+    }
+    svg.addEventListener("mousemove", (event) => hover(event, svg));
+    svg.addEventListener("mouseleave", () => { tip.hidden = true; });
+  }
+
+  function drawStage(svg, rows, X, Y) {
+    const level = rows[0].level, colour = data.colours[level % data.colours.length];
+    const line = (key) => rows.map((r, i) => `${i ? "L" : "M"}${X(r[state.x])} ${Y(r[key])}`).join("");
+    const common = { fill: "none", stroke: colour, "data-level": level };
+    if (state.finest) {
+      const dotted = { d: line("finest"), "stroke-dasharray": "2 4", "stroke-width": 1.5 };
+      element("path", { ...common, ...dotted, class: "finest" }, svg);
+    }
+    element("path", { ...common, d: line("own"), "stroke-width": 2, class: "own" }, svg);
+    for (const row of rows) {
+      const place = { cx: X(row[state.x]), cy: Y(row.own) };
+      element("circle", { ...place, r: 3, fill: colour, "data-level": level }, svg);
+      points.push({ row, x: place.cx, y: place.cy });
+    }
+  }
+
+  function hover(event, svg) {
+    const box = svg.getBoundingClientRect(), scale = WIDTH / box.width;
+    const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
+    let best = null, distance = 40;
+    for (const point of points) {
+      const d = Math.hypot(point.x - x, point.y - y);
+      if (d < distance) { best = point; distance = d; }
+    }
+    tip.hidden = best === null;
+    if (best === null) return;
+    const row = best.row;
+    tip.textContent = [
+      `level ${row.level}, ${row.grid}, epoch ${row.epoch}`,
+      `error ${short(row.own)}, on the finest grid ${short(row.finest)}`,
+      `${short(row.seconds)} s, ${short(row.work_units)} work units`,
+      row.rate === null ? "on entering the level" : `learning rate ${short(row.rate)}`,
+    ].join("\n");
+    const left = best.x / scale + 14;
+    tip.style.top = `${best.y / scale + 10}px`;
+    tip.style.left = `${Math.min(left, box.width - tip.offsetWidth - 4)}px`;
+  }
+
+  document.querySelectorAll("input[name=quantity]").forEach((input) => {
+    input.addEventListener("change", () => { state.x = input.value; drawChart(); });
+  });
+  document.querySelectorAll("input[name=level]").forEach((input) => {
+    input.addEventListener("change", () => {
+      const level = Number(input.value);
+      if (input.checked) state.hidden.delete(level); else state.hidden.add(level);
+      drawChart();
+    });
+  });
+  const finest = document.getElementById("finest");
+  if (finest) finest.addEventListener("change", () => { state.finest = finest.checked; drawChart(); });
+  if (chart) drawChart();
+
+  // Predictions: fields as images, with the value under the pointer.
+
+  const panels = document.getElementById("panels");
+  if (!panels) return;
+  const chooser = document.getElementById("chooser"), reading = document.getElementById("reading");
+  let current = 0;
+
+  function decode(panel) {
+    const bytes = Uint8Array.from(atob(panel.data), (c) => c.charCodeAt(0));
+    const raw = new Uint16Array(bytes.buffer);
+    const span = (panel.high - panel.low) / 65535;
+    return (i, j) => panel.low + span * raw[i * panel.height + j];
+  }
+
+  function colour(map, part) {
+    const index = Math.max(0, Math.min(255, Math.round(255 * part)));
+    return [0, 2, 4].map((k) => parseInt(data.maps[map].substr(6 * index + k, 2), 16));
+  }
+
+  function paint(canvas, width, height, pixel) {
+    canvas.width = width; canvas.height = height;
+    const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        image.data.set([...pixel(x, y), 255], 4 * (y * width + x));
+      }
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  function add(parent, name, cls, text) {
+    const node = document.createElement(name);
+    if (cls) node.className = cls;
+    if (text) node.textContent = text;
+    parent.appendChild(node);
+    return node;
+  }
+
+  function show(index) {
+    current = (index + data.frames.length) % data.frames.length;
+    chooser.value = String(current);
+    panels.textContent = "";
+    reading.textContent = "";
+    const frame = data.frames[current];
+    const values = frame.panels.map(decode);
+    frame.panels.forEach((panel, k) => {
+      const box = add(panels, "div", "panel");
+      add(box, "h3", "", panel.name);
+      const canvas = add(box, "canvas", "field");
+      const [from, to] = panel.limits, span = to - from || 1;
+      paint(canvas, panel.width, panel.height, (x, y) =>
+        colour(panel.map, (values[k](x, panel.height - 1 - y) - from) / span));
+      const bar = add(box, "canvas", "bar");
+      paint(bar, 256, 1, (x) => colour(panel.map, x / 255));
+      const ends = add(box, "div", "ends");
+      add(ends, "span", "", short(from));
+      add(ends, "span", "", short(to));
+      canvas.addEventListener("mousemove", (event) => {
+        const area = canvas.getBoundingClientRect();
+        const i = Math.floor(((event.clientX - area.left) / area.width) * panel.width);
+        const j = Math.floor((1 - (event.clientY - area.top) / area.height) * panel.height);
+        if (i < 0 || j < 0 || i >= panel.width || j >= panel.height) return;
+        const parts = frame.panels.map((p, m) => `${p.name}: ${short(values[m](i, j))}`);
+        reading.textContent = `point (${i * panel.step}, ${j * panel.step})   ${parts.join("   ")}`;
+      });
+    });
+  }
+
+  data.frames.forEach((frame, index) => {
+    const option = add(chooser, "option", "", frame.title);
+    option.value = String(index);
+  });
+  chooser.addEventListener("change", () => show(Number(chooser.value)));
+  document.getElementById("previous").addEventListener("click", () => show(current - 1));
+  document.getElementById("next").addEventListener("click", () => show(current + 1));
+  show(0);
+})();

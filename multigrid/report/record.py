@@ -1,0 +1,135 @@
+"""A run as its result files tell it. Knows no torch."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from multigrid.config import Config, parse_config, read_saved
+from multigrid.errors import UserError
+from multigrid.examples import Examples
+from multigrid.history import Row, read_history
+from multigrid.plots.ladder import LevelParts
+from multigrid.plots.spectra import LevelSpectrum
+from multigrid.report.course import describe_course
+from multigrid.results import RunFolder
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The result files of one run, read when they are asked for.
+
+    Attributes:
+        folder: The run's folder.
+    """
+
+    folder: RunFolder
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunRecord":
+        """Opens the folder of a run.
+
+        Raises:
+            UserError: If it holds none.
+        """
+        folder = RunFolder(Path(path))
+        if not folder.config.is_file():
+            raise UserError(f"{path}: holds no run{_runs_nearby(Path(path))}")
+        return cls(folder)
+
+    @cached_property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return parse_config(read_saved(self.folder.config), str(self.folder.config))
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The history.
+
+        Raises:
+            UserError: If there is none yet, or the file is damaged.
+        """
+        path = self.folder.metrics
+        try:
+            rows = read_history(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: unreadable or half-written ({error})") from None
+        if not rows:
+            raise UserError(f"{path}: holds no epoch")
+        return rows
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.folder.summary.is_file()
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The summary.
+
+        Raises:
+            UserError: If the run is unfinished, or the file is damaged.
+        """
+        if not self.is_finished:
+            raise UserError(
+                f"{self.folder.path}: the run is unfinished; continue it with --resume first"
+            )
+        return _read_json(self.folder.summary)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must be known of how the run went; nothing of an unfinished one."""
+        return describe_course(self.summary) if self.is_finished else []
+
+    @cached_property
+    def examples(self) -> Examples:
+        """Some predictions."""
+        return Examples.read(self.folder.examples)
+
+    @cached_property
+    def spectra(self) -> tuple[list[float], list[LevelSpectrum]]:
+        """The spectra of the truth and of every level's error."""
+        raw = _read_json(self.folder.spectra)
+        try:
+            levels = [
+                LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]
+            ]
+            return raw["truth"], levels
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.folder.spectra}: '{error}' is missing") from None
+
+    @cached_property
+    def levels(self) -> list[LevelParts]:
+        """The networks of the levels entered so far, and what was transferred into them."""
+        hierarchy = self.config.hierarchy()
+        found = []
+        for level, (grid, top) in enumerate(zip(hierarchy.levels, hierarchy.tops, strict=True)):
+            path = self.folder.path / f"level_{level}_{grid}" / "transfer.json"
+            if path.is_file():
+                bottom = 0 if self.config.model.growth else top - hierarchy.tops[0]
+                grids = [str(scale) for scale in hierarchy.scales[bottom : top + 1]]
+                found.append(LevelParts(level, str(grid), grids, _read_json(path)["tensors"]))
+        return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable or half-written ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a mapping")
+    return value
+
+
+def _runs_nearby(path: Path) -> str:
+    """Returns a hint at the runs that there are."""
+    parent = path if path.is_dir() else path.parent
+    names = sorted(item.parent.name for item in parent.glob("*/config.yaml"))
+    more = ", ..." if len(names) > 5 else ""
+    return f"; there are {', '.join(names[:5])}{more} in {parent}" if names else ""

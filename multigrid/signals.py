@@ -1,0 +1,79 @@
+"""Being told to stop: Ctrl-C, SIGTERM, and SIGUSR1, with which Slurm warns before it kills.
+
+The first signal raises :class:`Interrupted`, at once or, while something must not be cut short,
+where the work asks (:func:`check`). A second Ctrl-C raises ``KeyboardInterrupt`` in any case.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STATUS = 75
+"""Exit status of what was told to stop and can go on: EX_TEMPFAIL of BSD's sysexits."""
+
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
+NUMBERS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
+
+class Interrupted(BaseException):
+    """A signal has asked to stop; the argument is its name. No error, so no ``Exception``."""
+
+
+class _State:
+    received: str | None = None
+    deferring = False
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    again = _State.received is not None
+    if again and number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if again:
+        return
+    _State.received = signal.Signals(number).name
+    if _State.deferring:
+        # a handler may run within any print, so not through Python's buffers
+        os.write(2, f"\n{_State.received}: saving; Ctrl-C to stop at once\n".encode())
+    else:
+        raise Interrupted(_State.received)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Turns the signals into :class:`Interrupted` meanwhile; does nothing in other threads."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _State.received, _State.deferring = None, False
+    before = {number: signal.signal(number, _receive) for number in NUMBERS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _State.received = None
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Has signals wait meanwhile until the work asks with :func:`check`."""
+    before, _State.deferring = _State.deferring, True
+    try:
+        yield
+    finally:
+        _State.deferring = before
+
+
+def check() -> None:
+    """Raises :class:`Interrupted` if a signal is waiting."""
+    if _State.received is not None:
+        raise Interrupted(_State.received)
+
+
+def ignore_in_worker() -> None:
+    """Leaves all signals to the parent, for processes that end with it."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)

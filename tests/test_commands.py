@@ -1,0 +1,369 @@
+"""The commands: help, examples, answers for scripts, and mistakes."""
+
+import dataclasses
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import sandbox
+import yaml
+
+import multigrid
+from multigrid.__main__ import find, main
+from multigrid.benchmark import __main__ as benchmark
+from multigrid.commands import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sandbox")
+    sandbox.build(folder)
+    return folder
+
+
+@pytest.fixture
+def place(original, tmp_path, monkeypatch):
+    """A copy of the sandbox, and we are in it."""
+    folder = tmp_path / "place"
+    shutil.copytree(original, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def ask(capsys, *arguments):
+    """Returns what a successful command prints."""
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def refuse(capsys, *arguments):
+    """Returns the one sentence of a command that fails."""
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    return shown.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_help_work(name, place, capsys, monkeypatch):
+    command = find(name)
+    if name == "run":
+        shutil.rmtree("results")
+        monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
+    if name == "benchmark":
+        suite = benchmark.SUITES["poisson_128"]
+        direct = ("schedule.cycle=single", "schedule.epochs=16")
+        methods = [
+            dataclasses.replace(method, overrides=changes, rates=())
+            for method, changes in zip(suite.methods[:2], ((), direct), strict=True)
+        ]
+        small = dataclasses.replace(suite, overrides=(), seeds=(0,), methods=tuple(methods))
+        monkeypatch.setitem(benchmark.SUITES, "poisson_128", small)
+        monkeypatch.setattr("multigrid.benchmark.step.MATRIX_SIZE", 64)
+    assert len(command.examples) >= 3
+    for example in command.examples:
+        assert command.main(shlex.split(example)) == 0, (example, capsys.readouterr().err)
+        if name == "run" and "--dry-run" in example:
+            assert "total:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_examples(name, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([name, "--help"])
+    assert leaving.value.code == 0
+    shown = capsys.readouterr().out
+    for example in find(name).examples:
+        assert f"  multigrid {name} {example}" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *([name, "--help"] for name in COMMANDS),
+        ["run", "gone.yaml"],
+        ["generate", "gone.yaml"],
+        ["inspect", "gone.h5"],
+        ["plot", "gone"],
+        ["compare", "gone"],
+        ["predict", "gone", "a.npy", "a.txt"],
+        ["evaluat"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_mistakes_do_not_wait_for_torch(arguments):
+    code = (
+        "import sys\nfrom multigrid.__main__ import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_importing_the_package_is_nothing_beside_importing_torch():
+    code = "import sys, multigrid; multigrid.UserError; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert shown.stdout.strip() == b"False"
+
+
+def test_the_list_of_commands(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+    assert multigrid.__version__ in capsys.readouterr().out
+
+
+def test_an_unknown_command_gets_a_suggestion(capsys):
+    assert "did you mean 'compare'?" in refuse(capsys, "compair")
+
+
+def test_the_other_ways_to_call(place):
+    for words in (
+        ["multigrid", "inspect", "mine.h5", "--json", "--input", "coefficient", "--output",
+         "solution"],
+        ["multigrid.data", "inspect", "inputs.npz", "--input", "f", "--output", "f", "--json"],
+        ["multigrid.benchmark", "--help"],
+        ["multigrid.run", "--help"],
+    ):  # fmt: skip
+        environment = {"PYTHONPATH": str(ROOT)}
+        subprocess.run(
+            [sys.executable, "-m", *words], env=environment, capture_output=True, check=True
+        )
+
+
+def test_a_reader_that_leaves_early_is_no_mistake(place):
+    command = f"{sys.executable} -m multigrid run --help | head -1; exit ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(
+        ["bash", "-c", command], env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=False
+    )
+    assert (shown.returncode, shown.stderr) == (0, b"")
+
+
+# --- evaluate
+
+
+def test_evaluate_agrees_with_the_summary(place, capsys):
+    shown = json.loads(ask(capsys, "evaluate", "results/poisson", "--json"))
+    summary = json.loads(Path("results/poisson/summary.json").read_text())
+    assert [level["grid"] for level in shown["levels"]] == [[4, 4], [8, 8], [16, 16], [32, 32]]
+    finest = shown["levels"][-1]
+    for name in ("rel_l2", "rel_h1", "rel_l2_low"):
+        assert finest["mean"][name] == pytest.approx(summary["test"][name], rel=1e-5)
+    assert finest["mean"]["on_data_grid"] == finest["mean"]["rel_l2"]
+    assert shown["worst"][0]["rel_l2"] == finest["rel_l2_worst"]
+    assert shown["samples"] == 6
+
+
+def test_evaluate_prints_tables(place, capsys):
+    shown = ask(capsys, "evaluate", "results/poisson", "--worst", 2)
+    for part in ("6 samples on 32x32", "rel_h1", "Low third", "worst samples on 32x32"):
+        assert part in shown
+
+
+def test_evaluate_on_a_file_of_a_finer_grid(place, capsys):
+    np.savez("finer.npz", a=sandbox.fields(3, 64, 64), b=sandbox.fields(3, 64, 64))
+    names = ["--input", "a", "--output", "b"]
+    shown = json.loads(ask(capsys, "evaluate", "results/poisson", "finer.npz", *names, "--json"))
+    assert shown["grid"] == [64, 64]
+    assert shown["levels"][-1]["grid"] == [32, 32]
+    assert shown["levels"][-1]["mean"]["on_data_grid"] != shown["levels"][-1]["mean"]["rel_l2"]
+
+
+def test_evaluate_on_a_coarser_file_takes_the_levels_that_it_reaches(place, capsys):
+    np.savez("coarse.npz", a=sandbox.fields(3, 8, 8), b=sandbox.fields(3, 8, 8))
+    shown = json.loads(
+        ask(capsys, "evaluate", "results/poisson", "coarse.npz", "--input", "a", "--output", "b",
+            "--json")
+    )  # fmt: skip
+    assert [level["grid"] for level in shown["levels"]] == [[4, 4], [8, 8]]
+
+
+# --- predict
+
+
+def test_predict_gives_what_the_surrogate_gives(place, capsys):
+    expected = multigrid.load("results/poisson")(np.load("inputs.npy"))
+    shown = ask(capsys, "predict", "results/poisson", "inputs.npy", "p.npy", "--batch-size", 2)
+    assert shown == "p.npy: u [5, 1, 32, 32], float32\n"
+    np.testing.assert_allclose(np.load("p.npy"), expected, atol=1e-6)
+    ask(capsys, "predict", "results/poisson", "measured.h5", "p.h5", "--input", "f")
+    with h5py.File("p.h5") as file:
+        np.testing.assert_allclose(file["output"][:], expected, atol=1e-6)
+        assert list(file["output"].attrs["fields"]) == ["u"]
+    assert not list(Path().glob("*.part"))
+
+
+def test_predict_replaces_only_when_told(place, capsys):
+    Path("p.npy").write_text("mine")
+    command = ["predict", "results/poisson", "inputs.npy", "p.npy"]
+    assert "use --overwrite" in refuse(capsys, *command)
+    assert Path("p.npy").read_text() == "mine"
+    assert json.loads(ask(capsys, *command, "--overwrite", "--json"))["shape"] == [5, 1, 32, 32]
+
+
+# --- compare
+
+
+def test_compare_gathers_seeds(place, capsys):
+    runs = [f"results/{name}" for name in ("poisson", "poisson_seed1", "direct")]
+    shown = json.loads(ask(capsys, "compare", *runs, "--json", "--figure", "c.svg"))
+    ladder, direct = shown["methods"]
+    assert (ladder["method"], ladder["seeds"], direct["method"]) == ("poisson", [0, 1], "direct")
+    best = ladder["best_validation"]
+    assert best["low"] < best["median"] < best["high"]
+    assert ladder["speed_up"]["work_units"] == pytest.approx(1)
+    assert direct["work_units"]["median"] == 1
+    assert "<svg" in Path("c.svg").read_text()
+    text = ask(capsys, "compare", *runs, "--baseline", "direct")
+    assert "the best validation error of direct" in text
+    assert "figure: comparison.png" in text
+
+
+def test_compare_says_what_is_not_comparable(place, capsys):
+    assert main(["compare", "results/poisson", "results/darcy"]) == 0
+    assert "note: errors are of different samples" in capsys.readouterr().err
+
+
+# --- plot
+
+
+def test_plot_redraws_the_same_bytes(place, capsys):
+    names = [f"{n}.png" for n in ("convergence", "ladder", "predictions", "spectra")]
+    before = {n: (Path("results/poisson") / n).read_bytes() for n in [*names, "report.html"]}
+    ask(capsys, "plot", "results/poisson")
+    assert {n: (Path("results/poisson") / n).read_bytes() for n in before} == before
+    ask(capsys, "plot", "results/poisson", "--format", "pdf", "--format", "svg", "--output", "a")
+    ask(capsys, "plot", "results/poisson", "--format", "pdf", "--format", "svg", "--output", "b")
+    for path in Path("a").iterdir():
+        assert path.read_bytes() == (Path("b") / path.name).read_bytes(), path
+    assert len(list(Path("a").iterdir())) == 9
+
+
+def test_plot_of_an_unfinished_run_shows_what_there_is(place, capsys):
+    for name in ("summary.json", "predictions.npz", "spectra.json"):
+        Path("results/poisson", name).unlink()
+    shown = ask(capsys, "plot", "results/poisson", "--output", "out").split()
+    assert [Path(p).name for p in shown] == ["convergence.png", "ladder.png", "report.html"]
+    assert "This run is unfinished" in Path("out/report.html").read_text()
+
+
+# --- inspect
+
+
+def test_inspect_writes_an_experiment_that_trains(place, capsys):
+    command = ["inspect", "mine.h5", "--input", "coefficient", "--output", "solution"]
+    ask(capsys, *command, "--write", "mine.yaml")
+    assert main(["run", "mine.yaml", "schedule.epochs=1", "model.width=4"]) == 0
+    assert multigrid.load("results/mine").output_names == ("solution",)
+    assert "exists already" in refuse(capsys, *command, "--write", "mine.yaml")
+
+
+def test_inspect_says_how_to_name_the_arrays(place, capsys):
+    assert "say which with 'input' and 'output'" in refuse(capsys, "inspect", "mine.h5")
+
+
+# --- generate
+
+
+def test_generate_makes_what_the_run_takes(place, capsys):
+    shown = json.loads(ask(capsys, "generate", "experiments/darcy.yaml", "data.folder=d", "--json"))
+    assert shown["generated"] == 18
+    again = json.loads(ask(capsys, "generate", "experiments/darcy.yaml", "data.folder=d", "--json"))
+    assert (again["generated"], again["file"]) == (0, shown["file"])
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("evaluate results/gone", "results/gone"),
+        ("evaluate results", "holds no run"),
+        ("evaluate results/poisson gone.h5", "there is no such file"),
+        ("evaluate results/poisson --level 9", "level 9: not there; trained are 4x4"),
+        ("evaluate results/poisson --samples 999", "the run has 6 test samples"),
+        ("evaluate results/poisson inputs.npz --split test", "of a file all are taken"),
+        ("evaluate results/poisson 2D_DarcyFlow_beta1.0_Train.hdf5 --level 3", "does not halve"),
+        ("evaluate results/poisson odd.npz --input a --output b", "halves to none of the run's"),
+        ("evaluate results/poisson two.npz --input a --output b", "has 2 input fields"),
+        ("predict results/poisson gone.npy a.npy", "there is no such file"),
+        ("predict results/poisson inputs.npy a.txt", "must end in .npy"),
+        ("predict results/poisson measured.h5 a.npy", "holds f, weights; say with --input"),
+        ("predict results/poisson measured.h5 a.npy --input g", "no dataset 'g'"),
+        ("predict results/poisson inputs.npz a.npy --input g", "holds no array 'g' but f"),
+        ("predict results/poisson inputs.npy a.npy --input g", "one array without a name"),
+        ("predict results/poisson flat.npy a.npy", "as in x[:, None]"),
+        ("predict results/poisson finer.npy a.npy", "restrict it to 32x32"),
+        ("predict results/poisson nan.npy a.npy", "the prediction of sample 1 is not finite"),
+        ("predict results/poisson cut.npy a.npy", "unreadable, half-written or pickled"),
+        ("predict results/poisson cut.h5 a.npy", "damaged, truncated or unreadable"),
+        ("predict results/poisson pickled.npy a.npy", "unreadable, half-written or pickled"),
+        ("predict results/poisson inputs.npy gone/a.npy", "cannot be written"),
+        ("predict cut.safetensors inputs.npy a.npy", "unreadable or half-written"),
+        ("predict bare.safetensors inputs.npy a.npy", "was not saved by multigrid"),
+        ("predict inputs.npy inputs.npy a.npy", "checkpoint"),
+        ("compare results/poisson results/gone", "there are broken, darcy, direct"),
+        ("compare results/poisson --baseline poison", "did you mean 'poisson'?"),
+        ("compare results/poisson --figure a.gif", "must end in .png, .pdf, .svg"),
+        ("compare results/poisson --figure gone/a.png", "cannot be written"),
+        ("plot results", "there are broken, darcy, direct"),
+        ("plot results/broken", "metrics.csv: unreadable or half-written"),
+        ("plot results/poisson --output inputs.npy", "cannot be written"),
+        ("generate results/fromfile.yaml", "nothing to generate"),
+    ],
+)
+def test_mistakes_get_one_sentence(place, capsys, arguments, sentence):
+    np.savez("odd.npz", a=sandbox.fields(3, 20, 20), b=sandbox.fields(3, 20, 20))
+    np.savez("two.npz", a=sandbox.fields(3, 32, 32, 2), b=sandbox.fields(3, 32, 32))
+    np.save("flat.npy", sandbox.fields(3, 32, 32))
+    np.save("finer.npy", sandbox.fields(3, 1, 64, 64))
+    bad = sandbox.fields(3, 1, 32, 32)
+    bad[1, 0, 3, 3] = np.nan
+    np.save("nan.npy", bad)
+    np.save("pickled.npy", np.array([{}, None]), allow_pickle=True)
+    for name in ("inputs.npy", "measured.h5", "poisson.safetensors"):
+        Path(f"cut{Path(name).suffix}").write_bytes(Path(name).read_bytes()[:3000])
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(3)}, "bare.safetensors")
+    shutil.copytree("results/direct", "results/broken")
+    Path("results/broken/metrics.csv").write_text("stage,level\n0,0\n")
+    from_file = {**sandbox.POISSON, "problem": {"kind": "file", "file": "mine.h5"}}
+    Path("results/fromfile.yaml").write_text(yaml.safe_dump(from_file))
+    assert sentence in refuse(capsys, *arguments.split())
+    assert not Path("a.npy").exists()
+
+
+@pytest.mark.skipif("not sys.platform.startswith('linux')", reason="start-up times differ")
+def test_help_answers_at_once():
+    """Half a second is promised on an idle machine; what is measured here is the CPU's time."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "multigrid", "run", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert cpu < 1.0, time.perf_counter() - started

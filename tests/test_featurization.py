@@ -1,0 +1,159 @@
+"""Training on features gives what training on fields gives."""
+
+import os
+import signal
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import nn
+
+from multigrid.checkpoint import load_checkpoint
+from multigrid.grid import Grid, Hierarchy
+from multigrid.history import read_history
+from multigrid.models.family import UNetFamily
+from multigrid.models.steps import INPUT, SplitNetwork, run_steps, steps_of
+from multigrid.recorder import StageRecorder
+from tests.tiny import run, train, write_experiment
+
+HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]
+TIMES = {"seconds": 0, "evaluation_seconds": 0}
+LAST_DECODER = [
+    {"pattern": "*", "freeze": True},
+    {"pattern": ["scales.3.decoder", "scales.3.head"], "freeze": False},
+]
+
+
+def unet(form="pyramid"):
+    hierarchy = Hierarchy.build([Grid((16, 16), "cell")], 4, None)
+    return UNetFamily(hierarchy, [8, 8, 8], 1, 1, form=form).build(0)
+
+
+@pytest.mark.parametrize(
+    ("form", "trained", "kept"),
+    [
+        ("pyramid", [".head."], ["decode.1", "decode.2", "encode.0"]),
+        ("pyramid", ["scales.2.decoder", "scales.2.up", "scales.2.head"],
+         ["decode.1", "encode.2", "output.1"]),
+        ("classic", ["scales.1.decoder"], ["encode.0", "encode.1", "encode.2"]),
+        ("classic", ["scales.0", "scales.1.decoder"], ["down.1", "encode.1", "encode.2"]),
+    ],
+)  # fmt: skip
+def test_what_is_kept_is_all_that_the_rest_needs(form, trained, kept):
+    network = unet(form)
+    frozen = [k for k in network.state_dict() if not any(part in k for part in trained)]
+    split = SplitNetwork(network, frozen)
+    assert split.kept == kept
+    assert split.is_worthwhile
+    x = torch.randn(2, 1, 16, 16)
+    torch.testing.assert_close(split.finish(split.features(x)), network(x), rtol=0, atol=0)
+
+
+def test_where_nothing_comes_first_there_is_nothing_to_keep():
+    network = unet()
+    for frozen in ([], [k for k in network.state_dict() if not k.startswith("scales.2.encoder")]):
+        assert not SplitNetwork(network, frozen).is_worthwhile
+    assert not SplitNetwork(network, network.state_dict()).is_worthwhile
+    assert not SplitNetwork(nn.Linear(2, 2), ["weight", "bias"]).is_worthwhile
+
+
+def test_a_chain_of_modules_has_steps():
+    chain = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    x = torch.randn(5, 2)
+    assert torch.equal(run_steps(steps_of(chain), {INPUT: x}), chain(x))
+    split = SplitNetwork(chain, ["0.weight", "0.bias"])
+    assert split.kept == ["1"]
+    assert torch.equal(split.finish(split.features(x)), chain(x))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained")
+    problem = {"kind": "poisson", "num_modes": 8}
+    experiment = write_experiment(folder / "first.yaml", problem=problem)
+    train(experiment, folder, f"checkpoints.save={folder / 'w.pt'}")
+    return folder / "w.pt"
+
+
+def experiment(tmp_path, pretrained, rules, **sections):
+    return write_experiment(
+        tmp_path / "second.yaml",
+        name="second",
+        problem={"kind": "poisson", "num_modes": 8},
+        levels=[16],
+        model={"depth": 3},
+        schedule={"epochs": 3},
+        data={"augmentation": "none"},
+        checkpoints={"load": str(pretrained), "interval": 1},
+        transfer={"rules": rules, "featurize": True},
+        **sections,
+    )
+
+
+@pytest.mark.parametrize("memory", ["hold", "stream"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rules", [HEADS_ONLY, LAST_DECODER])
+def test_same_losses_with_far_less_work(tmp_path, pretrained, rules, precision, memory):
+    path = experiment(tmp_path, pretrained, rules, compute={"precision": precision})
+    train(path, tmp_path, f"data.memory={memory}")
+    results = tmp_path / "results" / "second"
+    rows = read_history(results / "metrics.csv")
+    assert (results / "level_0_16x16" / "features.h5").exists()
+    train(path, tmp_path, "--overwrite", "transfer.featurize=false")
+    assert not (results / "level_0_16x16" / "features.h5").exists()
+    expected = read_history(results / "metrics.csv")
+    tolerance = 1e-5 if precision == "float32" else 1e-3
+    for row, other in zip(rows[1:], expected[1:], strict=True):
+        assert row.train_loss == pytest.approx(other.train_loss, rel=tolerance)
+        assert row.val_rel_l2 == pytest.approx(other.val_rel_l2, rel=tolerance)
+    work, expected_work = (r[2].flops - r[1].flops for r in (rows, expected))
+    assert expected_work > (3 if rules == HEADS_ONLY else 1.5) * work
+    assert rows[1].flops > rows[2].flops - rows[1].flops  # the features themselves are counted
+
+
+def test_large_grids_in_bfloat16(tmp_path, pretrained):
+    path = experiment(tmp_path, pretrained, HEADS_ONLY, compute={"precision": "bfloat16"})
+    changes = ["levels=[32]", "model.depth=3", "schedule.epochs=1"]
+    loss = []
+    for more in ([], ["--overwrite", "transfer.featurize=false"]):
+        train(path, tmp_path, *changes, *more)
+        loss.append(read_history(tmp_path / "results" / "second" / "metrics.csv")[1].train_loss)
+    assert loss[0] == pytest.approx(loss[1], rel=1e-3)
+
+
+def test_resume_equals_the_straight_run(tmp_path, pretrained):
+    path = experiment(tmp_path, pretrained, HEADS_ONLY)
+    train(path, tmp_path)
+    last = tmp_path / "results" / "second" / "level_0_16x16" / "last.pt"
+    straight = load_checkpoint(last)
+    step = StageRecorder.step
+
+    def stopped(recorder, epoch, number, num_steps):
+        if (epoch, number) == (2, 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(recorder, epoch, number, num_steps)
+
+    with patch.object(StageRecorder, "step", stopped):
+        assert run(path, tmp_path, "--overwrite") == 75
+    saved = load_checkpoint(last)
+    assert len(saved["trainer"]["sums"]["losses"]) == 3
+    last.with_name("features.h5").unlink()
+    pretrained.rename(tmp_path / "elsewhere.pt")  # the checkpoint holds all that is needed
+    try:
+        assert run(path, tmp_path, "--resume") == 0
+    finally:
+        (tmp_path / "elsewhere.pt").rename(pretrained)
+    resumed = load_checkpoint(last)
+    for key, tensor in straight["network"].items():
+        assert torch.equal(resumed["network"][key], tensor), key
+    for row, expected in zip(resumed["rows"], straight["rows"], strict=True):
+        assert {**row, **TIMES} == {**expected, **TIMES}
+    assert resumed["finished"][0]["frozen"] == straight["finished"][0]["frozen"] > 0
+
+
+def test_nothing_frozen_first_is_an_error(tmp_path, pretrained, capsys):
+    path = experiment(tmp_path, pretrained, [{"pattern": "scales.0", "freeze": True}])
+    assert run(path, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "transfer.featurize: no part of the network depends on the input and frozen" in error
+    assert not (tmp_path / "results").exists()

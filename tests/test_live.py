@@ -1,0 +1,90 @@
+"""What a run tells while it goes on."""
+
+import json
+import re
+import sys
+from functools import partial
+
+import pytest
+from tiny import run, train, write_experiment
+
+from multigrid import progress
+from multigrid.progress import TimeLeft, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0s"),
+        (59.4, "59s"),
+        (59.6, "1m00s"),
+        (90, "1m30s"),
+        (3599.7, "1h00m"),
+        (7500, "2h05m"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_time_left(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    left = TimeLeft([2.0, 4.0, 6.0], 1)
+    assert left.estimate(0.0) is None
+    assert left.estimate(0.0) is None
+    now = 10.0
+    assert left.estimate(0.25) == (30.0, 90.0)
+    now = 40.0
+    assert left.estimate(1.0) == (0.0, 60.0)
+
+
+def test_time_left_after_a_resume(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    left = TimeLeft([4.0], 0)
+    left.estimate(0.5)
+    now = 10.0
+    assert left.estimate(0.75) == (10.0, 10.0)
+
+
+def test_lines_can_be_searched(tmp_path):
+    train(write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4}),
+          tmp_path, "schedule.epochs=[2,1]")  # fmt: skip
+    text = (tmp_path / "results/tiny/run.log").read_text()
+    pattern = (
+        r"\[level (\d)/1 \| \d+x\d+\] epoch (\d)/(\d)  .* val_rel_l2=\S+ .* left=\S+  total_left"
+    )
+    assert re.findall(pattern, text) == [("0", "1", "2"), ("0", "2", "2"), ("1", "1", "1")]
+    assert "\r" not in text
+
+
+def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0))
+    train(write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4}),
+          tmp_path, "schedule.epochs=[2,1]")  # fmt: skip
+    shown = capsys.readouterr().err
+    assert "[level 0/1 | 8x8] epoch 1/2" in shown
+    assert re.search(r"[1-8]/8 steps, \d+s left, all levels \d+s", shown), shown
+
+
+def test_tensorboard_events(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4})
+    train(experiment, tmp_path, "schedule.epochs=[2,1]", "output.tensorboard=true")
+    folder = tmp_path / "results" / "tiny"
+    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    errors = events.Scalars("val_rel_l2/level_1")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [event.step for event in errors] == [3, 4]
+    assert min(e.value for e in errors) == pytest.approx(summary["levels"][1]["rel_l2"], rel=1e-6)
+
+
+def test_without_tensorboard_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4})
+    assert run(experiment, tmp_path, "output.tensorboard=true") == 2
+    assert "the package 'tensorboard' is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()

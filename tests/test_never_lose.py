@@ -1,0 +1,570 @@
+"""Whatever happens to a run, nothing is lost and nothing wrong is told."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soak
+import torch
+from tiny import run, write_experiment
+
+from multigrid import lock as lock_module
+from multigrid import storage
+from multigrid.autosave import Autosave
+from multigrid.checkpoint import load_checkpoint, save_checkpoint
+from multigrid.config import load_config
+from multigrid.data.generation import Recipe
+from multigrid.errors import UserError
+from multigrid.evaluation import LevelValidator
+from multigrid.guard import FaultError, Guard, RecoveryOptions
+from multigrid.history import outcome
+from multigrid.journal import Journal
+from multigrid.lock import FolderLock
+from multigrid.recorder import StageRecorder
+from multigrid.report.course import describe_course
+from multigrid.signals import Interrupted, check, deferred, watched
+from multigrid.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+STOPPED, KILLED = 75, 130
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    return write_experiment(
+        tmp_path_factory.mktemp("experiment") / "tiny.yaml",
+        problem={"kind": "poisson", "num_modes": 4},
+        schedule={"epochs": 2},
+        levels=[4, 8],
+        model={"width": 4},
+        checkpoints={"interval": 1},
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(experiment, tmp_path_factory):
+    """What an uninterrupted run leaves, times apart."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(experiment, folder) == 0
+    return soak.result(folder / "results" / "tiny")
+
+
+def assert_resumes(experiment, folder, expected, *overrides):
+    assert run(experiment, folder, *overrides, "--resume") == 0
+    found = soak.result(folder / "results" / "tiny")
+    for key in expected.keys() | found.keys():
+        assert found.get(key) == expected.get(key), key
+
+
+def events(folder):
+    return [e["event"] for e in Journal(folder / "results" / "tiny" / "journal.jsonl").read()]
+
+
+def at_call(monkeypatch, owner, name, number, action):
+    """Calls ``action`` after the given call of a method, counted from 1."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*args, **kwargs):
+        result = original(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == number:
+            action()
+        return result
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+def send(*numbers):
+    def action():
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    return action
+
+
+def test_killed_anywhere():
+    command = [sys.executable, "tests/soak.py", "--kills=8", "--flips=50", "--inputs=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [*command, "--no-faults", f"--seed={time.time_ns() % 1000}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_within_a_step(experiment, expected, tmp_path, monkeypatch, capsys, number):
+    with monkeypatch.context() as patch:
+        at_call(patch, Trainer, "_take", 4 + 2, send(number))
+        assert run(experiment, tmp_path) == STOPPED
+    error = capsys.readouterr().err
+    assert (
+        f"stopped by {signal.Signals(number).name}; continue with: python -m multigrid.run" in error
+    )
+    assert error.rstrip().endswith("--resume")
+    saved = load_checkpoint(tmp_path / "results" / "tiny" / "level_0_4x4" / "last.pt")
+    assert saved["trainer"]["progress"]["epoch"] == 1
+    assert len(saved["trainer"]["sums"]["losses"]) == 2
+    assert_resumes(experiment, tmp_path, expected)
+    assert events(tmp_path) == ["started", "interrupted", "resumed"]
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert describe_course(summary)[:2] == ["resumed 1 time", "interrupted by a signal 1 time"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (Recipe, "make", 2),  # while samples are generated
+        (LevelValidator, "__call__", 1),  # on entering the first level
+        (LevelValidator, "__call__", 3),  # after the last step of an epoch
+        (StageRecorder, "close", 1),  # between two levels
+        (StageRecorder, "_save", 2),
+    ],
+)
+def test_a_signal_elsewhere(experiment, expected, tmp_path, monkeypatch, owner, name, call):
+    with monkeypatch.context() as patch:
+        at_call(patch, owner, name, call, send(signal.SIGTERM))
+        assert run(experiment, tmp_path) == STOPPED
+    assert not (tmp_path / "results" / "tiny" / "summary.json").exists()
+    assert_resumes(experiment, tmp_path, expected)
+
+
+def test_a_second_interrupt_stops_at_once(experiment, expected, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        at_call(patch, Trainer, "_gradient", 7, send(signal.SIGINT, signal.SIGINT))
+        assert run(experiment, tmp_path) == KILLED
+    assert "SIGINT: saving" not in capsys.readouterr().out
+    assert_resumes(experiment, tmp_path, expected)
+
+
+def test_signals_wait_where_they_are_deferred():
+    before = signal.getsignal(signal.SIGTERM)
+    with watched():
+        with deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Interrupted, match="SIGTERM"):
+                check()
+        check_again = pytest.raises(Interrupted)
+        with check_again:
+            check()
+    check()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_signals_are_left_alone_in_other_threads():
+    def work():
+        with watched():
+            check()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("at", [0, 3, 7, 21, 33, 50, 64])
+def test_a_failing_disk_costs_no_more_than_the_interval(
+    experiment, expected, tmp_path, monkeypatch, capsys, at
+):
+    with monkeypatch.context() as patch:
+        for name in soak.OPERATIONS:
+            patch.setattr(storage, name, getattr(storage, name))
+        soak.Sabotage(at, random.Random(at).choice(["no space", "input/output error"])).install()
+        assert run(experiment, tmp_path) in (0, 2)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") or "samples" in last  # of the progress bar
+    assert_resumes(experiment, tmp_path, expected)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    experiment, expected, tmp_path, monkeypatch, capsys, damage
+):
+    with monkeypatch.context() as patch:
+        at_call(patch, Trainer, "_take", 4 * 2 + 4 + 2, send(signal.SIGTERM))
+        assert run(experiment, tmp_path) == STOPPED
+    path = tmp_path / "results" / "tiny" / "level_1_8x8" / "last.pt"
+    content = path.read_bytes()
+    changed = {
+        "flip": soak.flip(content, 1234, 5),
+        "cut": content[:-1],
+        "empty": b"",
+    }
+    path.write_bytes(changed[damage])
+    capsys.readouterr()
+    assert run(experiment, tmp_path, "--resume") == 0
+    shown = capsys.readouterr().out
+    assert f"{path}: " in shown
+    assert "resuming after epoch 1, step 0 of stage 1" in shown
+    path.with_name("last.pt.damaged").unlink()
+    assert soak.result(path.parents[1]) == expected
+    summary = json.loads((path.parents[1] / "summary.json").read_text())
+    assert "went back to an older checkpoint, as one was damaged, 1 time" in describe_course(
+        summary
+    )
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"network": {"a": torch.arange(4.0)}, "epoch": 3})
+    content = path.read_bytes()
+    rng = random.Random(0)
+    for offset in range(len(content)):
+        path.write_bytes(soak.flip(content, offset, rng.randrange(8)))
+        with pytest.raises(UserError):
+            load_checkpoint(path)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused(tmp_path):
+    import zipfile
+
+    save_checkpoint(tmp_path / "a.pt", {"network": {"a": torch.zeros(100_000)}})
+    bomb = tmp_path / "bomb.pt"
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as source,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(UserError, match="unpack to more than the file holds"):
+        load_checkpoint(bomb)
+
+
+def test_the_previous_checkpoint_is_kept(tmp_path):
+    path, previous = tmp_path / "last.pt", tmp_path / "last.previous.pt"
+    for epoch in (1, 2, 3):
+        save_checkpoint(path, {"epoch": epoch}, previous)
+    assert (load_checkpoint(path)["epoch"], load_checkpoint(previous)["epoch"]) == (3, 2)
+    assert torch.load(path, weights_only=True)["epoch"] == 3
+
+
+def test_what_reads_back_differently_does_not_replace(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"epoch": 1})
+    monkeypatch.setattr(storage, "read_back", lambda path: b"something else")
+    with pytest.raises(UserError, match="reads back differently"):
+        save_checkpoint(path, {"epoch": 2})
+    assert load_checkpoint(path)["epoch"] == 1
+
+
+def test_intervals(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    due = Autosave(epochs=2, steps=3, minutes=1.5)
+    assert [due.after_step() for _ in range(3)] == [False, False, True]
+    assert [due.after_epoch(epoch) for epoch in (1, 2, 3)] == [False, True, False]
+    due.saved()
+    assert not due.after_step()
+    now[0] = 90.0
+    assert due.after_step()
+    assert due.after_epoch(1)
+
+
+def spoil(monkeypatch, calls, value=math.nan):
+    """Makes the loss of some steps, counted from 1, something that cannot be."""
+    original, seen = Trainer._add_up, []
+
+    def add_up(trainer, batch, part_size):
+        seen.append(1)
+        loss = original(trainer, batch, part_size)
+        return value if len(seen) in calls else loss
+
+    monkeypatch.setattr(Trainer, "_add_up", add_up)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_sends_the_training_back(
+    experiment, tmp_path, monkeypatch, capsys, value
+):
+    spoil(monkeypatch, {4 + 3}, value)
+    assert run(experiment, tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert f"the loss became {value} on the 4x4 grid in epoch 2, step 3, with the training" in shown
+    assert "back to the state after epoch 1, learning rate times 0.3 from here on" in shown
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    (fault,) = summary["levels"][0]["went_back"]
+    assert (fault["epoch"], fault["step"], len(fault["samples"])) == (2, 3, 8)
+    assert "stage 0 on level 0 rolled back 1 time" in describe_course(summary)
+    rates = [
+        row["learning_rate"]
+        for row in soak.result(tmp_path / "results" / "tiny")["history"]
+        if row["learning_rate"]
+    ]
+    assert len(rates) == 4
+    assert rates[1] == pytest.approx(0.3 * 1e-4)
+
+
+def test_giving_up_names_the_samples_and_leaves_a_sound_best(
+    experiment, tmp_path, monkeypatch, capsys
+):
+    spoil(monkeypatch, range(6, 1000))
+    assert run(experiment, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "with the training samples" in error
+    assert "after going back 3 times with a lower rate; try a smaller" in error
+    folder = tmp_path / "results" / "tiny"
+    for path in folder.glob("level_*/*.pt"):
+        checkpoint = load_checkpoint(path)
+        assert all(torch.isfinite(t).all() for t in checkpoint["network"].values())
+    assert events(tmp_path) == ["started", "failed"]
+
+
+def test_a_validation_error_that_is_no_number_is_never_the_best(
+    experiment, tmp_path, monkeypatch, capsys
+):
+    original, calls = LevelValidator.__call__, []
+
+    def validate(validator, surrogate):
+        calls.append(1)
+        return (math.nan, math.nan) if len(calls) == 2 else original(validator, surrogate)
+
+    monkeypatch.setattr(LevelValidator, "__call__", validate)
+    assert run(experiment, tmp_path) == 0
+    assert (
+        "the validation error became nan on the 4x4 grid after epoch 1" in capsys.readouterr().out
+    )
+
+
+def test_a_start_that_is_no_number_is_told(experiment, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(LevelValidator, "__call__", lambda *args: (math.nan, math.nan))
+    assert run(experiment, tmp_path) == 2
+    assert "is nan before the first step" in capsys.readouterr().err
+
+
+def test_the_guard_tells_explosions():
+    guard = Guard(RecoveryOptions(explosion=10.0))
+    losses = [1.0, 0.1, 2.0, 2.0, 0.5, *[3.0] * 4]
+    assert [guard.inspect(loss, 1.0) for loss in losses] == [None] * len(losses)
+    assert "exploded to 3, for 5 steps more than 10 times" in str(guard.inspect(3.0, 1.0))
+    assert guard.inspect(0.1, math.inf) == "the gradient became inf"
+    off = Guard(RecoveryOptions(explosion=None))
+    assert all(off.inspect(loss, 1.0) is None for loss in [1e-9, *[1e9] * 20])
+    below_zero = Guard(RecoveryOptions(explosion=10.0))
+    assert all(below_zero.inspect(loss, 1.0) is None for loss in [-1.0, *[50.0] * 20])
+
+
+def test_the_guard_gives_up_after_its_tries():
+    guard = Guard(RecoveryOptions(tries=2, factor=0.5))
+    fault = FaultError("the loss became nan", 0, [3, 1])
+    assert [guard.retry(fault, 1) for _ in range(3)] == [True, True, False]
+    assert guard.rate_factor == 0.25
+    other = Guard(RecoveryOptions(tries=2, factor=0.5))
+    other.load_state_dict(guard.state_dict())
+    assert other == guard
+
+
+def out_of_memory_above(monkeypatch, limit):
+    original = Trainer._add_up
+
+    def add_up(trainer, batch, part_size):
+        if min(part_size, len(batch)) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(trainer, batch, part_size)
+
+    monkeypatch.setattr(Trainer, "_add_up", add_up)
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_parts(
+    experiment, expected, tmp_path, monkeypatch, capsys
+):
+    out_of_memory_above(monkeypatch, 3)
+    assert run(experiment, tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "out of memory with 8 samples at once on the 4x4 grid" in shown
+    assert "schedule.batch_size=2 may do without" in shown
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert [level["part_size"] for level in summary["levels"]] == [2, 2]
+    whole = expected["summary"]["test"]["rel_l2"]
+    assert summary["test"]["rel_l2"] == pytest.approx(whole, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "override", "sentence"),
+    [
+        (0, "recovery.accumulate=true", "not even one fits"),
+        (3, "recovery.accumulate=false", "try schedule.batch_size=4"),
+    ],
+)
+def test_out_of_memory_that_cannot_be_helped(
+    experiment, tmp_path, monkeypatch, capsys, limit, override, sentence
+):
+    out_of_memory_above(monkeypatch, limit)
+    assert run(experiment, tmp_path, override) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_two_runs_in_one_folder(experiment, expected, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        at_call(patch, Trainer, "_take", 6, send(signal.SIGTERM))
+        assert run(experiment, tmp_path) == STOPPED
+    other = FolderLock(tmp_path / "results" / "tiny")
+    other.acquire()
+    before = sorted((tmp_path / "results").rglob("*"))
+    for flag in ("--resume", "--overwrite"):
+        assert run(experiment, tmp_path, flag) == 2
+        assert f"another run is at work in this folder (process {os.getpid()} on" in (
+            capsys.readouterr().err
+        )
+    assert sorted((tmp_path / "results").rglob("*")) == before
+    other.release()
+    assert_resumes(experiment, tmp_path, expected)
+
+
+def elsewhere(folder):
+    owner = {"pid": 1, "host": "elsewhere", "started": time.time() - 600}
+    path = folder / "run.lock"
+    path.write_text(json.dumps(owner))
+    return path
+
+
+def test_a_stale_lock_of_another_machine_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "PATIENCE_SECONDS", 0.2)
+    elsewhere(tmp_path)
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    assert lock.taken_over["host"] == "elsewhere"
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_another_machine_that_shows_life_is_respected(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "PATIENCE_SECONDS", 5.0)
+    path = elsewhere(tmp_path)
+    threading.Timer(0.3, lambda: os.utime(path, ns=(1, 1))).start()
+    with pytest.raises(UserError, match=r"process 1 on elsewhere, for 10 minutes"):
+        FolderLock(tmp_path).acquire()
+
+
+def save_pairs(path, seed=0):
+    x, y = np.random.default_rng(seed).standard_normal((2, 48, 8, 8), dtype=np.float32)
+    np.savez(path, x=x, y=y)
+
+
+@pytest.fixture
+def from_file(tmp_path):
+    save_pairs(tmp_path / "mine.npz")
+    return write_experiment(
+        tmp_path / "tiny.yaml",
+        problem={"kind": "file", "file": str(tmp_path / "mine.npz")},
+        levels=[8],
+        model={"width": 4},
+    )
+
+
+def test_changed_data_under_the_same_name_are_refused(from_file, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        at_call(patch, Trainer, "_take", 2, send(signal.SIGTERM))
+        assert run(from_file, tmp_path) == STOPPED
+    save_pairs(tmp_path / "mine.npz", seed=1)
+    assert run(from_file, tmp_path, "--resume") == 2
+    assert "the samples have changed since the run began" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["vanish", "rewrite"])
+def test_data_that_change_while_they_are_read(
+    experiment, expected, tmp_path, monkeypatch, capsys, change
+):
+    stream = "data.memory=stream"
+    assert run(experiment, tmp_path / "whole", stream) == 0
+    whole = soak.result(tmp_path / "whole" / "results" / "tiny")
+    (path,) = (tmp_path / "whole" / "data").glob("*.h5")
+    data = tmp_path / "data"
+    data.mkdir()
+    copy, aside = data / path.name, tmp_path / "aside.h5"
+    copy.write_bytes(path.read_bytes())
+
+    def act():
+        copy.rename(aside)
+        if change == "rewrite":
+            copy.write_bytes(b"something else")
+
+    with monkeypatch.context() as patch:
+        at_call(patch, Trainer, "_take", 6, act)
+        assert run(experiment, tmp_path, stream) == 2
+    assert copy.name in capsys.readouterr().err
+    saved = load_checkpoint(tmp_path / "results" / "tiny" / "level_0_4x4" / "last.pt")
+    assert len(saved["trainer"]["sums"]["losses"]) >= 2  # nothing that was done is lost
+    aside.replace(copy)
+    assert_resumes(experiment, tmp_path, whole, stream)
+
+
+def test_another_version_on_resume_is_told_and_recorded(
+    experiment, expected, tmp_path, monkeypatch, capsys
+):
+    from multigrid import recorder
+
+    now = recorder.environment(torch.device("cpu"))
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "environment", lambda device: {**now, "torch": "1.0"})
+        at_call(patch, Trainer, "_take", 6, send(signal.SIGTERM))
+        assert run(experiment, tmp_path) == STOPPED
+    assert_resumes(experiment, tmp_path, expected)
+    assert "resumed with a different torch: 1.0 before" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert summary["events"][-1]["changed"] == {"torch": ["1.0", str(torch.__version__)]}
+    assert "resumed with a different torch" in describe_course(summary)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_read_only_folder(experiment, tmp_path, capsys):
+    (tmp_path / "results").mkdir(mode=0o555)
+    assert run(experiment, tmp_path) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("errors", "word"),
+    [
+        ([0.5], "not trained"),
+        ([0.5, 0.5, 0.6], "never improved"),
+        ([1.0, 0.5, 0.3, 0.2, 0.1, 0.05], "still improving"),
+        ([1.0, 0.5, 0.3, 0.2, 0.1, 0.0999], "levelled off"),
+        ([1.0, 0.5, 0.6], "levelled off"),
+    ],
+)
+def test_outcomes(errors, word):
+    assert outcome(errors) == word
+
+
+def test_a_run_that_never_improved_says_so(experiment, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(LevelValidator, "__call__", lambda *args: (0.5, 0.5))
+    assert run(experiment, tmp_path) == 0
+    assert "stage 1 on level 1: the validation error never improved" in capsys.readouterr().out
+
+
+def test_the_journal_outlives_a_torn_line(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.note("started")
+    journal.note("resumed", stage=1)
+    content = journal.path.read_bytes()
+    journal.path.write_bytes(content[:-4])
+    journal.note("resumed", stage=2)
+    assert [record.get("stage") for record in journal.read()] == [None, 2]
+
+
+def test_bad_input_is_refused_in_one_sentence(tmp_path):
+    import fuzz
+
+    save_checkpoint(tmp_path / "last.pt", {"network": {"a": torch.randn(4, 4)}, "rows": [1]})
+    (tmp_path / "fuzz").mkdir()
+    rng = random.Random(0)
+    for read, path in fuzz.bad_inputs(tmp_path / "fuzz", tmp_path / "last.pt", 300, rng):
+        assert fuzz.try_one(read, path) is None, path
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", ".hidden", "a\n", "/abs", "a\x00b", ""])
+def test_names_lead_nowhere_else(experiment, name):
+    with pytest.raises(UserError, match="name: "):
+        load_config(experiment, [f"name={json.dumps(name)}"])

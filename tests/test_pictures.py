@@ -1,0 +1,167 @@
+"""Spectra, the files pictures are drawn from, and every type of figure."""
+
+import dataclasses
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from multigrid.errors import UserError
+from multigrid.examples import Examples, RollOut
+from multigrid.history import Row
+from multigrid.plots.comparison import plot_comparison
+from multigrid.plots.convergence import epochs_so_far, plot_convergence
+from multigrid.plots.ladder import LevelParts, plot_ladder
+from multigrid.plots.predictions import plot_predictions, plot_rollout
+from multigrid.plots.spectra import LevelSpectrum, plot_spectra
+from multigrid.plots.style import save_figure
+from multigrid.spectrum import spectrum
+
+RNG = np.random.default_rng(0)
+
+
+def fields(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def history(scale=1.0):
+    rows = []
+    for stage, count in enumerate((4, 3)):
+        for epoch in range(count):
+            number = len(rows)
+            error = scale / (1 + number)
+            rows.append(
+                Row(stage, stage, f"{8 << stage}x8", epoch, None, error, 2 * error, None, None,
+                    number + 0.1, 0.0, number / 10 + 0.1, 1e6 * (number + 1))
+            )  # fmt: skip
+    return rows
+
+
+def parts(level, *entries):
+    tensors = [{"key": key, "status": status, "shape": [2, 3]} for key, status in entries]
+    return LevelParts(level, f"{8 << level}x8", ["4x4", "8x8"][: level + 1], tensors)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("shape", [(16, 16), (9, 12), (6, 6, 6)])
+def test_parseval(shape, periodic):
+    values = fields(3, 2, *shape)
+    total = np.square(spectrum(values, periodic)).sum()
+    assert total == pytest.approx(np.square(values, dtype=float).mean(), rel=1e-12)
+
+
+def test_a_wave_is_found_where_it_is():
+    x = (np.arange(32) + 0.5) / 32
+    cosine = np.cos(5 * np.pi * x)[:, None] * np.cos(2 * np.pi * x)
+    assert spectrum(cosine[None, None]).argmax() == 5
+    wave = np.sin(2 * np.pi * 3 * np.arange(32) / 32)[:, None] * np.ones(32)
+    found = spectrum(wave[None, None], periodic=True)
+    assert (found.argmax(), found.max()) == (6, pytest.approx(np.sqrt(0.5)))
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (4, 6, 8)])
+def test_examples_are_read_back_as_written(tmp_path, shape):
+    rollout = RollOut(np.array([0, 3]), fields(2, 2, 8, 8), fields(2, 2, 8, 8))
+    names = ("a",), ("u", "v")
+    truth, guess = fields(3, 2, *shape), fields(3, 2, *shape)
+    examples = Examples.of(names, fields(3, 1, *shape), truth, guess, rollout)
+    assert len(examples.cuts) == (1 if len(shape) == 2 else 3)
+    expected = np.linalg.norm((guess - truth)[1, 0]) / np.linalg.norm(truth[1, 0])
+    assert examples.rel_l2[1, 0] == pytest.approx(expected, rel=1e-6)
+    path = tmp_path / "e.npz"
+    examples.write(path)
+    again = Examples.read(path)
+    assert (again.grid, again.input_names, again.output_names) == (shape, ("a",), ("u", "v"))
+    for cut, other in zip(examples.cuts, again.cuts, strict=True):
+        assert cut.label == other.label
+        for name in ("inputs", "truth", "prediction"):
+            np.testing.assert_array_equal(getattr(cut, name), getattr(other, name))
+    np.testing.assert_array_equal(again.rollout.truth, rollout.truth)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04nothing", b"text"])
+def test_damaged_examples_are_told(tmp_path, content):
+    path = tmp_path / "e.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"e\.npz: unreadable"):
+        Examples.read(path)
+
+
+def test_epochs_are_counted_over_stages():
+    assert epochs_so_far(history()) == [0, 1, 2, 3, 3, 4, 5]
+
+
+def test_a_ladder_knows_what_is_new():
+    level = parts(
+        1,
+        ("scales.0.encoder.a", "TRANSFERRED"),
+        ("scales.1.encoder.a", "NEW"),
+        ("scales.1.head.a", "TRANSFERRED"),
+        ("scales.1.head.b", "MISMATCHED"),
+        ("scales.9.head.b", "UNUSED"),
+    )
+    assert level.parts() == {(0, "encoder"): "transferred", (1, "encoder"): "new",
+                             (1, "head"): "mixed"}  # fmt: skip
+    assert (level.count("NEW"), level.count("TRANSFERRED")) == (6, 12)
+
+
+def _predictions_2d():
+    examples = Examples.of((("f",), ("u",)), fields(2, 1, 8, 12), fields(2, 1, 8, 12),
+                           fields(2, 1, 8, 12))  # fmt: skip
+    return plot_predictions(examples, "two dimensions")
+
+
+def _predictions_3d():
+    shape = (2, 2, 6, 6, 6)
+    examples = Examples.of((("f",), ("u", "v")), fields(2, 1, 6, 6, 6), fields(*shape),
+                           fields(*shape))  # fmt: skip
+    return plot_predictions(examples, "three dimensions")
+
+
+FIGURES = {
+    "convergence": lambda: plot_convergence(history(), "title"),
+    "ladder": lambda: plot_ladder(
+        [
+            parts(0, ("scales.0.encoder.a", "NEW")),
+            parts(1, ("scales.0.encoder.a", "TRANSFERRED"), ("scales.1.encoder.a", "NEW")),
+        ],
+        "title",
+    ),
+    "ladder of a foreign network": lambda: plot_ladder(
+        [parts(0, ("lift.weight", "NEW"), ("body.0.weight", "TRANSFERRED"))], "title"
+    ),
+    "predictions": _predictions_2d,
+    "slices": _predictions_3d,
+    "rollout": lambda: plot_rollout(
+        RollOut(np.array([0, 2, 5]), fields(3, 2, 8, 8), fields(3, 2, 8, 8)),
+        [0.1, 0.2, 0.3, 0.4, 0.5],
+        ("u", "v"),
+        "title",
+    ),
+    "spectra": lambda: plot_spectra(
+        [1.0, *(1 / np.arange(1, 32) ** 2)],
+        [LevelSpectrum(0, (8, 8), 0.1 * np.ones(32)), LevelSpectrum(1, (32, 32), np.zeros(32))],
+        "title",
+    ),
+    "comparison": lambda: plot_comparison(
+        {"ladder": [history(), history(0.9)], "direct": [history(2.0)]}, 0.3, "title"
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn(tmp_path, name, ending):
+    if ending != "png" and name not in ("ladder", "predictions"):
+        pytest.skip("one format is enough for most")
+    (path,) = save_figure(FIGURES[name](), tmp_path / "figure.png", [ending])
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    assert path.read_bytes().startswith(start)
+    if ending == "png":
+        assert matplotlib.image.imread(path)[..., :3].std() > 0.01
+
+
+def test_a_history_of_one_row_can_be_drawn(tmp_path):
+    row = dataclasses.replace(history()[0], seconds=0.5)
+    save_figure(plot_convergence([row], "title"), tmp_path / "a.png")
+    save_figure(plot_comparison({"one": [[row]]}, None, "title"), tmp_path / "b.png")

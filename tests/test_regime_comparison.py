@@ -1,0 +1,40 @@
+"""The comparison of regimes, with runs that are over at once."""
+
+import json
+
+from multigrid.benchmark import regimes
+from multigrid.benchmark.regimes import RegimeComparison
+
+
+def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
+    seen = []
+
+    def pretend(self, experiment, overrides):
+        seen.append(overrides)
+        name = overrides[0].removeprefix("name=")
+        if name == "pretrained":
+            folder = tmp_path / "runs" / name / "level_2_64x64"
+            folder.mkdir(parents=True)
+            (folder / "best.pt").write_bytes(b"")
+            return {"flops": 1e12}
+        error = 0.2 if name.startswith("scratch") else 0.1
+        error *= 2 if name.endswith("_0.008") else 1
+        return {
+            "levels": [{"rel_l2": error}],
+            "test": {"rel_l2": error},
+            "flops": 1e9,
+            "seconds": 1.0,
+        }
+
+    monkeypatch.setattr(regimes.RegimeComparison, "_train", pretend)
+    text = RegimeComparison(tmp_path).run()
+    rows = [line.split() for line in text.splitlines() if "fine-tuning" in line]
+    assert len(rows) == 8
+    assert all(row[-1] == "0.50" and "0.004" in row for row in rows)
+    assert (tmp_path / "table.txt").read_text() == text + "\n"
+    assert len(json.loads((tmp_path / "summary.json").read_text())["runs"]) == 32
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    scratch = next(o for o in seen if o[0].startswith("name=scratch"))
+    assert scratch.index("checkpoints.load=null") > next(
+        i for i, o in enumerate(scratch) if o.startswith("checkpoints.load=/")
+    )

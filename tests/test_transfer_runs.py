@@ -1,0 +1,343 @@
+"""The toolbox from the command, on tiny grids."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from multigrid.checkpoint import load_checkpoint
+from multigrid.config import load_config
+from multigrid.errors import UserError
+from multigrid.experiment import Experiment
+from multigrid.weights import load_weights
+from tests.tiny import run, train, write_experiment
+
+POISSON = {"problem": {"kind": "poisson", "num_modes": 8}}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A finished run and its weights in both formats."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    experiment = write_experiment(folder / "first.yaml", **POISSON)
+    train(experiment, folder, f"checkpoints.save={folder / 'weights.safetensors'}")
+    weights = load_weights(folder / "weights.safetensors")
+    torch.save(weights, folder / "weights.pt")
+    return folder
+
+
+def second(tmp_path, pretrained, file="weights.safetensors", **sections):
+    sections = {**POISSON, "name": "second", **sections}
+    sections["checkpoints"] = {"load": str(pretrained / file), **sections.get("checkpoints", {})}
+    return write_experiment(tmp_path / "second.yaml", **sections)
+
+
+def level(tmp_path, number, grid):
+    return tmp_path / "results" / "second" / f"level_{number}_{grid}x{grid}"
+
+
+def not_transferred(folder):
+    tensors = report_of(folder)["tensors"]
+    return {t["key"]: t["status"] for t in tensors if t["status"] != "TRANSFERRED"}
+
+
+def report_of(folder):
+    return json.loads((folder / "transfer.json").read_text())
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "weights.pt", "run"])
+def test_weights_of_all_kinds_load_completely(tmp_path, pretrained, file):
+    if file == "run":
+        file = "results/tiny/level_1_16x16/best.pt"
+    experiment = second(tmp_path, pretrained, file, schedule={"epochs": 0})
+    train(experiment, tmp_path)
+    expected = load_weights(pretrained / "weights.pt")
+    found = load_checkpoint(level(tmp_path, 1, 16) / "last.pt")["network"]
+    assert all(torch.equal(found[key], expected[key]) for key in found)
+    totals = report_of(level(tmp_path, 1, 16))["totals"]
+    assert totals["transferred"]["tensors"] == len(expected)
+
+
+def test_trained_at_one_size_loads_completely_at_another(tmp_path, pretrained):
+    experiment = second(tmp_path, pretrained, levels=[32], model={"depth": 3})
+    summary = train(experiment, tmp_path)
+    first = json.loads((pretrained / "results" / "tiny" / "summary.json").read_text())
+    num_tensors = len(load_weights(pretrained / "weights.pt"))
+    assert report_of(level(tmp_path, 0, 32))["totals"]["transferred"]["tensors"] == num_tensors
+    (stage,) = summary["levels"]
+    assert stage["transferred"] == stage["parameters"] == first["levels"][1]["parameters"]
+    assert summary["levels"][0]["rel_l2_at_start"] < first["levels"][0]["rel_l2_at_start"]
+
+
+def test_features_are_frozen_and_survive_resume(tmp_path, pretrained):
+    experiment = second(
+        tmp_path,
+        pretrained,
+        levels=[8, 16, 32],
+        transfer={"regime": "features"},
+        schedule={"epochs": [0, 0, 4]},
+        checkpoints={"interval": 1},
+    )
+    summary = train(experiment, tmp_path)
+    old = load_weights(pretrained / "weights.pt")
+    folder = level(tmp_path, 2, 32)
+    straight = load_checkpoint(folder / "last.pt")
+    for key, tensor in straight["network"].items():
+        if key in old:
+            assert torch.equal(tensor, old[key]), key
+    assert not set(straight["trainer"]["optimizer"]) & set(old)
+    totals = report_of(folder)["totals"]
+    assert totals["frozen"]["tensors"] == len(old)
+    stage = summary["levels"][2]
+    assert stage["frozen"] == totals["frozen"]["parameters"] == stage["transferred"]
+    assert stage["trainable"] + stage["frozen"] == stage["parameters"]
+    assert_resume_equals(tmp_path, experiment, straight)
+
+
+def test_gradual_unfreezing_resumes_bit_for_bit(tmp_path, pretrained):
+    experiment = second(
+        tmp_path,
+        pretrained,
+        levels=[16],
+        model={"depth": 3},
+        transfer={"regime": "gradual", "unfreeze": [0, 2, 3], "warmup": 0.5, "decay": 0.5},
+        schedule={"epochs": 5},
+        checkpoints={"interval": 1},
+    )
+    # without a new scale, the outermost one is trained from the start and the next after 0 epochs
+    train(experiment, tmp_path)
+    straight = load_checkpoint(level(tmp_path, 0, 16) / "last.pt")
+    assert straight["rows"][-1]["flops"] > 5 * straight["rows"][1]["flops"]
+    assert_resume_equals(tmp_path, experiment, straight)
+
+
+def assert_resume_equals(tmp_path, experiment, straight):
+    """Goes on from the second epoch and compares with the run that was not interrupted."""
+    from unittest.mock import patch
+
+    from multigrid.recorder import StageRecorder
+
+    epoch = StageRecorder.epoch
+
+    def interrupted(self, trainer, record):
+        epoch(self, trainer, record)
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with patch.object(StageRecorder, "epoch", interrupted):
+        assert run(experiment, tmp_path, "--overwrite") == 130
+    assert run(experiment, tmp_path, "--resume") == 0
+    stage = straight["stage"]
+    (folder,) = (tmp_path / "results" / "second").glob(f"level_{stage}_*")
+    resumed = load_checkpoint(folder / "last.pt")
+    for key, tensor in straight["network"].items():
+        assert torch.equal(resumed["network"][key], tensor), key
+
+
+def test_dense_bottleneck_at_a_fixed_grid_transfers_whole_and_at_a_growing_one_is_new(tmp_path):
+    model = {"bottleneck": "dense", "width": 8, "depth": 1}
+    experiment = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", model=model)
+    summary = train(experiment, tmp_path)
+    assert report_of(level(tmp_path, 1, 16))["totals"]["mismatched"]["tensors"] == 0
+    assert summary["levels"][1]["transferred"] == summary["levels"][0]["parameters"]
+    train(experiment, tmp_path, "--overwrite", "model.growth=false")
+    wrong = [
+        t for t in report_of(level(tmp_path, 1, 16))["tensors"] if t["status"] != "TRANSFERRED"
+    ]
+    assert {t["key"] for t in wrong} == {
+        "scales.0.bottleneck.mix.weight",
+        "scales.0.bottleneck.mix.bias",
+    }
+    assert {t["status"] for t in wrong} == {"MISMATCHED"}
+    log = (tmp_path / "results" / "second" / "run.log").read_text()
+    assert "Skipping layer scales.0.bottleneck.mix.weight: 16x16 -> 64x64" in log
+    assert "warning: 2 tensors have another shape" in log
+    assert (
+        run(experiment, tmp_path, "--overwrite", "model.growth=false", "model.bottleneck=conv") == 0
+    )
+
+
+def test_attention_bottleneck_trains_and_its_position_embedding_follows_the_grid(tmp_path):
+    model = {"bottleneck": "attention", "width": 8, "depth": 1, "growth": False}
+    experiment = write_experiment(
+        tmp_path / "e.yaml",
+        **POISSON,
+        name="second",
+        model=model,
+        transfer={"allow": ["*.position"]},
+    )
+    train(experiment, tmp_path)
+    wrong = [
+        t for t in report_of(level(tmp_path, 1, 16))["tensors"] if t["status"] != "TRANSFERRED"
+    ]
+    assert [t["key"] for t in wrong] == ["scales.0.bottleneck.position.weight"]
+    assert "warning" not in (tmp_path / "results" / "second" / "run.log").read_text()
+
+
+def named_by_size(grid):
+    """Somebody's network: batch statistics, and a layer named and shaped by the grid."""
+    net = nn.Sequential()
+    net.add_module("lift", nn.Conv2d(1, 4, 3, padding=1))
+    net.add_module("norm", nn.BatchNorm2d(4))
+    net.add_module("project", nn.Conv2d(4, 1, 1))
+    net.add_module(f"dense_{grid.size}", PointwiseDense(grid.size))
+    return net
+
+
+class PointwiseDense(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.linear = nn.Linear(size, size)
+
+    def forward(self, x):
+        return self.linear(x.flatten(2)).reshape(x.shape)
+
+
+def ladder(path, folder, factory, *overrides):
+    from multigrid.run import train_ladder
+
+    folders = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
+    folder = train_ladder(load_config(path, [*folders, *overrides]), network=factory)
+    return json.loads(folder.summary.read_text())
+
+
+def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second")
+    summary = ladder(path, tmp_path, named_by_size)
+    assert summary["levels"][1]["transferred"] == 4 * 9 + 4 + 4 + 4 + 5
+    log = (tmp_path / "results" / "second" / "run.log").read_text()
+    assert "Skipping layer dense_256: not found in checkpoint" in log
+    assert "Skipping layer dense_64: not found in network" in log
+    assert (tmp_path / "results" / "second" / "convergence.png").exists()
+
+
+def test_foreign_names_are_mapped(tmp_path):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
+    foreign = named_by_size(Experiment(load_config(path)).hierarchy.finest).state_dict()
+    renamed = {k.replace("lift", "encoder.conv"): t for k, t in foreign.items()}
+    torch.save({"state_dict": renamed}, tmp_path / "foreign.pt")
+    load = f"checkpoints.load={tmp_path / 'foreign.pt'}"
+    rules = "transfer.rename={encoder.conv: lift}"
+    summary = ladder(path, tmp_path, named_by_size, load, rules, "schedule.epochs=0")
+    assert summary["levels"][0]["new"] == 0
+
+
+MISTAKES = [
+    ({"checkpoints": {"load": "none.pt"}}, "checkpoints.load: no such file: none.pt"),
+    ({"transfer": {"rules": [{"pattern": "scale.0", "freeze": True}]}}, "did you mean 'scales.0"),
+    ({"transfer": {"rules": [{"level": 5, "rate": 0.1}]}}, "no level 5"),
+    ({"transfer": {"rules": [{"freeze": True}]}}, "rules[0]: give 'pattern' or 'level'"),
+    ({"transfer": {"rules": [{"level": 0, "freze": True}]}}, "did you mean 'freeze'"),
+    ({"transfer": {"rules": [{"pattern": "scales.0", "freeze": 7}]}}, "after epoch 7, but the net"),
+    ({"transfer": {"regime": "gradual", "unfreeze": [0, 9]}}, "after epoch 9, but the network of"),
+    ({"transfer": {"regime": "gradual", "unfreeze": [3, 1]}}, "list of rising numbers"),
+    ({"transfer": {"unfreeze": 2}}, "no effect in transfer.regime 'fine-tuning'"),
+    ({"transfer": {"regime": "features"}}, "parameters of the network of level 0 are frozen"),
+    ({"transfer": {"regime": "feature"}}, "did you mean 'features'"),
+    ({"transfer": {"rename": {"scales.*": "levels"}}}, "must have as many '*'"),
+    ({"transfer": {"rename": {"stage.0": "scales.0"}}}, "'stage.0' matches no tensor"),
+    ({"transfer": {"allow": ["scale"]}}, "transfer.allow: 'scale' matches no tensor"),
+    ({"transfer": {"mismatch": "error"}, "model": {"width": 9}}, "transfer.mismatch: "),
+    ({"transfer": {"featurize": True}}, "data.augmentation: 'auto' makes new samples"),
+    ({"transfer": {"regime": "full"}, "schedule": {"transferred_ratio": 0.5}}, "has no effect"),
+    ({"checkpoints": {"save": "weights.h5"}}, "a .pt or .safetensors file"),
+    ({"checkpoints": {"save": "nowhere/w.pt"}}, "the folder nowhere does not exist"),
+    ({"model": {"bottleneck": "dens"}}, "did you mean 'dense'"),
+    (
+        {"transfer": {"transplant": [{"load": "none.pt", "pattern": "scales.0"}]}},
+        "transfer.transplant[0].load: no such file",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "sentence"), MISTAKES)
+def test_mistakes_cost_one_sentence_and_nothing_is_overwritten(
+    tmp_path, pretrained, capsys, sections, sentence
+):
+    experiment = second(tmp_path, pretrained, **sections)
+    assert run(experiment, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_nothing_in_common_is_an_error(tmp_path, pretrained, capsys):
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")
+    experiment = second(tmp_path, tmp_path, "other.pt")
+    assert run(experiment, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "nothing could be transferred: none of the 1 tensors" in error
+    assert "map other names with transfer.rename" in error
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_finished_file_is_not_replaced_unasked(tmp_path, pretrained, capsys):
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"mine")
+    experiment = second(tmp_path, pretrained, checkpoints={"save": str(weights)})
+    assert run(experiment, tmp_path) == 2
+    assert "exists; use --overwrite" in capsys.readouterr().err
+    assert weights.read_bytes() == b"mine"
+
+
+def test_selected_levels_from_a_further_checkpoint(tmp_path, pretrained):
+    donor = {k: torch.full_like(t, 0.5) for k, t in load_weights(pretrained / "weights.pt").items()}
+    torch.save(donor, tmp_path / "donor.pt")
+    transplant = [{"load": str(tmp_path / "donor.pt"), "pattern": "scales.1"}]
+    experiment = second(
+        tmp_path, pretrained, transfer={"transplant": transplant}, schedule={"epochs": 0}
+    )
+    train(experiment, tmp_path)
+    found = load_checkpoint(level(tmp_path, 1, 16) / "last.pt")["network"]
+    for key, tensor in found.items():
+        assert torch.equal(tensor, donor[key]) == key.startswith("scales.1."), key
+
+
+def test_poisson_helps_darcy_as_shipped(tmp_path):
+    small = ["data.train=32", "data.validation=16", "data.test=8", "problem.num_modes=8"]
+    small += ["model.width=12", "schedule.batch_size=8", "compute.precision=float32"]
+    experiments = Path(__file__).parents[1] / "experiments"
+    before = experiments / "poisson_two_phase.yaml"
+    train(before, tmp_path, *small, "levels=[8,16]", "schedule.epochs=[12,6]",
+          "schedule.learning_rate=1e-2")  # fmt: skip
+    (weights,) = (tmp_path / "results").glob("poisson_two_phase/level_1_*/best.pt")
+    darcy = [*small, "levels=[16]", "model.depth=3", "schedule.epochs=2"]
+    errors = []
+    for load in (weights, "null"):
+        folder = tmp_path / ("with" if load == weights else "without")
+        summary = train(
+            experiments / "poisson_to_darcy.yaml", folder, *darcy, f"checkpoints.load={load}"
+        )
+        errors.append(summary["test"]["rel_l2"])
+    assert errors[0] < 0.7 * errors[1]
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        (lambda grid: "unet", "the factory must return a torch.nn.Module, not str"),
+        (lambda grid: nn.Conv2d(3, 1, 1), "on the 8x8 grid it cannot take inputs of shape"),
+        (lambda grid: nn.Conv2d(1, 2, 1), r"it gives \[2, 2, 8, 8\] .* must give \[2, 1, 8, 8\]"),
+        (lambda grid: nn.Conv2d(1, 1, 3), r"it gives \[2, 1, 6, 6\] .* must give \[2, 1, 8, 8\]"),
+    ],
+)
+def test_networks_that_do_not_fit_are_told_before_any_work(tmp_path, factory, sentence):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second")
+    with pytest.raises(UserError, match=sentence):
+        ladder(path, tmp_path, factory)
+    assert not (tmp_path / "results").exists()
+
+
+def test_resuming_with_another_network_is_refused(tmp_path):
+    from multigrid.run import train_ladder
+
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
+    ladder(path, tmp_path, named_by_size)
+    folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
+    with pytest.raises(UserError, match="belongs to another network: "):
+        train_ladder(
+            load_config(path, folders), resume=True, network=lambda grid: nn.Conv2d(1, 1, 1)
+        )

@@ -1,0 +1,113 @@
+"""Reading and writing state dictionaries."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from multigrid.checkpoint import save_checkpoint
+from multigrid.errors import UserError
+from multigrid.weights import check_writable, load_weights, save_weights
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2), "n": torch.tensor(3)}
+
+
+def assert_same(found, expected=STATE):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_there_and_back(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    layout = {**STATE, "conv": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)}
+    save_weights(path, layout, {"grid": [4, 4]})
+    assert_same(load_weights(path), layout)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    if suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            assert file.metadata() == {"grid": "[4, 4]"}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s},
+        lambda s: {"model_state_dict": s},
+        lambda s: {f"module.{k}": v for k, v in s.items()},
+        lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+    ],
+)
+def test_plain_state_dictionaries_however_wrapped(tmp_path, wrap):
+    torch.save(wrap(STATE), tmp_path / "w.pt")
+    assert_same(load_weights(tmp_path / "w.pt"))
+
+
+def test_a_checkpoint_of_this_project(tmp_path):
+    save_checkpoint(tmp_path / "best.pt", {"network": STATE, "trainer": {"optimizer": {}}})
+    assert_same(load_weights(tmp_path / "best.pt"))
+
+
+def test_bad_files(tmp_path):
+    bad = {
+        "garbage.pt": b"garbage",
+        "garbage.safetensors": b"garbage",
+        "empty.pt": b"",
+        "pickled.pt": pickle.dumps(nn.Linear(2, 2)),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
+    sentences = {
+        "garbage.pt": "refused|unreadable",
+        "garbage.safetensors": "damaged, or no safetensors file",
+        "empty.pt": "unreadable",
+        "pickled.pt": "refused, as it is damaged or holds pickled objects",
+        "module.pt": "refused, as it is damaged or holds pickled objects",
+        "none.pt": "no such file: .*none.pt",
+        "garbage.pth": "no such file: .*did you mean '.*garbage.pt'",
+        "": "is a folder, not a checkpoint$",
+    }
+    for name, sentence in sentences.items():
+        with pytest.raises(UserError, match=sentence):
+            load_weights(tmp_path / name)
+
+
+def test_a_run_folder_names_its_checkpoint(tmp_path):
+    (tmp_path / "level_0_8x8").mkdir()
+    (tmp_path / "level_0_8x8" / "best.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"did you mean '.*level_0_8x8/best.pt'"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        ([1, 2], "holds no state dictionary, but a value of type list"),
+        ({}, "holds no state dictionary, but an empty mapping"),
+        ({"a": torch.ones(1), "b": "text"}, "'b' is a value of type str, no tensor"),
+    ],
+)
+def test_other_contents(tmp_path, payload, sentence):
+    torch.save(payload, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=sentence):
+        load_weights(tmp_path / "w.pt")
+
+
+def test_where_weights_may_be_written(tmp_path):
+    path = tmp_path / "w.pt"
+    check_writable(path, replace=False)
+    path.write_bytes(b"old")
+    check_writable(path, replace=True)
+    for bad, sentence in (
+        (path, "exists; use --overwrite"),
+        (tmp_path / "no" / "w.pt", "the folder .*no does not exist"),
+        (tmp_path, "exists|is a folder"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            check_writable(bad, replace=False)
+    assert path.read_bytes() == b"old"
