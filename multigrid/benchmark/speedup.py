@@ -14,7 +14,7 @@ from typing import Any
 from multigrid.benchmark.analysis import RunRecord, SpeedUp, speed_ups
 from multigrid.benchmark.figures import plot_speed_up
 from multigrid.benchmark.peers import PEERS
-from multigrid.benchmark.suites import DIRECT, SEARCH_SEED, Method, Suite
+from multigrid.benchmark.suites import DIRECT, Method, Suite
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 from multigrid.experiment import Experiment
@@ -71,7 +71,7 @@ class SuiteRun:
                 "recovery.tries=0",
             )
             try:
-                rows = self._run(method, SEARCH_SEED, name, overrides)
+                rows = self._run(method, self.suite.seeds[0], name, overrides)
                 errors[rate] = rows[-1].val_finest_rel_l2
             except DivergedError:
                 errors[rate] = math.inf

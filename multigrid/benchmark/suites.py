@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-SEARCH_SEED = 0
 DIRECT = "direct"
 RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 
@@ -37,7 +36,7 @@ class Suite:
     Attributes:
         experiment: Experiment file.
         overrides: Settings of all methods.
-        seeds: Seeds of initialisation, data order and augmentation.
+        seeds: Seeds of initialisation, data order and augmentation; searches take the first.
         methods: The methods; the first is the ladder. One that is called ``direct`` is what the
             ladder's speed-up is taken against.
     """
@@ -67,8 +66,13 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
     """Returns everything else, trained for the ladder's time."""
     single = "schedule.cycle=single"
     classic = ("model.form=classic", "model.width={outer: 8, max: 256}")
-    peer = (single, f"levels=[{finest}]", "optimizer.name=adamw", "optimizer.weight_decay=1e-4")
-    peer = (*peer, "compute.precision=float32")
+    peer = (
+        single,
+        f"levels=[{finest}]",
+        "optimizer.name=adamw",
+        "optimizer.weight_decay=1e-4",
+        "compute.precision=float32",
+    )
     methods = (
         Method("direct_short", "finest grid only, ladder's time", (single,), RATES),
         Method(
