@@ -183,12 +183,8 @@ def test_an_interrupted_suite_goes_on(tmp_path: Path, trained: list[str], monkey
 
 def test_methods_of_equal_time_get_the_ladders_time(tmp_path: Path, trained: list[str]) -> None:
     suite = tiny_suite(tmp_path)
-    others = (
-        replace(
-            suite.methods[1], name="short", equal_time=True, overrides=("schedule.cycle=single",)
-        ),
-    )
-    suite = replace(suite, methods=(suite.methods[0], *others))
+    short = Method("short", "equal time", ("schedule.cycle=single",), (1e-3, 1e-2), equal_time=True)
+    suite = replace(suite, methods=(suite.methods[0], short))
     table = SuiteRun(suite, tmp_path / "suite").run()
     assert set(trained) == {"ladder_seed3", "short_rate0.001", "short_rate0.01", "short_seed3"}
     assert "Times direct's best" not in table
