@@ -90,48 +90,44 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
 
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
-POISSON_RATES = "schedule.learning_rate=[4e-3, 4e-3, 1e-3, 5e-4]"
+POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
+POISSON_LADDER = _ladder(
+    "schedule.epochs=[48, 20, 2, 1]", "schedule.learning_rate=[3e-3, 3e-3, 1e-3, 5e-4]"
+)
 
 SUITES = {
     "poisson_128": Suite(
         "experiments/poisson.yaml",
-        (*SMALL, "model.width=48"),
+        POISSON,
         (0, 1, 2),
-        (
-            _ladder("schedule.epochs=[24, 24, 2, 1]", POISSON_RATES),
-            _direct(search_epochs=12),
-            *_at_equal_time("128"),
-        ),
+        (POISSON_LADDER, _direct(search_epochs=8)),
+    ),
+    "poisson_128_methods": Suite(
+        "experiments/poisson.yaml", POISSON, (0,), (POISSON_LADDER, *_at_equal_time("128"))
     ),
     "poisson_256": Suite(
         "experiments/poisson.yaml",
-        (*SMALL, "model.width=48", "levels=[16, 32, 64, 128, 256]"),
+        (*POISSON, "levels=[16, 32, 64, 128, 256]"),
         (0,),
         (
             _ladder(
-                "schedule.epochs=[24, 24, 2, 1, 0]",
-                "schedule.learning_rate=[4e-3, 4e-3, 1e-3, 5e-4, 2.5e-4]",
+                "schedule.epochs=[48, 20, 2, 1, 0]",
+                "schedule.learning_rate=[3e-3, 3e-3, 1e-3, 5e-4, 2.5e-4]",
             ),
-            _direct("schedule.learning_rate=4e-3", search_epochs=12, rates=()),
+            _direct("schedule.learning_rate=4e-3", search_epochs=8, rates=()),
         ),
     ),
     "darcy_128": Suite(
         "experiments/darcy.yaml",
         SMALL,
         (0,),
-        (
-            _ladder("schedule.epochs=[40, 40, 10, 3]"),
-            _direct(search_epochs=12),
-        ),
+        (_ladder("schedule.epochs=[60, 40, 10, 3]"), _direct(search_epochs=8)),
     ),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
         ("data.train=128", "data.validation=32", "data.test=32", "schedule.batch_size=8"),
         (0,),
-        (
-            _ladder("schedule.epochs=[40, 20, 2]"),
-            _direct(search_epochs=10),
-        ),
+        (_ladder("schedule.epochs=[40, 20, 2]"), _direct(search_epochs=8)),
     ),
     "cycles": Suite(
         "experiments/poisson.yaml",
