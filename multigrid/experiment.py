@@ -1,5 +1,6 @@
 """An experiment: the objects that a configuration describes, and what they will cost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -41,8 +42,15 @@ from multigrid.problems import (
     build_problem,
 )
 from multigrid.regimes import Regime
-from multigrid.schedule import Stage, build_schedule, schedule_table
+from multigrid.schedule import (
+    Stage,
+    build_schedule,
+    level_sequence,
+    schedule_table,
+    spread_budget,
+)
 from multigrid.tables import si
+from multigrid.timing import step_seconds
 from multigrid.trainer import TrainerOptions
 
 NUM_TRAJECTORIES = 16
@@ -69,6 +77,7 @@ class Experiment:
         family: Builds the network of each level.
         initializer: Fills it.
         loaded: Weights to start from, by the network's names.
+        epochs: Epochs at each visit to a level.
         stages: The schedule.
         device: Where to compute.
         precision: Number format of the networks.
@@ -85,14 +94,7 @@ class Experiment:
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)
         self.family = network_family(config, *channels, network)
-        self.stages: list[Stage] = build_schedule(
-            config.schedule.cycle,
-            config.per_level("epochs"),
-            config.per_level("batch_size"),
-            config.per_level("learning_rate"),
-            config.per_level("transferred_ratio"),
-            config.per_level("warmup"),
-        )
+        self.set_epochs(self._chosen_epochs())
         self.options = self._trainer_options()
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
@@ -138,6 +140,19 @@ class Experiment:
             shape = (1, self.family.in_channels, *grid.shape)
             flops.append(float(samples * training_flops(self.family.blueprint(level), shape)))
         return flops
+
+    def set_epochs(self, epochs: Sequence[int]) -> None:
+        """Sets the schedule, with so many epochs at each visit to a level."""
+        config = self.config
+        self.epochs = list(epochs)
+        self.stages: list[Stage] = build_schedule(
+            config.schedule.cycle,
+            self.epochs,
+            config.per_level("batch_size"),
+            config.per_level("learning_rate"),
+            config.per_level("transferred_ratio"),
+            config.per_level("warmup"),
+        )
 
     def work_units(self, level: int, epochs: int) -> float:
         """Returns the work of some epochs on a level; one on the finest level is 1."""
@@ -212,6 +227,38 @@ class Experiment:
         ]
         trajectories = [self.problem.trajectory(grid, rng, num_steps) for rng in rngs]
         return torch.from_numpy(np.stack(trajectories)).float()
+
+    def _chosen_epochs(self) -> list[int]:
+        """Returns the epochs of each level: those of the configuration, or what the budget allows.
+
+        A budget in seconds is spread after timing some steps on each level, so it gives other
+        epochs on another day.
+
+        Raises:
+            UserError: If the budget is too small.
+        """
+        config = self.config
+        if config.schedule.epochs != "auto":
+            return config.per_level("epochs")
+        levels = range(len(config.levels))
+        sequence = level_sequence(config.schedule.cycle, len(levels))
+        visits = [sequence.count(level) for level in levels]
+        budget = config.budget
+        if budget.seconds is not None:
+            costs = [self._epoch_seconds(level) if visits[level] else 0.0 for level in levels]
+            return spread_budget(budget.seconds, costs, visits)
+        assert budget.work_units is not None  # a budget has one of the two
+        costs = [self.work_units(level, 1) for level in levels]
+        return spread_budget(budget.work_units, costs, visits)
+
+    def _epoch_seconds(self, level: int) -> float:
+        """Returns the time of one epoch on a level, by timing a few steps."""
+        config = self.config
+        batch_size = config.per_level("batch_size")[level]
+        network = self.family.build(level).to(self.device)
+        shape = (batch_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
+        num_steps = math.ceil(config.samples()[level] / batch_size)
+        return num_steps * step_seconds(network, shape, config.optimizer.name, self.precision)
 
     def _check_featurization(self, regimes: Sequence[Regime]) -> None:
         splits = [

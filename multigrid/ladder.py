@@ -97,6 +97,8 @@ class LadderRun:
             if resume:
                 self.experiment.load_weights()
             self.ledger.loaded = self.experiment.loaded
+        else:
+            self.experiment.set_epochs(latest["epochs"])
         self._note_start(latest)
         unfinished = None if latest is None or is_finished(latest) else latest
         try:

@@ -28,7 +28,17 @@ SHARED = (
     "data_fingerprint",
     "environment",
 )
-KEYS = {"rows", "finished", "loaded", "best", "network", "trainer", "start", "data_fingerprint"}
+KEYS = {
+    "rows",
+    "finished",
+    "loaded",
+    "best",
+    "network",
+    "trainer",
+    "start",
+    "epochs",
+    "data_fingerprint",
+}
 
 
 class Ledger:

@@ -145,6 +145,7 @@ class StageRecorder:
             "trainer": self.trainer.state_dict(),
             "best": self.trainer.best,
             "start": self.start.to_json(),
+            "epochs": self.experiment.epochs,
             "overhead": self.overhead,
             "rel_l2_at_start": self.rel_l2_at_start,
         }

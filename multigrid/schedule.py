@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from multigrid.errors import UserError
 from multigrid.tables import table
 
 Cycle = Literal["half-v", "v", "w", "f", "single"]
@@ -92,6 +93,42 @@ def build_schedule(
         )
         for index, level in enumerate(level_sequence(cycle, len(epochs)))
     ]
+
+
+def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[int]) -> list[int]:
+    """Spreads a budget over levels: twice the share for the finest, equal shares for the others.
+
+    What whole epochs leave over of a share is spent on the finest level on which another epoch
+    fits.
+
+    Args:
+        budget: What all visits together may cost, in any unit.
+        epoch_costs: Cost of one epoch on each level, coarsest first, in the same unit.
+        visits: How often the schedule visits each level; a level without a visit gets no epochs.
+
+    Returns:
+        Epochs of one visit to each level, at least one wherever there is a visit.
+
+    Raises:
+        UserError: If the budget does not suffice for that.
+    """
+    costs = [cost * count for cost, count in zip(epoch_costs, visits, strict=True)]
+    spare = budget - sum(costs)
+    if spare < 0:
+        raise UserError(
+            f"schedule.budget: {budget:g} is too little, as one epoch at each visit to a level "
+            f"needs {sum(costs):.3g}"
+        )
+    visited = [level for level, cost in enumerate(costs) if cost]
+    share = budget / (len(visited) + 1)
+    epochs = [1 if cost else 0 for cost in costs]
+    rounds = [(level, share * (1 + (level == visited[-1]))) for level in visited]
+    rounds += [(level, budget) for level in reversed(visited)]
+    for level, limit in rounds:
+        more = int(max(0.0, min(limit - costs[level], spare)) / costs[level])
+        epochs[level] += more
+        spare -= more * costs[level]
+    return epochs
 
 
 def schedule_table(stages: Sequence[Stage], grids: Sequence[Any], work: Sequence[float]) -> str:

@@ -300,6 +300,7 @@ class Trainer:
             self.regime.options,
             options.weight_decay,
             options.betas,
+            getattr(torch, options.precision),
         )
 
     def _renew_optimizer(self, state: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from tiny import write_experiment
 
 from multigrid.benchmark.analysis import RunRecord, speed_ups
+from multigrid.benchmark.peers import PEERS
 from multigrid.benchmark.speedup import SuiteRun
 from multigrid.benchmark.suites import Method, Suite
 from multigrid.errors import UserError
+from multigrid.grid import Grid
 from multigrid.history import Row
 from multigrid.ladder import LadderRun
 
@@ -173,6 +176,26 @@ def test_an_interrupted_suite_goes_on(tmp_path: Path, trained: list[str], monkey
         patch.setattr(LadderRun, "_test", interrupted)
         with pytest.raises(KeyboardInterrupt):
             SuiteRun(tiny_suite(tmp_path), folder).run()
-    assert trained == ["direct_rate0.001"]
+    assert trained == ["ladder_seed3"]
     SuiteRun(tiny_suite(tmp_path), folder).run()
     assert len(trained) == 1 + len(RUNS)
+
+
+def test_methods_of_equal_time_get_the_ladders_time(tmp_path: Path, trained: list[str]) -> None:
+    suite = tiny_suite(tmp_path)
+    short = Method("short", "equal time", ("schedule.cycle=single",), (1e-3, 1e-2), equal_time=True)
+    suite = replace(suite, methods=(suite.methods[0], short))
+    table = SuiteRun(suite, tmp_path / "suite").run()
+    assert set(trained) == {"ladder_seed3", "short_rate0.001", "short_rate0.01", "short_seed3"}
+    assert "Times direct's best" not in table
+    config = (tmp_path / "suite" / "runs" / "short_seed3" / "config.yaml").read_text()
+    seconds = json.loads(
+        (tmp_path / "suite" / "runs" / "ladder_seed3" / "summary.json").read_text()
+    )
+    assert f"seconds: {seconds['seconds']:.1f}" in config
+
+
+def test_networks_of_others_are_named_by_their_package(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "neuralop.models", None)
+    with pytest.raises(UserError, match="need the package neuraloperator"):
+        PEERS["fno"](Grid((8, 8), "cell"))

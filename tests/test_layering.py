@@ -47,6 +47,7 @@ FLOORS = {
         "evaluation",
         "progress",
         "board",
+        "timing",
         "memory",
     },
     "drive": {

@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.schedule import (
     build_schedule,
     learning_rate_curve,
     level_sequence,
     schedule_table,
+    spread_budget,
 )
 
 
@@ -96,6 +98,35 @@ def test_very_short_curves_stay_within_bounds(decay, num_steps, warmup):
 
 def test_after_the_end_the_rate_stays_low():
     assert learning_rate_curve("cosine", 10, 0.1, 0.01)(1000) == pytest.approx(0.01)
+
+
+COSTS = [1 / 64, 1 / 16, 1 / 4, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("budget", "visits", "epochs"),
+    [
+        (10, [1, 1, 1, 1], [128, 32, 8, 4]),
+        (4, [1, 1, 1, 1], [52, 15, 5, 1]),
+        (20, [1, 2, 2, 2], [256, 32, 8, 4]),
+        (60, [0, 0, 0, 1], [0, 0, 0, 60]),
+    ],
+)
+def test_a_budget_is_spread_evenly_with_twice_the_share_for_the_finest(budget, visits, epochs):
+    assert spread_budget(budget, COSTS, visits) == epochs
+
+
+@given(st.floats(5.0, 1e3), st.lists(st.floats(0.01, 1.0), min_size=1, max_size=5))
+def test_a_budget_is_spent_but_for_less_than_one_cheap_epoch(budget, costs):
+    epochs = spread_budget(budget, costs, [1] * len(costs))
+    spent = sum(cost * count for cost, count in zip(costs, epochs, strict=True))
+    assert min(epochs) >= 1
+    assert budget - min(costs) - 1e-6 <= spent <= budget + 1e-6
+
+
+def test_a_budget_that_is_too_small_is_refused():
+    with pytest.raises(UserError, match=r"schedule\.budget: 1\.2 is too little, .* needs 1\.33"):
+        spread_budget(1.2, COSTS, [1, 1, 1, 1])
 
 
 @given(st.sampled_from(["half-v", "v", "w", "f"]), st.integers(1, 6))

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from multigrid.benchmark.analysis import RunRecord, SpeedUp
-from multigrid.plots.comparison import draw_method
+from multigrid.plots.comparison import STYLES, draw_method
 from multigrid.plots.style import COLOURS, save_figure
 
 
 def plot_speed_up(
     by_method: Mapping[str, Sequence[RunRecord]],
     labels: Mapping[str, str],
-    speed_up: SpeedUp,
+    speed_up: SpeedUp | None,
     path: Path,
 ) -> None:
     """Draws the lowest error so far of every method, median and range over seeds.
@@ -27,7 +27,7 @@ def plot_speed_up(
     Args:
         by_method: Runs of each method; the first is the ladder, the second direct training.
         labels: What each method is.
-        speed_up: The comparison at direct training's best error.
+        speed_up: The comparison at direct training's best error, if there is one to mark.
         path: File to write.
     """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
@@ -36,9 +36,13 @@ def plot_speed_up(
         (axes[0], "seconds", "training time [s]"),
         (axes[1], "flops", "floating-point operations"),
     ):
-        for colour, (name, runs) in zip(COLOURS, by_method.items(), strict=False):
-            draw_method(axis, [run.rows for run in runs], quantity, colour, labels[name])
-        _mark(axis, list(by_method.values())[:2], quantity, speed_up)
+        for number, (name, runs) in enumerate(by_method.items()):
+            again, place = divmod(number, len(COLOURS))
+            style = STYLES[again % len(STYLES)]
+            histories = [run.rows for run in runs]
+            draw_method(axis, histories, quantity, COLOURS[place], labels[name], style)
+        if speed_up is not None:
+            _mark(axis, list(by_method.values())[:2], quantity, speed_up)
         axis.set(xscale="log", yscale="log", xlabel=label)
         axis.grid(True, which="major", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

@@ -1,19 +1,15 @@
 """How much of the machine a training step uses: its rate over that of a large matrix product."""
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
 from multigrid.config import Config
-from multigrid.data.samples import Samples
 from multigrid.experiment import Experiment
-from multigrid.hardware import PrecisionName, autocast
-from multigrid.losses import build_loss
-from multigrid.models.surrogate import FieldScaling, Surrogate
-from multigrid.optimizers import NamedOptimizer
+from multigrid.hardware import PrecisionName
 from multigrid.tables import si, table
+from multigrid.timing import seconds, training_step
 
 NUM_ROUNDS = 9
 MATRIX_SIZE = 4096
@@ -38,7 +34,7 @@ def measure_steps(config: Config) -> str:
         step = _training_step(experiment, stage.level, stage.batch_size)
         step(), multiply()
         rates = [
-            (flops / _seconds(step), 2 * MATRIX_SIZE**3 / _seconds(multiply))
+            (flops / seconds(step), 2 * MATRIX_SIZE**3 / seconds(multiply))
             for _ in range(NUM_ROUNDS)
         ]
         steps, products = ([rate[i] for rate in rates] for i in (0, 1))
@@ -60,14 +56,6 @@ def measure_steps(config: Config) -> str:
     )
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def _matrix_product(device: torch.device, precision: PrecisionName) -> Callable[[], object]:
     dtype = getattr(torch, precision)
     a, b = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device).to(dtype) for _ in range(2))
@@ -75,22 +63,7 @@ def _matrix_product(device: torch.device, precision: PrecisionName) -> Callable[
 
 
 def _training_step(experiment: Experiment, level: int, batch_size: int) -> Callable[[], object]:
-    grid = experiment.hierarchy.levels[level]
-    family, device = experiment.family, experiment.device
-    inputs = torch.randn(batch_size, family.in_channels, *grid.shape, device=device)
-    outputs = torch.randn(batch_size, family.out_channels, *grid.shape, device=device)
-    scaling = FieldScaling.identity(family.in_channels, family.out_channels)
-    surrogate = Surrogate(family.build(level).to(device), scaling)
-    optimizer = NamedOptimizer(surrogate.network, experiment.options.optimizer)
-    optimizer.set_learning_rate(1e-4)
-    loss = build_loss("rel_l2", grid, experiment.problem)
-    batch = Samples(inputs, outputs, grid)
-
-    def step() -> None:
-        with autocast(device, experiment.precision):
-            prediction = surrogate(inputs)
-        optimizer.zero_grad()
-        loss(prediction, batch).backward()
-        optimizer.step()
-
-    return step
+    family = experiment.family
+    shape = (batch_size, family.in_channels, *experiment.hierarchy.levels[level].shape)
+    network = family.build(level).to(experiment.device)
+    return training_step(network, shape, experiment.options.optimizer, experiment.precision)

@@ -1,8 +1,9 @@
 """The suites: which methods are compared on which problem, and with which settings."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-SEARCH_SEED = 0
+DIRECT = "direct"
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Method:
         overrides: Settings ``key=value``.
         rates: Learning rates to search before the runs that count; none for no search.
         search_overrides: Further settings of the runs of the search, a smaller budget above all.
-        seeds: How many of the suite's seeds to run.
+        equal_time: Whether to train for as many seconds as the ladder did with the same seed.
+        network: Name of another project's network to train, see :mod:`multigrid.benchmark.peers`.
     """
 
     name: str
@@ -23,7 +25,8 @@ class Method:
     overrides: tuple[str, ...] = ()
     rates: tuple[float, ...] = ()
     search_overrides: tuple[str, ...] = ()
-    seeds: int = 100
+    equal_time: bool = False
+    network: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,65 +36,110 @@ class Suite:
     Attributes:
         experiment: Experiment file.
         overrides: Settings of all methods.
-        seeds: Seeds of initialisation, data order and augmentation.
-        methods: The methods; the first is the ladder, the second direct training.
+        seeds: Seeds of initialisation, data order and augmentation; searches take the first.
+        methods: The methods; the first is the ladder. One that is called ``direct`` is what the
+            ladder's speed-up is taken against.
     """
 
     experiment: str
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
-    methods: tuple[Method, ...] = field(default_factory=tuple)
+    methods: tuple[Method, ...]
 
 
-def _equal_time() -> tuple[Method, ...]:
-    """Returns the ladder, and direct training with about as much time."""
-    single = ("schedule.cycle=single", "schedule.batch_size=16", "schedule.epochs=6")
-    rates = (1e-3, 2e-3, 4e-3, 8e-3)
-    return (
-        Method("ladder", "ladder (ours)"),
-        Method("direct", "same network, finest grid only", single, rates),
+def _ladder(*overrides: str) -> Method:
+    return Method("ladder", "ladder (ours)", overrides)
+
+
+def _direct(*overrides: str, search_epochs: int, rates: tuple[float, ...] = RATES) -> Method:
+    """Returns direct training at full length: 60 epochs on the finest grid."""
+    return Method(
+        DIRECT,
+        "same network, finest grid only",
+        ("schedule.cycle=single", "schedule.epochs=60", *overrides),
+        rates,
+        (f"schedule.epochs={search_epochs}",),
     )
 
 
-def _methods(
-    epochs: int, search_epochs: int, classic_epochs: str, resize_epochs: str
-) -> tuple[Method, ...]:
-    single = ("schedule.cycle=single", f"schedule.epochs={epochs}", "schedule.batch_size=16")
-    rates = (2e-3, 5e-3, 1e-2, 2e-2)
-    search = (f"schedule.epochs={search_epochs}",)
+def _at_equal_time(finest: str) -> tuple[Method, ...]:
+    """Returns everything else, trained for the ladder's time."""
+    single = "schedule.cycle=single"
     classic = ("model.form=classic", "model.width={outer: 8, max: 256}")
-    return (
-        Method("ladder", "ladder (ours)"),
-        Method("direct", "same network, finest grid only", single, rates, search),
+    peer = (
+        single,
+        f"levels=[{finest}]",
+        "optimizer.name=adamw",
+        "optimizer.weight_decay=1e-4",
+        "compute.precision=float32",
+    )
+    methods = (
+        Method("direct_short", "finest grid only, ladder's time", (single,), RATES),
         Method(
             "recipe",
             "classic UNet, doubling widths, fresh outer layers",
-            (*classic, f"schedule.epochs={classic_epochs}", "schedule.transferred_ratio=1.0"),
-            seeds=1,
+            (*classic, "schedule.transferred_ratio=1.0"),
+            RATES,
         ),
-        Method(
-            "resize",
-            "same network on all grids",
-            ("model.growth=false", f"schedule.epochs={resize_epochs}"),
-            seeds=1,
-        ),
-        Method(
-            "classic",
-            "classic UNet, finest grid only",
-            (*single, *classic),
-            rates,
-            search,
-            seeds=1,
-        ),
+        Method("resize", "same network on all grids", ("model.growth=false",), RATES),
+        Method("classic", "classic UNet, finest grid only", (single, *classic), RATES),
+        Method("fno", "FNO (neuraloperator)", peer, (2e-3, 5e-3), network="fno"),
+        Method("uno", "UNO (neuraloperator)", peer, (2e-3, 5e-3), network="uno"),
     )
+    return tuple(replace(method, equal_time=True) for method in methods)
 
+
+SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
+POISSON_RATES = "schedule.learning_rate=[4e-3, 4e-3, 1e-3, 5e-4]"
 
 SUITES = {
-    "poisson_equal_time": Suite("experiments/poisson.yaml", (), (0,), _equal_time()),
     "poisson_128": Suite(
         "experiments/poisson.yaml",
-        ("data.train=256", "data.validation=64", "data.test=64"),
+        (*SMALL, "model.width=48"),
         (0, 1, 2),
-        _methods(60, 12, "[60, 30, 15, 8]", "[120, 32, 8, 4]"),
+        (
+            _ladder("schedule.epochs=[24, 24, 2, 1]", POISSON_RATES),
+            _direct(search_epochs=12),
+            *_at_equal_time("128"),
+        ),
+    ),
+    "poisson_256": Suite(
+        "experiments/poisson.yaml",
+        (*SMALL, "model.width=48", "levels=[16, 32, 64, 128, 256]"),
+        (0,),
+        (
+            _ladder(
+                "schedule.epochs=[24, 24, 2, 1, 0]",
+                "schedule.learning_rate=[4e-3, 4e-3, 1e-3, 5e-4, 2.5e-4]",
+            ),
+            _direct("schedule.learning_rate=4e-3", search_epochs=12, rates=()),
+        ),
+    ),
+    "darcy_128": Suite(
+        "experiments/darcy.yaml",
+        SMALL,
+        (0,),
+        (
+            _ladder("schedule.epochs=[40, 40, 10, 3]"),
+            _direct(search_epochs=12),
+        ),
+    ),
+    "poisson_3d": Suite(
+        "experiments/poisson_3d.yaml",
+        ("data.train=128", "data.validation=32", "data.test=32", "schedule.batch_size=8"),
+        (0,),
+        (
+            _ladder("schedule.epochs=[40, 20, 2]"),
+            _direct(search_epochs=10),
+        ),
+    ),
+    "cycles": Suite(
+        "experiments/poisson.yaml",
+        (*SMALL, "schedule.epochs=auto", "schedule.budget={work_units: 4.0}"),
+        (0, 1, 2),
+        tuple(
+            Method(cycle, f"cycle {cycle}", (f"schedule.cycle={cycle}",))
+            for cycle in ("half-v", "v", "w", "f", "single")
+        ),
     ),
 }

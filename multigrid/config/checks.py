@@ -32,6 +32,7 @@ def check_config(config: Config) -> None:
                 f"schedule.{key}: the list has {len(value)} entries, but there are {num_levels} "
                 "levels"
             )
+    _check_budget(config)
     for index, samples in enumerate(config.samples()):
         if samples > config.data.train:
             raise UserError(
@@ -57,6 +58,19 @@ def check_config(config: Config) -> None:
     _check_transfer(config)
     _check_problem(config.problem, hierarchy.levels)
     _check_tests(config)
+
+
+def _check_budget(config: Config) -> None:
+    """Checks that a budget is given in one unit, and only where it is used."""
+    budget = config.schedule.budget
+    if budget is None:
+        return
+    if config.schedule.epochs != "auto":
+        raise UserError(
+            "schedule.budget: is for 'schedule.epochs: auto' only; leave one of the two out"
+        )
+    if (budget.work_units is None) == (budget.seconds is None):
+        raise UserError("schedule.budget: give either 'work_units' or 'seconds'")
 
 
 def _check_loss(config: Config) -> None:

@@ -3,9 +3,10 @@
 Each field's description completes the sentence "``key`` must be ...".
 """
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from multigrid.config.problem import ProblemConfig
 from multigrid.config.section import Fraction, Positive, Rate, Section, Size
@@ -107,7 +108,19 @@ class ModelConfig(Section):
     )
 
 
+COARSEST_RATE = 4e-3
+DEFAULT_WORK_UNITS = 4.0
+
 PER_LEVEL = "or a list with one for each level, coarsest first"
+
+
+class BudgetConfig(Section):
+    """What a training may cost, in one of two units."""
+
+    work_units: Rate | None = Field(
+        None, description="a positive number of work units, 1 being an epoch on the finest level"
+    )
+    seconds: Rate | None = Field(None, description="a positive number of seconds of training")
 
 
 class ScheduleConfig(Section):
@@ -116,14 +129,23 @@ class ScheduleConfig(Section):
     cycle: Literal["half-v", "v", "w", "f", "single"] = Field(
         "half-v", description="'half-v', 'v', 'w', 'f' or 'single'"
     )
-    epochs: Annotated[int, Field(ge=0)] | list[Annotated[int, Field(ge=0)]] = Field(
-        10, description=f"a number of epochs of at least 0, {PER_LEVEL}"
+    epochs: Literal["auto"] | Annotated[int, Field(ge=0)] | list[Annotated[int, Field(ge=0)]] = (
+        Field(
+            10,
+            description=f"a number of epochs of at least 0, {PER_LEVEL}, or 'auto' (from budget)",
+        )
+    )
+    budget: BudgetConfig | None = Field(
+        None,
+        description="{work_units: N} or {seconds: N}, which 'epochs: auto' spreads over the levels",
     )
     batch_size: Positive | list[Positive] = Field(
-        32, description=f"a positive number of samples, {PER_LEVEL}"
+        16, description=f"a positive number of samples, {PER_LEVEL}"
     )
-    learning_rate: Rate | list[Rate] = Field(
-        1e-3, description=f"a positive learning rate, {PER_LEVEL}"
+    learning_rate: Literal["auto"] | Rate | list[Rate] = Field(
+        "auto",
+        description=f"a positive learning rate, {PER_LEVEL}, or 'auto' (0.004 on the coarsest "
+        "level for batches of 16, times the root of larger batches, half of it a level further)",
     )
     transferred_ratio: Fraction | list[Fraction] = Field(
         0.2,
@@ -266,7 +288,7 @@ class Config(Section):
         "for each axis, or a mapping {grid: ..., samples: ...}",
     )
     model: ModelConfig = Field(ModelConfig(), description="a mapping")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="a mapping")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="a mapping or 'auto'")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="a mapping")
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
@@ -274,6 +296,12 @@ class Config(Section):
     transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
     output: OutputConfig = Field(OutputConfig(), description="a mapping")
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _automatic(cls, value: Any) -> Any:
+        """Reads ``schedule: auto`` as the automatic choice of all that may be chosen so."""
+        return {"epochs": "auto"} if value == "auto" else value
 
     def hierarchy(self) -> Hierarchy:
         """Returns the grids of the ladder and of the scales below it.
@@ -309,9 +337,27 @@ class Config(Section):
         return width
 
     def per_level(self, key: str) -> list[Any]:
-        """Returns a setting of the schedule as a list with one value for each level."""
+        """Returns a setting of the schedule as a list with one value for each level.
+
+        Epochs are ``auto`` where they follow from the budget.
+        """
         value = getattr(self.schedule, key)
+        if key == "learning_rate" and value == "auto":
+            return self._learning_rates()
         return list(value) if isinstance(value, list) else [value] * len(self.levels)
+
+    @property
+    def budget(self) -> BudgetConfig:
+        """What the training may cost where the epochs are ``auto``."""
+        return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)
+
+    def _learning_rates(self) -> list[float]:
+        """Returns the automatic rates: less for finer levels, which start from something good."""
+        single = self.schedule.cycle == "single"
+        return [
+            COARSEST_RATE * math.sqrt(batch_size / 16) * (1.0 if single else 0.5**level)
+            for level, batch_size in enumerate(self.per_level("batch_size"))
+        ]
 
     def _grid(self, index: int) -> Grid:
         level = self.levels[index]

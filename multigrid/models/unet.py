@@ -19,7 +19,7 @@ from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
 
-AUTOCAST_POINTS = 1024
+AUTOCAST_POINTS = 64
 
 
 class Scale(nn.Module):
