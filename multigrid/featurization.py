@@ -25,6 +25,7 @@ from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.blocks import channels_last
 from multigrid.models.steps import SplitNetwork
 from multigrid.models.surrogate import Surrogate
+from multigrid.storage import PART, discard, rename
 
 
 class FeatureFile:
@@ -44,7 +45,7 @@ class FeatureFile:
         Raises:
             UserError: If the file cannot be written.
         """
-        aside = self.path.with_name(self.path.name + ".part")
+        aside = self.path.with_name(self.path.name + PART)
         try:
             with h5py.File(aside, "w") as file:
                 start = 0
@@ -52,9 +53,9 @@ class FeatureFile:
                     for name, tensor in block.items():
                         self._write(file, name, tensor, start, count)
                     start += len(next(iter(block.values())))
-            aside.replace(self.path)
+            rename(aside, self.path)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            discard(aside)
             raise UserError(f"{self.path}: the features could not be written: {error}") from None
 
     def read(self, indices: np.ndarray) -> dict[str, Tensor]:

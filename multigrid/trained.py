@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from multigrid.checkpoint import load_checkpoint
@@ -24,6 +25,7 @@ from multigrid.hardware import choose_device
 from multigrid.models.own import NetworkFactory
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import FileProblem, Problem, Symmetries, build_problem
+from multigrid.results import write_bytes
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
 
@@ -243,7 +245,7 @@ class TrainedSurrogate:
         weights = self._weights[max(self._weights)]
         metadata = {METADATA: json.dumps(dict(weights.about))}
         tensors = {key: tensor.contiguous() for key, tensor in weights.network.items()}
-        _write_aside(path, lambda aside: save_file(tensors, aside, metadata))
+        write_bytes(path, to_safetensors(tensors, metadata))
 
     def export(self, path: str | Path, level: int | None = None) -> None:
         """Writes a level's surrogate, scaling included, as a program of ``torch.export``.
@@ -266,7 +268,9 @@ class TrainedSurrogate:
             program = torch.export.export(
                 surrogate, (example,), dynamic_shapes=({0: torch.export.Dim("N")},)
             )
-        _write_aside(path, lambda aside: torch.export.save(program, aside))
+        content = BytesIO()
+        torch.export.save(program, content)
+        write_bytes(path, content.getvalue())
 
     def level_of(self, shape: Sequence[int]) -> int:
         """Returns the level whose grid a batch ``[N, in, *grid]`` is on.
@@ -342,13 +346,3 @@ def _require_suffix(path: str | Path, suffix: str) -> Path:
     if path.suffix != suffix:
         raise UserError(f"{path}: the name must end in '{suffix}'")
     return path
-
-
-def _write_aside(path: Path, write: Any) -> None:
-    aside = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
-        write(aside)
-        aside.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error}") from None

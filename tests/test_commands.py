@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,11 @@ import multigrid
 from multigrid.__main__ import find, main
 from multigrid.benchmark import __main__ as benchmark
 from multigrid.commands import COMMANDS
+from multigrid.data.store import DataStore
+from multigrid.report.course import describe_course
+from multigrid.report.figures import draw_convergence
+from multigrid.report.record import RunRecord
+from multigrid.signals import check, deferred
 
 ROOT = Path(__file__).parents[1]
 
@@ -263,6 +270,23 @@ def test_plot_of_an_unfinished_run_shows_what_there_is(place, capsys):
     assert "This run is unfinished" in Path("out/report.html").read_text()
 
 
+def test_plot_tells_how_a_run_went(place, capsys):
+    path = Path("results/poisson/summary.json")
+    summary = json.loads(path.read_text())
+    summary["events"] = [{"event": "started"}, {"event": "resumed", "changed": {"torch": [1, 2]}}]
+    path.write_text(json.dumps(summary))
+    record = RunRecord.open("results/poisson")
+    assert record.remarks[:2] == ["resumed 1 time", "resumed with a different torch"]
+    title = draw_convergence(record).get_suptitle()
+    assert title.startswith("poisson\nresumed 1 time; resumed with a different torch")
+    ask(capsys, "plot", "results/poisson")
+    page = Path("results/poisson/report.html").read_text()
+    assert "<li>resumed with a different torch</li>" in page
+    for key in ("events", "levels"):  # an earlier version had nothing of this
+        summary[key] = [{"level": 0}] * (key == "levels")
+    assert describe_course(summary) == []
+
+
 # --- inspect
 
 
@@ -286,6 +310,20 @@ def test_generate_makes_what_the_run_takes(place, capsys):
     assert shown["generated"] == 18
     again = json.loads(ask(capsys, "generate", "experiments/darcy.yaml", "data.folder=d", "--json"))
     assert (again["generated"], again["file"]) == (0, shown["file"])
+
+
+@pytest.mark.parametrize(("numbers", "status"), [([15], 75), ([2], 75), ([2, 2], 130)])
+def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status):
+    def ensure(*args, **kwargs):
+        with deferred():
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        check()
+
+    monkeypatch.setattr(DataStore, "ensure", ensure)
+    assert main(["generate", "experiments/darcy.yaml", "data.folder=d"]) == status
+    name = "interrupted" if status == 130 else f"stopped by {signal.Signals(numbers[0]).name}"
+    assert f"{name}; the same command goes on from here" in capsys.readouterr().err
 
 
 # --- mistakes

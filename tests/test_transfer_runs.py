@@ -1,19 +1,28 @@
 """The toolbox from the command, on tiny grids."""
 
 import json
+import os
+import signal
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
 
+from multigrid import initialization
 from multigrid.checkpoint import load_checkpoint
 from multigrid.config import load_config
 from multigrid.errors import UserError
+from multigrid.evaluation import LevelValidator
 from multigrid.experiment import Experiment
+from multigrid.recorder import StageRecorder
+from multigrid.trainer import Trainer
 from multigrid.weights import load_weights
 from tests.tiny import run, train, write_experiment
 
+TIMES = {"seconds": 0, "evaluation_seconds": 0}
 POISSON = {"problem": {"kind": "poisson", "num_modes": 8}}
 
 
@@ -113,27 +122,101 @@ def test_gradual_unfreezing_resumes_bit_for_bit(tmp_path, pretrained):
     assert_resume_equals(tmp_path, experiment, straight)
 
 
-def assert_resume_equals(tmp_path, experiment, straight):
-    """Goes on from the second epoch and compares with the run that was not interrupted."""
-    from unittest.mock import patch
+def assert_resume_equals(tmp_path, experiment, straight, stage=None, epoch=3, step=2):
+    """Stops within an epoch, goes on, and compares with the run that was not interrupted."""
+    original = StageRecorder.step
+    place = (straight["stage"] if stage is None else stage, epoch, step)
 
-    from multigrid.recorder import StageRecorder
+    def stopped(recorder, epoch, number, num_steps):
+        if (recorder.stage.index, epoch, number) == place:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(recorder, epoch, number, num_steps)
 
-    epoch = StageRecorder.epoch
-
-    def interrupted(self, trainer, record):
-        epoch(self, trainer, record)
-        if record.epoch == 2:
-            raise KeyboardInterrupt
-
-    with patch.object(StageRecorder, "epoch", interrupted):
-        assert run(experiment, tmp_path, "--overwrite") == 130
+    with patch.object(StageRecorder, "step", stopped):
+        assert run(experiment, tmp_path, "--overwrite") == 75
     assert run(experiment, tmp_path, "--resume") == 0
-    stage = straight["stage"]
-    (folder,) = (tmp_path / "results" / "second").glob(f"level_{stage}_*")
+    (folder,) = (tmp_path / "results" / "second").glob(f"level_{straight['stage']}_*")
     resumed = load_checkpoint(folder / "last.pt")
     for key, tensor in straight["network"].items():
         assert torch.equal(resumed["network"][key], tensor), key
+    assert resumed["trainer"]["freezer"] == straight["trainer"]["freezer"]
+    for row, expected in zip(resumed["rows"], straight["rows"], strict=True):
+        assert {**row, **TIMES} == {**expected, **TIMES}
+
+
+@pytest.mark.parametrize("unfreeze", [1, "plateau"])
+@pytest.mark.parametrize("step", [1, 4])
+def test_what_thaws_while_a_run_is_stopped(tmp_path, pretrained, unfreeze, step):
+    experiment = second(
+        tmp_path,
+        pretrained,
+        levels=[16],
+        model={"depth": 3},
+        transfer={"regime": "gradual", "unfreeze": unfreeze, "patience": 1},
+        schedule={"epochs": 5, "learning_rate": 3e-2},
+        recovery={"tries": 0},
+    )
+    train(experiment, tmp_path)
+    straight = load_checkpoint(level(tmp_path, 0, 16) / "last.pt")
+    assert straight["rows"][-1]["flops"] > 5 * straight["rows"][1]["flops"]
+    for epoch in (2, 4):
+        assert_resume_equals(tmp_path, experiment, straight, epoch=epoch, step=step)
+
+
+def test_resume_does_without_the_file_that_was_loaded(tmp_path, pretrained):
+    """A later level takes from it what the level in work has no use for."""
+    weights = tmp_path / "mine.pt"
+    weights.write_bytes((pretrained / "weights.pt").read_bytes())
+    experiment = second(tmp_path, tmp_path, "mine.pt", schedule={"epochs": 3})
+    train(experiment, tmp_path)
+    straight = load_checkpoint(level(tmp_path, 1, 16) / "last.pt")
+    assert report_of(level(tmp_path, 1, 16))["totals"]["new"]["tensors"] == 0
+    load = partial(initialization.load_weights, weights)
+
+    def once(*args):
+        found = load()
+        weights.unlink(missing_ok=True)
+        return found
+
+    with patch.object(initialization, "load_weights", once):
+        assert_resume_equals(tmp_path, experiment, straight, stage=0)
+    assert not weights.exists()
+    assert load_checkpoint(level(tmp_path, 1, 16) / "last.pt")["loaded"] == {}
+
+
+def test_going_back_keeps_what_has_thawed(tmp_path, pretrained):
+    """The weights return, the optimiser fits what is trained, and the lost work is counted."""
+    experiment = second(
+        tmp_path,
+        pretrained,
+        levels=[16],
+        model={"depth": 3},
+        transfer={"regime": "gradual", "unfreeze": [0, 2, 3]},
+        schedule={"epochs": 5},
+    )
+    straight = train(experiment, tmp_path)["flops"]
+    original, seen = Trainer._add_up, []
+
+    def add_up(trainer, batch, part_size):
+        loss = original(trainer, batch, part_size)
+        seen.append(trainer)
+        return float("nan") if len(seen) == 3 * 4 + 3 else loss
+
+    validate = LevelValidator.__call__
+    errors = iter([1.0, 0.5, *[0.9] * 10])  # the best state is older than what has thawed
+
+    def worse(validator, surrogate):
+        return next(errors), validate(validator, surrogate)[1]
+
+    with patch.object(Trainer, "_add_up", add_up), patch.object(LevelValidator, "__call__", worse):
+        summary = train(experiment, tmp_path, "--overwrite")
+    (fault,) = summary["levels"][0]["went_back"]
+    assert (fault["epoch"], fault["step"]) == (4, 3)
+    best = load_checkpoint(level(tmp_path, 0, 16) / "best.pt")
+    last = load_checkpoint(level(tmp_path, 0, 16) / "last.pt")
+    early, late = (set(state["trainer"]["optimizer"]) for state in (best, last))
+    assert early < late == set(seen[-1].optimizer.parameters)
+    assert straight < summary["flops"] < 1.3 * straight
 
 
 def test_dense_bottleneck_at_a_fixed_grid_transfers_whole_and_at_a_growing_one_is_new(tmp_path):
