@@ -153,7 +153,10 @@ class NamedOptimizer:
         if muon:
             self.optimizers.append(Muon(muon, weight_decay=weight_decay, dtype=matrix_dtype))
         if adamw:
-            self.optimizers.append(AdamW(adamw, betas=betas, weight_decay=weight_decay, fused=True))
+            fused = not any(p.is_complex() for p in self.parameters.values())  # torch knows no such
+            self.optimizers.append(
+                AdamW(adamw, betas=betas, weight_decay=weight_decay, fused=fused)
+            )
 
     def set_learning_rate(self, rate: float, done: float = 1.0) -> None:
         """Sets every group's learning rate: ``rate``, times its scale, times its own warm-up.
@@ -231,4 +234,5 @@ def is_hidden(key: str, parameter: Tensor) -> bool:
     Vectors are not, nor the weights of stems and heads, the first and last layers.
     """
     outer = {"stem", "head"} & set(key.split("."))
-    return not outer and parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8
+    matrix = parameter.ndim >= 2 and not parameter.is_complex()
+    return not outer and matrix and min(parameter.shape[:2]) >= 8
