@@ -22,7 +22,7 @@ from multigrid.history import Row, read_history
 from multigrid.ladder import LadderRun
 from multigrid.models.own import NetworkFactory
 from multigrid.results import RunFolder, write_json, write_text
-from multigrid.tables import table
+from multigrid.tables import si, table
 from multigrid.trainer import DivergedError
 
 log = logging.getLogger("multigrid")
@@ -100,7 +100,8 @@ class SuiteRun:
 
     def _check_comparable(self) -> None:
         """Raises an error that says what differs if runs are not on equal terms."""
-        for key in ("data_fingerprint", "device", "threads", "torch", "machine"):
+        keys = ("device", "threads", "torch", "machine")
+        for key in keys if self.suite.grids_differ else ("data_fingerprint", *keys):
             values = {json.dumps(summary[key]) for summary in self.summaries.values()}
             if len(values) > 1:
                 runs = {
@@ -122,6 +123,8 @@ class SuiteRun:
         text = f"{_method_table(by_method, budget, self.rates)}\n"
         if ups:
             text = f"{_speed_table(ups)}\n\n{text}"
+        elif not any(method.equal_time for method in self.suite.methods):
+            text = f"{_cost_table(by_method)}\n\n{text}"
         self.folder.mkdir(parents=True, exist_ok=True)
         _write_rows(self.folder / "runs.csv", records)
         first = self.summaries[f"{ladder}_seed{self.suite.seeds[0]}"]
@@ -184,6 +187,21 @@ def _speed_table(ups: Sequence[SpeedUp]) -> str:
     ]
     header = ["Times direct's best", "Error", "Time", "FLOPs", "Time, finest", "FLOPs, finest"]
     return table(header, rows)
+
+
+def _cost_table(by_method: dict[str, list[RunRecord]]) -> str:
+    """Returns what each method costs to an error that all of them reach."""
+    error = max(run.best for runs in by_method.values() for run in runs)
+    rows = []
+    for name, runs in by_method.items():
+        cost = {
+            quantity: statistics.median(run.cost_to(error, quantity) for run in runs)
+            for quantity in ("seconds", "work_units", "flops")
+        }
+        rows.append(
+            [name, f"{cost['seconds']:.1f}", f"{cost['work_units']:.2f}", si(cost["flops"])]
+        )
+    return table([f"To {error:.4f}", "Seconds", "Work units", "FLOPs"], rows)
 
 
 def _method_table(

@@ -39,12 +39,14 @@ class Suite:
         seeds: Seeds of initialisation, data order and augmentation; searches take the first.
         methods: The methods; the first is the ladder. One that is called ``direct`` is what the
             ladder's speed-up is taken against.
+        grids_differ: Whether the methods have finest grids of their own, and so their own samples.
     """
 
     experiment: str
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     methods: tuple[Method, ...]
+    grids_differ: bool = False
 
 
 def _ladder(*overrides: str) -> Method:
@@ -128,6 +130,24 @@ SUITES = {
         ("data.train=128", "data.validation=32", "data.test=32", "schedule.batch_size=8"),
         (0,),
         (_ladder("schedule.epochs=[40, 20, 2]"), _direct(search_epochs=8)),
+    ),
+    "resolution": Suite(
+        "experiments/poisson.yaml",
+        (*POISSON, "model.width=48", "problem.num_modes=32"),
+        (0,),
+        tuple(
+            Method(
+                f"to_{levels[-1]}",
+                f"ladder to {levels[-1]}x{levels[-1]}",
+                (
+                    f"levels={list(levels)}",
+                    f"schedule.epochs={[48, 20, 2, 1, 0][: len(levels)]}",
+                    f"schedule.learning_rate={[3e-3, 3e-3, 1e-3, 5e-4, 2.5e-4][: len(levels)]}",
+                ),
+            )
+            for levels in ((16, 32, 64), (16, 32, 64, 128), (16, 32, 64, 128, 256))
+        ),
+        grids_differ=True,
     ),
     "cycles": Suite(
         "experiments/poisson.yaml",

@@ -213,7 +213,7 @@ class ComputeConfig(Section):
 class CheckpointsConfig(Section):
     """What is saved of the networks, and when."""
 
-    interval: int = Field(5, gt=0, description="a positive number of epochs")
+    interval: int = Field(25, gt=0, description="a positive number of epochs")
     steps: Positive | None = Field(
         None, description="a positive number of steps after which to save as well, or null"
     )
