@@ -20,6 +20,12 @@ from multigrid.errors import UserError, brief
 from multigrid.storage import write_file
 
 FORMAT = 2
+
+
+class DamagedError(UserError):
+    """A file does not hold what was once written to it."""
+
+
 _MARK = b"\nmultigrid sha256 "
 _TRAILER = re.compile(re.escape(_MARK) + rb"([0-9a-f]{64})\n\Z")
 _TRAILER_BYTES = len(_MARK) + 65
@@ -52,18 +58,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint of this project to the CPU, never executing anything in it.
 
     Raises:
-        UserError: If the file is missing, damaged, pickled or not a checkpoint of this project.
+        DamagedError: If the file is damaged or pickled.
+        UserError: If it is missing, cannot be read or is no checkpoint of this project.
     """
     content = _read(path)
     trailer = _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES))
     body = content[: trailer.start()] if trailer else content
     if trailer and hashlib.sha256(body).hexdigest().encode() != trailer[1]:
-        raise UserError(f"{path}: damaged: the checkpoint does not have the checksum that it names")
+        raise DamagedError(
+            f"{path}: damaged: the checkpoint does not have the checksum that it names"
+        )
     payload = _load(path, body)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     if trailer is None:
-        raise UserError(f"{path}: damaged: the checkpoint's checksum is missing")
+        raise DamagedError(f"{path}: damaged: the checkpoint's checksum is missing")
     return payload
 
 
@@ -71,7 +80,8 @@ def read_tensors(path: Path) -> Any:
     """Reads any file of tensors and plain containers to the CPU, never executing anything in it.
 
     Raises:
-        UserError: If the file is missing, damaged or pickled.
+        DamagedError: If the file is damaged or pickled.
+        UserError: If it is missing or cannot be read.
     """
     return _load(path, _read(path))
 
@@ -96,13 +106,16 @@ def _load(path: Path, content: bytes) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are refused right away
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise UserError(f"{path}: larger than the memory") from None
     except pickle.UnpicklingError:
-        raise UserError(
+        raise DamagedError(
             f"{path}: refused, as it is damaged or holds pickled objects; a checkpoint holds "
             "tensors and plain containers only"
         ) from None
     except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"{path}: unreadable or half-written checkpoint ({brief(error)})") from None
+        problem = f"{path}: unreadable or half-written checkpoint ({brief(error)})"
+        raise DamagedError(problem) from None
 
 
 def _require_stored(content: bytes) -> None:

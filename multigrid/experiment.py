@@ -94,19 +94,20 @@ class Experiment:
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)
         self.family = network_family(config, *channels, network)
-        self.set_epochs(self._chosen_epochs())
         self.options = self._trainer_options()
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
+        self.set_epochs([0] * len(config.levels))
         if not resumed:
-            self.load_weights()
+            self.begin()
 
-    def load_weights(self) -> None:
-        """Reads the weights to start from and checks that all stages can do with them.
+    def begin(self) -> None:
+        """Chooses the epochs, reads the weights to start from, and checks what depends on them.
 
         Raises:
-            UserError: If they cannot be read or do not fit.
+            UserError: If the budget is too small, or the weights cannot be read or do not fit.
         """
+        self.set_epochs(self._chosen_epochs())
         self.loaded = weights_to_load(self.config)
         regimes = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
@@ -162,7 +163,7 @@ class Experiment:
         """Returns ladder, schedule, cost and memory estimate as text."""
         levels = self.hierarchy.levels
         work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
-        flops = sum(units for units in work) * self.epoch_flops[-1]
+        flops = sum(work) * self.epoch_flops[-1]
         fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
         return "\n".join(

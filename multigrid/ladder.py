@@ -95,10 +95,11 @@ class LadderRun:
         latest = self.ledger.restore(fingerprint) if resume else None
         if latest is None:
             if resume:
-                self.experiment.load_weights()
+                self.experiment.begin()
             self.ledger.loaded = self.experiment.loaded
         else:
             self.experiment.set_epochs(latest["epochs"])
+        log.info("%s", self.experiment.describe())
         self._note_start(latest)
         unfinished = None if latest is None or is_finished(latest) else latest
         try:
@@ -106,7 +107,7 @@ class LadderRun:
                 self._run_stage(stage, unfinished)
                 unfinished = None
             self.tested = self._test()
-        except (UserError, Interrupted) as reason:
+        except (UserError, Interrupted, RuntimeError, MemoryError) as reason:
             self._note_end(reason)
             raise
         return self._summary()
@@ -167,7 +168,8 @@ class LadderRun:
             except Interrupted:
                 recorder.stop()
                 raise
-            except UserError:  # a file has vanished, or the disk is full: save what can be saved
+            except (UserError, RuntimeError, MemoryError):
+                # a file has vanished, the disk is full, the memory too small: save what can be
                 with suppress(UserError):
                     recorder.stop()
                 raise

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from multigrid.board import Board
-from multigrid.checkpoint import load_checkpoint, save_checkpoint
+from multigrid.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.history import Row, write_history
@@ -162,7 +162,7 @@ class Ledger:
         if is_finished(latest):
             self.best[latest["level"]] = latest["best"]
         write_history(self.folder.metrics, self.rows)
-        stage, epoch, step = _place(latest)[1:]
+        _, stage, epoch, _, step = _place(latest)
         log.info("resuming after epoch %d, step %d of stage %d", epoch, step, stage)
         return latest
 
@@ -173,7 +173,7 @@ class Ledger:
             if payload.keys() >= KEYS:
                 return payload
             problem = f"{path}: holds no state of a run"
-        except UserError as error:
+        except DamagedError as error:
             problem = str(error)
         aside = path.with_name(path.name + ".damaged")
         log.warning("%s; it is put aside as %s, and the one before is used", problem, aside.name)
@@ -216,8 +216,12 @@ def to_cpu(state: Any) -> Any:
     return state
 
 
-def _place(checkpoint: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Returns where a run stood: finished stages, stage, epoch and step."""
+def _place(checkpoint: dict[str, Any]) -> tuple[int, int, int, int, int]:
+    """Returns where a run stood: finished stages, stage, epoch, faults so far and step.
+
+    A fault begins the epoch anew, so it counts for more than a step.
+    """
     trainer = checkpoint["trainer"]
     epoch, step = trainer["progress"]["epoch"], len(trainer["sums"]["losses"])
-    return len(checkpoint["finished"]), checkpoint["stage"], epoch, step
+    faults = len(trainer["guard"]["faults"])
+    return len(checkpoint["finished"]), checkpoint["stage"], epoch, faults, step

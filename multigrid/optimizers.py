@@ -90,7 +90,7 @@ def orthogonalize(
 ) -> Tensor:
     """Brings the singular values of matrices ``[B, m, n]`` near one, keeping their vectors.
 
-    A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
+    Computed in ``dtype``, and returned in the matrices' own. A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
     end between about 0.7 and 1.2.
     """
     if matrices.shape[1] > matrices.shape[2]:
@@ -216,8 +216,13 @@ class NamedOptimizer:
             return False
         if any(t.ndim and t.shape != parameter.shape for t in entry.values()):
             return False
+        # torch wants the number of steps beside the weights where they are updated in one go
+        fused = bool(optimizer.defaults.get("fused"))
+        place = parameter.device if fused else torch.device("cpu")
         optimizer.state[parameter] = {
-            name: tensor.clone() if name == "step" else torch.empty_like(parameter).copy_(tensor)
+            name: tensor.to(place, copy=True)
+            if name == "step"
+            else torch.empty_like(parameter).copy_(tensor)
             for name, tensor in entry.items()
         }
         return True

@@ -123,9 +123,10 @@ def plan_regime(
         ratio: That rate over the one of new weights.
 
     Returns:
-        The regime. In the regimes with a lower rate it is ``ratio * decay ** (d - 1)`` at the
-        distance d from the nearest part of the network that is all new, or from the output if
-        there is none.
+        The regime. The rate of transferred weights over that of new ones is
+        ``lower * decay ** (d - 1)`` at the distance d from the nearest part of the network that is
+        all new, or from the output if there is none; ``lower`` is 1 in the regime ``full`` and for
+        weights that are not slow, else ``ratio``.
     """
     distance = _distances(anatomy, transferred)
     options: dict[str, ParameterOptions] = {}
@@ -211,7 +212,7 @@ def check_regime(regime: Regime, parameters: Collection[str], epochs: int, where
     if late and epochs:
         raise UserError(
             f"transfer: weights are to thaw after epoch {min(late)}, but {where} has {epochs} "
-            f"epochs; at most {epochs - 1} is allowed, or freeze: true for the whole stage"
+            f"epochs; it must be before that, or freeze: true for the whole stage"
         )
 
 

@@ -76,7 +76,7 @@ def train_ladder(
     """
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
-    _check_save(config, resume or overwrite)
+    _check_save(config, overwrite or (resume and folder.config.exists()))
     keep_large_buffers()
     from multigrid.memory import is_out_of_memory
 
@@ -114,7 +114,6 @@ def _train(
     if not resume:
         folder.claim(config, overwrite)
     _start_logging(folder)
-    log.info("%s", experiment.describe())
     summary = run.run(resume)
     write_report(run, summary)
 

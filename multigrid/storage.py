@@ -31,12 +31,23 @@ def write_file(path: Path, content: bytes, previous: Path | None = None) -> None
             sync(file)
         if read_back(aside) != content:
             raise OSError(errno.EIO, "what was written reads back differently")
-        if previous is not None and path.exists():
-            rename(path, previous)
-        rename(aside, path)
+        _put_in_place(aside, path, previous)
         sync_folder(path.parent)
     except BaseException:
         discard(aside)
+        raise
+
+
+def _put_in_place(aside: Path, path: Path, previous: Path | None) -> None:
+    """Gives a new file its name; where that fails, the old file gets its own back."""
+    moved = previous is not None and path.exists()
+    if previous is not None and moved:
+        rename(path, previous)
+    try:
+        rename(aside, path)
+    except OSError:
+        if previous is not None and moved:
+            rename(previous, path)
         raise
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -37,6 +37,9 @@ from multigrid.schedule import Decay, Stage, learning_rate_curve
 __all__ = ["DivergedError", "EpochRecord", "Observer", "Trainer", "TrainerOptions", "Validator"]
 
 log = logging.getLogger(__name__)
+
+DRAWN_BY_NETWORK = 1
+"""Last part of the key of random numbers that are not for augmentation."""
 
 
 @dataclass(frozen=True)
@@ -446,16 +449,25 @@ class Trainer:
     def _add_up(self, batch: Samples, part_size: int) -> float:
         """Adds up the gradient over parts of a batch, as the loss is a mean over samples."""
         self.optimizer.zero_grad()
-        total = 0.0
-        for part in batch.split(part_size):
-            with autocast(part.inputs.device, self.options.precision):
-                predict = self.featurized
-                prediction = predict(part) if predict else self.surrogate(part.inputs)
-            loss: Tensor = self.loss(prediction, part)
-            share = len(part) / len(batch)
-            (loss if share == 1 else loss * share).backward()
-            total += loss.item() * share
-        return total
+        with self._torch_seeded(batch.inputs.device):
+            parts = batch.split(part_size)
+            return sum(self._add(part, len(part) / len(batch)) for part in parts)
+
+    def _add(self, part: Samples, share: float) -> float:
+        with autocast(part.inputs.device, self.options.precision):
+            predict = self.featurized
+            prediction = predict(part) if predict else self.surrogate(part.inputs)
+        loss: Tensor = self.loss(prediction, part)
+        (loss if share == 1 else loss * share).backward()
+        return loss.item() * share
+
+    @contextmanager
+    def _torch_seeded(self, device: torch.device) -> Iterator[None]:
+        """Makes what a network of the user's draws, as for dropout, a function of the step."""
+        rng = self._rng(self.progress.epoch, self.sums.num_steps, DRAWN_BY_NETWORK)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(rng.integers(2**63)))
+            yield
 
     def _rng(self, *key: int) -> np.random.Generator:
         sequence = np.random.SeedSequence(self.options.seed, spawn_key=(self.stage.index, *key))

@@ -187,6 +187,9 @@ def test_the_python_of_the_readme_runs(place, tmp_path, monkeypatch):
     """With smaller numbers, in the order of the README."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
+    (tmp_path / "experiments").mkdir()
+    problem = {"kind": "poisson", "num_modes": 8}
+    write_experiment(tmp_path / "experiments" / "poisson.yaml", problem=problem)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "poisson").symlink_to(place / "results" / "tiny")
     names: dict[str, object] = {}
@@ -199,6 +202,7 @@ def test_the_python_of_the_readme_runs(place, tmp_path, monkeypatch):
 
 
 def test_the_package_is_typed(tmp_path):
+    pytest.importorskip("mypy")
     script = tmp_path / "use.py"
     script.write_text(
         "import numpy as np\nimport multigrid\n"
@@ -209,5 +213,7 @@ def test_the_package_is_typed(tmp_path):
     shown = subprocess.run(
         [*command, str(script)], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert "ndarray" in shown.stdout, shown.stdout
+    assert shown.returncode == 0, shown.stdout
+    assert "Revealed type" in shown.stdout
+    assert "ndarray" in shown.stdout
     assert (ROOT / "multigrid" / "py.typed").exists()

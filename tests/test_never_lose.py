@@ -259,6 +259,52 @@ def test_what_reads_back_differently_does_not_replace(tmp_path, monkeypatch):
     assert load_checkpoint(path)["epoch"] == 1
 
 
+def test_a_file_keeps_its_name_where_the_new_one_cannot_have_it(tmp_path, monkeypatch):
+    path, previous = tmp_path / "last.pt", tmp_path / "last.previous.pt"
+    save_checkpoint(path, {"epoch": 1}, previous)
+    original = storage.rename
+
+    def failing(source, target):
+        if source.suffix == storage.PART:
+            raise OSError(5, "Input/output error")
+        original(source, target)
+
+    monkeypatch.setattr(storage, "rename", failing)
+    with pytest.raises(UserError, match="could not be written"):
+        save_checkpoint(path, {"epoch": 2}, previous)
+    assert load_checkpoint(path)["epoch"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(
+    experiment, tmp_path, monkeypatch, capsys
+):
+    at_call(monkeypatch, Trainer, "_take", 5, send(signal.SIGTERM))
+    assert run(experiment, tmp_path) == STOPPED
+    monkeypatch.undo()
+    files = sorted(path.name for path in tmp_path.rglob("*.pt*"))
+
+    def failing(path):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert run(experiment, tmp_path, "--resume") == 2
+    assert "Input/output error" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*.pt*")) == files
+
+
+def test_epochs_from_a_budget_in_seconds_are_kept_on_resume(experiment, tmp_path, monkeypatch):
+    timed = ["schedule.epochs=auto", "schedule.budget={seconds: 60}"]
+    monkeypatch.setattr("multigrid.experiment.step_seconds", lambda *args: 5.0)
+    at_call(monkeypatch, Trainer, "_take", 3, send(signal.SIGTERM))
+    assert run(experiment, tmp_path, *timed) == STOPPED
+    monkeypatch.undo()
+    monkeypatch.setattr("multigrid.experiment.step_seconds", lambda *args: 1e9)
+    assert run(experiment, tmp_path, *timed, "--resume") == 0
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert [level["epochs"] for level in summary["levels"]] == [1, 1]
+
+
 def test_intervals(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

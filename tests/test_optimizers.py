@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from multigrid.models.blocks import channels_last
 from multigrid.optimizers import Muon, NamedOptimizer, ParameterOptions, is_hidden, orthogonalize
 
 
@@ -54,13 +55,16 @@ def test_orthogonalize_of_nothing_is_nothing():
     assert torch.equal(orthogonalize(torch.zeros(1, 4, 4)), torch.zeros(1, 4, 4))
 
 
-def test_muon_step_by_hand(generator):
-    weight = nn.Parameter(torch.zeros(8, 8, 3, 3))
-    weight.grad = torch.randn(8, 8, 3, 3, generator=generator)
-    Muon([weight], lr=0.1, momentum=0.9).step()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(8, 16), (8, 8, 3, 3), (8, 8, 3, 3, 3)])
+def test_muon_step_by_hand(generator, shape, dtype):
+    weight = nn.Parameter(channels_last(torch.zeros(shape)))
+    weight.grad = channels_last(torch.randn(shape, generator=generator))
+    Muon([weight], lr=0.1, momentum=0.9, dtype=dtype).step()
     update = orthogonalize(weight.grad.flatten(1)[None])[0]
-    expected = -0.1 * 0.2 * math.sqrt(72) * update.reshape(8, 8, 3, 3)
-    torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-5)
+    expected = -0.1 * 0.2 * math.sqrt(update.shape[1]) * update.reshape(shape)
+    near = {"rtol": 1e-3, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.005}
+    torch.testing.assert_close(weight.detach(), expected, **near)
 
 
 def test_muon_decays_weights():

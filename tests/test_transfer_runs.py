@@ -296,6 +296,20 @@ def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path)
     assert (tmp_path / "results" / "second" / "convergence.png").exists()
 
 
+def with_dropout(grid):
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
+
+
+def test_what_a_network_draws_by_itself_is_a_function_of_the_step(tmp_path):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
+    networks = []
+    for folder in (tmp_path / "first", tmp_path / "again"):
+        torch.rand(7)  # moves torch's own generator on
+        ladder(path, folder, with_dropout)
+        networks.append(load_checkpoint(level(folder, 0, 8) / "last.pt")["network"])
+    assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
+
+
 def test_foreign_names_are_mapped(tmp_path):
     path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
     foreign = named_by_size(Experiment(load_config(path)).hierarchy.finest).state_dict()

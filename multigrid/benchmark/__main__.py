@@ -8,15 +8,19 @@ from pathlib import Path
 
 from multigrid.allocator import keep_large_buffers
 from multigrid.benchmark.suites import SUITES
-from multigrid.commands.command import Command, go_on
-from multigrid.config import load_config
+from multigrid.commands.command import Command, go_on, start_again
+from multigrid.config import Config, load_config
+from multigrid.errors import UserError
+
+MEASUREMENTS = ("step", "streaming", "features")
+EXPERIMENT = Path("experiments/poisson.yaml")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "suite",
-        choices=["step", "streaming", "features", "poisson_to_darcy", *SUITES],
+        choices=[*MEASUREMENTS, "poisson_to_darcy", *SUITES],
         help="step: rate of a training step against a matrix product; streaming: training with "
         "samples from disk against samples in memory; features: epochs on features of frozen "
         "layers against epochs on fields; poisson_to_darcy: fine-tuning regimes side by side; "
@@ -24,49 +28,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "goes on where it stopped",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings to replace (not for suites)"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help=f"settings to replace ({', '.join(MEASUREMENTS)} only)",
     )
     parser.add_argument(
         "--experiment",
         type=Path,
-        default=Path("experiments/poisson.yaml"),
-        help="experiment file (not for suites)",
+        help=f"experiment file ({', '.join(MEASUREMENTS)} only; default: {EXPERIMENT})",
     )
 
 
 def execute(options: argparse.Namespace) -> None:
     """Measures and prints a table."""
     keep_large_buffers()
-    if options.suite == "step":
+    if options.suite in MEASUREMENTS:
+        config = load_config(options.experiment or EXPERIMENT, options.overrides)
+        print(_measure(options.suite, config))
+        return
+    if options.overrides or options.experiment:
+        raise UserError(
+            f"the suite '{options.suite}' has settings of its own, which cannot be replaced; that "
+            f"is for {', '.join(MEASUREMENTS)}"
+        )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    print(_compare(options.suite))
+
+
+def _measure(name: str, config: Config) -> str:
+    if name == "step":
         from multigrid.benchmark.step import measure_steps
 
-        print(measure_steps(load_config(options.experiment, options.overrides)))
-    elif options.suite == "streaming":
+        return measure_steps(config)
+    if name == "streaming":
         from multigrid.benchmark.streaming import measure_streaming
 
-        print(measure_streaming(load_config(options.experiment, options.overrides)))
-    elif options.suite == "features":
-        from multigrid.benchmark.features import measure_features
+        return measure_streaming(config)
+    from multigrid.benchmark.features import measure_features
 
-        print(measure_features(load_config(options.experiment, options.overrides)))
-    elif options.suite == "poisson_to_darcy":
-        from multigrid.benchmark.regimes import RegimeComparison
-
-        _log_to_screen()
-        print(RegimeComparison(Path("results/benchmarks") / options.suite).run())
-    else:
-        print(_compare(options.suite))
+    return measure_features(config)
 
 
 def _compare(name: str) -> str:
+    folder = Path("results/benchmarks") / name
+    if name == "poisson_to_darcy":
+        from multigrid.benchmark.regimes import RegimeComparison
+
+        return RegimeComparison(folder).run()
     from multigrid.benchmark.speedup import SuiteRun
 
-    _log_to_screen()
-    return SuiteRun(SUITES[name], Path("results/benchmarks") / name).run()
-
-
-def _log_to_screen() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    return SuiteRun(SUITES[name], folder).run()
 
 
 COMMAND = Command(
@@ -80,7 +92,9 @@ COMMAND = Command(
     ),
     add_arguments,
     execute,
-    on_signal=go_on,
+    on_signal=lambda call, options: (
+        start_again(call, options) if options.suite in MEASUREMENTS else go_on(call, options)
+    ),
 )
 
 

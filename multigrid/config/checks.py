@@ -58,6 +58,7 @@ def check_config(config: Config) -> None:
     _check_transfer(config)
     _check_problem(config.problem, hierarchy.levels)
     _check_tests(config)
+    _check_effect(config)
 
 
 def _check_budget(config: Config) -> None:
@@ -96,19 +97,6 @@ def _check_transfer(config: Config) -> None:
             raise UserError(f"transfer.rename: '{old}' and '{new}' must have as many '*'")
     if section.rename and config.checkpoints.load is None:
         raise UserError("transfer.rename: there are no names without checkpoints.load")
-    ratio = config.schedule.transferred_ratio
-    default = type(config.schedule).model_fields["transferred_ratio"].default
-    if section.regime == "full" and ratio not in (default, 1.0):
-        raise UserError(
-            f"schedule.transferred_ratio: {ratio} has no effect in transfer.regime 'full'; it must "
-            f"be {default} (the default) or 1.0"
-        )
-    unfreeze = type(section).model_fields["unfreeze"].default
-    if section.regime != "gradual" and section.unfreeze != unfreeze:
-        raise UserError(
-            f"transfer.unfreeze: {section.unfreeze} has no effect in transfer.regime "
-            f"'{section.regime}'; it must be '{unfreeze}' (the default), or the regime 'gradual'"
-        )
     if isinstance(section.unfreeze, list) and section.unfreeze != sorted(
         section.unfreeze or [1, 0]
     ):
@@ -127,6 +115,30 @@ def _check_transfer(config: Config) -> None:
             raise UserError(
                 f"transfer.rules[{index}].freeze: only transferred weights can be frozen, so "
                 "'weights' must be 'transferred' or 'all'"
+            )
+
+
+def _check_effect(config: Config) -> None:
+    """Checks that no setting is without effect beside the others."""
+    section, rules = config.transfer, config.transfer.rules
+    regime = f"transfer.regime '{section.regime}'"
+    waits = section.regime == "gradual" and section.unfreeze == "plateau"
+    waits = waits or any(rule.freeze == "plateau" for rule in rules)
+    thaws = section.regime != "features" or any(rule.freeze not in (None, True) for rule in rules)
+    for key, used, beside in (
+        ("schedule.transferred_ratio", section.regime != "full" and thaws, regime),
+        ("transfer.decay", thaws, regime),
+        ("transfer.unfreeze", section.regime == "gradual", regime),
+        ("transfer.patience", waits, "what thaws by itself, as nothing waits for a plateau"),
+        ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
+        ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
+    ):
+        name, field = key.split(".")
+        values = getattr(config, name)
+        value, default = getattr(values, field), type(values).model_fields[field].default
+        if not used and value != default:
+            raise UserError(
+                f"{key}: {value} has no effect beside {beside}; it must be {default} (the default)"
             )
 
 

@@ -144,8 +144,9 @@ class ScheduleConfig(Section):
     )
     learning_rate: Literal["auto"] | Rate | list[Rate] = Field(
         "auto",
-        description=f"a positive learning rate, {PER_LEVEL}, or 'auto' (0.004 on the coarsest "
-        "level for batches of 16, times the root of larger batches, half of it a level further)",
+        description=f"a positive learning rate, {PER_LEVEL}, or 'auto' (0.004 times the root of "
+        "batch_size / 16 on the coarsest level, half of it on each further one; with cycle "
+        "'single' the whole)",
     )
     transferred_ratio: Fraction | list[Fraction] = Field(
         0.2,
@@ -352,7 +353,7 @@ class Config(Section):
         return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)
 
     def _learning_rates(self) -> list[float]:
-        """Returns the automatic rates: less for finer levels, which start from something good."""
+        """Returns the automatic rates: less for finer levels, which mostly start from coarser ones."""
         single = self.schedule.cycle == "single"
         return [
             COARSEST_RATE * math.sqrt(batch_size / 16) * (1.0 if single else 0.5**level)

@@ -74,7 +74,7 @@ class TransferConfig(Section):
     )
     regime: Literal["full", "fine-tuning", "features", "gradual"] = Field(
         "fine-tuning",
-        description="'full' (one rate for all), 'fine-tuning' (transferred weights at "
+        description="'full' (no lower rate for transferred weights), 'fine-tuning' (transferred weights at "
         "schedule.transferred_ratio), 'features' (they are frozen) or 'gradual' (they thaw one "
         "scale after the other)",
     )

@@ -27,7 +27,7 @@ class UNetFamily:
         form: ``pyramid`` or ``classic``.
         num_blocks: Residual blocks per encoder and per decoder of a scale.
         padding: What lies outside the grid for the convolutions.
-        norm: Normalisation layer in front of each activation.
+        norm: Normalisation layer in front of each convolution of a block.
         prolongation: Polynomial degree of the prolongation of outputs.
         bottleneck: ``conv``, ``dense`` or ``attention``.
         growth: Whether finer levels have more scales; otherwise the network of level 0 is used on

@@ -20,6 +20,7 @@ from multigrid.tables import si, table
 Form = Literal["pyramid", "classic"]
 
 AUTOCAST_POINTS = 64
+"""Points of the smallest grid whose features may be in bfloat16: 8x8, or 4x4x4."""
 
 
 class Scale(nn.Module):
@@ -251,10 +252,9 @@ def _correct(scale: Scale, grid: Grid, features: Tensor) -> Tensor:
 
 
 def _precision(grid: Grid, device: torch.device) -> AbstractContextManager[None]:
-    """Returns the context of a scale: autocast, if it is on at all, for large grids only.
+    """Returns the context of a scale: autocast, if it is on at all, but for the smallest grids.
 
-    The coarse scales make most of the answer and little of the work. With them in float32, the
-    rounding of bfloat16 touches only the corrections of the fine ones.
+    There float32 costs nothing, and what they do reaches every point.
     """
     return full_precision(device) if grid.size < AUTOCAST_POINTS else nullcontext()
 
