@@ -158,6 +158,8 @@ def test_missing_keys(key):
             {"seconds": 60.0},
             r"schedule\.budget: is for 'schedule\.epochs: auto'",
         ),
+        ("recovery", {"tries": 0, "factor": 0.5}, r"recovery\.factor: 0\.5 has no effect"),
+        ("transfer", {"patience": 7}, r"transfer\.patience: 7 has no effect"),
         ("output.num_predictions", 16, None),
         ("data.test", 2, r"output\.num_predictions: 3 is more than data\.test, 2"),
         ("problem.num_modes", 64, r"problem\.num_modes: 64 .* 32 points of the finest level"),
