@@ -94,7 +94,7 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
 POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
 POISSON_LADDER = _ladder(
-    "schedule.epochs=[48, 20, 2, 1]", "schedule.learning_rate=[3e-3, 3e-3, 1e-3, 5e-4]"
+    "schedule.epochs=[40, 10, 2, 1]", "schedule.learning_rate=[3e-3, 1e-3, 2e-4, 1e-4]"
 )
 
 SUITES = {
@@ -113,8 +113,8 @@ SUITES = {
         (0,),
         (
             _ladder(
-                "schedule.epochs=[48, 20, 2, 1, 0]",
-                "schedule.learning_rate=[3e-3, 3e-3, 1e-3, 5e-4, 2.5e-4]",
+                "schedule.epochs=[40, 10, 2, 1, 0]",
+                "schedule.learning_rate=[3e-3, 1e-3, 2e-4, 1e-4, 5e-5]",
             ),
             _direct("schedule.learning_rate=4e-3", search_epochs=8, rates=()),
         ),
@@ -141,8 +141,8 @@ SUITES = {
                 f"ladder to {levels[-1]}x{levels[-1]}",
                 (
                     f"levels={list(levels)}",
-                    f"schedule.epochs={[48, 20, 2, 1, 0][: len(levels)]}",
-                    f"schedule.learning_rate={[3e-3, 3e-3, 1e-3, 5e-4, 2.5e-4][: len(levels)]}",
+                    f"schedule.epochs={[40, 10, 2, 1, 0][: len(levels)]}",
+                    f"schedule.learning_rate={[3e-3, 1e-3, 2e-4, 1e-4, 5e-5][: len(levels)]}",
                 ),
             )
             for levels in ((16, 32, 64), (16, 32, 64, 128), (16, 32, 64, 128, 256))
