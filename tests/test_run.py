@@ -473,6 +473,23 @@ def test_no_space_to_write(base, tmp_path, capsys, monkeypatch, name):
     assert Path(name).name in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_what_the_report_lacks_is_made_on_resuming(base, tmp_path, monkeypatch, capsys):
+    short = ["schedule.epochs=[1,1]"]
+
+    def fail(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(closing, "collect", fail)
+        assert main(arguments(base, tmp_path, *short)) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    before = read_summary(tmp_path / "tiny")["test"]
+    assert main(arguments(base, tmp_path, *short, "--resume")) == 0
+    assert read_summary(tmp_path / "tiny")["test"] == before
+    assert (tmp_path / "tiny" / "predictions.npz").exists()
+
+
 def test_too_large_a_learning_rate_is_told(base, tmp_path, capsys):
     diverging = ["schedule.learning_rate=1e30", "optimizer.clip=null"]
     assert main(arguments(base, tmp_path, *diverging)) == 2
