@@ -46,9 +46,12 @@ def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
     )
 
 
+POISSON = {"kind": "poisson", "num_modes": 4}
+
+
 def test_runs_of_another_configuration_are_not_taken_over(tmp_path):
-    experiment = str(write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson"}))
-    overrides = [f"data.folder={tmp_path / 'data'}", "problem.num_modes=4", "levels=[8]"]
+    experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
+    overrides = [f"data.folder={tmp_path / 'data'}", "levels=[8]"]
     comparison = RegimeComparison(tmp_path)
     summary = comparison._train(experiment, overrides)
     assert comparison._train(experiment, overrides) == summary
@@ -68,6 +71,6 @@ def test_what_the_machine_lacks_is_told(tmp_path, monkeypatch, failure, sentence
         raise failure
 
     monkeypatch.setattr(LadderRun, "load", fail)
-    experiment = str(write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson"}))
+    experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
     with pytest.raises(UserError, match=sentence):
         RegimeComparison(tmp_path)._train(experiment, [f"data.folder={tmp_path / 'data'}"])
