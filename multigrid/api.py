@@ -1,6 +1,7 @@
 """Training from Python, as the command does it."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def configure(experiment: str | Path | Mapping[str, Any] | Config, *overrides: s
     """
     if isinstance(experiment, str | Path):
         return load_config(experiment, overrides)
-    raw = experiment.model_dump() if isinstance(experiment, Config) else dict(experiment)
+    raw = experiment.model_dump() if isinstance(experiment, Config) else deepcopy(dict(experiment))
     for assignment in overrides:
         override(raw, assignment)
     return parse_config(raw)

@@ -89,7 +89,7 @@ class Experiment:
     ) -> None:
         self.config = config
         self.hierarchy = config.hierarchy()
-        self.problem, self.source = self._problem_and_source()
+        self.problem, self.source = problem_and_source(config)
         self.device = choose_device(config.compute.device)
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)
@@ -211,7 +211,7 @@ class Experiment:
         found = {}
         for name, changes in self.config.data.extra_tests.items():
             problem = build_problem(**{**section.model_dump(), **changes})
-            source = self._generated(problem)
+            source = _generated(self.config, problem)
             source.prepare({"test": count})
             found[name] = source.read("test", grid, count)
         return found
@@ -284,25 +284,6 @@ class Experiment:
         memory = self.config.data.memory
         return memory == "hold" if memory != "auto" else size <= total_memory(self.device) / 2
 
-    def _generated(self, problem: PDE) -> GeneratedSource:
-        folder = Path(self.config.data.folder)
-        return GeneratedSource(
-            DataStore(folder, problem, self.hierarchy.finest, self.config.data.seed)
-        )
-
-    def _problem_and_source(self) -> tuple[Problem, SampleSource]:
-        config, section = self.config, self.config.problem
-        if isinstance(section, FileConfig):
-            files = open_files(
-                section,
-                config.data.centering,
-                {**self.counts, "train": config.samples()[-1]},
-            )
-            names = files.input_names, files.output_names
-            return FileProblem(*names, Symmetries(**section.flags())), files
-        problem = build_problem(**section.model_dump())
-        return problem, self._generated(problem)
-
     def _trainer_options(self) -> TrainerOptions:
         schedule, optimizer = self.config.schedule, self.config.optimizer
         recovery = self.config.recovery
@@ -321,6 +302,28 @@ class Experiment:
             recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
             accumulate=recovery.accumulate,
         )
+
+
+def problem_and_source(config: Config) -> tuple[Problem, SampleSource]:
+    """Returns the PDE of a configuration and where its samples come from.
+
+    Raises:
+        UserError: If the user's files cannot be used.
+    """
+    section = config.problem
+    if isinstance(section, FileConfig):
+        counts = {split: getattr(config.data, split) for split in SPLITS}
+        counts["train"] = config.samples()[-1]
+        files = open_files(section, config.data.centering, counts)
+        names = files.input_names, files.output_names
+        return FileProblem(*names, Symmetries(**section.flags())), files
+    problem = build_problem(**section.model_dump())
+    return problem, _generated(config, problem)
+
+
+def _generated(config: Config, problem: PDE) -> GeneratedSource:
+    folder, finest = Path(config.data.folder), config.hierarchy().finest
+    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed))
 
 
 def network_family(

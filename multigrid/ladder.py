@@ -300,12 +300,18 @@ class LadderRun:
 
     def _save_weights(self, level: int) -> None:
         """Writes the finished network's weights to the file that the user wants, if any."""
-        path = self.experiment.config.checkpoints.save
+        experiment = self.experiment
+        path, problem = experiment.config.checkpoints.save, experiment.problem
         if path is not None:
             about = {
-                "grid": list(self.experiment.hierarchy.levels[level].shape),
+                "level": level,
+                "grid": list(experiment.hierarchy.levels[level].shape),
+                "config": experiment.config.model_dump(),
+                "fields": {
+                    "input": list(problem.input_names),
+                    "output": list(problem.output_names),
+                },
                 "scaling": self.scaling.to_dict(),
-                "config": self.experiment.config.model_dump(),
             }
             save_weights(Path(path), self.ledger.best[level]["network"], about)
 
@@ -313,6 +319,7 @@ class LadderRun:
         experiment, last = self.experiment, self.ledger.rows[-1]
         return {
             "name": experiment.config.name,
+            "network": experiment.family.kind,
             "levels": self.ledger.finished,
             "test": self.tested.errors,
             "extra_tests": self.tested.extra,

@@ -15,7 +15,7 @@ from multigrid.data.readers import FieldFile
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.evaluation import predict
-from multigrid.experiment import Experiment
+from multigrid.experiment import problem_and_source
 from multigrid.fields import prolong_to
 from multigrid.grid import Grid, halvings_between
 from multigrid.metrics import field_errors, rel_l2
@@ -80,22 +80,24 @@ def own_samples(surrogate: TrainedSurrogate, split: str, count: int | None) -> S
     Raises:
         UserError: If they cannot be had, or there are fewer than ``count``.
     """
-    experiment = Experiment(surrogate.config)
-    available = experiment.counts[split]
-    if isinstance(surrogate.config.problem, FileConfig) and split == "train":
-        available = surrogate.config.samples()[-1]
+    config = surrogate.config
+    available = getattr(config.data, split)
+    if isinstance(config.problem, FileConfig) and split == "train":
+        available = config.samples()[-1]
     count = _at_most(count, available, f"the run has {available} {split} samples")
-    experiment.source.prepare({name: count if name == split else 0 for name in SPLITS})
-    grid = experiment.hierarchy.finest
-    samples = experiment.source.open(split, grid, count)
-    return Scored(f"{experiment.source.place}, {split}", grid, count, samples.split)
+    _, source = problem_and_source(config)
+    source.prepare({name: count if name == split else 0 for name in SPLITS})
+    grid = config.hierarchy().finest
+    samples = source.open(split, grid, count)
+    return Scored(f"{source.place}, {split}", grid, count, samples.split)
 
 
 def file_samples(surrogate: TrainedSurrogate, file: FieldFile, count: int | None) -> Scored:
     """Returns the samples of a file.
 
     Raises:
-        UserError: If it has other fields than the surrogate, or fewer samples than ``count``.
+        UserError: If it has other fields or other points than the surrogate, or fewer samples than
+            ``count``.
     """
     described = file.describe()
     for kind in ("input", "output"):
@@ -105,9 +107,15 @@ def file_samples(surrogate: TrainedSurrogate, file: FieldFile, count: int | None
                 f"{file.path}: has {len(here)} {kind} fields ({', '.join(here)}), but the run was "
                 f"trained on {len(there)} ({', '.join(there)})"
             )
+    centering = surrogate.finest.centering
+    if described.centering not in (None, centering):
+        raise UserError(
+            f"{file.path}: is {described.centering}-centred, but the run was trained on "
+            f"{centering}-centred samples"
+        )
     available = described.num_samples
     count = _at_most(count, available, f"{file.path} holds {available}")
-    grid = Grid(described.shape, surrogate.finest.centering)
+    grid = Grid(described.shape, centering)
 
     def blocks(size: int) -> Iterator[Samples]:
         for start in range(0, count, size):

@@ -4,7 +4,8 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,12 +79,23 @@ def train_ladder(
     folder.check(config, resume, overwrite)
     _check_save(config, overwrite or (resume and folder.config.exists()))
     keep_large_buffers()
+    with failures_explained(folder), folder.lock:
+        folder.occupy(config, resume, overwrite)
+        _train(config, folder, resume, overwrite, network)
+    return folder
+
+
+@contextmanager
+def failures_explained(folder: RunFolder) -> Iterator[None]:
+    """Tells in a sentence what the machine lacks while a run is at work in a folder.
+
+    Raises:
+        UserError: If a file cannot be read or written, or the memory does not suffice.
+    """
     from multigrid.memory import is_out_of_memory
 
     try:
-        with folder.lock:
-            folder.occupy(config, resume, overwrite)
-            _train(config, folder, resume, overwrite, network)
+        yield
     except OSError as error:
         raise UserError(f"{error.filename or folder.path}: {error.strerror or error}") from None
     except (RuntimeError, MemoryError) as error:
@@ -93,7 +105,6 @@ def train_ladder(
             "out of memory outside of a training step; data.memory=stream keeps samples on disk, "
             "a smaller schedule.batch_size makes the evaluation take fewer at once"
         ) from None
-    return folder
 
 
 def _train(
@@ -113,9 +124,9 @@ def _train(
     run.load()
     if not resume:
         folder.claim(config, overwrite)
-    _start_logging(folder)
-    summary = run.run(resume)
-    write_report(run, summary)
+    with _logging(folder):
+        summary = run.run(resume)
+        write_report(run, summary)
 
 
 def _check_save(config: Config, replace: bool) -> None:
@@ -125,8 +136,9 @@ def _check_save(config: Config, replace: bool) -> None:
         check_writable(Path(config.checkpoints.save), replace)
 
 
-def _start_logging(folder: RunFolder) -> None:
-    """Logs to the screen and, with times, to the run's log file."""
+@contextmanager
+def _logging(folder: RunFolder) -> Iterator[None]:
+    """Logs to the screen and, with times, to the run's log file meanwhile."""
     try:
         file = _LogFile(folder.log, encoding="utf-8")
     except OSError as error:
@@ -134,8 +146,15 @@ def _start_logging(folder: RunFolder) -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))
-    log.setLevel(logging.INFO)
+    handlers, level = log.handlers, log.level
     log.handlers = [screen, file]
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        file.close()
+        log.handlers = handlers
+        log.setLevel(level)
 
 
 class _LogFile(logging.FileHandler):

@@ -26,10 +26,10 @@ from multigrid.models.own import NetworkFactory
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import FileProblem, Problem, Symmetries, build_problem
 from multigrid.results import write_bytes
+from multigrid.transfer import Status, partition
+from multigrid.weights import METADATA
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
-
-METADATA = "multigrid"
 
 
 def load(
@@ -39,7 +39,8 @@ def load(
 
     Args:
         path: Folder of a run, for the best surrogate of every level; or one file, a checkpoint
-            (``.pt``) or what :meth:`TrainedSurrogate.save` wrote (``.safetensors``).
+            (``.pt``) or what :meth:`TrainedSurrogate.save` or ``checkpoints.save`` wrote
+            (``.safetensors``).
         device: ``cpu``, ``cuda`` or ``auto``.
         network: The factory of the networks, a grid to a module, if it was one of the user's own.
 
@@ -292,6 +293,10 @@ class TrainedSurrogate:
                 f"the input has {shape[1]} fields, but {count} are needed: "
                 f"{', '.join(self.input_names)}"
             )
+        if min(shape[2:]) < 2:
+            raise UserError(
+                f"the input has the shape {list(shape)}, but every axis needs 2 points at least"
+            )
         for level, grid in self.grids.items():
             if grid.shape == tuple(shape[2:]):
                 return level
@@ -326,11 +331,15 @@ def _problem(config: Config, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 
 
 def _fill(network: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"the weights do not fit the saved configuration: {reason}") from None
+    entries = partition(state, network.state_dict()).entries
+    wrong = [entry.key for entry in entries if entry.status is not Status.TRANSFERRED]
+    if wrong:
+        raise UserError(
+            f"the weights do not fit the saved configuration ({len(wrong)} tensors differ in name "
+            f"or shape, first of all '{wrong[0]}'); a network of your own is loaded from Python, "
+            "with multigrid.load(path, network=...)"
+        )
+    network.load_state_dict(state)
 
 
 def _real(inputs: Any) -> np.ndarray:

@@ -22,6 +22,7 @@ from multigrid.storage import write_file
 SUFFIXES = (".pt", ".safetensors")
 CONTAINERS = ("network", "state_dict", "model_state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.")
+METADATA = "multigrid"
 
 
 def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]:
@@ -52,7 +53,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
     Args:
         path: File to write, ``.safetensors`` or, for a plain ``torch.save``, anything else.
         weights: Tensors by name.
-        about: Plain containers, kept as metadata of a ``.safetensors`` file.
+        about: Plain containers, kept as metadata ``multigrid`` of a ``.safetensors`` file.
 
     Raises:
         UserError: If it cannot be written; a file already there is untouched.
@@ -60,7 +61,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
     if path.suffix == ".safetensors":
         separate = {key: tensor.clone() for key, tensor in state.items()}
-        metadata = {key: json.dumps(value) for key, value in about.items()}
+        metadata = {METADATA: json.dumps(dict(about))}
         content = to_safetensors(separate, metadata)
     else:
         buffer = io.BytesIO()

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import math
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -26,6 +29,7 @@ from multigrid.report.course import describe_course
 from multigrid.report.figures import draw_convergence
 from multigrid.report.record import RunRecord
 from multigrid.signals import check, deferred
+from multigrid.strict_json import to_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -201,6 +205,23 @@ def test_evaluate_on_a_coarser_file_takes_the_levels_that_it_reaches(place, caps
     assert [level["grid"] for level in shown["levels"]] == [[4, 4], [8, 8]]
 
 
+def test_evaluate_takes_each_level_once_and_the_worst_of_the_finest(place, capsys):
+    levels = ["--level", "3", "--level", "0", "--level", "3"]
+    shown = json.loads(ask(capsys, "evaluate", "results/poisson", *levels, "--json"))
+    assert [level["level"] for level in shown["levels"]] == [0, 3]
+    assert shown["worst"][0]["rel_l2"] == shown["levels"][1]["rel_l2_worst"]
+
+
+def test_evaluate_refuses_a_file_of_other_points(place, capsys):
+    nodes = ["levels=[17]", "schedule.epochs=1", "data.centering=node", "data.folder=nodes"]
+    ask(capsys, "generate", "experiments/poisson.yaml", *nodes)
+    (path,) = Path("nodes").glob("*.h5")
+    assert (
+        f"{path}: is node-centred, but the run was trained on cell-centred samples"
+        in refuse(capsys, "evaluate", "results/poisson", path)
+    )
+
+
 # --- predict
 
 
@@ -214,6 +235,14 @@ def test_predict_gives_what_the_surrogate_gives(place, capsys):
         np.testing.assert_allclose(file["output"][:], expected, atol=1e-6)
         assert list(file["output"].attrs["fields"]) == ["u"]
     assert not list(Path().glob("*.part"))
+
+
+def test_predict_reads_by_content_whatever_the_ending(place, capsys):
+    expected = multigrid.load("results/poisson")(np.load("inputs.npy"))
+    for name, ending in (("inputs.npy", ".npz"), ("inputs.npz", ".npy")):
+        shutil.copy(name, f"swapped{ending}")
+        ask(capsys, "predict", "results/poisson", f"swapped{ending}", "p.npy", "--overwrite")
+        np.testing.assert_allclose(np.load("p.npy"), expected, atol=1e-6)
 
 
 def test_predict_replaces_only_when_told(place, capsys):
@@ -287,6 +316,21 @@ def test_plot_tells_how_a_run_went(place, capsys):
     assert describe_course(summary) == []
 
 
+def test_numbers_that_are_not_finite_are_null_in_json(place, capsys):
+    assert to_json({"a": (math.nan, -math.inf, 1.5), "b": [None, True, "x", 2]}) == (
+        '{"a": [null, null, 1.5], "b": [null, true, "x", 2]}'
+    )
+    path = Path("results/poisson/metrics.csv")
+    header, first, *rows = path.read_text().splitlines()
+    cells = first.split(",")
+    cells[header.split(",").index("val_rel_l2")] = "nan"
+    path.write_text("\n".join([header, ",".join(cells), *rows]) + "\n")
+    ask(capsys, "plot", "results/poisson")
+    page = Path("results/poisson/report.html").read_text()
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    assert json.loads(data, parse_constant=pytest.fail)["rows"][0]["own"] is None
+
+
 # --- inspect
 
 
@@ -341,6 +385,8 @@ def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status)
         ("evaluate results/poisson 2D_DarcyFlow_beta1.0_Train.hdf5 --level 3", "does not halve"),
         ("evaluate results/poisson odd.npz --input a --output b", "halves to none of the run's"),
         ("evaluate results/poisson two.npz --input a --output b", "has 2 input fields"),
+        ("evaluate results/poisson --input a", "--input: says how to read a data file, but none"),
+        ("evaluate results/poisson --reduced-resolution 2", "--reduced-resolution: says how"),
         ("predict results/poisson gone.npy a.npy", "there is no such file"),
         ("predict results/poisson inputs.npy a.txt", "must end in .npy"),
         ("predict results/poisson measured.h5 a.npy", "holds f, weights; say with --input"),
@@ -353,6 +399,9 @@ def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status)
         ("predict results/poisson cut.npy a.npy", "unreadable, half-written or pickled"),
         ("predict results/poisson cut.h5 a.npy", "damaged, truncated or unreadable"),
         ("predict results/poisson pickled.npy a.npy", "unreadable, half-written or pickled"),
+        ("predict results/poisson none.npy a.npy", "none.npy: holds no sample"),
+        ("predict results/poisson thin.npy a.npy", "every axis needs 2 points at least"),
+        ("predict results/poisson huge.npz a.npy", "'f' is unreadable"),
         ("predict results/poisson inputs.npy gone/a.npy", "cannot be written"),
         ("predict cut.safetensors inputs.npy a.npy", "unreadable or half-written"),
         ("predict bare.safetensors inputs.npy a.npy", "was not saved by multigrid"),
@@ -361,6 +410,9 @@ def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status)
         ("compare results/poisson --baseline poison", "did you mean 'poisson'?"),
         ("compare results/poisson --figure a.gif", "must end in .png, .pdf, .svg"),
         ("compare results/poisson --figure gone/a.png", "cannot be written"),
+        ("compare results/poisson results/unbegun", "unbegun: has trained no epoch yet"),
+        ("plot results/older", "summary.json: lacks 'transferred'; it is of another version"),
+        ("plot results/oldest", "transfer.json: lacks 'tensors'; it is of another version"),
         ("plot results", "there are broken, darcy, direct"),
         ("plot results/broken", "metrics.csv: unreadable or half-written"),
         ("plot results/poisson --output inputs.npy", "cannot be written"),
@@ -376,6 +428,11 @@ def test_mistakes_get_one_sentence(place, capsys, arguments, sentence):
     bad[1, 0, 3, 3] = np.nan
     np.save("nan.npy", bad)
     np.save("pickled.npy", np.array([{}, None]), allow_pickle=True)
+    np.save("none.npy", sandbox.fields(0, 1, 32, 32))
+    np.save("thin.npy", sandbox.fields(3, 1, 1, 32))
+    with zipfile.ZipFile("huge.npz", "w") as archive, archive.open("f.npy", "w") as member:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 1, 32, 32)}
+        np.lib.format.write_array_header_1_0(member, header)
     for name in ("inputs.npy", "measured.h5", "poisson.safetensors"):
         Path(f"cut{Path(name).suffix}").write_bytes(Path(name).read_bytes()[:3000])
     from safetensors.numpy import save_file
@@ -383,6 +440,15 @@ def test_mistakes_get_one_sentence(place, capsys, arguments, sentence):
     save_file({"a": np.zeros(3)}, "bare.safetensors")
     shutil.copytree("results/direct", "results/broken")
     Path("results/broken/metrics.csv").write_text("stage,level\n0,0\n")
+    for name in ("unbegun", "older", "oldest"):
+        shutil.copytree("results/direct", f"results/{name}")
+    rows = Path("results/direct/metrics.csv").read_text().splitlines()
+    Path("results/unbegun/metrics.csv").write_text("\n".join(rows[:2]) + "\n")
+    Path("results/unbegun/summary.json").unlink()
+    summary = json.loads(Path("results/older/summary.json").read_text())
+    del summary["levels"][0]["transferred"]
+    Path("results/older/summary.json").write_text(json.dumps(summary))
+    Path("results/oldest/level_3_32x32/transfer.json").write_text("{}")
     from_file = {**sandbox.POISSON, "problem": {"kind": "file", "file": "mine.h5"}}
     Path("results/fromfile.yaml").write_text(yaml.safe_dump(from_file))
     assert sentence in refuse(capsys, *arguments.split())

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multigrid.api import configure
 from multigrid.config import Config, changed_keys, dump_config, load_config, parse_config
 from multigrid.errors import UserError
 
@@ -400,3 +401,9 @@ def test_shipped_experiments_are_valid(path):
 
 def test_there_are_shipped_experiments():
     assert "poisson" in [path.stem for path in EXPERIMENTS]
+
+
+def test_overrides_leave_the_callers_dictionary_alone():
+    raw = copy.deepcopy(BASE)
+    assert configure(raw, "problem.num_modes=5", "name=other").problem.num_modes == 5
+    assert raw == BASE

@@ -1,6 +1,9 @@
 """Spectra, the files pictures are drawn from, and every type of figure."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -98,11 +101,25 @@ def test_a_ladder_knows_what_is_new():
         ("scales.1.encoder.a", "NEW"),
         ("scales.1.head.a", "TRANSFERRED"),
         ("scales.1.head.b", "MISMATCHED"),
+        ("scales.2.head.a", "FROZEN"),
+        ("scales.2.head.b", "TRANSFERRED"),
         ("scales.9.head.b", "UNUSED"),
     )
     assert level.parts() == {(0, "encoder"): "transferred", (1, "encoder"): "new",
-                             (1, "head"): "mixed"}  # fmt: skip
-    assert (level.count("NEW"), level.count("TRANSFERRED")) == (6, 12)
+                             (1, "head"): "mixed", (2, "head"): "transferred"}  # fmt: skip
+    assert level.modules()["scales.2"] == "transferred"
+    assert (level.count("NEW"), level.count("TRANSFERRED")) == (6, 18)
+
+
+def test_frozen_weights_count_as_transferred():
+    level = parts(
+        0,
+        ("scales.0.encoder.a", "FROZEN"),
+        ("scales.0.encoder.b", "TRANSFERRED"),
+        ("scales.0.head.a", "NEW"),
+    )
+    texts = [text.get_text() for text in plot_ladder([level], "title").axes[0].texts]
+    assert "12 transferred\n6 of these frozen\n6 new" in texts
 
 
 def _predictions_2d():
@@ -165,3 +182,29 @@ def test_a_history_of_one_row_can_be_drawn(tmp_path):
     row = dataclasses.replace(history()[0], seconds=0.5)
     save_figure(plot_convergence([row], "title"), tmp_path / "a.png")
     save_figure(plot_comparison({"one": [[row]]}, None, "title"), tmp_path / "b.png")
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path):
+    name = r"$\foo$"
+    names = (name,), (name,)
+    square = fields(1, 1, 8, 8)
+    rollout = RollOut(np.array([0, 2]), fields(2, 1, 8, 8), fields(2, 1, 8, 8))
+    for figure in (
+        plot_predictions(Examples.of(names, square, square, 2 * square), name),
+        plot_rollout(rollout, [0.1, 0.2], (name,), name),
+        plot_comparison({name: [history()]}, None, name),
+        plot_convergence(history(), name, [name]),
+        plot_ladder([parts(0, (f"{name}.weight", "NEW"))], name),
+        plot_spectra([1.0, 0.5, 0.2], [LevelSpectrum(0, (3, 3), [0.1, 0.1, 0.1])], name),
+    ):
+        save_figure(figure, tmp_path / "figure.png")
+
+
+def test_drawing_leaves_the_users_backend_alone():
+    code = (
+        "import matplotlib; matplotlib.use('pdf'); import multigrid.report.page; "
+        "print(matplotlib.get_backend())"
+    )
+    root = Path(__file__).parents[1]
+    shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
+    assert shown.stdout.strip() == b"pdf"

@@ -1,9 +1,15 @@
 """The comparison of regimes, with runs that are over at once."""
 
+import errno
 import json
+
+import pytest
+from tiny import write_experiment
 
 from multigrid.benchmark import regimes
 from multigrid.benchmark.regimes import RegimeComparison
+from multigrid.errors import UserError
+from multigrid.ladder import LadderRun
 
 
 def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
@@ -38,3 +44,33 @@ def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
     assert scratch.index("checkpoints.load=null") > next(
         i for i, o in enumerate(scratch) if o.startswith("checkpoints.load=/")
     )
+
+
+POISSON = {"kind": "poisson", "num_modes": 4}
+
+
+def test_runs_of_another_configuration_are_not_taken_over(tmp_path):
+    experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
+    overrides = [f"data.folder={tmp_path / 'data'}", "levels=[8]"]
+    comparison = RegimeComparison(tmp_path)
+    summary = comparison._train(experiment, overrides)
+    assert comparison._train(experiment, overrides) == summary
+    with pytest.raises(UserError, match=r"changed configuration; .* data\.train"):
+        comparison._train(experiment, [*overrides, "data.train=16"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (MemoryError(), "out of memory outside of a training step"),
+    ],
+)
+def test_what_the_machine_lacks_is_told(tmp_path, monkeypatch, failure, sentence):
+    def fail(run):
+        raise failure
+
+    monkeypatch.setattr(LadderRun, "load", fail)
+    experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
+    with pytest.raises(UserError, match=sentence):
+        RegimeComparison(tmp_path)._train(experiment, [f"data.folder={tmp_path / 'data'}"])

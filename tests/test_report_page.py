@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import tiny
 
+from multigrid.report.figures import draw_rollout
+from multigrid.report.page import write_page
+from multigrid.report.record import RunRecord
+
 CHROMIUM, DRIVER = (
     shutil.which("chromium") or shutil.which("google-chrome"),
     shutil.which("chromedriver"),
@@ -63,9 +67,19 @@ def test_it_tells_what_the_result_files_tell(page):
     text = page.read_text()
     summary = json.loads((page.parent / "summary.json").read_text())
     assert f"{summary['test']['rel_l2']:.3%}" in text
-    for part in ("<h2>Transfer</h2>", "TRANSFERRED", "kind: reaction_diffusion",
+    for part in ("<h2>Transfer</h2>", "TRANSFERRED", ">Frozen</th>", "kind: reaction_diffusion",
                  summary["torch"], summary["data_fingerprint"]):  # fmt: skip
         assert part in text
+
+
+def test_a_run_without_its_summary_is_unfinished(page, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(page.parent, folder)
+    assert draw_rollout(RunRecord.open(folder)) is not None
+    (folder / "summary.json").unlink()
+    record = RunRecord.open(folder)
+    assert draw_rollout(record) is None
+    assert "This run is unfinished" in write_page(record).read_text()
 
 
 def find(driver, selector):

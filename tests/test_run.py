@@ -68,15 +68,6 @@ def base(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _close_logs():
-    yield
-    log = logging.getLogger("multigrid")
-    for handler in log.handlers:
-        handler.close()
-    log.handlers = []
-
-
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures take longer than such a training; other tests draw them."""
@@ -194,6 +185,25 @@ def test_log_holds_what_the_user_saw(finished):
     for part in ("[level 0/1 | 8x8] epoch 8/8", "TRANSFERRED", "NEW", "Work units", "test on 16"):
         assert part in log
     assert len(log.splitlines()) > 30
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_logging_ends_with_the_run(base, tmp_path, monkeypatch):
+    log = logging.getLogger("multigrid")
+    before = log.level, log.handlers
+    opened = []
+    emit = logging.FileHandler.emit
+
+    def noted(handler, record):
+        opened.append(handler)
+        emit(handler, record)
+
+    monkeypatch.setattr(logging.FileHandler, "emit", noted)
+    assert main(arguments(base, tmp_path, "schedule.epochs=[1,1]")) == 0
+    assert (log.level, log.handlers) == before
+    files = [handler for handler in opened if handler.baseFilename.endswith("run.log")]
+    assert files
+    assert all(handler.stream is None for handler in files)
 
 
 def test_checkpoint_predicts_what_the_summary_says(finished):
@@ -461,6 +471,23 @@ def test_no_space_to_write(base, tmp_path, capsys, monkeypatch, name):
     monkeypatch.setattr(storage, "write", write)
     assert main(arguments(base, tmp_path, "schedule.epochs=[1,1]")) == 2
     assert Path(name).name in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_the_report_lacks_is_made_on_resuming(base, tmp_path, monkeypatch, capsys):
+    short = ["schedule.epochs=[1,1]"]
+
+    def fail(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(closing, "collect", fail)
+        assert main(arguments(base, tmp_path, *short)) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    before = read_summary(tmp_path / "tiny")["test"]
+    assert main(arguments(base, tmp_path, *short, "--resume")) == 0
+    assert read_summary(tmp_path / "tiny")["test"] == before
+    assert (tmp_path / "tiny" / "predictions.npz").exists()
 
 
 def test_too_large_a_learning_rate_is_told(base, tmp_path, capsys):

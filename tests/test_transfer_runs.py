@@ -2,16 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import multigrid
 from multigrid import initialization
+from multigrid.__main__ import main
 from multigrid.checkpoint import load_checkpoint
 from multigrid.config import load_config
 from multigrid.errors import UserError
@@ -54,6 +58,22 @@ def not_transferred(folder):
 
 def report_of(folder):
     return json.loads((folder / "transfer.json").read_text())
+
+
+def test_saved_weights_are_a_surrogate(pretrained):
+    saved = multigrid.load(pretrained / "weights.safetensors")
+    trained = multigrid.load(pretrained / "results" / "tiny")
+    inputs = np.random.default_rng(0).standard_normal((3, 1, 16, 16))
+    np.testing.assert_array_equal(saved(inputs), trained(inputs))
+    assert (str(saved), saved.config) == ("tiny: f -> u on 16x16", trained.config)
+
+
+def test_evaluating_needs_no_longer_what_a_run_started_from(tmp_path, pretrained, capsys):
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(pretrained / weights.name, weights)
+    train(second(tmp_path, tmp_path), tmp_path)
+    weights.unlink()
+    assert main(["evaluate", str(tmp_path / "results" / "second")]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "weights.pt", "run"])
@@ -438,3 +458,41 @@ def test_resuming_with_another_network_is_refused(tmp_path):
         train_ladder(
             load_config(path, folders), resume=True, network=lambda grid: nn.Conv2d(1, 1, 1)
         )
+
+
+def test_the_command_cannot_build_the_users_own_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, levels=[8])
+    ladder(path, tmp_path, named_by_size)
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "results" / "tiny")]) == 2
+    error = capsys.readouterr().err
+    assert "first of all" in error
+    assert "is loaded from Python, with multigrid.load(path, network=...)" in error
+    assert len(error) < 400
+
+
+def test_compare_tells_networks_apart(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, levels=[8])
+    factories = {
+        "unet": None,
+        "own_seed0": named_by_size,
+        "own_seed1": named_by_size,
+        "other": lambda grid: nn.Conv2d(1, 1, 3, padding=1),
+    }
+    kinds = [
+        ladder(path, tmp_path, factory, f"name={name}", f"seed={seed}")["network"]
+        for seed, (name, factory) in enumerate(factories.items())
+    ]
+    assert kinds == ["pyramid UNet", *["own network"] * 3]
+    capsys.readouterr()
+    runs = [f"results/{name}" for name in factories]
+    assert main(["compare", *runs, "results/other/../unet", "--json"]) == 0
+    methods = json.loads(capsys.readouterr().out)["methods"]
+    assert [(m["method"], m["seeds"]) for m in methods] == [
+        ("unet", [0]),
+        ("own", [1, 2]),
+        ("other", [3]),
+    ]

@@ -28,7 +28,7 @@ def test_there_and_back(tmp_path, suffix):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     if suffix == ".safetensors":
         with safe_open(path, "pt") as file:
-            assert file.metadata() == {"grid": "[4, 4]"}
+            assert file.metadata() == {"multigrid": '{"grid": [4, 4]}'}
 
 
 @pytest.mark.parametrize(

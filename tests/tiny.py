@@ -1,7 +1,6 @@
 """Runs of the command that are over in a second."""
 
 import json
-import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,7 @@ def run(experiment: Path, folder: Path, *overrides: str, pictures: bool = False)
     with ExitStack() as stack:
         if not pictures:  # which take longer than such a training
             stack.enter_context(patch.object(closing, "draw", lambda run: None))
-        try:
-            return main([str(experiment), *folders, *overrides])
-        finally:
-            log = logging.getLogger("multigrid")
-            for handler in log.handlers:
-                handler.close()
-            log.handlers = []
+        return main([str(experiment), *folders, *overrides])
 
 
 def train(experiment: Path, folder: Path, *overrides: str, pictures: bool = False) -> Any:

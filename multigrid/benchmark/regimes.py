@@ -127,7 +127,9 @@ class RegimeComparison:
         """Returns the summary of a run, from disk if it is finished."""
         config = load_config(experiment, [*overrides, f"output.folder={self.folder / 'runs'}"])
         folder = RunFolder(self.folder / "runs" / config.name)
-        if not folder.summary.exists():
+        if folder.summary.exists():
+            folder.check(config, resume=True, overwrite=False)
+        else:
             train_without_report(config, folder)
         return json.loads(folder.summary.read_text())
 

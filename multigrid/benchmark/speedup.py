@@ -22,6 +22,7 @@ from multigrid.history import Row, read_history
 from multigrid.ladder import LadderRun
 from multigrid.models.own import NetworkFactory
 from multigrid.results import RunFolder, write_json, write_text
+from multigrid.run import failures_explained
 from multigrid.tables import si, table
 from multigrid.trainer import DivergedError
 
@@ -150,7 +151,7 @@ def train_without_report(
     config: Config, folder: RunFolder, network: NetworkFactory | None = None
 ) -> None:
     """Trains a ladder, or goes on where it stopped, and writes its summary."""
-    with folder.lock:
+    with failures_explained(folder), folder.lock:
         folder.occupy(config, resume=True, overwrite=False)
         resume = folder.config.exists()
         experiment = Experiment(config, network, resumed=resume)

@@ -1,7 +1,6 @@
 """What all commands share: the parser's style, errors and exit statuses."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from multigrid import signals
 from multigrid.errors import UserError
+from multigrid.strict_json import to_json
 
 SUCCESS, USER_ERROR, STOPPED, INTERRUPTED = 0, 2, signals.STATUS, 130
 
@@ -97,7 +97,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def print_json(value: Any) -> None:
     """Prints plain containers as JSON."""
-    print(json.dumps(value, indent=2))
+    print(to_json(value, indent=2))
 
 
 def positive(text: str) -> int:

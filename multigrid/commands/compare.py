@@ -53,12 +53,19 @@ def execute(options: argparse.Namespace) -> None:
 
     if options.figure.suffix[1:] not in FORMATS:
         raise UserError(f"{options.figure}: the name must end in .{', .'.join(FORMATS)}")
-    groups = gather([RunRecord.open(path) for path in options.runs])
+    paths: dict[Path, Path] = {}
+    for path in options.runs:
+        paths.setdefault(path.resolve(), path)
+    runs = [RunRecord.open(path) for path in paths.values()]
+    for run in runs:
+        if all(row.flops == 0 for row in run.rows):
+            raise UserError(f"{run.folder.path}: has trained no epoch yet")
+    groups = gather(runs)
     baseline = _baseline(groups, options.baseline)
-    results = [summarise(name, runs, groups[baseline]) for name, runs in groups.items()]
-    notes = differing_terms([run for runs in groups.values() for run in runs])
+    results = [summarise(name, members, groups[baseline]) for name, members in groups.items()]
+    notes = differing_terms(runs)
     target = _target(groups[baseline])
-    histories = {name: [run.rows for run in runs] for name, runs in groups.items()}
+    histories = {name: [run.rows for run in members] for name, members in groups.items()}
     figure = plot_comparison(histories, target, f"dashed: the best error of {baseline}")
     save_figure(figure, options.figure)
     if options.json:
@@ -71,12 +78,13 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def gather(runs: Sequence[RunRecord]) -> Groups:
-    """Gathers runs whose configurations differ in name, seed and folder only."""
+    """Gathers runs of equal networks whose configurations differ in name, seed and folder only."""
     by_settings: dict[str, list[RunRecord]] = {}
     for run in runs:
         settings = run.config.model_dump()
         kept = {key: value for key, value in settings.items() if key not in INDIFFERENT}
-        by_settings.setdefault(json.dumps(kept, sort_keys=True), []).append(run)
+        key = json.dumps([kept, _network(run)], sort_keys=True)
+        by_settings.setdefault(key, []).append(run)
     groups: Groups = {}
     for members in by_settings.values():
         name = SEED.sub("", members[0].config.name) or members[0].config.name
@@ -129,6 +137,15 @@ def differing_terms(runs: Sequence[RunRecord]) -> list[str]:
     if unfinished:
         notes.append(f"unfinished, so not tested: {', '.join(unfinished)}")
     return notes
+
+
+def _network(run: RunRecord) -> list[tuple[str, Sequence[int]]]:
+    """Returns names and shapes of the coarsest network's tensors.
+
+    A configuration says nothing of a user's own network; this is known from the first epoch on.
+    """
+    tensors = run.levels[0].tensors if run.levels else ()
+    return [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
 
 
 def _costs(run: RunRecord) -> CostRecord:

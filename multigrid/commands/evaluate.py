@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multigrid.commands.command import Command, add_json, positive, print_json
-from multigrid.commands.inspect import add_reader_arguments
+from multigrid.commands.inspect import add_reader_arguments, given_reader_arguments
 from multigrid.errors import UserError
 from multigrid.tables import table
 
@@ -44,11 +44,14 @@ def execute(options: argparse.Namespace) -> None:
 
     if options.file is not None and options.split is not None:
         raise UserError("--split: is for the run's own samples; of a file all are taken")
+    if options.file is None and (given := given_reader_arguments(options)):
+        raise UserError(f"{given[0]}: says how to read a data file, but none is given")
     surrogate = load(options.run, options.device)
     scored = _scored(options, surrogate)
     from multigrid.measurement import measure
 
-    levels = options.level or [k for k, grid in surrogate.grids.items() if scored.reaches(grid)]
+    reached = [k for k, grid in surrogate.grids.items() if scored.reaches(grid)]
+    levels = sorted(set(options.level or reached))
     if not levels:
         grids = ", ".join(map(str, surrogate.grids.values()))
         raise UserError(

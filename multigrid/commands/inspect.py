@@ -46,6 +46,15 @@ def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def given_reader_arguments(options: argparse.Namespace) -> list[str]:
+    """Returns those of the flags of :func:`add_reader_arguments` that differ from the defaults."""
+    parser = argparse.ArgumentParser()
+    add_reader_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    given = [name for name, value in defaults.items() if getattr(options, name) != value]
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
 def execute(options: argparse.Namespace) -> None:
     """Reads the whole file and prints a report."""
     from multigrid.data.inspect import inspect_file, yaml_sections

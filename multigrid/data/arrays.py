@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import h5py
 import numpy as np
 
 from multigrid.data.readers import hdf5
 from multigrid.data.readers.origin import require_regular_file
-from multigrid.errors import UserError, nearest
+from multigrid.errors import UserError, brief, nearest
 
 HDF5 = (".h5", ".hdf5", ".hdf")
 
@@ -48,21 +47,34 @@ def open_array(path: Path, name: str | None = None) -> np.ndarray | StoredArray:
         name: Name of the array; may be left out where there is only one.
 
     Raises:
-        UserError: If there is no such file or array, or the file is damaged.
+        UserError: If there is no such file or array, the file is damaged, or it holds no sample.
     """
     require_regular_file(path)
-    if path.suffix == ".npy":
-        if name is not None:
-            raise UserError(f"{path}: a .npy file holds one array without a name, not '{name}'")
-        array: np.ndarray = _load(path)
-    elif path.suffix == ".npz":
-        with _load(path) as file:
-            array = _member(path, file, _choose(path, file.files, name))
+    array: np.ndarray | StoredArray
+    if path.suffix in (".npy", ".npz"):
+        array = _read_numpy(path, name)
     elif hdf5.is_hdf5(path):
-        return StoredArray(path, name or _only_dataset(path))
+        array = StoredArray(path, name or _only_dataset(path))
     else:
         raise UserError(f"{path}: is neither .npy nor .npz nor HDF5")
-    if array.dtype.kind not in "fiub" or array.ndim == 0:
+    if not array.shape:
+        raise UserError(f"{path}: an array of samples is needed, not a single value")
+    if len(array) == 0:
+        raise UserError(f"{path}: holds no sample")
+    return array
+
+
+def _read_numpy(path: Path, name: str | None) -> np.ndarray:
+    """Returns an array of a file whose content, not its ending, says of which kind it is."""
+    loaded = _load(path)
+    if isinstance(loaded, np.lib.npyio.NpzFile):
+        with loaded as file:
+            array = _member(path, file, _choose(path, file.files, name))
+    elif name is not None:
+        raise UserError(f"{path}: holds one array without a name, not '{name}'")
+    else:
+        array = loaded
+    if array.dtype.kind not in "fiub":
         raise UserError(f"{path}: an array of real numbers is needed, not {array.dtype}")
     return array
 
@@ -82,15 +94,16 @@ def _only_dataset(path: Path) -> str:
 def _load(path: Path) -> Any:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: unreadable, half-written or pickled ({error})") from None
+    except Exception as error:  # a damaged header fails in NumPy in any way
+        reason = brief(error)
+        raise UserError(f"{path}: unreadable, half-written or pickled ({reason})") from None
 
 
 def _member(path: Path, file: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(file[name])
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: '{name}' is unreadable ({error})") from None
+    except Exception as error:  # as above; and its size may be more than there is memory
+        raise UserError(f"{path}: '{name}' is unreadable ({brief(error)})") from None
 
 
 def _choose(path: Path, names: Sequence[str], name: str | None) -> str:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from multigrid.history import Row
-from multigrid.plots.style import COLOURS, tidy
+from multigrid.plots.style import COLOURS, plain, tidy
 
 STYLES = ("-", "--", "-.", ":")
 QUANTITIES = (
@@ -43,7 +43,7 @@ def plot_comparison(
         tidy(axis)
     axes[0].set_ylabel("lowest validation error so far,\non the finest grid (mean relative L2)")
     axes[0].legend(frameon=False, fontsize=9)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -65,5 +65,5 @@ def draw_method(
     curves = np.stack(
         [e[np.searchsorted(c, x, "right") - 1] for c, e in zip(costs, errors, strict=True)]
     )
-    axis.plot(x, np.median(curves, axis=0), color=colour, linestyle=style, label=label)
+    axis.plot(x, np.median(curves, axis=0), color=colour, linestyle=style, label=plain(label))
     axis.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)

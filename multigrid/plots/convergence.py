@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from multigrid.history import Row
-from multigrid.plots.style import COLOURS, MARKERS, tidy
+from multigrid.plots.style import COLOURS, MARKERS, plain, tidy
 
 CHARACTERS = 150
 
@@ -36,7 +36,7 @@ def plot_convergence(rows: Sequence[Row], title: str, remarks: Sequence[str] = (
     own = Line2D([], [], color="0.3", label="on the level's own grid")
     finest = Line2D([], [], color="0.3", linestyle=":", label="prolonged to the finest grid")
     axes[1].legend(handles=[own, finest], frameon=False)
-    figure.suptitle("\n".join([title, *wrap("; ".join(remarks), CHARACTERS)]))
+    figure.suptitle(plain("\n".join([title, *wrap("; ".join(remarks), CHARACTERS)])))
     return figure
 
 

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
+from multigrid.plots.style import plain
+
 # Fill and hatch: blue and orange differ for colour-blind readers, the hatch also in grey.
 LOOKS = {
     "transferred": ("#9CC9E8", ""),
@@ -18,6 +20,7 @@ LOOKS = {
     "new": ("#F2B35E", "////"),
 }
 LABELS = {"transferred": "transferred", "mixed": "transferred in part", "new": "new"}
+COPIED = ("TRANSFERRED", "FROZEN")
 EDGE = "0.25"
 SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")
 STEP = 0.62
@@ -50,7 +53,7 @@ class LevelParts:
             match = SCALE_KEY.match(tensor["key"])
             if match and tensor["status"] != "UNUSED":
                 part = int(match[1]), match[2]
-                found[part].add(tensor["status"] == "TRANSFERRED")
+                found[part].add(tensor["status"] in COPIED)
         return {part: _look(statuses) for part, statuses in found.items()}
 
     def modules(self) -> dict[str, str]:
@@ -59,7 +62,7 @@ class LevelParts:
         for tensor in self.tensors:
             if tensor["status"] != "UNUSED":
                 name = ".".join(tensor["key"].split(".")[:-1][:2]) or tensor["key"]
-                found[name].add(tensor["status"] == "TRANSFERRED")
+                found[name].add(tensor["status"] in COPIED)
         return {name: _look(statuses) for name, statuses in found.items()}
 
 
@@ -108,12 +111,15 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
         if look in looks
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure
 
 
 def _caption(level: LevelParts) -> str:
-    lines = [f"{level.count('TRANSFERRED'):,} transferred", f"{level.count('NEW'):,} new"]
+    copied = sum(map(level.count, COPIED))
+    lines = [f"{copied:,} transferred", f"{level.count('NEW'):,} new"]
+    if frozen := level.count("FROZEN"):
+        lines.insert(1, f"{frozen:,} of these frozen")
     if mismatched := level.count("MISMATCHED"):
         lines.append(f"{mismatched:,} of another shape, new")
     if unused := level.count("UNUSED"):
@@ -197,5 +203,5 @@ def _draw_stack(axis: Axes, level: LevelParts, centre: float) -> float:
     for row, (name, look) in enumerate(modules.items()):
         _box(axis, centre, 0.34 * row, look, 1.9)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        axis.text(centre, 0.34 * row, name, ha="center", va="center", fontsize=8, bbox=box)
+        axis.text(centre, 0.34 * row, plain(name), ha="center", va="center", fontsize=8, bbox=box)
     return 0.34 * (len(modules) - 1) + 0.3

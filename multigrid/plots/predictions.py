@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from multigrid.examples import Examples, RollOut
-from multigrid.plots.style import COLOURS, tidy
+from multigrid.plots.style import COLOURS, plain, tidy
 
 FIELDS, ERRORS = "viridis", "RdBu_r"
 MAX_ROWS = 8
@@ -43,7 +43,7 @@ def plot_predictions(examples: Examples, title: str) -> Figure:
         _image(line[3], guess - truth, f"error (relative L2 {relative:.2%})", ERRORS)
         where = f", {cut.label}" if cut.label else ""
         line[0].set_ylabel(f"sample {sample}{where}", fontsize=9)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -85,7 +85,7 @@ def plot_rollout(
                     axis.set_title(heading, fontsize=9)
             if label == "error":
                 line[0].set_visible(False)  # there is none yet
-            line[1 if label == "error" else 0].set_ylabel(label, fontsize=9)
+            line[1 if label == "error" else 0].set_ylabel(plain(label), fontsize=9)
             upper.colorbar(
                 image,
                 ax=list(line),
@@ -97,7 +97,7 @@ def plot_rollout(
     axis.plot(range(1, len(errors) + 1), errors, color=COLOURS[0], marker="o", markersize=4)
     axis.set(xlabel="steps", ylabel="relative L2 error", ylim=(0, None))
     tidy(axis)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -120,7 +120,7 @@ def _image(
         colour_bar.ax.tick_params(labelsize=7)
         colour_bar.ax.ticklabel_format(scilimits=(-3, 4))
         colour_bar.ax.yaxis.get_offset_text().set_fontsize(7)
-    axis.set_title(title, fontsize=9)
+    axis.set_title(plain(title), fontsize=9)
     axis.set_xticks([])
     axis.set_yticks([])
     return image

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from multigrid.plots.style import COLOURS, MARKERS, tidy
+from multigrid.plots.style import COLOURS, MARKERS, plain, tidy
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], title:
     axis.xaxis.set_minor_locator(NullLocator())
     tidy(axis)
     axis.legend(frameon=False, fontsize=9)
-    axis.set_title(title, fontsize=11)
+    axis.set_title(plain(title), fontsize=11)
     return figure
 
 

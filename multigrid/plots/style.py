@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 
 from multigrid.results import write_bytes
 
-matplotlib.use("Agg")
-
 # Okabe and Ito's palette, told apart also by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # A second sign besides the colour.
@@ -26,6 +24,11 @@ METADATA: dict[str, dict[str, None]] = {
     "svg": {"Date": None, "Creator": None},
 }
 WRITING: Any = {"svg.hashsalt": "multigrid", "pdf.fonttype": 42}
+
+
+def plain(text: str) -> str:
+    """Returns what is drawn as ``text`` itself: a name's dollar signs begin no formula."""
+    return text.replace("$", r"\$")
 
 
 def tidy(axis: Axes) -> None:

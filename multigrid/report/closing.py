@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 def write_report(run: LadderRun, summary: dict[str, Any]) -> None:
     """Writes the summary of a finished run, draws it and logs its table."""
-    collect(run)
     write_json(run.folder.summary, summary)
+    collect(run)
     draw(run)
     result = run.tested
     log.info("\n%s\n", summary_table(summary["levels"]))

@@ -65,8 +65,10 @@ def draw_predictions(record: RunRecord) -> Figure | None:
 
 
 def draw_rollout(record: RunRecord) -> Figure | None:
-    """Draws a roll-out; nothing for a run without."""
-    if not record.folder.examples.is_file() or record.examples.rollout is None:
+    """Draws a roll-out; nothing for a run without, or an unfinished one."""
+    if not record.is_finished or not record.folder.examples.is_file():
+        return None
+    if record.examples.rollout is None:
         return None
     return plot_rollout(
         record.examples.rollout,

@@ -12,6 +12,7 @@
   }
 
   function short(value) {
+    if (value === null) return "not finite";
     if (value === 0) return "0";
     const size = Math.abs(value);
     return size >= 1e4 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
@@ -21,6 +22,7 @@
 
   const WIDTH = 960, HEIGHT = 420, LEFT = 70, RIGHT = 16, TOP = 14, BOTTOM = 46;
   const chart = document.getElementById("chart");
+  const finite = data.rows.filter((row) => row.own !== null && row.finest !== null);
   const tip = document.getElementById("tip");
   const state = { x: "epochs", finest: true, hidden: new Set() };
   let points = [];
@@ -47,7 +49,7 @@
   function drawChart() {
     chart.querySelectorAll("svg").forEach((old) => old.remove());
     const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" }, chart);
-    const shown = data.rows.filter((row) => !state.hidden.has(row.level));
+    const shown = finite.filter((row) => !state.hidden.has(row.level));
     points = [];
     if (!shown.length) return;
     const errors = shown.flatMap((r) => (state.finest ? [r.own, r.finest] : [r.own]));

@@ -1,6 +1,5 @@
 """``report.html``: a run on one page that needs nothing else. Knows no torch."""
 
-import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -15,6 +14,7 @@ from multigrid.report.fields import colour_maps, frames
 from multigrid.report.figures import draw_ladder, draw_spectra
 from multigrid.report.record import RunRecord
 from multigrid.results import write_text
+from multigrid.strict_json import to_json
 from multigrid.tables import si
 
 QUANTITIES = {
@@ -23,6 +23,7 @@ QUANTITIES = {
     "work_units": "work units (1 = an epoch on the finest grid)",
 }
 ENVIRONMENT = {
+    "network": "network",
     "machine": "machine",
     "device": "device",
     "precision": "precision",
@@ -54,7 +55,7 @@ def write_page(record: RunRecord, folder: Path | None = None) -> Path:
         "title": escape(record.config.name),
         "style": here.joinpath("page.css").read_text(encoding="utf-8"),
         "script": here.joinpath("page.js").read_text(encoding="utf-8"),
-        "data": json.dumps(_data(record)).replace("<", "\\u003c"),
+        "data": to_json(_data(record)).replace("<", "\\u003c"),
         "body": _body(record),
     }
     page = here.joinpath("page.html").read_text(encoding="utf-8")
@@ -138,13 +139,14 @@ def _levels(summary: dict[str, Any]) -> str:
             f"{stage['seconds']:.1f}",
             f"{stage['work_units']:.2f}",
             f"{stage['transferred']:,}",
+            f"{stage.get('frozen', 0):,}",
             f"{stage['new']:,}",
             f"{stage['rel_l2_at_start']:.4g}",
             f"{stage['rel_l2']:.4g}",
         ]
         for stage in summary["levels"]
     ]
-    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "New"]
+    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Frozen", "New"]
     return _table([*header, "Error on entering", "Best error"], rows)
 
 

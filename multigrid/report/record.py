@@ -1,6 +1,7 @@
 """A run as its result files tell it. Knows no torch."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,24 @@ from multigrid.plots.ladder import LevelParts
 from multigrid.plots.spectra import LevelSpectrum
 from multigrid.report.course import describe_course
 from multigrid.results import RunFolder
+
+# What pages, figures and comparisons take from the result files; more may be there.
+SUMMARY = ("levels", "test", "extra_tests", "rollout", "seconds", "work_units", "flops")
+STAGE = (
+    "level",
+    "grid",
+    "epochs",
+    "seconds",
+    "work_units",
+    "parameters",
+    "transferred",
+    "new",
+    "rel_l2_at_start",
+    "rel_l2",
+)
+TEST = ("rel_l2",)
+TRANSFER = ("tensors",)
+TENSOR = ("key", "status", "shape", "source_shape")
 
 
 @dataclass(frozen=True)
@@ -71,13 +90,19 @@ class RunRecord:
         """The summary.
 
         Raises:
-            UserError: If the run is unfinished, or the file is damaged.
+            UserError: If the run is unfinished, or the file is damaged or of another version.
         """
+        path = self.folder.summary
         if not self.is_finished:
             raise UserError(
                 f"{self.folder.path}: the run is unfinished; continue it with --resume first"
             )
-        return _read_json(self.folder.summary)
+        summary = _read_json(path)
+        _require(path, summary, SUMMARY)
+        _require(path, summary["test"], TEST)
+        for stage in summary["levels"]:
+            _require(path, stage, STAGE)
+        return summary
 
     @property
     def remarks(self) -> list[str]:
@@ -103,7 +128,11 @@ class RunRecord:
 
     @cached_property
     def levels(self) -> list[LevelParts]:
-        """The networks of the levels entered so far, and what was transferred into them."""
+        """The networks of the levels entered so far, and what was transferred into them.
+
+        Raises:
+            UserError: If a file is damaged or of another version.
+        """
         hierarchy = self.config.hierarchy()
         found = []
         for level, (grid, top) in enumerate(zip(hierarchy.levels, hierarchy.tops, strict=True)):
@@ -111,8 +140,18 @@ class RunRecord:
             if path.is_file():
                 bottom = 0 if self.config.model.growth else top - hierarchy.tops[0]
                 grids = [str(scale) for scale in hierarchy.scales[bottom : top + 1]]
-                found.append(LevelParts(level, str(grid), grids, _read_json(path)["tensors"]))
+                transfer = _read_json(path)
+                _require(path, transfer, TRANSFER)
+                for tensor in transfer["tensors"]:
+                    _require(path, tensor, TENSOR)
+                found.append(LevelParts(level, str(grid), grids, transfer["tensors"]))
         return found
+
+
+def _require(path: Path, record: Mapping[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
+        if key not in record:
+            raise UserError(f"{path}: lacks '{key}'; it is of another version")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
