@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from multigrid import signals
 from multigrid.config import Config, load_config, parse_config
 from multigrid.config.yaml_file import override
 from multigrid.models.own import NetworkFactory
@@ -31,6 +32,7 @@ def train(
 
     Raises:
         UserError: For whatever the user can mend.
+        KeyboardInterrupt: If a signal has asked to stop, Ctrl-C above all, after all was saved.
 
     Example:
         >>> surrogate = train("tiny.yaml", "name=smaller", "schedule.epochs=1")
@@ -39,7 +41,12 @@ def train(
         >>> print(surrogate)
         smaller: f -> u on 8x8, 16x16
     """
-    folder = train_ladder(configure(experiment, *overrides), resume, overwrite, network)
+    config = configure(experiment, *overrides)
+    try:
+        with signals.watched():
+            folder = train_ladder(config, resume, overwrite, network)
+    except signals.Interrupted as signal:
+        raise KeyboardInterrupt(f"stopped by {signal}; resume=True goes on from here") from None
     return load(folder.path, network=network)
 
 
