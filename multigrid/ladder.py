@@ -89,7 +89,6 @@ class LadderRun:
         Args:
             resume: Continue from the last checkpoints in the folder.
         """
-        log.info("%s", self.data_line)
         self.folder.tidy()
         fingerprint = self.experiment.source.fingerprint
         latest = self.ledger.restore(fingerprint) if resume else None
@@ -99,7 +98,7 @@ class LadderRun:
             self.ledger.loaded = self.experiment.loaded
         else:
             self.experiment.set_epochs(latest["epochs"])
-        log.info("%s", self.experiment.describe())
+        log.info("%s\n%s", self.experiment.describe(), self.data_line)
         self._note_start(latest)
         unfinished = None if latest is None or is_finished(latest) else latest
         try:

@@ -90,8 +90,8 @@ def orthogonalize(
 ) -> Tensor:
     """Brings the singular values of matrices ``[B, m, n]`` near one, keeping their vectors.
 
-    Computed in ``dtype``, and returned in the matrices' own. A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
-    end between about 0.7 and 1.2.
+    A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
+    end between about 0.7 and 1.2. Computed in ``dtype``, and returned in the matrices' own.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalize(matrices.mT, num_steps, dtype).mT

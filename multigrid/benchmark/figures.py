@@ -39,7 +39,7 @@ def plot_speed_up(
         for number, (name, runs) in enumerate(by_method.items()):
             again, place = divmod(number, len(COLOURS))
             style = STYLES[again % len(STYLES)]
-            histories = [run.rows for run in runs]
+            histories = [[row for row in run.rows if row.flops] for run in runs]
             draw_method(axis, histories, quantity, COLOURS[place], labels[name], style)
         if speed_up is not None:
             _mark(axis, list(by_method.values())[:2], quantity, speed_up)
@@ -47,15 +47,17 @@ def plot_speed_up(
         axis.grid(True, which="major", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("validation error on the finest grid\n(mean relative L2)")
-    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
     save_figure(figure, path)
 
 
 def _mark(
     axis: Axes, runs: Sequence[Sequence[RunRecord]], quantity: str, speed_up: SpeedUp
 ) -> None:
+    errors = {run.seed: speed_up.factor * run.best for run in runs[1]}
     ladder, direct = (
-        float(np.median([run.cost_to(speed_up.error, quantity) for run in group])) for group in runs
+        float(np.median([run.cost_to(errors[run.seed], quantity) for run in group]))
+        for group in runs
     )
     axis.axhline(speed_up.error, color="0.6", linewidth=0.8, linestyle="--")
     if math.isfinite(ladder) and math.isfinite(direct):

@@ -353,7 +353,7 @@ class Config(Section):
         return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)
 
     def _learning_rates(self) -> list[float]:
-        """Returns the automatic rates: less for finer levels, which mostly start from coarser ones."""
+        """Returns the automatic rates: less for finer levels, which start from coarser ones."""
         single = self.schedule.cycle == "single"
         return [
             COARSEST_RATE * math.sqrt(batch_size / 16) * (1.0 if single else 0.5**level)

@@ -74,9 +74,9 @@ class TransferConfig(Section):
     )
     regime: Literal["full", "fine-tuning", "features", "gradual"] = Field(
         "fine-tuning",
-        description="'full' (no lower rate for transferred weights), 'fine-tuning' (transferred weights at "
-        "schedule.transferred_ratio), 'features' (they are frozen) or 'gradual' (they thaw one "
-        "scale after the other)",
+        description="'full' (no lower rate for transferred weights), 'fine-tuning' (transferred "
+        "weights at schedule.transferred_ratio), 'features' (they are frozen) or 'gradual' (they "
+        "thaw one scale after the other)",
     )
     decay: float = Field(
         1.0,
