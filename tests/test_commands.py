@@ -216,9 +216,8 @@ def test_evaluate_refuses_a_file_of_other_points(place, capsys):
     nodes = ["levels=[17]", "schedule.epochs=1", "data.centering=node", "data.folder=nodes"]
     ask(capsys, "generate", "experiments/poisson.yaml", *nodes)
     (path,) = Path("nodes").glob("*.h5")
-    assert (
-        f"{path}: is node-centred, but the run was trained on cell-centred samples"
-        in refuse(capsys, "evaluate", "results/poisson", path)
+    assert f"{path}: is node-centred, but the run was trained on cell-centred samples" in refuse(
+        capsys, "evaluate", "results/poisson", path
     )
 
 
