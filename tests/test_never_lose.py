@@ -302,7 +302,7 @@ def test_epochs_from_a_budget_in_seconds_are_kept_on_resume(experiment, tmp_path
     monkeypatch.setattr("multigrid.experiment.step_seconds", lambda *args: 1e9)
     assert run(experiment, tmp_path, *timed, "--resume") == 0
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
-    assert [level["epochs"] for level in summary["levels"]] == [1, 1]
+    assert [level["epochs"] for level in summary["levels"]] == [1, 2]  # as first timed
 
 
 def test_intervals(monkeypatch):
