@@ -113,7 +113,7 @@ def test_mistakes():
     ):
         with pytest.raises(UserError, match=sentence):
             check_rules(RegimeSettings(rules=(rule,)), anatomy())
-    with pytest.raises(UserError, match="after epoch 9, but level 1 has 5 epochs; it must be before"):
+    with pytest.raises(UserError, match="epoch 9, but level 1 has 5 epochs; it must be before"):
         check_regime(Regime(thaw={"a": Thaw(9)}), ["a", "b"], 5, "level 1")
     with pytest.raises(UserError, match="all 2 parameters of level 1 are frozen"):
         check_regime(Regime(thaw={"a": Thaw(), "b": Thaw(1)}), ["a", "b"], 5, "level 1")
