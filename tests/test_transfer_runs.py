@@ -172,7 +172,11 @@ def test_what_thaws_while_a_run_is_stopped(tmp_path, pretrained, unfreeze, step)
         pretrained,
         levels=[16],
         model={"depth": 3},
-        transfer={"regime": "gradual", "unfreeze": unfreeze, "patience": 1},
+        transfer={
+            "regime": "gradual",
+            "unfreeze": unfreeze,
+            **({"patience": 1} if unfreeze == "plateau" else {}),
+        },
         schedule={"epochs": 5, "learning_rate": 3e-2},
         recovery={"tries": 0},
     )
@@ -350,7 +354,7 @@ MISTAKES = [
     ({"transfer": {"rules": [{"pattern": "scales.0", "freeze": 7}]}}, "after epoch 7, but the net"),
     ({"transfer": {"regime": "gradual", "unfreeze": [0, 9]}}, "after epoch 9, but the network of"),
     ({"transfer": {"regime": "gradual", "unfreeze": [3, 1]}}, "list of rising numbers"),
-    ({"transfer": {"unfreeze": 2}}, "no effect in transfer.regime 'fine-tuning'"),
+    ({"transfer": {"unfreeze": 2}}, "no effect beside transfer.regime 'fine-tuning'"),
     ({"transfer": {"regime": "features"}}, "parameters of the network of level 0 are frozen"),
     ({"transfer": {"regime": "feature"}}, "did you mean 'features'"),
     ({"transfer": {"rename": {"scales.*": "levels"}}}, "must have as many '*'"),
