@@ -79,6 +79,7 @@ def test_a_ladder_that_never_arrives_is_infinitely_slow() -> None:
     best, _, double = speed_ups([short], [DIRECT])
     assert best.seconds == best.flops_finest == 0
     assert double.seconds == 16 / 4
+    assert [up.num_reached for up in (best, double)] == [0, 1]
 
 
 def test_speed_ups_are_medians_over_pairs_of_equal_seed() -> None:
@@ -90,6 +91,7 @@ def test_speed_ups_are_medians_over_pairs_of_equal_seed() -> None:
     best, *_ = speed_ups(ladders, directs)
     assert best.seconds == 30
     assert best.flops == 10
+    assert best.num_reached == best.num_seeds == 3
 
 
 # ---------------------------------------------------------------- a suite

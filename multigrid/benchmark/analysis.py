@@ -64,6 +64,9 @@ class SpeedUp:
         flops: Ratio of floating-point operations.
         seconds_finest: Ratio of times if only the finest level's network counts.
         flops_finest: Ratio of operations likewise.
+        num_reached: In how many of the pairs the ladder reached the error; where it did not, its
+            ratios count as 0.
+        num_seeds: Number of pairs.
     """
 
     factor: float
@@ -72,6 +75,8 @@ class SpeedUp:
     flops: float
     seconds_finest: float
     flops_finest: float
+    num_reached: int
+    num_seeds: int
 
 
 def speed_ups(ladders: Sequence[RunRecord], directs: Sequence[RunRecord]) -> list[SpeedUp]:
@@ -97,4 +102,6 @@ def _speed_up(factor: float, pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Sp
         flops=ratio("flops", False),
         seconds_finest=ratio("seconds", True),
         flops_finest=ratio("flops", True),
+        num_reached=sum(ladder.best <= factor * direct.best for ladder, direct in pairs),
+        num_seeds=len(pairs),
     )

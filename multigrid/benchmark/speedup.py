@@ -183,10 +183,12 @@ def _speed_table(ups: Sequence[SpeedUp]) -> str:
             f"{up.flops:.1f}x",
             f"{up.seconds_finest:.1f}x",
             f"{up.flops_finest:.1f}x",
+            f"{up.num_reached} of {up.num_seeds}",
         ]
         for up in ups
     ]
     header = ["Times direct's best", "Error", "Time", "FLOPs", "Time, finest", "FLOPs, finest"]
+    header.append("Reached")
     return table(header, rows)
 
 
