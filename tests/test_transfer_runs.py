@@ -472,7 +472,7 @@ def test_the_command_cannot_build_the_users_own_network(tmp_path, capsys, monkey
     assert main(["evaluate", str(tmp_path / "results" / "tiny")]) == 2
     error = capsys.readouterr().err
     assert "first of all" in error
-    assert "is loaded from Python, with multigrid.load(path, network=...)" in error
+    assert "is used from Python alone, with multigrid.load(path, network=...)" in error
     assert len(error) < 400
 
 

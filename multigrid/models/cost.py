@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,6 +17,33 @@ def count_parameters(module: nn.Module) -> int:
 def count_named(module: nn.Module, names: Collection[str]) -> int:
     """Returns the number of those parameters that have one of the names."""
     return sum(p.numel() for name, p in module.named_parameters() if name in names)
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of a network.
+
+    Attributes:
+        forward: Of a forward pass.
+        training: Of a forward and a backward pass.
+    """
+
+    forward: int
+    training: int
+
+
+def count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
+    """Returns the floating-point operations of a forward and of a training pass, counted at once.
+
+    Args:
+        network: The network; it is not run, only a copy without data is.
+        shape: Shape of the input, batch included.
+    """
+    with FlopCounterMode(display=False) as counter:
+        output = run_without_data(network, shape)
+        forward = counter.get_total_flops()
+        output.sum().backward()
+    return Flops(forward, counter.get_total_flops())
 
 
 def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:

@@ -8,7 +8,7 @@ import torch
 from multigrid.grid import Hierarchy
 from multigrid.models.blocks import Normalization, Padding, channels_last
 from multigrid.models.bottleneck import Bottleneck
-from multigrid.models.cost import count_parameters, forward_flops
+from multigrid.models.cost import Flops, count_flops, count_parameters
 from multigrid.models.unet import Form, UNet, silence
 from multigrid.tables import si, table
 
@@ -63,12 +63,13 @@ class UNetFamily:
         self.growth = growth
         self.seed = seed
         self.kind = f"{form} UNet"
+        self._flops: dict[int, Flops] = {}
 
     def __str__(self) -> str:
         rows = []
         for level, grid in enumerate(self.hierarchy.levels):
             network = self.blueprint(level)
-            flops = forward_flops(network, (1, self.in_channels, *grid.shape))
+            flops = self.flops(level).forward
             width, parameters = network.widths[-1], count_parameters(network)
             cells = (level, grid, len(network.grids), width, f"{parameters:,}", si(flops))
             rows.append([str(cell) for cell in cells])
@@ -96,6 +97,13 @@ class UNetFamily:
                 prolongation=self.prolongation,
                 bottleneck=self.bottleneck,
             )
+
+    def flops(self, level: int) -> Flops:
+        """Returns what the network of a level costs for one sample; counted once."""
+        if level not in self._flops:
+            shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
+            self._flops[level] = count_flops(self.blueprint(level), shape)
+        return self._flops[level]
 
     def build_grown(self, level: int, known: Collection[str]) -> UNet:
         """Returns the network of a level, ready to take over weights.
