@@ -63,7 +63,7 @@ class UNetFamily:
         self.growth = growth
         self.seed = seed
         self.kind = f"{form} UNet"
-        self._flops: dict[int, Flops] = {}
+        self._blueprints: dict[int, UNet] = {}
 
     def __str__(self) -> str:
         rows = []
@@ -77,10 +77,15 @@ class UNetFamily:
 
     def build(self, level: int) -> UNet:
         """Returns the network of a level with its initial weights."""
-        return initialized(self.blueprint(level), self.seed)
+        return initialized(self._plan(level), self.seed)
 
     def blueprint(self, level: int) -> UNet:
-        """Returns the network of a level on the meta device: shapes without weights."""
+        """Returns the network of a level on the meta device, to be looked at: shapes alone."""
+        if level not in self._blueprints:
+            self._blueprints[level] = self._plan(level)
+        return self._blueprints[level]
+
+    def _plan(self, level: int) -> UNet:
         top = self.hierarchy.tops[level]
         bottom = 0 if self.growth else top - self.hierarchy.tops[0]
         grids = self.hierarchy.scales[bottom : top + 1]
@@ -99,11 +104,9 @@ class UNetFamily:
             )
 
     def flops(self, level: int) -> Flops:
-        """Returns what the network of a level costs for one sample; counted once."""
-        if level not in self._flops:
-            shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
-            self._flops[level] = count_flops(self.blueprint(level), shape)
-        return self._flops[level]
+        """Returns what the network of a level costs for one sample."""
+        shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
+        return count_flops(self.blueprint(level), shape)
 
     def build_grown(self, level: int, known: Collection[str]) -> UNet:
         """Returns the network of a level, ready to take over weights.
