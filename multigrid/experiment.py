@@ -3,44 +3,31 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from multigrid.config import Config
-from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
-from multigrid.data.files import DataFile, FileSource
-from multigrid.data.readers import ReaderOptions
 from multigrid.data.samples import Samples
-from multigrid.data.source import GeneratedSource, SampleSource
-from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
-from multigrid.grid import Centering, Grid
-from multigrid.guard import RecoveryOptions
+from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
-from multigrid.models.cost import (
-    activation_bytes,
-    count_parameters,
-    training_flops,
-)
-from multigrid.models.family import UNetFamily
-from multigrid.models.own import NetworkFactory, OwnFamily
-from multigrid.models.protocol import NetworkFamily
+from multigrid.models.cost import activation_bytes, count_parameters
+from multigrid.models.own import NetworkFactory
 from multigrid.models.steps import SplitNetwork
-from multigrid.models.surrogate import NormalizationKind
-from multigrid.problems import (
-    PDE,
-    FileProblem,
-    Problem,
-    ReactionDiffusion,
-    Symmetries,
-    build_problem,
+from multigrid.models.surrogate import FieldScaling, NormalizationKind
+from multigrid.parts import (
+    generated_source,
+    network_family,
+    problem_and_source,
+    trainer_options,
 )
+from multigrid.problems import ReactionDiffusion, build_problem
 from multigrid.regimes import Regime
 from multigrid.schedule import (
     Stage,
@@ -51,7 +38,6 @@ from multigrid.schedule import (
 )
 from multigrid.tables import si
 from multigrid.timing import step_seconds
-from multigrid.trainer import TrainerOptions
 
 NUM_TRAJECTORIES = 16
 
@@ -94,7 +80,7 @@ class Experiment:
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)
         self.family = network_family(config, *channels, network)
-        self.options = self._trainer_options()
+        self.options = trainer_options(config, self.problem, self.precision)
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
         self.set_epochs([0] * len(config.levels))
@@ -134,13 +120,8 @@ class Experiment:
     @cached_property
     def epoch_flops(self) -> list[float]:
         """Floating-point operations of one training epoch on each level."""
-        flops = []
-        for level, (grid, samples) in enumerate(
-            zip(self.hierarchy.levels, self.config.samples(), strict=True)
-        ):
-            shape = (1, self.family.in_channels, *grid.shape)
-            flops.append(float(samples * training_flops(self.family.blueprint(level), shape)))
-        return flops
+        counts = enumerate(self.config.samples())
+        return [float(count * self.family.flops(level).training) for level, count in counts]
 
     def set_epochs(self, epochs: Sequence[int]) -> None:
         """Sets the schedule, with so many epochs at each visit to a level."""
@@ -188,10 +169,9 @@ class Experiment:
         """
         element_size = 2 if self.precision == "bfloat16" else 4
         most = 0
-        for stage in self.stages:
-            network = self.family.blueprint(stage.level)
-            grid = self.hierarchy.levels[stage.level]
-            shape = (stage.batch_size, self.family.in_channels, *grid.shape)
+        for level, batch_size in {(stage.level, stage.batch_size) for stage in self.stages}:
+            network = self.family.blueprint(level)
+            shape = (batch_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
             activations = activation_bytes(network, shape, element_size)
             most = max(most, 4 * 4 * count_parameters(network) + activations)
         channels = self.family.in_channels + self.family.out_channels
@@ -199,6 +179,17 @@ class Experiment:
         if not self._holds(self.hierarchy.finest, self.counts["train"]):
             num_samples -= self.counts["train"]
         return most + 2 * 4 * num_samples * channels * self.hierarchy.finest.size
+
+    def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
+        """Returns what a file of a level's weights says of them, as plain containers."""
+        problem = self.problem
+        return {
+            "level": level,
+            "grid": list(self.hierarchy.levels[level].shape),
+            "config": self.config.model_dump(),
+            "fields": {"input": list(problem.input_names), "output": list(problem.output_names)},
+            "scaling": scaling.to_dict(),
+        }
 
     def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
         """Returns the first training samples on a grid: in memory, or to be read from disk."""
@@ -211,7 +202,7 @@ class Experiment:
         found = {}
         for name, changes in self.config.data.extra_tests.items():
             problem = build_problem(**{**section.model_dump(), **changes})
-            source = _generated(self.config, problem)
+            source = generated_source(self.config, problem)
             source.prepare({"test": count})
             found[name] = source.read("test", grid, count)
         return found
@@ -283,84 +274,3 @@ class Experiment:
         """Whether to keep so much of what is trained on in memory."""
         memory = self.config.data.memory
         return memory == "hold" if memory != "auto" else size <= total_memory(self.device) / 2
-
-    def _trainer_options(self) -> TrainerOptions:
-        schedule, optimizer = self.config.schedule, self.config.optimizer
-        recovery = self.config.recovery
-        augmented = self.config.data.augmentation == "auto"
-        return TrainerOptions(
-            optimizer=optimizer.name,
-            weight_decay=optimizer.weight_decay,
-            betas=(optimizer.betas[0], optimizer.betas[1]),
-            decay=optimizer.decay,
-            final_rate=optimizer.final_rate,
-            clip=optimizer.clip,
-            precision=self.precision,
-            symmetries=self.problem.symmetries if augmented else None,
-            patience=schedule.patience,
-            seed=self.config.seed,
-            recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
-            accumulate=recovery.accumulate,
-        )
-
-
-def problem_and_source(config: Config) -> tuple[Problem, SampleSource]:
-    """Returns the PDE of a configuration and where its samples come from.
-
-    Raises:
-        UserError: If the user's files cannot be used.
-    """
-    section = config.problem
-    if isinstance(section, FileConfig):
-        counts = {split: getattr(config.data, split) for split in SPLITS}
-        counts["train"] = config.samples()[-1]
-        files = open_files(section, config.data.centering, counts)
-        names = files.input_names, files.output_names
-        return FileProblem(*names, Symmetries(**section.flags())), files
-    problem = build_problem(**section.model_dump())
-    return problem, _generated(config, problem)
-
-
-def _generated(config: Config, problem: PDE) -> GeneratedSource:
-    folder, finest = Path(config.data.folder), config.hierarchy().finest
-    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed))
-
-
-def network_family(
-    config: Config, in_channels: int, out_channels: int, network: NetworkFactory | None = None
-) -> NetworkFamily:
-    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
-    hierarchy, model = config.hierarchy(), config.model
-    if network is not None:
-        return OwnFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
-    return UNetFamily(
-        hierarchy,
-        config.widths(hierarchy),
-        in_channels,
-        out_channels,
-        form=model.form,
-        num_blocks=model.num_blocks,
-        padding=model.padding,
-        norm=model.normalization,
-        prolongation=model.prolongation,
-        bottleneck=model.bottleneck,
-        growth=model.growth,
-        seed=config.seed,
-    )
-
-
-def open_files(section: FileConfig, centering: Centering, counts: Mapping[str, int]) -> FileSource:
-    """Opens the user's files.
-
-    Raises:
-        UserError: If they cannot be used; nothing has been read but their descriptions.
-    """
-    files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
-    options = ReaderOptions(
-        section.input,
-        section.output,
-        section.ndim,
-        section.reduced_resolution,
-        tuple(section.fields) if section.fields else None,
-    )
-    return FileSource(files, counts, centering, section.reader, options)

@@ -23,16 +23,13 @@ from multigrid.regimes import (
 )
 from multigrid.schedule import Stage
 from multigrid.transfer import (
-    COPIED,
-    IN_TARGET,
     MismatchPolicy,
-    Status,
-    TransferReport,
     check_report,
     load_strictly,
     partition,
     transfer_weights,
 )
+from multigrid.transfer_report import COPIED, IN_TARGET, Status, TransferReport
 from multigrid.weights import load_weights
 
 log = logging.getLogger(__name__)

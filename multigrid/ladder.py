@@ -299,19 +299,9 @@ class LadderRun:
 
     def _save_weights(self, level: int) -> None:
         """Writes the finished network's weights to the file that the user wants, if any."""
-        experiment = self.experiment
-        path, problem = experiment.config.checkpoints.save, experiment.problem
+        path = self.experiment.config.checkpoints.save
         if path is not None:
-            about = {
-                "level": level,
-                "grid": list(experiment.hierarchy.levels[level].shape),
-                "config": experiment.config.model_dump(),
-                "fields": {
-                    "input": list(problem.input_names),
-                    "output": list(problem.output_names),
-                },
-                "scaling": self.scaling.to_dict(),
-            }
+            about = self.experiment.about(level, self.scaling)
             save_weights(Path(path), self.ledger.best[level]["network"], about)
 
     def _summary(self) -> dict[str, Any]:

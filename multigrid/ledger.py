@@ -14,20 +14,12 @@ from multigrid.grid import Grid
 from multigrid.history import Row, write_history
 from multigrid.results import RunFolder
 from multigrid.storage import rename
+from multigrid.weights import ABOUT
 
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
-SHARED = (
-    "stage",
-    "level",
-    "grid",
-    "config",
-    "fields",
-    "scaling",
-    "data_fingerprint",
-    "environment",
-)
+SHARED = ("stage", *ABOUT, "data_fingerprint", "environment")
 KEYS = {
     "rows",
     "finished",

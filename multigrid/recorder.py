@@ -16,7 +16,8 @@ from multigrid.models.cost import count_named, count_parameters
 from multigrid.progress import ProgressPrinter
 from multigrid.results import write_json
 from multigrid.trainer import EpochRecord, Trainer
-from multigrid.transfer import COPIED, partition
+from multigrid.transfer import partition
+from multigrid.transfer_report import COPIED
 
 log = logging.getLogger(__name__)
 
@@ -130,14 +131,7 @@ class StageRecorder:
         started = time.perf_counter()
         last = {
             "stage": self.stage.index,
-            "level": self.stage.level,
-            "grid": list(self.trainer.train.grid.shape),
-            "config": self.experiment.config.model_dump(),
-            "fields": {
-                "input": list(self.experiment.problem.input_names),
-                "output": list(self.experiment.problem.output_names),
-            },
-            "scaling": self.trainer.surrogate.scaling.to_dict(),
+            **self.experiment.about(self.stage.level, self.trainer.surrogate.scaling),
             "data_fingerprint": self.experiment.source.fingerprint,
             "environment": environment(self.experiment.device),
             **self.ledger.state_dict(self.stage.level, self.later_levels),

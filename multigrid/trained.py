@@ -1,35 +1,35 @@
 """A trained surrogate, to be used: fields in physical units in, fields in physical units out."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from multigrid.checkpoint import load_checkpoint
 from multigrid.config import Config, parse_config
 from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 from multigrid.evaluation import predict
-from multigrid.experiment import network_family
-from multigrid.grid import Grid, halvings_between
+from multigrid.grid import Grid
 from multigrid.hardware import choose_device
+from multigrid.input_grids import find_level, names_of
 from multigrid.models.own import NetworkFactory
 from multigrid.models.surrogate import FieldScaling, Surrogate
-from multigrid.problems import FileProblem, Problem, Symmetries, build_problem
+from multigrid.parts import file_problem, network_family
+from multigrid.problems import Problem, build_problem
 from multigrid.results import write_bytes
-from multigrid.transfer import Status, partition
-from multigrid.weights import METADATA
+from multigrid.saved_network import SavedNetwork, read_network
+from multigrid.transfer import load_strictly
+from multigrid.weights import save_weights
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
+OWN_NETWORK = (
+    "; a network of your own is used from Python alone, with multigrid.load(path, network=...)"
+)
 
 
 def load(
@@ -59,56 +59,8 @@ def load(
         files = sorted(path.glob("level_*_*/best.pt"))
         if not files:
             raise UserError(f"{path}: holds no run, or one that has no checkpoint yet")
-        return TrainedSurrogate([_read_checkpoint(file) for file in files], where, network)
-    if path.suffix == ".safetensors":
-        return TrainedSurrogate([_read_safetensors(path)], where, network)
-    return TrainedSurrogate([_read_checkpoint(path)], where, network)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The network of one level as a file holds it.
-
-    Attributes:
-        about: Level, grid, configuration, names of the fields and scaling, as plain containers.
-        network: The state dictionary.
-    """
-
-    about: Mapping[str, Any]
-    network: Mapping[str, Tensor]
-
-    @property
-    def level(self) -> int:
-        """The level of the ladder."""
-        return int(self.about["level"])
-
-
-ABOUT = ("level", "grid", "config", "fields", "scaling")
-
-
-def _read_checkpoint(path: Path) -> Weights:
-    payload = load_checkpoint(path)
-    missing = [key for key in (*ABOUT, "network") if key not in payload]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; it is of another version")
-    return Weights({key: payload[key] for key in ABOUT}, payload["network"])
-
-
-def _read_safetensors(path: Path) -> Weights:
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        about = json.loads(metadata.get(METADATA, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable or half-written ({error})") from None
-    if not isinstance(about, dict) or any(key not in about for key in ABOUT):
-        raise UserError(
-            f"{path}: says nothing of configuration and scaling, so it was not saved by multigrid"
-        )
-    return Weights(about, tensors)
+        return TrainedSurrogate([read_network(file) for file in files], where, network)
+    return TrainedSurrogate([read_network(path)], where, network)
 
 
 class TrainedSurrogate:
@@ -127,7 +79,7 @@ class TrainedSurrogate:
 
     def __init__(
         self,
-        weights: Sequence[Weights],
+        weights: Sequence[SavedNetwork],
         device: torch.device,
         network: NetworkFactory | None = None,
     ) -> None:
@@ -143,7 +95,7 @@ class TrainedSurrogate:
 
     def __str__(self) -> str:
         inputs, outputs = ", ".join(self.input_names), ", ".join(self.output_names)
-        return f"{self.config.name}: {inputs} -> {outputs} on {self._known()}"
+        return f"{self.config.name}: {inputs} -> {outputs} on {names_of(self.grids)}"
 
     @property
     def grids(self) -> dict[int, Grid]:
@@ -219,14 +171,14 @@ class TrainedSurrogate:
         """
         level = max(self._weights) if level is None else level
         if level not in self._weights:
-            raise UserError(f"level {level}: not there; trained are {self._known()}")
+            raise UserError(f"level {level}: not there; trained are {names_of(self.grids)}")
         if level not in self._built:
             weights = self._weights[level]
             names = weights.about["fields"]
             channels = len(names["input"]), len(names["output"])
             family = network_family(self.config, *channels, self._network)
             network = family.build(level)
-            _fill(network, weights.network)
+            load_strictly(weights.tensors, network, weights.path, OWN_NETWORK)
             scaling = FieldScaling.from_dict(dict(weights.about["scaling"]))
             grid = self._levels[level]
             built = Surrogate.of(network, scaling, self.problem, grid, self.device)
@@ -244,9 +196,7 @@ class TrainedSurrogate:
         """
         path = _require_suffix(path, ".safetensors")
         weights = self._weights[max(self._weights)]
-        metadata = {METADATA: json.dumps(dict(weights.about))}
-        tensors = {key: tensor.contiguous() for key, tensor in weights.network.items()}
-        write_bytes(path, to_safetensors(tensors, metadata))
+        save_weights(path, weights.tensors, weights.about)
 
     def export(self, path: str | Path, level: int | None = None) -> None:
         """Writes a level's surrogate, scaling included, as a program of ``torch.export``.
@@ -279,28 +229,7 @@ class TrainedSurrogate:
         Raises:
             UserError: If there is none; the sentence says what to do.
         """
-        ndim, count = self.finest.ndim, len(self.input_names)
-        wanted = f"[N, {count}, {', '.join('xyz'[:ndim])}]"
-        if len(shape) == ndim + 1 and count == 1:
-            raise UserError(
-                f"the input has the shape {list(shape)}, but {wanted} is needed: add an axis for "
-                "the one input field, as in x[:, None]"
-            )
-        if len(shape) != ndim + 2:
-            raise UserError(f"the input has the shape {list(shape)}, but {wanted} is needed")
-        if shape[1] != count:
-            raise UserError(
-                f"the input has {shape[1]} fields, but {count} are needed: "
-                f"{', '.join(self.input_names)}"
-            )
-        if min(shape[2:]) < 2:
-            raise UserError(
-                f"the input has the shape {list(shape)}, but every axis needs 2 points at least"
-            )
-        for level, grid in self.grids.items():
-            if grid.shape == tuple(shape[2:]):
-                return level
-        raise UserError(self._other_grid(Grid(tuple(shape[2:]), self.finest.centering)))
+        return find_level(shape, self.grids, self.input_names)
 
     def _apply(self, inputs: Tensor) -> Tensor:
         single = inputs.ndim == self.finest.ndim + 1 and inputs.shape[0] == len(self.input_names)
@@ -309,37 +238,11 @@ class TrainedSurrogate:
         outputs = surrogate(batch.float().to(self.device)).to(inputs.device)
         return outputs[0] if single else outputs
 
-    def _other_grid(self, grid: Grid) -> str:
-        """Returns what to do with fields on a grid that was not trained."""
-        text = f"the input is on a {grid} grid, but trained are {self._known()}"
-        for known in reversed(self.grids.values()):
-            if halvings_between(known, grid):
-                how = "averages of 2 points" if grid.centering == "cell" else "every second point"
-                return f"{text}; restrict it to {known} ({how} along each axis, repeatedly)"
-            if halvings_between(grid, known):
-                return f"{text}; give the input on {known}, or train with {grid} among the levels"
-        return f"{text}; resample it to one of these, or train on its own grid"
-
-    def _known(self) -> str:
-        return ", ".join(str(grid) for grid in self.grids.values())
-
 
 def _problem(config: Config, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Problem:
     if isinstance(config.problem, FileConfig):
-        return FileProblem(inputs, outputs, Symmetries(**config.problem.flags()))
+        return file_problem(config.problem, inputs, outputs)
     return build_problem(**config.problem.model_dump())
-
-
-def _fill(network: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    entries = partition(state, network.state_dict()).entries
-    wrong = [entry.key for entry in entries if entry.status is not Status.TRANSFERRED]
-    if wrong:
-        raise UserError(
-            f"the weights do not fit the saved configuration ({len(wrong)} tensors differ in name "
-            f"or shape, first of all '{wrong[0]}'); a network of your own is loaded from Python, "
-            "with multigrid.load(path, network=...)"
-        )
-    network.load_state_dict(state)
 
 
 def _real(inputs: Any) -> np.ndarray:

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from multigrid.checkpoint import read_tensors
 from multigrid.errors import UserError, nearest
-from multigrid.storage import write_file
+from multigrid.results import write_bytes
 
 SUFFIXES = (".pt", ".safetensors")
 CONTAINERS = ("network", "state_dict", "model_state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.")
 METADATA = "multigrid"
+ABOUT = ("level", "grid", "config", "fields", "scaling")
+"""What a file that :func:`multigrid.load` takes says of the weights in it."""
 
 
 def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]:
@@ -67,10 +68,25 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
+    write_bytes(path, content)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a ``.safetensors`` file and what :func:`save_weights` has written about it, if it has.
+
+    Raises:
+        UserError: If there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
     try:
-        write_file(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: the weights could not be written: {error.strerror}") from None
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{path}: damaged, or no safetensors file ({reason})") from None
+    return tensors, about if isinstance(about, dict) else {}
 
 
 def check_writable(path: Path, replace: bool) -> None:
@@ -100,11 +116,7 @@ def _check_exists(path: Path, key: str) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            reason = str(error).split("\n")[0]
-            raise UserError(f"{path}: damaged, or no safetensors file ({reason})") from None
+        return read_safetensors(path)[0]
     payload = read_tensors(path)
     for key in CONTAINERS:
         if isinstance(payload, dict) and isinstance(payload.get(key), dict):

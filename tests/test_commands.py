@@ -1,5 +1,6 @@
 """The commands: help, examples, answers for scripts, and mistakes."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -372,6 +373,46 @@ def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status)
 # --- mistakes
 
 
+@pytest.fixture(scope="module")
+def mistaken(original, tmp_path_factory):
+    """A copy of the sandbox with files and runs that nothing can be done with."""
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("mistaken") / "place"
+    shutil.copytree(original, folder)
+    with contextlib.chdir(folder):
+        np.savez("odd.npz", a=sandbox.fields(3, 20, 20), b=sandbox.fields(3, 20, 20))
+        np.savez("two.npz", a=sandbox.fields(3, 32, 32, 2), b=sandbox.fields(3, 32, 32))
+        np.save("flat.npy", sandbox.fields(3, 32, 32))
+        np.save("finer.npy", sandbox.fields(3, 1, 64, 64))
+        bad = sandbox.fields(3, 1, 32, 32)
+        bad[1, 0, 3, 3] = np.nan
+        np.save("nan.npy", bad)
+        np.save("pickled.npy", np.array([{}, None]), allow_pickle=True)
+        np.save("none.npy", sandbox.fields(0, 1, 32, 32))
+        np.save("thin.npy", sandbox.fields(3, 1, 1, 32))
+        with zipfile.ZipFile("huge.npz", "w") as archive, archive.open("f.npy", "w") as member:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 1, 32, 32)}
+            np.lib.format.write_array_header_1_0(member, header)
+        for name in ("inputs.npy", "measured.h5", "poisson.safetensors"):
+            Path(f"cut{Path(name).suffix}").write_bytes(Path(name).read_bytes()[:3000])
+        save_file({"a": np.zeros(3)}, "bare.safetensors")
+        shutil.copytree("results/direct", "results/broken")
+        Path("results/broken/metrics.csv").write_text("stage,level\n0,0\n")
+        for name in ("unbegun", "older", "oldest"):
+            shutil.copytree("results/direct", f"results/{name}")
+        rows = Path("results/direct/metrics.csv").read_text().splitlines()
+        Path("results/unbegun/metrics.csv").write_text("\n".join(rows[:2]) + "\n")
+        Path("results/unbegun/summary.json").unlink()
+        summary = json.loads(Path("results/older/summary.json").read_text())
+        del summary["levels"][0]["transferred"]
+        Path("results/older/summary.json").write_text(json.dumps(summary))
+        Path("results/oldest/level_3_32x32/transfer.json").write_text("{}")
+        from_file = {**sandbox.POISSON, "problem": {"kind": "file", "file": "mine.h5"}}
+        Path("results/fromfile.yaml").write_text(yaml.safe_dump(from_file))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -402,7 +443,7 @@ def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status)
         ("predict results/poisson thin.npy a.npy", "every axis needs 2 points at least"),
         ("predict results/poisson huge.npz a.npy", "'f' is unreadable"),
         ("predict results/poisson inputs.npy gone/a.npy", "cannot be written"),
-        ("predict cut.safetensors inputs.npy a.npy", "unreadable or half-written"),
+        ("predict cut.safetensors inputs.npy a.npy", "damaged, or no safetensors file"),
         ("predict bare.safetensors inputs.npy a.npy", "was not saved by multigrid"),
         ("predict inputs.npy inputs.npy a.npy", "checkpoint"),
         ("compare results/poisson results/gone", "there are broken, darcy, direct"),
@@ -418,38 +459,8 @@ def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status)
         ("generate results/fromfile.yaml", "nothing to generate"),
     ],
 )
-def test_mistakes_get_one_sentence(place, capsys, arguments, sentence):
-    np.savez("odd.npz", a=sandbox.fields(3, 20, 20), b=sandbox.fields(3, 20, 20))
-    np.savez("two.npz", a=sandbox.fields(3, 32, 32, 2), b=sandbox.fields(3, 32, 32))
-    np.save("flat.npy", sandbox.fields(3, 32, 32))
-    np.save("finer.npy", sandbox.fields(3, 1, 64, 64))
-    bad = sandbox.fields(3, 1, 32, 32)
-    bad[1, 0, 3, 3] = np.nan
-    np.save("nan.npy", bad)
-    np.save("pickled.npy", np.array([{}, None]), allow_pickle=True)
-    np.save("none.npy", sandbox.fields(0, 1, 32, 32))
-    np.save("thin.npy", sandbox.fields(3, 1, 1, 32))
-    with zipfile.ZipFile("huge.npz", "w") as archive, archive.open("f.npy", "w") as member:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 1, 32, 32)}
-        np.lib.format.write_array_header_1_0(member, header)
-    for name in ("inputs.npy", "measured.h5", "poisson.safetensors"):
-        Path(f"cut{Path(name).suffix}").write_bytes(Path(name).read_bytes()[:3000])
-    from safetensors.numpy import save_file
-
-    save_file({"a": np.zeros(3)}, "bare.safetensors")
-    shutil.copytree("results/direct", "results/broken")
-    Path("results/broken/metrics.csv").write_text("stage,level\n0,0\n")
-    for name in ("unbegun", "older", "oldest"):
-        shutil.copytree("results/direct", f"results/{name}")
-    rows = Path("results/direct/metrics.csv").read_text().splitlines()
-    Path("results/unbegun/metrics.csv").write_text("\n".join(rows[:2]) + "\n")
-    Path("results/unbegun/summary.json").unlink()
-    summary = json.loads(Path("results/older/summary.json").read_text())
-    del summary["levels"][0]["transferred"]
-    Path("results/older/summary.json").write_text(json.dumps(summary))
-    Path("results/oldest/level_3_32x32/transfer.json").write_text("{}")
-    from_file = {**sandbox.POISSON, "problem": {"kind": "file", "file": "mine.h5"}}
-    Path("results/fromfile.yaml").write_text(yaml.safe_dump(from_file))
+def test_mistakes_get_one_sentence(mistaken, capsys, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(mistaken)
     assert sentence in refuse(capsys, *arguments.split())
     assert not Path("a.npy").exists()
 

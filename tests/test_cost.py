@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from multigrid.config import parse_config
 from multigrid.experiment import Experiment
 from multigrid.grid import Grid, Hierarchy
+from multigrid.models import cost
 from multigrid.models.blocks import Head
 from multigrid.models.cost import (
     activation_bytes,
@@ -73,6 +76,41 @@ def test_counting_leaves_the_network_alone(unet):
     training_flops(unet, (1, 2, 8, 8))
     assert all(parameter.grad is None for parameter in unet.parameters())
     assert all(torch.equal(t, before[k]) for k, t in unet.state_dict().items())
+
+
+def test_equal_networks_are_counted_once(unet, monkeypatch):
+    counted = []
+    original = cost.run_without_data
+
+    def noted(network, shape):
+        counted.append(shape)
+        return original(network, shape)
+
+    monkeypatch.setattr(cost, "run_without_data", noted)
+    monkeypatch.setattr(cost, "_COUNTED", {})
+    same = copy.deepcopy(unet)
+    flops = training_flops(unet, (1, 2, 8, 8))
+    assert training_flops(same, (1, 2, 8, 8)) == flops
+    assert len(counted) == 1
+    same.scales[0].requires_grad_(False)
+    assert training_flops(same, (1, 2, 8, 8)) < flops
+    same.scales[1].head = nn.Sequential(same.scales[1].head, nn.Conv2d(1, 1, 1))
+    assert training_flops(same, (1, 2, 8, 8)) < flops + 6 * 64
+    same.scales[1].head = Twice(unet.scales[1].head)
+    assert same.signature() is None
+    assert training_flops(same, (1, 2, 8, 8)) == training_flops(same, (1, 2, 8, 8))
+    assert len(counted) == 5
+
+
+class Twice(nn.Module):
+    """A module that no signature knows."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return 2 * self.module(x)
 
 
 def test_parameters_by_hand():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from multigrid.data.files import DataFile, FileSource
+from multigrid.data.file_splits import DataFile
+from multigrid.data.files import FileSource
 from multigrid.data.readers import ReaderOptions
 from multigrid.data.readers.nesting import detect_restriction
 from multigrid.data.samples import Samples

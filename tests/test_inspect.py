@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from multigrid.data.__main__ import main
-from multigrid.data.files import DataFile, FileSource
+from multigrid.data.file_splits import DataFile
+from multigrid.data.files import FileSource
 from multigrid.data.inspect import suggest_levels
 from multigrid.data.readers import ReaderOptions
 from multigrid.grid import Grid, Hierarchy

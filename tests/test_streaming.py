@@ -16,7 +16,9 @@ from multigrid.benchmark.__main__ import main as benchmark
 from multigrid.checkpoint import load_checkpoint
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
-from multigrid.data.files import DataFile, FilePart, FileSource
+from multigrid.data.file_part import FilePart
+from multigrid.data.file_splits import DataFile
+from multigrid.data.files import FileSource
 from multigrid.data.samples import Samples, block_size
 from multigrid.data.source import GeneratedSource
 from multigrid.data.statistics import ChannelStatistics, output_range

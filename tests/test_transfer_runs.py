@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -22,6 +23,7 @@ from multigrid.errors import UserError
 from multigrid.evaluation import LevelValidator
 from multigrid.experiment import Experiment
 from multigrid.recorder import StageRecorder
+from multigrid.report import closing
 from multigrid.trainer import Trainer
 from multigrid.weights import load_weights
 from tests.tiny import run, train, write_experiment
@@ -302,17 +304,18 @@ class PointwiseDense(nn.Module):
         return self.linear(x.flatten(2)).reshape(x.shape)
 
 
-def ladder(path, folder, factory, *overrides):
+def ladder(path, folder, factory, *overrides, pictures=False):
     from multigrid.run import train_ladder
 
     folders = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
-    folder = train_ladder(load_config(path, [*folders, *overrides]), network=factory)
+    with nullcontext() if pictures else patch.object(closing, "draw", lambda run: None):
+        folder = train_ladder(load_config(path, [*folders, *overrides]), network=factory)
     return json.loads(folder.summary.read_text())
 
 
 def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path):
     path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second")
-    summary = ladder(path, tmp_path, named_by_size)
+    summary = ladder(path, tmp_path, named_by_size, pictures=True)
     assert summary["levels"][1]["transferred"] == 4 * 9 + 4 + 4 + 4 + 5
     log = (tmp_path / "results" / "second" / "run.log").read_text()
     assert "Skipping layer dense_256: not found in checkpoint" in log
@@ -464,21 +467,19 @@ def test_resuming_with_another_network_is_refused(tmp_path):
         )
 
 
-def test_the_command_cannot_build_the_users_own_network(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
+def test_the_command_cannot_build_the_users_own_network(tmp_path, capsys):
     path = write_experiment(tmp_path / "e.yaml", **POISSON, levels=[8])
     ladder(path, tmp_path, named_by_size)
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "results" / "tiny")]) == 2
     error = capsys.readouterr().err
     assert "first of all" in error
-    assert "is loaded from Python, with multigrid.load(path, network=...)" in error
+    assert "is used from Python alone, with multigrid.load(path, network=...)" in error
     assert len(error) < 400
 
 
 def test_compare_tells_networks_apart(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
     path = write_experiment(tmp_path / "e.yaml", **POISSON, levels=[8])
     factories = {
         "unet": None,

@@ -3,35 +3,18 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
+from multigrid.benchmark.epoch import ShortEpoch
 from multigrid.config import Config
 from multigrid.data.streaming import TrainingSamples
 from multigrid.experiment import Experiment
-from multigrid.hardware import machine
-from multigrid.losses import build_loss
-from multigrid.models.surrogate import FieldScaling, Surrogate
-from multigrid.schedule import Stage
 from multigrid.tables import table
-from multigrid.trainer import EpochRecord, Trainer
+from multigrid.trainer import EpochRecord
 
 NUM_ROUNDS = 5
 NUM_STEPS = 12
-
-
-class Stopwatch:
-    """Keeps what the only epoch of a training gave."""
-
-    record: EpochRecord
-
-    def step(self, epoch: int, step: int, num_steps: int) -> None:
-        """Does nothing."""
-
-    def epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        """Keeps the record."""
-        self.record = record
 
 
 def measure_streaming(config: Config) -> str:
@@ -44,44 +27,18 @@ def measure_streaming(config: Config) -> str:
         A table with medians over the rounds, and the median of the ratios within each.
     """
     experiment = Experiment(config)
-    stage = max(experiment.stages, key=lambda stage: stage.level)
-    grid = experiment.hierarchy.levels[stage.level]
-    count = min(NUM_STEPS * stage.batch_size, config.samples()[stage.level])
-    experiment.source.prepare({**experiment.counts, "train": count})
-    held = experiment.source.read("train", grid, count).to(experiment.device)
-    streamed = experiment.source.open("train", grid, count).to(experiment.device)
-    scaling = FieldScaling.fit(experiment.normalization, held)
-    _epoch(experiment, stage, scaling, held)  # the first one is slower
+    short = ShortEpoch(experiment, NUM_STEPS)
+    held, symmetries = short.samples, experiment.options.symmetries
+    streamed = experiment.source.open("train", held.grid, len(held)).to(experiment.device)
+    short.train(held, symmetries)  # the first one is slower
     rounds = [
-        [_epoch(experiment, stage, scaling, samples) for samples in (held, streamed)]
+        [short.train(samples, symmetries)[0] for samples in (held, streamed)]
         for _ in range(NUM_ROUNDS)
     ]
     alone = statistics.median(
-        _reading_seconds(streamed, stage.batch_size) for _ in range(NUM_ROUNDS)
+        _reading_seconds(streamed, short.stage.batch_size) for _ in range(NUM_ROUNDS)
     )
-    return (
-        f"{experiment.config.name} on {grid}, {count} samples in batches of {stage.batch_size}, "
-        f"{experiment.precision} on {machine(experiment.device)}, "
-        f"{torch.get_num_threads()} threads, {NUM_ROUNDS} rounds\n{_report(rounds, count, alone)}"
-    )
-
-
-def _epoch(
-    experiment: Experiment, stage: Stage, scaling: FieldScaling, samples: TrainingSamples
-) -> EpochRecord:
-    """Trains a new network for one epoch, without validation."""
-    loss = experiment.config.loss
-    trainer = Trainer(
-        Surrogate(experiment.family.build(stage.level).to(experiment.device), scaling),
-        samples,
-        lambda surrogate: (0.0, 0.0),
-        replace(stage, epochs=1),
-        build_loss(loss.name, samples.grid, experiment.problem, loss.residual),
-        experiment.options,
-    )
-    stopwatch = Stopwatch()
-    trainer.fit(stopwatch)
-    return stopwatch.record
+    return f"{short}, {NUM_ROUNDS} rounds\n{_report(rounds, len(held), alone)}"
 
 
 def _reading_seconds(samples: TrainingSamples, batch_size: int) -> float:

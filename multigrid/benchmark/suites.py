@@ -93,9 +93,18 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
 POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
-POISSON_LADDER = _ladder(
-    "schedule.epochs=[40, 10, 2, 1]", "schedule.learning_rate=[3e-3, 1e-3, 2e-4, 1e-4]"
-)
+
+
+def _poisson_schedule(num_levels: int) -> tuple[str, str]:
+    """Returns epochs and learning rates of a ladder on Poisson's equation, from 16 points on."""
+    epochs, rates = (40, 10, 2, 1, 0), (3e-3, 1e-3, 2e-4, 1e-4, 5e-5)
+    return (
+        f"schedule.epochs={list(epochs[:num_levels])}",
+        f"schedule.learning_rate={list(rates[:num_levels])}",
+    )
+
+
+POISSON_LADDER = _ladder(*_poisson_schedule(4))
 
 SUITES = {
     "poisson_128": Suite(
@@ -112,10 +121,7 @@ SUITES = {
         (*POISSON, "levels=[16, 32, 64, 128, 256]"),
         (0,),
         (
-            _ladder(
-                "schedule.epochs=[40, 10, 2, 1, 0]",
-                "schedule.learning_rate=[3e-3, 1e-3, 2e-4, 1e-4, 5e-5]",
-            ),
+            _ladder(*_poisson_schedule(5)),
             _direct("schedule.learning_rate=4e-3", search_epochs=8, rates=()),
         ),
     ),
@@ -139,11 +145,7 @@ SUITES = {
             Method(
                 f"to_{levels[-1]}",
                 f"ladder to {levels[-1]}x{levels[-1]}",
-                (
-                    f"levels={list(levels)}",
-                    f"schedule.epochs={[40, 10, 2, 1, 0][: len(levels)]}",
-                    f"schedule.learning_rate={[3e-3, 1e-3, 2e-4, 1e-4, 5e-5][: len(levels)]}",
-                ),
+                (f"levels={list(levels)}", *_poisson_schedule(len(levels))),
             )
             for levels in ((16, 32, 64), (16, 32, 64, 128), (16, 32, 64, 128, 256))
         ),

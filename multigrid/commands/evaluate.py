@@ -1,6 +1,7 @@
 """``multigrid evaluate``: measures a run on its own samples or on any file."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +82,8 @@ def _scored(options: argparse.Namespace, surrogate: "TrainedSurrogate") -> "Scor
         return own_samples(surrogate, options.split or "test", options.samples)
     from multigrid.data.readers import ReaderOptions, open_fields
 
-    said = ReaderOptions(
-        options.input,
-        options.output,
-        options.ndim or surrogate.finest.ndim,
-        options.reduced_resolution,
-        tuple(options.fields) if options.fields else None,
-    )
+    said = ReaderOptions.of(options)
+    said = replace(said, ndim=said.ndim or surrogate.finest.ndim)
     file = open_fields(options.file, options.reader, said)
     return file_samples(surrogate, file, options.samples)
 

@@ -60,16 +60,9 @@ def execute(options: argparse.Namespace) -> None:
     from multigrid.data.inspect import inspect_file, yaml_sections
     from multigrid.data.readers import ReaderOptions, open_fields
 
-    said = ReaderOptions(
-        options.input,
-        options.output,
-        options.ndim,
-        options.reduced_resolution,
-        tuple(options.fields) if options.fields else None,
-    )
     if options.write is not None and options.write.exists():
         raise UserError(f"{options.write}: exists already; remove it or choose another name")
-    file = open_fields(options.file, options.reader, said)
+    file = open_fields(options.file, options.reader, ReaderOptions.of(options))
     report = inspect_file(file, progress=sys.stderr.isatty())
     if options.write is not None:
         if not report.suggestion:

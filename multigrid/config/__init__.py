@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
+from multigrid.config.experiment import Config
 from multigrid.config.section import Section
 from multigrid.config.sentences import sentence
-from multigrid.config.settings import Config
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from multigrid.config.experiment import Config
 from multigrid.config.problem import (
     CNOPoissonConfig,
     DiffusionConfig,
@@ -13,7 +14,6 @@ from multigrid.config.problem import (
 )
 from multigrid.config.section import Section
 from multigrid.config.sentences import sentence
-from multigrid.config.settings import Config
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 

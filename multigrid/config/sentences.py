@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from multigrid.config.experiment import Config
 from multigrid.config.section import Section
-from multigrid.config.settings import Config
 from multigrid.errors import nearest
 
 

@@ -3,16 +3,11 @@
 Each field's description completes the sentence "``key`` must be ...".
 """
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from multigrid.config.problem import ProblemConfig
 from multigrid.config.section import Fraction, Positive, Rate, Section, Size
-from multigrid.config.transfer import TransferConfig
-from multigrid.errors import UserError
-from multigrid.grid import Grid, Hierarchy
 
 
 class LevelConfig(Section):
@@ -107,9 +102,6 @@ class ModelConfig(Section):
         4, ge=1, le=6, description="the polynomial degree of the prolongation, 1 to 6"
     )
 
-
-COARSEST_RATE = 4e-3
-DEFAULT_WORK_UNITS = 4.0
 
 PER_LEVEL = "or a list with one for each level, coarsest first"
 
@@ -267,106 +259,3 @@ class OutputConfig(Section):
     tensorboard: bool = Field(
         False, description="true or false: also write TensorBoard events into the run's folder"
     )
-
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-
-
-class Config(Section):
-    """An experiment, whole."""
-
-    name: str = Field(
-        pattern=NAME_PATTERN,
-        description="a name of up to 100 letters, digits, '.', '_' and '-', starting with a "
-        "letter or digit",
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
-    problem: ProblemConfig = Field(description="a mapping with the key 'kind'")
-    data: DataConfig = Field(DataConfig(), description="a mapping")
-    levels: list[Size | list[Size] | LevelConfig] = Field(
-        min_length=1,
-        description="a list of grids, coarsest first, each a number of points, a list with one "
-        "for each axis, or a mapping {grid: ..., samples: ...}",
-    )
-    model: ModelConfig = Field(ModelConfig(), description="a mapping")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="a mapping or 'auto'")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="a mapping")
-    loss: LossConfig = Field(LossConfig(), description="a mapping")
-    compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
-    checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
-    transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
-    recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
-    output: OutputConfig = Field(OutputConfig(), description="a mapping")
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _automatic(cls, value: Any) -> Any:
-        """Reads ``schedule: auto`` as the automatic choice of all that may be chosen so."""
-        return {"epochs": "auto"} if value == "auto" else value
-
-    def hierarchy(self) -> Hierarchy:
-        """Returns the grids of the ladder and of the scales below it.
-
-        Raises:
-            UserError: If the grids do not nest.
-        """
-        grids = [self._grid(index) for index in range(len(self.levels))]
-        return Hierarchy.build(grids, self.model.min_size, self.model.depth)
-
-    def samples(self) -> list[int]:
-        """Returns the number of training samples of each level."""
-        return [
-            level.samples or self.data.train if isinstance(level, LevelConfig) else self.data.train
-            for level in self.levels
-        ]
-
-    def widths(self, hierarchy: Hierarchy) -> list[int]:
-        """Returns the width of every scale, coarsest first."""
-        num_scales = len(hierarchy.scales)
-        width = self.model.width
-        if isinstance(width, int):
-            return [width] * num_scales
-        if isinstance(width, DoublingConfig):
-            return [
-                min(width.outer * 2 ** (num_scales - 1 - k), width.max) for k in range(num_scales)
-            ]
-        if len(width) != num_scales:
-            raise UserError(
-                f"model.width: the list has {len(width)} entries, but the network of the finest "
-                f"level has {num_scales} scales: {', '.join(map(str, hierarchy.scales))}"
-            )
-        return width
-
-    def per_level(self, key: str) -> list[Any]:
-        """Returns a setting of the schedule as a list with one value for each level.
-
-        Epochs are ``auto`` where they follow from the budget.
-        """
-        value = getattr(self.schedule, key)
-        if key == "learning_rate" and value == "auto":
-            return self._learning_rates()
-        return list(value) if isinstance(value, list) else [value] * len(self.levels)
-
-    @property
-    def budget(self) -> BudgetConfig:
-        """What the training may cost where the epochs are ``auto``."""
-        return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)
-
-    def _learning_rates(self) -> list[float]:
-        """Returns the automatic rates: less for finer levels, which start from coarser ones."""
-        single = self.schedule.cycle == "single"
-        return [
-            COARSEST_RATE * math.sqrt(batch_size / 16) * (1.0 if single else 0.5**level)
-            for level, batch_size in enumerate(self.per_level("batch_size"))
-        ]
-
-    def _grid(self, index: int) -> Grid:
-        level = self.levels[index]
-        size = level.grid if isinstance(level, LevelConfig) else level
-        ndim = self.problem.ndim
-        shape = (size,) * ndim if isinstance(size, int) else tuple(size)
-        if len(shape) != ndim:
-            raise UserError(f"levels[{index}]: {list(shape)} must have {ndim} numbers, one an axis")
-        if min(shape) < 4:
-            raise UserError(f"levels[{index}]: {min(shape)} points are too few, at least 4 needed")
-        return Grid(shape, self.data.centering)

@@ -1,8 +1,7 @@
 """Samples from the user's own files, split and on any level's grid."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multigrid.data import SPLITS
+from multigrid.data.file_part import FilePart
+from multigrid.data.file_splits import DataFile, divide
 from multigrid.data.readers import FieldFile, ReaderOptions, open_fields
 from multigrid.data.readers.nesting import Restriction, detect_restriction
-from multigrid.data.readers.splits import split_pools
-from multigrid.data.readers.survey import Survey
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
@@ -24,81 +22,6 @@ NUM_COMPARED = 4
 BLOCK_BYTES, NUM_BLOCKS = 2**16, 2**12  # files of up to 256 MB are hashed whole
 CENTERING: dict[Restriction, Centering] = {"average": "cell", "stride": "node"}
 NESTING = {"average": "averaging", "stride": "striding"}
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One of the files of a data set.
-
-    Attributes:
-        path: Where it is.
-        split: The split it is for; None for all those that no other file of its grid is for.
-    """
-
-    path: Path
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class OpenFile:
-    """A file with the samples that each split takes from it, in the order of their use."""
-
-    file: FieldFile
-    grid: Grid
-    pools: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class FilePart:
-    """Some samples of a file, on disk.
-
-    Attributes:
-        file: The file.
-        numbers: Their numbers in it, in the order of their use.
-        grid: The file's grid.
-    """
-
-    file: FieldFile
-    numbers: np.ndarray
-    grid: Grid
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        described = self.file.describe()
-        return len(described.input_names), len(described.output_names)
-
-    def load(self, indices: np.ndarray) -> Samples:
-        """Reads samples, in any order, without looking at their values.
-
-        Raises:
-            UserError: If the file is damaged.
-        """
-        order = np.argsort(self.numbers[indices])  # as they lie in the file
-        fields = self.file.fetch(self.numbers[indices[order]])
-        inputs, outputs = (torch.from_numpy(values[np.argsort(order)]) for values in fields)
-        return Samples(inputs, outputs, self.grid)
-
-    def survey(self, split: str) -> Iterator[tuple[np.ndarray, Samples]]:
-        """Yields all samples with their indices block by block, in the order of the file.
-
-        Raises:
-            UserError: At the end, if values are NaN or infinite, or a channel of the training
-                samples is constant.
-        """
-        described = self.file.describe()
-        survey = Survey(self.file.path, described.input_names, described.output_names)
-        order = np.argsort(self.numbers)
-        for block in self.file.blocks(order):
-            samples = self.load(order[block])
-            survey.add(self.numbers[order[block]], samples.inputs.numpy(), samples.outputs.numpy())
-            yield order[block], samples
-        survey.require_finite()
-        if split == "train":
-            survey.require_variation()
 
 
 class FileSource:
@@ -132,9 +55,7 @@ class FileSource:
         self.centering = centering
         self._surveyed: set[tuple[Path, str, int]] = set()
         opened = [(item, open_fields(item.path, reader, options)) for item in files]
-        self._require_agreement([file for _, file in opened])
-        self.files = self._divide(opened)
-        self._hold_out()
+        self.files = divide(opened, counts, centering)
         self._require_nesting()
 
     @cached_property
@@ -260,76 +181,6 @@ class FileSource:
             )
         return FilePart(file, pool[:count], stored)
 
-    def _require_agreement(self, files: Sequence[FieldFile]) -> None:
-        """Checks that all files have the same channels and say nothing against the settings."""
-        first = files[0].describe()
-        for file in files:
-            described = file.describe()
-            for kind in ("input", "output"):
-                here, there = (len(getattr(d, f"{kind}_names")) for d in (described, first))
-                if here != there:
-                    raise UserError(
-                        f"{file.path}: has {here} {kind} channels, but {files[0].path} has {there}"
-                    )
-            if described.centering not in (None, self.centering):
-                raise UserError(
-                    f"{file.path}: is {described.centering}-centred, not {self.centering}-centred "
-                    "as data.centering says"
-                )
-
-    def _divide(self, opened: Sequence[tuple[DataFile, FieldFile]]) -> list[OpenFile]:
-        """Gives each file its own split, or all those that no other file of its grid is for."""
-        files = {file.path: file for _, file in opened}
-        owners: dict[tuple[Grid, str], Path] = {}
-        for item, file in sorted(opened, key=lambda pair: pair[0].split is None):
-            grid = self._grid(file)
-            left = [split for split in SPLITS if (grid, split) not in owners]
-            for split in [item.split] if item.split else left or ["train"]:
-                if (grid, split) in owners:
-                    raise UserError(
-                        f"{file.path} and {owners[grid, split]}: both are for the same split on "
-                        f"{grid}; say with 'split' what each is for"
-                    )
-                owners[grid, split] = file.path
-        for split in SPLITS:
-            if not any(split == owned for _, owned in owners):
-                raise UserError(
-                    f"no file has {split} samples; leave 'split' out for the file to take them "
-                    "from, or add a file"
-                )
-        return [self._open(file, owners) for file in files.values()]
-
-    def _open(self, file: FieldFile, owners: Mapping[tuple[Grid, str], Path]) -> OpenFile:
-        grid = self._grid(file)
-        counts = {
-            split: self.counts[split] for (_, split), path in owners.items() if path == file.path
-        }
-        finest = max((g for g, split in owners if split == "train"), key=lambda g: g.size)
-        if "train" in counts and grid != finest:
-            counts["train"] = 1  # a coarser level may ask for fewer; reading tells
-        return OpenFile(file, grid, split_pools(file, counts))
-
-    def _hold_out(self) -> None:
-        """Takes from the training samples what another file of several splits holds out.
-
-        Files that name their splits say themselves what is held out.
-        """
-        shared = [
-            item
-            for item in self.files
-            if len(item.pools) > 1 and not item.file.describe().named_splits
-        ]
-        for item in shared:
-            held = [
-                other.pools[split]
-                for other in shared
-                for split in ("validation", "test")
-                if other is not item and split in other.pools
-            ]
-            if held and "train" in item.pools:
-                pool = item.pools["train"]
-                item.pools["train"] = pool[~np.isin(pool, np.concatenate(held))]
-
     def _require_nesting(self) -> None:
         nesting = self.nesting()
         if nesting is not None and CENTERING[nesting] != self.centering:
@@ -337,9 +188,6 @@ class FileSource:
                 f"the files of several grids nest by {NESTING[nesting]}, so the points are "
                 f"{CENTERING[nesting]}-centred, not {self.centering}-centred as data.centering says"
             )
-
-    def _grid(self, file: FieldFile) -> Grid:
-        return Grid(file.describe().shape, self.centering)
 
 
 def _digest(path: Path) -> bytes:

@@ -1,11 +1,15 @@
 """What a network costs, counted without computing anything."""
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+Count = TypeVar("Count")
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -18,6 +22,61 @@ def count_named(module: nn.Module, names: Collection[str]) -> int:
     return sum(p.numel() for name, p in module.named_parameters() if name in names)
 
 
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of a network.
+
+    Attributes:
+        forward: Of a forward pass.
+        training: Of a forward and a backward pass.
+    """
+
+    forward: int
+    training: int
+
+
+@runtime_checkable
+class Alike(Protocol):
+    """A network that tells which others do the same operations."""
+
+    def signature(self) -> Hashable | None:
+        """Returns what is equal for networks that do the same operations, None if unknown."""
+
+
+_COUNTED: dict[Hashable, Any] = {}
+
+
+def _once(count: Callable[..., Count], network: nn.Module, *arguments: Hashable) -> Count:
+    """Counts once in a process for all networks that do the same and train the same parts."""
+    signature = network.signature() if isinstance(network, Alike) else None
+    if signature is None:
+        return count(network, *arguments)
+    trained = tuple(parameter.requires_grad for parameter in network.parameters())
+    key = count, signature, trained, *arguments
+    if key not in _COUNTED:
+        _COUNTED[key] = count(network, *arguments)
+    found: Count = _COUNTED[key]
+    return found
+
+
+def count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
+    """Returns the floating-point operations of a forward and of a training pass.
+
+    Args:
+        network: The network; it is not run, only a copy without data is.
+        shape: Shape of the input, batch included.
+    """
+    return _once(_count_flops, network, tuple(shape))
+
+
+def _count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
+    with FlopCounterMode(display=False) as counter:
+        output = run_without_data(network, shape)
+        forward = counter.get_total_flops()
+        output.sum().backward()
+    return Flops(forward, counter.get_total_flops())
+
+
 def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
     """Returns the floating-point operations of one forward pass.
 
@@ -25,23 +84,17 @@ def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
         network: The network; it is not run, only a copy without data is.
         shape: Shape of the input, batch included.
     """
-    return _count(network, shape, backward=False)
+    return _run(network, shape).get_total_flops()
 
 
 def training_flops(network: nn.Module, shape: Sequence[int]) -> int:
     """Returns the floating-point operations of one forward and backward pass."""
-    return _count(network, shape, backward=True)
+    return count_flops(network, shape).training
 
 
-def _count(network: nn.Module, shape: Sequence[int], backward: bool) -> int:
-    return _run(network, shape, backward).get_total_flops()
-
-
-def _run(network: nn.Module, shape: Sequence[int], backward: bool) -> FlopCounterMode:
+def _run(network: nn.Module, shape: Sequence[int]) -> FlopCounterMode:
     with FlopCounterMode(display=False) as counter:
-        output = run_without_data(network, shape)
-        if backward:
-            output.sum().backward()
+        run_without_data(network, shape)
     return counter
 
 
@@ -56,6 +109,11 @@ def activation_bytes(network: nn.Module, shape: Sequence[int], element_size: int
     Counts every tensor that autograd saves, once per storage, parameters left out, as if all had
     the precision given.
     """
+    return _once(_count_activations, network, tuple(shape)) * element_size
+
+
+def _count_activations(network: nn.Module, shape: Sequence[int]) -> int:
+    """Returns the number of saved elements."""
     twin = copy.deepcopy(network).to("meta")
     parameters = {id(parameter) for parameter in twin.parameters()}
     saved: dict[int, int] = {}
@@ -70,12 +128,12 @@ def activation_bytes(network: nn.Module, shape: Sequence[int], element_size: int
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         twin(torch.empty(*shape, device="meta"))
-    return sum(saved.values()) * element_size
+    return sum(saved.values())
 
 
 def scale_flops(network: nn.Module, shape: Sequence[int]) -> list[int]:
     """Returns the floating-point operations of a forward pass in each of ``network.scales``."""
-    counter = _run(network, shape, backward=False)
+    counter = _run(network, shape)
     counts = {
         tuple(name.split(".")): sum(by_operator.values())
         for name, by_operator in counter.get_flop_counts().items()

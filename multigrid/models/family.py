@@ -8,7 +8,7 @@ import torch
 from multigrid.grid import Hierarchy
 from multigrid.models.blocks import Normalization, Padding, channels_last
 from multigrid.models.bottleneck import Bottleneck
-from multigrid.models.cost import count_parameters, forward_flops
+from multigrid.models.cost import Flops, count_flops, count_parameters
 from multigrid.models.unet import Form, UNet, silence
 from multigrid.tables import si, table
 
@@ -63,12 +63,13 @@ class UNetFamily:
         self.growth = growth
         self.seed = seed
         self.kind = f"{form} UNet"
+        self._blueprints: dict[int, UNet] = {}
 
     def __str__(self) -> str:
         rows = []
         for level, grid in enumerate(self.hierarchy.levels):
             network = self.blueprint(level)
-            flops = forward_flops(network, (1, self.in_channels, *grid.shape))
+            flops = self.flops(level).forward
             width, parameters = network.widths[-1], count_parameters(network)
             cells = (level, grid, len(network.grids), width, f"{parameters:,}", si(flops))
             rows.append([str(cell) for cell in cells])
@@ -76,10 +77,15 @@ class UNetFamily:
 
     def build(self, level: int) -> UNet:
         """Returns the network of a level with its initial weights."""
-        return initialized(self.blueprint(level), self.seed)
+        return initialized(self._plan(level), self.seed)
 
     def blueprint(self, level: int) -> UNet:
-        """Returns the network of a level on the meta device: shapes without weights."""
+        """Returns the network of a level on the meta device, to be looked at: shapes alone."""
+        if level not in self._blueprints:
+            self._blueprints[level] = self._plan(level)
+        return self._blueprints[level]
+
+    def _plan(self, level: int) -> UNet:
         top = self.hierarchy.tops[level]
         bottom = 0 if self.growth else top - self.hierarchy.tops[0]
         grids = self.hierarchy.scales[bottom : top + 1]
@@ -96,6 +102,11 @@ class UNetFamily:
                 prolongation=self.prolongation,
                 bottleneck=self.bottleneck,
             )
+
+    def flops(self, level: int) -> Flops:
+        """Returns what the network of a level costs for one sample."""
+        shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
+        return count_flops(self.blueprint(level), shape)
 
     def build_grown(self, level: int, known: Collection[str]) -> UNet:
         """Returns the network of a level, ready to take over weights.

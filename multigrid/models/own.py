@@ -8,7 +8,7 @@ from torch import nn
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
-from multigrid.models.cost import count_parameters, forward_flops, run_without_data
+from multigrid.models.cost import Flops, count_flops, count_parameters, run_without_data
 from multigrid.tables import si, table
 
 NetworkFactory = Callable[[Grid], nn.Module]
@@ -48,6 +48,7 @@ class OwnFamily:
         self.out_channels = out_channels
         self.seed = seed
         self._children: list[str] = []
+        self._flops: dict[int, Flops] = {}
         for level in range(len(hierarchy.levels)):
             self._check(level)
 
@@ -55,7 +56,7 @@ class OwnFamily:
         rows = []
         for level, grid in enumerate(self.hierarchy.levels):
             network = self.blueprint(level)
-            flops = forward_flops(network, (1, self.in_channels, *grid.shape))
+            flops = self.flops(level).forward
             cells = (level, grid, f"{count_parameters(network):,}", si(flops))
             rows.append([str(cell) for cell in cells])
         return table(["Level", "Grid", "Parameters", "FLOPs/sample"], rows)
@@ -75,6 +76,13 @@ class OwnFamily:
     def blueprint(self, level: int) -> nn.Module:
         """Returns the network of a level; of its tensors only the shapes are meant to be used."""
         return self.build(level)
+
+    def flops(self, level: int) -> Flops:
+        """Returns what the network of a level costs for one sample; counted once."""
+        if level not in self._flops:
+            shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
+            self._flops[level] = count_flops(self.blueprint(level), shape)
+        return self._flops[level]
 
     def build_grown(self, level: int, known: Collection[str]) -> nn.Module:
         """Returns the network of a level: what is new in it starts as the factory made it."""

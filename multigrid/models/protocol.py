@@ -5,6 +5,8 @@ from typing import Protocol
 
 from torch import nn
 
+from multigrid.models.cost import Flops
+
 
 class NetworkFamily(Protocol):
     """Builds the network of any level of a hierarchy.
@@ -27,6 +29,9 @@ class NetworkFamily(Protocol):
 
     def blueprint(self, level: int) -> nn.Module:
         """Returns the network of a level on the meta device if possible: only shapes count."""
+
+    def flops(self, level: int) -> Flops:
+        """Returns what the network of a level costs for one sample."""
 
     def build_grown(self, level: int, known: Collection[str]) -> nn.Module:
         """Returns the network of a level, ready to take over the tensors of some names."""

@@ -1,6 +1,6 @@
 """The UNet whose outer scales come and go with the grid."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Literal, cast
@@ -93,6 +93,9 @@ def _blocks(
     return nn.Sequential(*(ResidualBlock(ndim, width, padding, norm) for _ in range(num_blocks)))
 
 
+KNOWN = ("torch.nn.", "multigrid.models.")
+
+
 class UNet(nn.Module):
     """A UNet on the scales of a hierarchy, whose coarse part is a network in its own right.
 
@@ -169,6 +172,18 @@ class UNet(nn.Module):
             )
         ]
         return table(["Scale", "Grid", "Width", "Parameters", "FLOPs/sample"], rows)
+
+    def signature(self) -> Hashable | None:
+        """Returns what is equal for networks that do the same operations.
+
+        None if a part has been replaced by a module of others, which may do anything.
+        """
+        modules = dict(self.named_modules())
+        if not all(type(m).__module__.startswith(KNOWN) for m in modules.values()):
+            return None
+        parts = tuple((name, type(m), m.extra_repr()) for name, m in modules.items())
+        shapes = tuple((name, parameter.shape) for name, parameter in self.named_parameters())
+        return (self.grids, self.form, self.padding, self.prolongation, parts, shapes)
 
     def iter_scales(self) -> Iterator[Scale]:
         """Yields the scales, coarsest first."""

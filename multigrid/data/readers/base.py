@@ -34,6 +34,17 @@ class ReaderOptions:
     reduced_resolution: int = 1
     fields: tuple[str, ...] | None = None
 
+    @classmethod
+    def of(cls, settings: Any) -> "ReaderOptions":
+        """Returns what an object says that has attributes of these names, as a section has."""
+        return cls(
+            settings.input,
+            settings.output,
+            settings.ndim,
+            settings.reduced_resolution,
+            tuple(settings.fields) if settings.fields else None,
+        )
+
     @property
     def named(self) -> bool:
         """Whether the user names arrays."""
