@@ -19,15 +19,12 @@ from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
+from multigrid.footprint import Footprint
 from multigrid.grid import Centering, Grid
 from multigrid.guard import RecoveryOptions
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
-from multigrid.models.cost import (
-    activation_bytes,
-    count_parameters,
-    training_flops,
-)
+from multigrid.models.cost import training_flops
 from multigrid.models.family import UNetFamily
 from multigrid.models.own import NetworkFactory, OwnFamily
 from multigrid.models.protocol import NetworkFamily
@@ -50,6 +47,7 @@ from multigrid.schedule import (
     spread_budget,
 )
 from multigrid.tables import si
+from multigrid.team import ALONE, Team, local_rank, local_size
 from multigrid.timing import step_seconds
 from multigrid.trainer import TrainerOptions
 
@@ -65,6 +63,7 @@ class Experiment:
             of the section ``model``; its ``padding`` and ``prolongation`` still hold for fields.
         resumed: Whether not to read the files of weights to start from yet, as the checkpoints of
             a run hold what it still needs of them.
+        team: The processes that train together.
 
     Raises:
         UserError: If the objects cannot be built, files above all.
@@ -85,12 +84,17 @@ class Experiment:
     """
 
     def __init__(
-        self, config: Config, network: NetworkFactory | None = None, resumed: bool = False
+        self,
+        config: Config,
+        network: NetworkFactory | None = None,
+        resumed: bool = False,
+        team: Team = ALONE,
     ) -> None:
         self.config = config
+        self.team = team
         self.hierarchy = config.hierarchy()
         self.problem, self.source = problem_and_source(config)
-        self.device = choose_device(config.compute.device)
+        self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)
         self.family = network_family(config, *channels, network)
@@ -98,6 +102,7 @@ class Experiment:
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
         self.set_epochs([0] * len(config.levels))
+        self._check_team()
         if not resumed:
             self.begin()
 
@@ -107,8 +112,8 @@ class Experiment:
         Raises:
             UserError: If the budget is too small, or the weights cannot be read or do not fit.
         """
-        self.set_epochs(self._chosen_epochs())
-        self.loaded = weights_to_load(self.config)
+        self.set_epochs(self.team.from_first(self._chosen_epochs))
+        self.loaded = self.team.from_first(lambda: weights_to_load(self.config))
         regimes = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
             self._check_featurization(regimes)
@@ -153,6 +158,8 @@ class Experiment:
             config.per_level("learning_rate"),
             config.per_level("transferred_ratio"),
             config.per_level("warmup"),
+            config.per_level("accumulate"),
+            config.per_level("checkpoint_activations"),
         )
 
     def work_units(self, level: int, epochs: int) -> float:
@@ -169,7 +176,7 @@ class Experiment:
         return "\n".join(
             [
                 f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
-                f"{self.precision} on {self.device}, {torch.get_num_threads()} threads",
+                f"{self.precision} on {self.device}, {self._workers()}",
                 "",
                 str(self.family),
                 f"scales below level 0: {inner or 'none'}",
@@ -177,28 +184,36 @@ class Experiment:
                 schedule_table(self.stages, levels, work),
                 "",
                 f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about "
-                f"{si(self.memory_bytes())}B",
+                f"{si(self.footprint.most)}B",
             ]
         )
 
-    def memory_bytes(self) -> float:
-        """Estimates the memory of the most demanding stage.
+    def _workers(self) -> str:
+        threads, size = f"{torch.get_num_threads()} threads", self.team.size
+        if size == 1:
+            return threads
+        return f"{size} processes ({self.config.parallel.strategy}) of {threads} each"
 
-        Weights, gradients and optimiser state, saved activations of one batch, and the samples.
-        """
-        element_size = 2 if self.precision == "bfloat16" else 4
-        most = 0
-        for stage in self.stages:
-            network = self.family.blueprint(stage.level)
-            grid = self.hierarchy.levels[stage.level]
-            shape = (stage.batch_size, self.family.in_channels, *grid.shape)
-            activations = activation_bytes(network, shape, element_size)
-            most = max(most, 4 * 4 * count_parameters(network) + activations)
+    @cached_property
+    def footprint(self) -> Footprint:
+        """The memory that each process takes."""
         channels = self.family.in_channels + self.family.out_channels
         num_samples = sum(self.counts.values())
         if not self._holds(self.hierarchy.finest, self.counts["train"]):
             num_samples -= self.counts["train"]
-        return most + 2 * 4 * num_samples * channels * self.hierarchy.finest.size
+        return Footprint(
+            self.stages,
+            self.hierarchy.levels,
+            self.family.blueprint,
+            self.family.in_channels,
+            2 if self.precision == "bfloat16" else 4,
+            self.config.optimizer.name,
+            self.team.size,
+            self.team.shards,
+            2 * 4 * num_samples * channels * self.hierarchy.finest.size,
+            total_memory(self.device) / (1 if self.device.type == "cuda" else local_size()),
+            self.config.recovery.accumulate and not self.team.shards,
+        )
 
     def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
         """Returns the first training samples on a grid: in memory, or to be read from disk."""
@@ -257,9 +272,28 @@ class Experiment:
         config = self.config
         batch_size = config.per_level("batch_size")[level]
         network = self.family.build(level).to(self.device)
-        shape = (batch_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
+        shape = (
+            self.team.largest_share(batch_size),
+            self.family.in_channels,
+            *self.hierarchy.levels[level].shape,
+        )
         num_steps = math.ceil(config.samples()[level] / batch_size)
         return num_steps * step_seconds(network, shape, config.optimizer.name, self.precision)
+
+    def _check_team(self) -> None:
+        """Checks that processes and networks can do what the section ``parallel`` wants."""
+        for stage in self.stages:
+            if stage.batch_size < self.team.size:
+                raise UserError(
+                    f"schedule.batch_size: {stage.batch_size} samples on level {stage.level} are "
+                    f"too few for {self.team.size} processes; it must be at least as large"
+                )
+            network = self.family.blueprint(stage.level)
+            if stage.recompute and not hasattr(network, "recompute"):
+                raise UserError(
+                    "parallel.checkpoint_activations: true is for the networks of the section "
+                    "'model'; one of your own can use torch.utils.checkpoint itself"
+                )
 
     def _check_featurization(self, regimes: Sequence[Regime]) -> None:
         splits = [
@@ -301,6 +335,7 @@ class Experiment:
             seed=self.config.seed,
             recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
             accumulate=recovery.accumulate,
+            team=self.team,
         )
 
 

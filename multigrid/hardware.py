@@ -14,16 +14,29 @@ from multigrid.errors import UserError
 PrecisionName = Literal["float32", "bfloat16"]
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, rank: int = 0) -> torch.device:
     """Returns the device for ``auto``, ``cpu`` or ``cuda``.
 
+    Args:
+        name: What is wanted.
+        rank: Number of this process among those on the machine, each of which has a GPU of its
+            own.
+
     Raises:
-        UserError: If CUDA is asked for and there is none.
+        UserError: If CUDA is asked for and there is none, or none for this process.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise UserError("compute.device: 'cuda' was asked for, but this machine offers none")
-    return torch.device("cuda" if name != "cpu" and available else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if rank >= count:
+        raise UserError(
+            f"compute.device: there is no GPU for process {rank} of this machine, which has "
+            f"{count}; start at most {count} processes on it, or set compute.device=cpu"
+        )
+    return torch.device("cuda", rank) if rank else torch.device("cuda")
 
 
 def choose_precision(name: str, device: torch.device) -> PrecisionName:

@@ -157,10 +157,10 @@ def test_batches_in_parts_keep_their_features(tmp_path, pretrained, monkeypatch)
     whole = train(path, tmp_path)["levels"][0]
     original = Trainer._add_up
 
-    def add_up(trainer, batch, part_size):
+    def add_up(trainer, batch, part_size, *more):
         if part_size > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(trainer, batch, part_size)
+        return original(trainer, batch, part_size, *more)
 
     monkeypatch.setattr(Trainer, "_add_up", add_up)
     parts = train(path, tmp_path, "--overwrite")["levels"][0]

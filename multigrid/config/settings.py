@@ -211,6 +211,24 @@ class ComputeConfig(Section):
     )
 
 
+class ParallelConfig(Section):
+    """How a step is spread over processes and fitted into their memory."""
+
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="'ddp' (each process holds the whole network) or 'fsdp' (parameters, gradients "
+        "and optimiser state are spread over the processes)",
+    )
+    accumulate: Positive | list[Positive] = Field(
+        1, description=f"the parts, at least 1, in which a process takes its batch, {PER_LEVEL}"
+    )
+    checkpoint_activations: bool | list[bool] = Field(
+        False,
+        description="true or false: compute activations anew in the backward pass instead of "
+        f"keeping them, {PER_LEVEL}",
+    )
+
+
 class CheckpointsConfig(Section):
     """What is saved of the networks, and when."""
 
@@ -293,6 +311,7 @@ class Config(Section):
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="a mapping")
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
+    parallel: ParallelConfig = Field(ParallelConfig(), description="a mapping")
     checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
     transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
@@ -338,11 +357,12 @@ class Config(Section):
         return width
 
     def per_level(self, key: str) -> list[Any]:
-        """Returns a setting of the schedule as a list with one value for each level.
+        """Returns a setting of the sections that go by level, one value for each level.
 
         Epochs are ``auto`` where they follow from the budget.
         """
-        value = getattr(self.schedule, key)
+        section = self.parallel if key in ParallelConfig.model_fields else self.schedule
+        value = getattr(section, key)
         if key == "learning_rate" and value == "auto":
             return self._learning_rates()
         return list(value) if isinstance(value, list) else [value] * len(self.levels)

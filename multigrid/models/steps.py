@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 INPUT = "input"
 
@@ -34,17 +35,28 @@ class Stepwise(Protocol):
         """Returns the steps; the result of the last one is the network's output."""
 
 
-def run_steps(steps: Sequence[Step], known: Mapping[str, Tensor]) -> Tensor:
+def run_steps(
+    steps: Sequence[Step], known: Mapping[str, Tensor], recompute: bool = False
+) -> Tensor:
     """Returns the result of the last step; others are forgotten after their last use.
 
     Args:
         steps: The steps, each after those it needs.
         known: Results of other steps, or the input.
+        recompute: Whether of the steps with weights only the results are kept for the backward
+            pass, which computes anew what lies within them; no step may draw random numbers then.
     """
     results = dict(known)
     last_use = {name: step for step in steps for name in step.needs}
     for step in steps:
-        results[step.name] = step.run(*(results[name] for name in step.needs))
+        needs = [results[name] for name in step.needs]
+        if recompute and step.modules:
+            results[step.name] = checkpoint(
+                step.run, *needs, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            results[step.name] = step.run(*needs)
+        del needs
         for name in set(step.needs):
             if last_use[name] is step:
                 del results[name]
@@ -77,6 +89,7 @@ class SplitNetwork:
 
     def __init__(self, network: nn.Module, frozen: Collection[str]) -> None:
         names = {id(module): prefix for prefix, module in network.named_modules()}
+        self.network = network
 
         def never_changes(module: nn.Module) -> bool:
             prefix = names[id(module)]
@@ -110,7 +123,7 @@ class SplitNetwork:
 
     def finish(self, features: Mapping[str, Tensor]) -> Tensor:
         """Returns the network's output from the results that were kept."""
-        return run_steps(self.rest, features)
+        return run_steps(self.rest, features, getattr(self.network, "recompute", False))
 
     def _used(self) -> set[str]:
         """Returns the steps of the first part that what is kept depends on."""

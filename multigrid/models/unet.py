@@ -117,7 +117,13 @@ class UNet(nn.Module):
         norm: Normalisation layer in front of each convolution of a block.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
         bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
+
+    Attributes:
+        recompute: Whether the backward pass computes the activations within encoders, decoders and
+            heads anew instead of keeping them.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -176,7 +182,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
-        return run_steps(self.steps(), {INPUT: x})
+        return run_steps(self.steps(), {INPUT: x}, self.recompute and self.training)
 
     def steps(self) -> list[Step]:
         """Returns the steps of a forward pass: down to the coarsest scale and up again."""
