@@ -285,8 +285,8 @@ class Experiment:
         for stage in self.stages:
             if stage.batch_size < self.team.size:
                 raise UserError(
-                    f"schedule.batch_size: {stage.batch_size} samples on level {stage.level} are "
-                    f"too few for {self.team.size} processes; it must be at least as large"
+                    f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
+                    f"the number of processes that share it; it must be at least {self.team.size}"
                 )
             network = self.family.blueprint(stage.level)
             if stage.recompute and not hasattr(network, "recompute"):

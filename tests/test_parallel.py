@@ -266,8 +266,8 @@ def test_more_processes_than_samples_in_a_batch(experiment, tmp_path):
     command = [experiment, "schedule.batch_size=[3,1]"]
     assert run_together(command, tmp_path) == [2, 2]
     assert error_of(tmp_path) == (
-        "error: schedule.batch_size: 1 samples on level 1 are too few for 2 processes; it must be "
-        "at least as large\n"
+        "error: schedule.batch_size: 1 on level 1 is less than the number of processes that share "
+        "it; it must be at least 2\n"
     )
     assert error_of(tmp_path, 1) == ""
 
