@@ -28,7 +28,7 @@ from multigrid.models.cost import training_flops
 from multigrid.models.family import UNetFamily
 from multigrid.models.own import NetworkFactory, OwnFamily
 from multigrid.models.protocol import NetworkFamily
-from multigrid.models.steps import SplitNetwork
+from multigrid.models.steps import Recomputing, SplitNetwork
 from multigrid.models.surrogate import NormalizationKind
 from multigrid.problems import (
     PDE,
@@ -289,7 +289,7 @@ class Experiment:
                     f"the number of processes that share it; it must be at least {self.team.size}"
                 )
             network = self.family.blueprint(stage.level)
-            if stage.recompute and not hasattr(network, "recompute"):
+            if stage.recompute and not isinstance(network, Recomputing):
                 raise UserError(
                     "parallel.checkpoint_activations: true is for the networks of the section "
                     "'model'; one of your own can use torch.utils.checkpoint itself"

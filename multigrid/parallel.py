@@ -142,7 +142,7 @@ def join(device_name: str, strategy: Strategy) -> Iterator[Team]:
         torch.cuda.set_device(local_rank())
     _start(device)
     team = ProcessTeam(device, strategy)
-    watch = Watch(team.rank, team.size, connect(TO_START))
+    watch = Watch(team.rank, team.size, connect())
     try:
         with _translated(watch):
             yield team

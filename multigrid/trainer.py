@@ -30,6 +30,7 @@ from multigrid.hardware import PrecisionName, autocast
 from multigrid.losses import Loss
 from multigrid.memory import MemoryLimit
 from multigrid.models.cost import training_flops
+from multigrid.models.steps import set_recompute
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.problems.base import Symmetries
@@ -139,8 +140,7 @@ class Trainer:
         self.regime = regime or Regime()
         self.freezer = Freezer(surrogate.network, self.regime)
         self.team = options.team
-        if stage.recompute:
-            surrogate.network.recompute = True
+        set_recompute(surrogate.network, stage.recompute)
         self.blueprint = copy.deepcopy(surrogate.network).to("meta")
         self.team.spread(surrogate.network)
         self._renew_optimizer({})

@@ -38,7 +38,6 @@ class Watch:
         self.heard = {other: (b"", time.monotonic()) for other in range(size) if other != rank}
         self.names: dict[int, str] = {}
         self.gone: BaseException | None = None
-        self._found = threading.Event()
         self._over = threading.Event()
         self._lock = threading.Lock()
         store.set(self._key("name", rank), f"on {socket.gethostname()}, process id {os.getpid()}")
@@ -136,8 +135,8 @@ class Watch:
         return self.store.get(key) if self.store.check([key]) else b""
 
 
-def connect(timeout: timedelta) -> dist.Store:
+def connect() -> dist.Store:
     """Returns a connection of its own to the store of all processes."""
-    return dist.TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
-    )
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    timeout = timedelta(seconds=PATIENCE_SECONDS)
+    return dist.TCPStore(address, port, is_master=False, timeout=timeout)

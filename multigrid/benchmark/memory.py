@@ -13,6 +13,7 @@ from multigrid.config import Config
 from multigrid.experiment import Experiment
 from multigrid.hardware import autocast, machine, peak_memory
 from multigrid.models.cost import PeakMeter, training_flops
+from multigrid.models.steps import set_recompute
 from multigrid.tables import si, table
 from multigrid.timing import seconds, training_step
 
@@ -64,7 +65,7 @@ def measure_step(config: Config, level: int, recompute: bool) -> Measured:
     keep_large_buffers()
     experiment = Experiment(config)
     network = experiment.family.build(level).to(experiment.device).train()
-    network.recompute = recompute
+    set_recompute(network, recompute)
     shape = _shape(experiment, level)
     step = training_step(network, shape, experiment.options.optimizer, experiment.precision)
     times = [seconds(step) for _ in range(NUM_ROUNDS + 1)][1:]

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from multigrid.models.steps import set_recompute
+
 
 def count_parameters(module: nn.Module) -> int:
     """Returns the number of parameters."""
@@ -110,8 +112,7 @@ def activation_bytes(
         recompute: Whether the backward pass computes activations anew.
     """
     twin = copy.deepcopy(network).to("meta").train()
-    if hasattr(twin, "recompute"):
-        twin.recompute = recompute
+    set_recompute(twin, recompute)
     for parameter in twin.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter)

@@ -35,6 +35,19 @@ class Stepwise(Protocol):
         """Returns the steps; the result of the last one is the network's output."""
 
 
+@runtime_checkable
+class Recomputing(Protocol):
+    """A network that can compute activations anew in the backward pass instead of keeping them."""
+
+    recompute: bool
+
+
+def set_recompute(network: nn.Module, recompute: bool) -> None:
+    """Chooses whether a network computes activations anew, if it can."""
+    if isinstance(network, Recomputing):
+        network.recompute = recompute
+
+
 def run_steps(
     steps: Sequence[Step], known: Mapping[str, Tensor], recompute: bool = False
 ) -> Tensor:
@@ -123,7 +136,8 @@ class SplitNetwork:
 
     def finish(self, features: Mapping[str, Tensor]) -> Tensor:
         """Returns the network's output from the results that were kept."""
-        return run_steps(self.rest, features, getattr(self.network, "recompute", False))
+        recompute = isinstance(self.network, Recomputing) and self.network.recompute
+        return run_steps(self.rest, features, recompute)
 
     def _used(self) -> set[str]:
         """Returns the steps of the first part that what is kept depends on."""
