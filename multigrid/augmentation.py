@@ -95,7 +95,8 @@ def draw(count: int, grid: Grid, symmetries: Symmetries, rng: np.random.Generato
         symmetries: What is exact for them.
         rng: Source of randomness.
     """
-    mirror, partners, factors = None, np.empty(0, dtype=np.int64), np.empty((2, 0))
+    mirror, partners = None, np.empty(0, dtype=np.int64)
+    factors: np.ndarray = np.empty((2, 0), dtype=np.float32)
     if symmetries.linear:
         mirror = _orientation(grid, symmetries, rng)
         partners = rng.permutation(count)

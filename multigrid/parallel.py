@@ -6,6 +6,7 @@ gradients through NCCL on GPUs.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -140,6 +141,8 @@ def join(device_name: str, strategy: Strategy) -> Iterator[Team]:
     device = choose_device(device_name, local_rank())
     if device.type == "cuda":
         torch.cuda.set_device(local_rank())
+    for harmless in ("Grad strides do not match", "FSDP2-wrapped module .* returned a view"):
+        warnings.filterwarnings("ignore", harmless)
     _start(device)
     team = ProcessTeam(device, strategy)
     watch = Watch(team.rank, team.size, connect())

@@ -51,11 +51,11 @@ def expected(experiment, tmp_path_factory):
     return folder / "results" / "tiny"
 
 
-def assert_same_training(found, expected, tolerance=2e-3):
+def assert_same_training(found, expected, tolerance=1e-4):
     """Losses, errors and weights agree up to rounding, which training amplifies."""
     ours, theirs = (read_history(folder / "metrics.csv") for folder in (found, expected))
     assert len(ours) == len(theirs)
-    for key in ("train_loss", "val_rel_l2", "val_finest_rel_l2", "gradient_norm", "flops"):
+    for key in ("train_loss", "val_rel_l2", "val_finest_rel_l2", "gradient_norm"):
         values = [[getattr(row, key) or 0.0 for row in rows] for rows in (ours, theirs)]
         np.testing.assert_allclose(*values, rtol=tolerance, err_msg=key)
     ours, theirs = (
@@ -118,11 +118,15 @@ def test_the_parts_of_a_batch_make_up_the_whole(generator, symmetries):
 def test_two_processes_train_as_one(experiment, expected, tmp_path, overrides):
     assert run_together([experiment, *overrides], tmp_path) == [0, 0], error_of(tmp_path)
     assert_same_training(tmp_path / "results" / "tiny", expected)
+    flops = [
+        read_history(f / "metrics.csv")[-1].flops for f in (tmp_path / "results" / "tiny", expected)
+    ]
+    assert flops[0] > flops[1] if overrides else flops[0] == flops[1]
     assert error_of(tmp_path, 1) == ""
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert summary["processes"] == 2
     assert summary["test"]["rel_l2"] == pytest.approx(
-        json.loads((expected / "summary.json").read_text())["test"]["rel_l2"], rel=2e-3
+        json.loads((expected / "summary.json").read_text())["test"]["rel_l2"], rel=1e-4
     )
 
 

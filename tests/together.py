@@ -81,7 +81,7 @@ def start(
     return processes
 
 
-def finish(processes: Sequence[BaseProcess], limit: float = 60.0) -> list[int]:
+def finish(processes: Sequence[BaseProcess], limit: float = 240.0) -> list[int]:
     """Returns the exit statuses; kills what hangs."""
     until = time.monotonic() + limit
     for process in processes:
