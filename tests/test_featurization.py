@@ -36,7 +36,7 @@ def unet(form="pyramid"):
         ("pyramid", [".head."], ["decode.1", "decode.2", "encode.0"]),
         ("pyramid", ["scales.2.decoder", "scales.2.up", "scales.2.head"],
          ["decode.1", "encode.2", "output.1"]),
-        ("classic", ["scales.1.decoder"], ["encode.0", "encode.1", "encode.2"]),
+        ("classic", ["scales.1.decoder"], ["encode.2", "merge.1"]),
         ("classic", ["scales.0", "scales.1.decoder"], ["down.1", "encode.1", "encode.2"]),
     ],
 )  # fmt: skip

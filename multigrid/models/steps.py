@@ -1,7 +1,8 @@
 """A network as named steps, so that what never changes can be computed once."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -19,12 +20,14 @@ class Step:
         needs: Names of the results that it is computed from; ``input`` is what the network takes.
         run: Computes it from them.
         modules: The modules whose weights it uses.
+        keeps: Whether its backward pass needs more than what it is computed from.
     """
 
     name: str
     needs: tuple[str, ...]
     run: Callable[..., Tensor]
     modules: tuple[nn.Module, ...] = ()
+    keeps: bool = True
 
 
 @runtime_checkable
@@ -56,24 +59,46 @@ def run_steps(
     Args:
         steps: The steps, each after those it needs.
         known: Results of other steps, or the input.
-        recompute: Whether of the steps with weights only the results are kept for the backward
-            pass, which computes anew what lies within them; no step may draw random numbers then.
+        recompute: Whether to keep for the backward pass only what steps with weights are computed
+            from, what lies within them being computed anew; no step may draw random numbers then.
     """
     results = dict(known)
     last_use = {name: step for step in steps for name in step.needs}
-    for step in steps:
-        needs = [results[name] for name in step.needs]
-        if recompute and step.modules:
-            results[step.name] = checkpoint(
-                step.run, *needs, use_reentrant=False, preserve_rng_state=False
-            )
+    for group in _groups(steps, recompute):
+        needs = [results[name] for name in group[0].needs]
+        if recompute and group[0].modules and group[0].keeps:
+            run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+            found = run(partial(_run_chain, group), *needs)
         else:
-            results[step.name] = step.run(*needs)
+            found = _run_chain(group, *needs)
         del needs
-        for name in set(step.needs):
-            if last_use[name] is step:
-                del results[name]
+        results.update(zip((step.name for step in group), found, strict=True))
+        for step in group:
+            for name in set(step.needs):
+                if last_use[name] is step:
+                    del results[name]
     return results[steps[-1].name]
+
+
+def _groups(steps: Sequence[Step], recompute: bool) -> Iterator[list[Step]]:
+    """Yields each step; with it one that keeps its result alone, if that is to be recomputed."""
+    group: list[Step] = []
+    for step in steps:
+        if group and recompute and not step.keeps and step.needs == (group[-1].name,):
+            group.append(step)
+            continue
+        if group:
+            yield group
+        group = [step]
+    yield group
+
+
+def _run_chain(group: Sequence[Step], *needs: Tensor) -> tuple[Tensor, ...]:
+    """Runs steps each of which needs the one before, and returns all results."""
+    results = [group[0].run(*needs)]
+    for step in group[1:]:
+        results.append(step.run(results[-1]))
+    return tuple(results)
 
 
 def steps_of(network: nn.Module) -> Sequence[Step] | None:
