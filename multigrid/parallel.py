@@ -83,14 +83,15 @@ class ProcessTeam(Team):
         dist.all_reduce(whole)
         return whole
 
-    def check_signals(self) -> None:
-        """Raises ``Interrupted`` in all processes if a signal is waiting in any."""
+    def agree(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process; raises if a signal is waiting in any."""
         received = signals.received()
         number = signals.NAMES.index(received) + 1 if received else 0
-        tensor = torch.tensor(number)
+        tensor = torch.tensor([flag, number])
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        if tensor.item():
-            raise Interrupted(signals.NAMES[int(tensor.item()) - 1])
+        if tensor[1]:
+            raise Interrupted(signals.NAMES[int(tensor[1]) - 1])
+        return bool(tensor[0])
 
     def train_together(self, surrogate: nn.Module) -> nn.Module:
         """Returns a surrogate whose gradients become the mean over the processes."""

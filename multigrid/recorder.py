@@ -97,9 +97,8 @@ class StageRecorder:
             Interrupted: If a signal has asked to stop.
         """
         self.printer.step(epoch, step, num_steps)
-        if self.team.any(self.autosave.after_step()):
+        if self.team.agree(self.autosave.after_step()):
             self._save()
-        self.team.check_signals()
 
     def epoch(self, trainer: Trainer, record: EpochRecord) -> None:
         """Adds a row to the history, and saves a checkpoint if one is due."""

@@ -13,8 +13,9 @@ from multigrid.allocator import keep_large_buffers
 from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
+from multigrid.launch import joined
 from multigrid.results import RunFolder
-from multigrid.team import Team, joined
+from multigrid.team import Team
 
 if TYPE_CHECKING:
     from multigrid.models.own import NetworkFactory

@@ -4,8 +4,8 @@ What several processes do is in :mod:`multigrid.parallel`; this module imports n
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from multigrid import signals
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Strategy = Literal["ddp", "fsdp"]
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Team:
@@ -75,9 +74,14 @@ class Team:
         """
         return compute(slice(0, count))
 
-    def check_signals(self) -> None:
-        """Raises ``Interrupted``, in all processes alike, if a signal is waiting in any."""
+    def agree(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process.
+
+        Raises:
+            Interrupted: In all processes alike, if a signal is waiting in any.
+        """
         signals.check()
+        return flag
 
     def train_together(self, surrogate: "nn.Module") -> "nn.Module":
         """Returns a surrogate whose gradients become the mean over the processes."""
@@ -120,32 +124,6 @@ def local_rank() -> int:
 def local_size() -> int:
     """Returns the number of processes on this machine."""
     return max(1, _number("LOCAL_WORLD_SIZE", 1))
-
-
-@contextmanager
-def joined(device: str, strategy: Strategy) -> Iterator[Team]:
-    """Joins the other processes, if there are any, and leaves them at the end.
-
-    Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        strategy: How the processes share their work.
-
-    Raises:
-        UserError: If they cannot be joined, or one of them has failed meanwhile.
-    """
-    if num_processes() == 1:
-        yield ALONE
-        return
-    missing = [name for name in VARIABLES if name not in os.environ]
-    if missing:
-        raise UserError(
-            f"WORLD_SIZE is {num_processes()}, but {', '.join(missing)} must be set too; torchrun "
-            "sets them all"
-        )
-    from multigrid.parallel import join
-
-    with join(device, strategy) as team:
-        yield team
 
 
 def _number(name: str, default: int) -> int:

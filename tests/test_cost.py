@@ -82,14 +82,14 @@ def test_parameters_by_hand():
 
 def test_activations_of_one_layer_by_hand():
     layer = nn.Conv2d(3, 4, 1)
-    # the convolution keeps its input for the gradient of its weight
-    assert activation_bytes(layer, (2, 3, 8, 8), 4) == 2 * 3 * 64 * 4
+    # the input, which the convolution keeps for the gradient of its weight, the output and its sum
+    assert activation_bytes(layer, (2, 3, 8, 8), 4) == 4 * (2 * 3 * 64 + 2 * 4 * 64 + 1)
 
 
 def test_activations_grow_with_batch_and_element_size(unet):
-    one = activation_bytes(unet, (1, 2, 8, 8), 2)
-    assert 1.9 * one < activation_bytes(unet, (2, 2, 8, 8), 2) <= 2 * one
-    assert activation_bytes(unet, (1, 2, 8, 8), 4) == 2 * one
+    one = activation_bytes(unet, (8, 2, 8, 8), 2)
+    assert 1.9 * one < activation_bytes(unet, (16, 2, 8, 8), 2) <= 2 * one
+    assert activation_bytes(unet, (8, 2, 8, 8), 4) == 2 * one
 
 
 def test_flops_of_the_scales_add_up(unet):

@@ -15,7 +15,8 @@ from multigrid.models.cost import count_parameters
 
 @pytest.fixture
 def path(tmp_path):
-    return write_experiment(tmp_path / "tiny.yaml", optimizer={"name": "adamw"})
+    problem = {"kind": "poisson", "num_modes": 8}
+    return write_experiment(tmp_path / "tiny.yaml", problem=problem, optimizer={"name": "adamw"})
 
 
 @pytest.fixture

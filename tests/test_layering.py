@@ -55,6 +55,7 @@ FLOORS = {
         "memory",
         "batches",
         "parallel",
+        "launch",
         "footprint",
     },
     "drive": {

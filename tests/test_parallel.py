@@ -22,9 +22,10 @@ from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.history import read_history
+from multigrid.launch import joined
 from multigrid.problems.base import Symmetries
 from multigrid.recorder import StageRecorder
-from multigrid.team import Team, joined
+from multigrid.team import Team
 from multigrid.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

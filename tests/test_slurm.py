@@ -58,7 +58,8 @@ def submit(folder, arguments, srun=SRUN, **variables):
 
 
 def test_a_task_of_an_array_trains_its_seed_on_all_processes(tmp_path):
-    experiment = write_experiment(tmp_path / "tiny.yaml", levels=[8])
+    problem = {"kind": "poisson", "num_modes": 8}
+    experiment = write_experiment(tmp_path / "tiny.yaml", problem=problem, levels=[8])
     folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
     result, asked = submit(tmp_path, [experiment, *folders], SLURM_ARRAY_TASK_ID="3", NAME="small")
     assert result.returncode == 0, result.stderr
