@@ -28,15 +28,22 @@ class MemoryLimit:
     """How much of a batch fits into the memory at once.
 
     Attributes:
-        part_size: Samples at once, as far as is known.
-        accumulate: Whether to go on with parts when a batch does not fit.
+        planned: Samples at once, as the configuration wants it.
+        accumulate: Whether to go on with parts when they do not fit.
         team: The processes that take part in each step.
+        limit: Samples at once that may fit, once more did not; None before.
     """
 
-    part_size: int
+    planned: int
     accumulate: bool = True
     team: Team = ALONE
+    limit: int | None = None
     _known_to_fit: bool = False
+
+    @property
+    def part_size(self) -> int:
+        """Samples at once, as far as is known."""
+        return self.planned if self.limit is None else min(self.planned, self.limit)
 
     def reduce(self, compute: Callable[[int, bool], float], samples: Samples) -> float:
         """Calls ``compute(part_size, True)``, with smaller and smaller parts until they fit.
@@ -93,7 +100,7 @@ class MemoryLimit:
             )
         if samples.inputs.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.part_size = half
+        self.limit = half
         log.warning(
             "%s: each batch is now taken in parts of %d, which gives the same gradient up to "
             "rounding; schedule.batch_size=%d may do without",

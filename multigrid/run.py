@@ -53,10 +53,11 @@ def execute(options: argparse.Namespace) -> None:
 def _dry_run(config: Config) -> None:
     from multigrid.experiment import Experiment
 
-    experiment = Experiment(config)
-    print(experiment.describe())
-    print(f"\n{experiment.footprint.table()}", flush=True)
-    experiment.footprint.check()
+    with joined(config.compute.device, config.parallel.strategy) as team:
+        experiment = Experiment(config, team=team)
+        if team.is_first:
+            print(f"{experiment.describe()}\n\n{experiment.footprint.table()}", flush=True)
+        experiment.footprint.check()
 
 
 def train_ladder(

@@ -155,8 +155,9 @@ class Trainer:
         )
         self.guard = Guard(options.recovery)
         share = self.team.largest_share(stage.batch_size)
-        part_size = math.ceil(share / stage.accumulate)
-        self.memory = MemoryLimit(part_size, options.accumulate, self.team)
+        self.memory = MemoryLimit(
+            math.ceil(share / stage.accumulate), options.accumulate, self.team
+        )
         self.sums = EpochSums()
         self.best: dict[str, Any] = {}
         self.progress = Progress(
@@ -226,7 +227,7 @@ class Trainer:
             "freezer": self.freezer.state_dict(),
             "sums": asdict(self.sums),
             "guard": self.guard.state_dict(),
-            "part_size": self.memory.part_size,
+            "part_size": self.memory.limit,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -236,7 +237,7 @@ class Trainer:
         self._renew_optimizer(state["optimizer"])
         self.sums = EpochSums(**state["sums"])
         self.guard.load_state_dict(state["guard"])
-        self.memory.part_size = min(self.memory.part_size, state["part_size"])
+        self.memory.limit = state["part_size"]
 
     @cached_property
     def epoch_flops(self) -> float:

@@ -553,7 +553,7 @@ def test_another_version_on_resume_is_told_and_recorded(
 
     now = recorder.environment(torch.device("cpu"))
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "environment", lambda device: {**now, "torch": "1.0"})
+        patch.setattr(recorder, "environment", lambda *about: {**now, "torch": "1.0"})
         at_call(patch, Trainer, "_take", 6, send(signal.SIGTERM))
         assert run(experiment, tmp_path) == STOPPED
     assert_resumes(experiment, tmp_path, expected)
