@@ -18,6 +18,8 @@ PATIENCE_SECONDS = 40.0
 """For how long a process may be silent, as it is while it computes without Python."""
 SUSPICION_SECONDS = 8.0
 """The same once a connection to some process is broken."""
+PAUSE_SECONDS = 5.0
+"""A longer time without a look means that this process itself was held, as the others may be."""
 GRACE_SECONDS = 10.0
 """How long the work gets to end by itself once another process is known to be gone."""
 
@@ -38,6 +40,7 @@ class Watch:
         self.heard = {other: (b"", time.monotonic()) for other in range(size) if other != rank}
         self.names: dict[int, str] = {}
         self.gone: BaseException | None = None
+        self._looked = time.monotonic()
         self._over = threading.Event()
         self._lock = threading.Lock()
         store.set(self._key("name", rank), f"on {socket.gethostname()}, process id {os.getpid()}")
@@ -101,6 +104,10 @@ class Watch:
         with self._lock:
             if self.gone is not None:
                 return
+            now = time.monotonic()
+            if now - self._looked > PAUSE_SECONDS:
+                self.heard = {other: (known, now) for other, (known, _) in self.heard.items()}
+            self._looked = now
             try:
                 if beat is not None:
                     self.store.set(self._key("beat", self.rank), str(beat))

@@ -333,3 +333,57 @@ def test_one_gpu_for_each_process(monkeypatch):
     with pytest.raises(UserError, match="no GPU for process 2 of this machine, which has 2"):
         parallel.choose_device("auto", 2)
     assert parallel.choose_device("auto", 1) == torch.device("cuda", 1)
+
+
+class FakeStore(dict):
+    """A store within this process."""
+
+    def set(self, key, value):
+        self[key] = value.encode()
+
+    def get(self, key):
+        return self[key]
+
+    def check(self, keys):
+        return all(key in self for key in keys)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """A watch without its thread, the time it sees, and the other process's key for beats."""
+    clock = [100.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(watch.threading.Thread, "start", lambda thread: None)
+    store = FakeStore()
+    return watch.Watch(0, 2, store), clock, store
+
+
+def test_silence_is_death_but_not_after_a_pause_of_ones_own(watched):
+    one, clock, store = watched
+    store.set(one._key("beat", 1), "1")
+    store.set(one._key("name", 1), "somewhere")
+    for _ in range(30):
+        clock[0] += 1
+        one._look(watch.PATIENCE_SECONDS)
+    clock[0] += 500  # both were held
+    one._look(watch.PATIENCE_SECONDS)
+    assert one.gone is None
+    store.set(one._key("beat", 1), "2")
+    for _ in range(41):
+        clock[0] += 1
+        one._look(watch.PATIENCE_SECONDS)
+        assert one.gone is None
+    clock[0] += 1
+    one._look(watch.PATIENCE_SECONDS)
+    assert str(one.gone).startswith("process 1 of 2 (somewhere) has died")
+
+
+def test_how_another_one_ends_is_known(watched):
+    one, _, store = watched
+    store.set(one._key("end", 1), "done ")
+    one._look(0.0)
+    assert one.gone is None
+    store.set(one._key("end", 1), "stopped SIGTERM")
+    one._look(0.0)
+    assert isinstance(one.gone, watch.Interrupted)
+    assert str(one.gone) == "SIGTERM"
