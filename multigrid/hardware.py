@@ -14,16 +14,16 @@ from multigrid.errors import UserError
 PrecisionName = Literal["float32", "bfloat16"]
 
 
-def choose_device(name: str, rank: int = 0) -> torch.device:
+def choose_device(name: str, rank: int = 0, num_processes: int = 1) -> torch.device:
     """Returns the device for ``auto``, ``cpu`` or ``cuda``.
 
     Args:
         name: What is wanted.
-        rank: Number of this process among those on the machine, each of which has a GPU of its
-            own.
+        rank: Number of this process among those on the machine.
+        num_processes: Number of processes on the machine, each of which has a GPU of its own.
 
     Raises:
-        UserError: If CUDA is asked for and there is none, or none for this process.
+        UserError: If CUDA is asked for and there is none, or there are too few.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -31,10 +31,10 @@ def choose_device(name: str, rank: int = 0) -> torch.device:
     if name == "cpu" or not available:
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    if rank >= count:
+    if max(rank + 1, num_processes) > count:
         raise UserError(
-            f"compute.device: there is no GPU for process {rank} of this machine, which has "
-            f"{count}; start at most {count} processes on it, or set compute.device=cpu"
+            f"compute.device: {max(rank + 1, num_processes)} processes on this machine need a GPU "
+            f"each, but there are {count}; start at most {count} here, or set compute.device=cpu"
         )
     return torch.device("cuda", rank) if rank else torch.device("cuda")
 

@@ -23,7 +23,7 @@ from multigrid.errors import UserError
 from multigrid.hardware import choose_device
 from multigrid.models.steps import Stepwise, steps_of
 from multigrid.signals import Interrupted
-from multigrid.team import Strategy, Team, local_rank, num_processes
+from multigrid.team import Strategy, Team, local_rank, local_size, num_processes
 from multigrid.watch import Watch, connect
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def join(device_name: str, strategy: Strategy) -> Iterator[Team]:
     Raises:
         UserError: If they cannot be joined, or one of them has failed meanwhile.
     """
-    device = choose_device(device_name, local_rank())
+    device = choose_device(device_name, local_rank(), local_size())
     if device.type == "cuda":
         torch.cuda.set_device(local_rank())
     for harmless in ("Grad strides do not match", "FSDP2-wrapped module .* returned a view"):

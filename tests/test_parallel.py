@@ -330,9 +330,10 @@ def test_a_backend_that_is_missing(monkeypatch):
 def test_one_gpu_for_each_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UserError, match="no GPU for process 2 of this machine, which has 2"):
-        parallel.choose_device("auto", 2)
-    assert parallel.choose_device("auto", 1) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match="3 processes on this machine need a GPU each, but there"):
+        parallel.choose_device("auto", 0, 3)
+    assert parallel.choose_device("auto", 1, 2) == torch.device("cuda", 1)
+    assert parallel.choose_device("cpu", 2, 3) == torch.device("cpu")
 
 
 class FakeStore(dict):
