@@ -1,5 +1,7 @@
 """Augmentation by what is exact for a problem: more samples, and no error."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,54 +11,123 @@ from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
 
 
-def augment(batch: Samples, symmetries: Symmetries, rng: np.random.Generator) -> Samples:
-    """Returns a batch of as many new samples, made from those given.
+@dataclass(frozen=True)
+class Orientation:
+    """A reflection, an exchange of axes and a shift.
+
+    Attributes:
+        flips: Axes of a tensor ``[N, C, *grid]`` that are mirrored.
+        axes: Its axes behind the second in their new order.
+        distances: By how many points it is shifted along each of them, empty for no shift.
+    """
+
+    flips: tuple[int, ...]
+    axes: tuple[int, ...]
+    distances: tuple[int, ...]
+
+    def apply(self, fields: Tensor) -> Tensor:
+        """Returns fields ``[N, C, *grid]`` in this orientation."""
+        fields = fields.flip(self.flips) if self.flips else fields
+        if list(self.axes) != sorted(self.axes):
+            fields = fields.permute(0, 1, *self.axes)
+        return fields.roll(self.distances, tuple(sorted(self.axes))) if self.distances else fields
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What has been drawn for a batch of B samples.
 
     Linear problems: every sample becomes a random combination of itself and a mirrored other one,
     with normally distributed factors. Reflections, exchanges of axes and shifts are drawn once for
     the whole batch.
 
+    Attributes:
+        orientation: That of all samples of the batch.
+        mirror: That of the other samples, on top; None if there are no combinations.
+        partners: Place in the batch of each sample's other one ``[B]``, empty if there are none.
+        factors: Those of each sample and of its other one ``[2, B]``.
+    """
+
+    orientation: Orientation
+    mirror: Orientation | None
+    partners: np.ndarray
+    factors: np.ndarray
+
+    def sources(self, places: np.ndarray) -> np.ndarray:
+        """Returns, in rising order, what of the batch is needed to make some of its samples."""
+        return np.union1d(places, self.partners[places]) if self.mirror else places
+
+    def apply(self, samples: Samples, places: np.ndarray) -> Samples:
+        """Returns new samples, made from those given.
+
+        Args:
+            samples: Those of the batch that :meth:`sources` names, in this order; left untouched.
+            places: What to make, as places in the batch in rising order.
+        """
+        fields = torch.cat([samples.inputs, samples.outputs], dim=1)
+        if self.mirror is not None:
+            fields = self._superpose(fields, places)
+        fields = self.orientation.apply(fields)
+        num_inputs = samples.inputs.shape[1]
+        return Samples(fields[:, :num_inputs], fields[:, num_inputs:], samples.grid)
+
+    def _superpose(self, fields: Tensor, places: np.ndarray) -> Tensor:
+        assert self.mirror is not None
+        sources = self.sources(places)
+        own, others = (
+            torch.from_numpy(np.searchsorted(sources, wanted)).to(fields.device)
+            for wanted in (places, self.partners[places])
+        )
+        factors = torch.from_numpy(self.factors[:, places]).to(fields.device)
+        factors = factors.reshape(2, -1, *(1,) * (fields.ndim - 1))
+        mirrored = self.mirror.apply(fields)[others]
+        if len(places) < len(sources):
+            fields = fields[own]
+        return factors[0] * fields + factors[1] * mirrored
+
+
+def draw(count: int, grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Augmentation:
+    """Draws the augmentation of a batch.
+
     Args:
-        batch: Samples to start from; left untouched.
+        count: Number of its samples.
+        grid: Their grid.
         symmetries: What is exact for them.
         rng: Source of randomness.
     """
-    fields = torch.cat([batch.inputs, batch.outputs], dim=1)
+    mirror, partners = None, np.empty(0, dtype=np.int64)
+    factors: np.ndarray = np.empty((2, 0), dtype=np.float32)
     if symmetries.linear:
-        fields = _superpose(fields, _reorient(fields, batch.grid, symmetries, rng), rng)
-    fields = _reorient(fields, batch.grid, symmetries, rng)
-    num_inputs = batch.inputs.shape[1]
-    return Samples(fields[:, :num_inputs], fields[:, num_inputs:], batch.grid)
+        mirror = _orientation(grid, symmetries, rng)
+        partners = rng.permutation(count)
+        factors = rng.standard_normal((2, count), dtype=np.float32)
+    return Augmentation(_orientation(grid, symmetries, rng), mirror, partners, factors)
 
 
-def _superpose(fields: Tensor, others: Tensor, rng: np.random.Generator) -> Tensor:
-    order = torch.from_numpy(rng.permutation(len(fields))).to(fields.device)
-    factors = torch.from_numpy(rng.standard_normal((2, len(fields)), dtype=np.float32))
-    factors = factors.to(fields.device).reshape(2, -1, *(1,) * (fields.ndim - 1))
-    return factors[0] * fields + factors[1] * others[order]
+def augment(batch: Samples, symmetries: Symmetries, rng: np.random.Generator) -> Samples:
+    """Returns a batch of as many new samples, made from those given, which are left untouched."""
+    drawn = draw(len(batch), batch.grid, symmetries, rng)
+    return drawn.apply(batch, np.arange(len(batch)))
 
 
-def _reorient(
-    fields: Tensor, grid: Grid, symmetries: Symmetries, rng: np.random.Generator
-) -> Tensor:
-    axes = list(range(2, fields.ndim))
+def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
+    axes = list(range(2, 2 + grid.ndim))
+    flips, order, distances = [], axes, []
     if symmetries.reflections:
         mirrors = [axis for axis in axes if grid.is_symmetric(axis - 2)]
         flips = [axis for axis in mirrors if rng.random() < 0.5]
-        fields = fields.flip(flips) if flips else fields
     if symmetries.rotations:
-        fields = fields.permute(0, 1, *_exchange(axes, fields.shape, rng))
+        order = _exchange(axes, grid, rng)
     if symmetries.shifts:
-        distances = [int(rng.integers(fields.shape[axis])) for axis in axes]
-        fields = fields.roll(distances, axes)
-    return fields
+        distances = [int(rng.integers(grid.shape[axis - 2])) for axis in axes]
+    return Orientation(tuple(flips), tuple(order), tuple(distances))
 
 
-def _exchange(axes: list[int], shape: torch.Size, rng: np.random.Generator) -> list[int]:
+def _exchange(axes: list[int], grid: Grid, rng: np.random.Generator) -> list[int]:
     """Returns the axes with those of equal length in random order."""
     result = list(axes)
-    for length in {shape[axis] for axis in axes}:
-        places = [axis for axis in axes if shape[axis] == length]
+    for length in set(grid.shape):
+        places = [axis for axis in axes if grid.shape[axis - 2] == length]
         for place, axis in zip(places, rng.permutation(places), strict=True):
             result[place - 2] = int(axis)
     return result

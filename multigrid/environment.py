@@ -14,7 +14,7 @@ from multigrid.hardware import machine
 PACKAGE = Path(__file__).parent
 
 
-def environment(device: torch.device) -> dict[str, str]:
+def environment(device: torch.device, num_processes: int = 1) -> dict[str, str]:
     """Returns the versions of code and libraries, and the machine, as texts."""
     return {
         "code": code_version(),
@@ -22,6 +22,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "machine": machine(device),
+        "processes": str(num_processes),
         "threads": str(torch.get_num_threads()),
     }
 

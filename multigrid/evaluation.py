@@ -11,6 +11,7 @@ from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.metrics import field_errors, min_max_rel_l1, rel_l2
 from multigrid.models.surrogate import Surrogate
+from multigrid.team import ALONE, Team
 
 
 @torch.no_grad()
@@ -40,7 +41,8 @@ class LevelValidator:
         grid: Grid of the level.
         degree: Polynomial degree of the prolongation to the finest grid.
         periodic: Whether the prolongation wraps around.
-        batch_size: Samples predicted at once.
+        batch_size: Samples predicted at once, all processes together.
+        team: The processes that share the samples.
     """
 
     def __init__(
@@ -50,22 +52,30 @@ class LevelValidator:
         degree: int,
         periodic: bool,
         batch_size: int,
+        team: Team = ALONE,
     ) -> None:
         self.finest = finest
         self.samples = finest.restrict_to(grid)
         self.degree = degree
         self.periodic = periodic
-        self.batch_size = batch_size
+        self.batch_size = team.largest_share(batch_size)
+        self.team = team
 
     def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
         """Returns the mean relative L2 error on the own and on the finest grid."""
-        samples, finest = self.samples, self.finest
+        errors = self.team.each(lambda part: self._errors(surrogate, part), len(self.finest))
+        own, finest = (column.contiguous().mean().item() for column in errors.unbind(1))
+        return own, finest
+
+    def _errors(self, surrogate: Surrogate, part: slice) -> Tensor:
+        """Returns the errors ``[N, 2]`` of some samples, on the own and on the finest grid."""
+        samples, finest = self.samples[part], self.finest[part]
         prediction = predict(surrogate, samples.inputs, self.batch_size)
-        error = mean_rel_l2(prediction, samples.outputs)
+        errors = rel_l2(prediction, samples.outputs)
         if samples.grid == finest.grid:
-            return error, error
+            return torch.stack([errors, errors], dim=1)
         prolonged = prolong_to(prediction, samples.grid, finest.grid, self.degree, self.periodic)
-        return error, mean_rel_l2(prolonged, finest.outputs)
+        return torch.stack([errors, rel_l2(prolonged, finest.outputs)], dim=1)
 
 
 def evaluate(

@@ -14,12 +14,12 @@ from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
+from multigrid.footprint import Footprint
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
-from multigrid.models.cost import activation_bytes, count_parameters
 from multigrid.models.own import NetworkFactory
-from multigrid.models.steps import SplitNetwork
+from multigrid.models.steps import Recomputing, SplitNetwork
 from multigrid.models.surrogate import FieldScaling, NormalizationKind
 from multigrid.parts import (
     generated_source,
@@ -37,6 +37,7 @@ from multigrid.schedule import (
     spread_budget,
 )
 from multigrid.tables import si
+from multigrid.team import ALONE, Team, local_rank, local_size
 from multigrid.timing import step_seconds
 
 NUM_TRAJECTORIES = 16
@@ -51,6 +52,7 @@ class Experiment:
             of the section ``model``; its ``padding`` and ``prolongation`` still hold for fields.
         resumed: Whether not to read the files of weights to start from yet, as the checkpoints of
             a run hold what it still needs of them.
+        team: The processes that train together.
 
     Raises:
         UserError: If the objects cannot be built, files above all.
@@ -71,19 +73,25 @@ class Experiment:
     """
 
     def __init__(
-        self, config: Config, network: NetworkFactory | None = None, resumed: bool = False
+        self,
+        config: Config,
+        network: NetworkFactory | None = None,
+        resumed: bool = False,
+        team: Team = ALONE,
     ) -> None:
         self.config = config
+        self.team = team
         self.hierarchy = config.hierarchy()
         self.problem, self.source = problem_and_source(config)
-        self.device = choose_device(config.compute.device)
+        self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)
         self.family = network_family(config, *channels, network)
-        self.options = trainer_options(config, self.problem, self.precision)
+        self.options = trainer_options(config, self.problem, self.precision, self.team)
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
         self.set_epochs([0] * len(config.levels))
+        self._check_team()
         if not resumed:
             self.begin()
 
@@ -93,8 +101,8 @@ class Experiment:
         Raises:
             UserError: If the budget is too small, or the weights cannot be read or do not fit.
         """
-        self.set_epochs(self._chosen_epochs())
-        self.loaded = weights_to_load(self.config)
+        self.set_epochs(self.team.from_first(self._chosen_epochs))
+        self.loaded = self.team.from_first(lambda: weights_to_load(self.config))
         regimes = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
             self._check_featurization(regimes)
@@ -134,6 +142,8 @@ class Experiment:
             config.per_level("learning_rate"),
             config.per_level("transferred_ratio"),
             config.per_level("warmup"),
+            config.per_level("accumulate"),
+            config.per_level("checkpoint_activations"),
         )
 
     def work_units(self, level: int, epochs: int) -> float:
@@ -150,7 +160,7 @@ class Experiment:
         return "\n".join(
             [
                 f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
-                f"{self.precision} on {self.device}, {torch.get_num_threads()} threads",
+                f"{self.precision} on {self.device}, {self._workers()}",
                 "",
                 str(self.family),
                 f"scales below level 0: {inner or 'none'}",
@@ -158,27 +168,36 @@ class Experiment:
                 schedule_table(self.stages, levels, work),
                 "",
                 f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about "
-                f"{si(self.memory_bytes())}B",
+                f"{si(self.footprint.most)}B",
             ]
         )
 
-    def memory_bytes(self) -> float:
-        """Estimates the memory of the most demanding stage.
+    def _workers(self) -> str:
+        threads, size = f"{torch.get_num_threads()} threads", self.team.size
+        if size == 1:
+            return threads
+        return f"{size} processes ({self.config.parallel.strategy}) of {threads} each"
 
-        Weights, gradients and optimiser state, saved activations of one batch, and the samples.
-        """
-        element_size = 2 if self.precision == "bfloat16" else 4
-        most = 0
-        for level, batch_size in {(stage.level, stage.batch_size) for stage in self.stages}:
-            network = self.family.blueprint(level)
-            shape = (batch_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
-            activations = activation_bytes(network, shape, element_size)
-            most = max(most, 4 * 4 * count_parameters(network) + activations)
+    @cached_property
+    def footprint(self) -> Footprint:
+        """The memory that each process takes."""
         channels = self.family.in_channels + self.family.out_channels
         num_samples = sum(self.counts.values())
         if not self._holds(self.hierarchy.finest, self.counts["train"]):
             num_samples -= self.counts["train"]
-        return most + 2 * 4 * num_samples * channels * self.hierarchy.finest.size
+        return Footprint(
+            self.stages,
+            self.hierarchy.levels,
+            self.family.blueprint,
+            self.family.in_channels,
+            2 if self.precision == "bfloat16" else 4,
+            self.config.optimizer.name,
+            self.team.size,
+            self.team.shards,
+            2 * 4 * num_samples * channels * self.hierarchy.finest.size,
+            total_memory(self.device) / (1 if self.device.type == "cuda" else local_size()),
+            self.config.recovery.accumulate and not self.team.shards,
+        )
 
     def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
         """Returns what a file of a level's weights says of them, as plain containers."""
@@ -248,9 +267,28 @@ class Experiment:
         config = self.config
         batch_size = config.per_level("batch_size")[level]
         network = self.family.build(level).to(self.device)
-        shape = (batch_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
+        shape = (
+            self.team.largest_share(batch_size),
+            self.family.in_channels,
+            *self.hierarchy.levels[level].shape,
+        )
         num_steps = math.ceil(config.samples()[level] / batch_size)
         return num_steps * step_seconds(network, shape, config.optimizer.name, self.precision)
+
+    def _check_team(self) -> None:
+        """Checks that processes and networks can do what the section ``parallel`` wants."""
+        for stage in self.stages:
+            if stage.batch_size < self.team.size:
+                raise UserError(
+                    f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
+                    f"the number of processes that share it; it must be at least {self.team.size}"
+                )
+            network = self.family.blueprint(stage.level)
+            if stage.recompute and not isinstance(network, Recomputing):
+                raise UserError(
+                    "parallel.checkpoint_activations: true is for the networks of the section "
+                    "'model'; one of your own can use torch.utils.checkpoint itself"
+                )
 
     def _check_featurization(self, regimes: Sequence[Regime]) -> None:
         splits = [

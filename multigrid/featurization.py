@@ -5,7 +5,7 @@ that tells its steps, and exact: an epoch on features has the losses of one on f
 """
 
 import copy
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -149,10 +149,10 @@ class FeaturizedSurrogate:
         self.split = SplitNetwork(surrogate.network, frozen)
         self.flops = 0.0
 
-    def __call__(self, batch: Samples) -> Tensor:
-        """Returns the predicted fields ``[N, out, *grid]`` of a batch with features."""
+    def finish(self, batch: Samples) -> Callable[[], Tensor]:
+        """Returns what computes the network's output for a batch with features."""
         assert batch.features is not None
-        return self.surrogate(batch.inputs, partial(self.split.finish, batch.features))
+        return partial(self.split.finish, batch.features)
 
     @torch.no_grad()
     def compute(

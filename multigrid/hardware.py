@@ -14,16 +14,29 @@ from multigrid.errors import UserError
 PrecisionName = Literal["float32", "bfloat16"]
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, rank: int = 0, num_processes: int = 1) -> torch.device:
     """Returns the device for ``auto``, ``cpu`` or ``cuda``.
 
+    Args:
+        name: What is wanted.
+        rank: Number of this process among those on the machine.
+        num_processes: Number of processes on the machine, each of which has a GPU of its own.
+
     Raises:
-        UserError: If CUDA is asked for and there is none.
+        UserError: If CUDA is asked for and there is none, or there are too few.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise UserError("compute.device: 'cuda' was asked for, but this machine offers none")
-    return torch.device("cuda" if name != "cpu" and available else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if max(rank + 1, num_processes) > count:
+        raise UserError(
+            f"compute.device: {max(rank + 1, num_processes)} processes on this machine need a GPU "
+            f"each, but there are {count}; start at most {count} here, or set compute.device=cpu"
+        )
+    return torch.device("cuda", rank) if rank else torch.device("cuda")
 
 
 def choose_precision(name: str, device: torch.device) -> PrecisionName:

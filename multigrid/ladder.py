@@ -79,19 +79,23 @@ class LadderRun:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
         self.folder = folder
-        board = Board(folder.tensorboard) if experiment.config.output.tensorboard else None
-        self.ledger = Ledger(folder, experiment.hierarchy.levels, board)
+        self.team = experiment.team
+        drawn = experiment.config.output.tensorboard and self.team.is_first
+        board = Board(folder.tensorboard) if drawn else None
+        levels = experiment.hierarchy.levels
+        self.ledger = Ledger(folder, levels, board, writes=self.team.is_first)
         self.data_seconds = 0.0
 
-    def run(self, resume: bool = False) -> dict[str, Any]:
-        """Trains all stages and returns the summary; the data must have been loaded.
+    def run(self, resume: bool = False) -> None:
+        """Trains all stages and tests the result; the data must have been loaded.
 
         Args:
             resume: Continue from the last checkpoints in the folder.
         """
-        self.folder.tidy()
+        if self.team.is_first:
+            self.folder.tidy()
         fingerprint = self.experiment.source.fingerprint
-        latest = self.ledger.restore(fingerprint) if resume else None
+        latest = self.ledger.restore(fingerprint, self.team) if resume else None
         if latest is None:
             if resume:
                 self.experiment.begin()
@@ -105,11 +109,11 @@ class LadderRun:
             for stage in self.experiment.stages[len(self.ledger.finished) :]:
                 self._run_stage(stage, unfinished)
                 unfinished = None
-            self.tested = self._test()
+            if self.team.is_first:
+                self.tested = self._test()
         except (UserError, Interrupted, RuntimeError, MemoryError) as reason:
             self._note_end(reason)
             raise
-        return self._summary()
 
     def load(self) -> None:
         """Generates or reads the samples of all levels; writes nothing to the run's folder.
@@ -120,7 +124,7 @@ class LadderRun:
         experiment = self.experiment
         started = time.perf_counter()
         source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
-        generated = source.prepare(counts)
+        generated = self.team.first_then_others(lambda: source.prepare(counts))
         train = experiment.training_samples(finest, experiment.config.samples()[-1])
         self.validation, self.test = (
             source.read(split, finest, counts[split]).to(experiment.device)
@@ -154,7 +158,7 @@ class LadderRun:
         trainer = self._trainer(stage, start, self.samples[stage.level], error)
         overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
         recorder = StageRecorder(self.experiment, self.ledger, trainer, start, overhead, error)
-        with signals.deferred():
+        with signals.deferred(agreeing=self.team.size > 1):
             try:
                 if unfinished is None:
                     recorder.enter()
@@ -168,20 +172,24 @@ class LadderRun:
                 recorder.stop()
                 raise
             except (UserError, RuntimeError, MemoryError):
-                # a file has vanished, the disk is full, the memory too small: save what can be
-                with suppress(UserError):
-                    recorder.stop()
+                # a file has vanished, the disk is full, the memory too small, a process gone: save
+                # what can be without the others
+                if not self.team.shards:
+                    with suppress(UserError):
+                        recorder.stop()
                 raise
 
     def _note_start(self, latest: dict[str, Any] | None) -> None:
         """Writes down from where the run goes on, and what has changed since it stopped there."""
+        if not self.team.is_first:
+            return
         journal, owner = self.folder.journal, self.folder.lock.taken_over
         if owner is not None:
             who = f"process {owner.get('pid')} on {owner.get('host')}"
             log.warning("took over the lock of %s, which no longer runs", who)
         if self.folder.summary.exists():
             return  # only the report is made again
-        now = environment(self.experiment.device)
+        now = environment(self.experiment.device, self.team.size)
         if latest is None:
             journal.note("started", **now)
             return
@@ -199,6 +207,8 @@ class LadderRun:
             )
 
     def _note_end(self, reason: BaseException) -> None:
+        if not self.team.is_first:
+            return
         name = "interrupted" if isinstance(reason, Interrupted) else "failed"
         with suppress(UserError):  # the disk may be full, which is why
             self.folder.journal.note(name, reason=str(reason), stage=len(self.ledger.finished))
@@ -218,6 +228,7 @@ class LadderRun:
             config.model.prolongation,
             experiment.periodic,
             stage.batch_size,
+            self.team,
         )
         stop = config.schedule.stop_at_interpolation_error
         surrogate = self._surrogate(start.network, samples.grid)
@@ -235,7 +246,7 @@ class LadderRun:
             featurized=featurized if known else None,
         )
         if config.optimizer.carry_moments:
-            trainer.optimizer.load_state_dict(start.moments)
+            trainer.load_moments(start.moments)
         return trainer
 
     def _featurized(
@@ -244,7 +255,9 @@ class LadderRun:
         """Computes what depends on frozen weights alone once, for all samples of a stage."""
         path = self.ledger.level_folder(stage.level) / "features.h5"
         precision = self.experiment.precision
-        file = surrogate.compute(samples, path, stage.batch_size, precision)
+        file = self.team.from_first(
+            lambda: surrogate.compute(samples, path, stage.batch_size, precision)
+        )
         size = path.stat().st_size
         log.info("features %s: %sB in %s", ", ".join(surrogate.split.kept), si(size), path)
         hold = self.experiment.holds_bytes(size)
@@ -304,7 +317,8 @@ class LadderRun:
             about = self.experiment.about(level, self.scaling)
             save_weights(Path(path), self.ledger.best[level]["network"], about)
 
-    def _summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """Returns what a run that has been tested gave, as plain containers."""
         experiment, last = self.experiment, self.ledger.rows[-1]
         return {
             "name": experiment.config.name,
@@ -325,6 +339,7 @@ class LadderRun:
             "data_fingerprint": experiment.source.fingerprint,
             "device": str(experiment.device),
             "precision": experiment.precision,
+            "processes": self.team.size,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "code": code_version(),

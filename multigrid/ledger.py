@@ -14,6 +14,7 @@ from multigrid.grid import Grid
 from multigrid.history import Row, write_history
 from multigrid.results import RunFolder
 from multigrid.storage import rename
+from multigrid.team import ALONE, Team
 from multigrid.weights import ABOUT
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Ledger:
         folder: Folder of the run.
         grids: Grids of the levels, coarsest first.
         board: Is shown every new row, or None.
+        writes: Whether this process is the one that writes files.
 
     Attributes:
         rows: One row for each epoch so far.
@@ -51,9 +53,14 @@ class Ledger:
     """
 
     def __init__(
-        self, folder: RunFolder, grids: Sequence[Grid], board: Board | None = None
+        self,
+        folder: RunFolder,
+        grids: Sequence[Grid],
+        board: Board | None = None,
+        writes: bool = True,
     ) -> None:
         self.folder = folder
+        self.writes = writes
         self.board = board
         self.grids = grids
         self.rows: list[Row] = []
@@ -64,7 +71,7 @@ class Ledger:
 
     def level_folder(self, level: int) -> Path:
         """Returns the folder of a level."""
-        return self.folder.level(level, self.grids[level])
+        return self.folder.level(level, self.grids[level], make=self.writes)
 
     def last_visit(self, level: int) -> dict[str, Any] | None:
         """Returns the summary of the latest finished stage on a level, or None."""
@@ -79,7 +86,8 @@ class Ledger:
     def append(self, row: Row) -> None:
         """Adds a row and writes the metrics file."""
         self.rows.append(row)
-        write_history(self.folder.metrics, self.rows)
+        if self.writes:
+            write_history(self.folder.metrics, self.rows)
         if self.board is not None:
             self.board.add(len(self.rows) - 1, row)
 
@@ -115,7 +123,7 @@ class Ledger:
             "saving_seconds": self.saving_seconds,
         }
 
-    def restore(self, data_fingerprint: str) -> dict[str, Any] | None:
+    def restore(self, data_fingerprint: str, team: Team = ALONE) -> dict[str, Any] | None:
         """Restores rows, finished stages and best states from the latest sound checkpoint.
 
         A damaged checkpoint is named, put aside and left out; where none is left, the run starts
@@ -123,6 +131,7 @@ class Ledger:
 
         Args:
             data_fingerprint: Fingerprint of the samples as they are now.
+            team: The processes that go on together; the first one reads for all.
 
         Returns:
             The checkpoint, or None if there is none.
@@ -130,6 +139,25 @@ class Ledger:
         Raises:
             UserError: If the samples have changed.
         """
+        latest = team.from_first(lambda: self._latest(data_fingerprint))
+        if latest is None:
+            log.info("nothing was saved yet: starting from the beginning")
+            return None
+        self.rows = [Row(**row) for row in latest["rows"]]
+        self.finished = latest["finished"]
+        self.loaded = latest["loaded"]
+        self.best = dict(latest["earlier_best"])
+        self.saving_seconds = latest["saving_seconds"]
+        if is_finished(latest):
+            self.best[latest["level"]] = latest["best"]
+        if self.writes:
+            write_history(self.folder.metrics, self.rows)
+        _, stage, epoch, _, step = _place(latest)
+        log.info("resuming after epoch %d, step %d of stage %d", epoch, step, stage)
+        return latest
+
+    def _latest(self, data_fingerprint: str) -> dict[str, Any] | None:
+        """Reads all checkpoints and returns the one that is furthest, or None."""
         latest, folder = None, self.folder.path
         files = [path for name in (LAST, PREVIOUS) for path in folder.glob(f"level_*_*/{name}")]
         for path in files:
@@ -138,24 +166,11 @@ class Ledger:
                 mend_best(path.with_name(BEST), payload)
             if payload is not None and (latest is None or _place(payload) > _place(latest)):
                 latest = payload
-        if latest is None:
-            log.info("nothing was saved yet: starting from the beginning")
-            return None
-        if latest["data_fingerprint"] != data_fingerprint:
+        if latest is not None and latest["data_fingerprint"] != data_fingerprint:
             raise UserError(
                 f"{self.folder.path}: cannot be resumed, as the samples have changed since the run "
                 "began; use --overwrite to start anew"
             )
-        self.rows = [Row(**row) for row in latest["rows"]]
-        self.finished = latest["finished"]
-        self.loaded = latest["loaded"]
-        self.best = dict(latest["earlier_best"])
-        self.saving_seconds = latest["saving_seconds"]
-        if is_finished(latest):
-            self.best[latest["level"]] = latest["best"]
-        write_history(self.folder.metrics, self.rows)
-        _, stage, epoch, _, step = _place(latest)
-        log.info("resuming after epoch %d, step %d of stage %d", epoch, step, stage)
         return latest
 
     def _load(self, path: Path) -> dict[str, Any] | None:

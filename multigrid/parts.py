@@ -18,6 +18,7 @@ from multigrid.models.family import UNetFamily
 from multigrid.models.own import NetworkFactory, OwnFamily
 from multigrid.models.protocol import NetworkFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries, build_problem
+from multigrid.team import Team
 from multigrid.trainer import TrainerOptions
 
 
@@ -78,7 +79,9 @@ def _open_files(section: FileConfig, centering: Centering, counts: Mapping[str, 
     return FileSource(files, counts, centering, section.reader, ReaderOptions.of(section))
 
 
-def trainer_options(config: Config, problem: Problem, precision: PrecisionName) -> TrainerOptions:
+def trainer_options(
+    config: Config, problem: Problem, precision: PrecisionName, team: Team
+) -> TrainerOptions:
     """Returns what a configuration says of the trainer on all levels."""
     schedule, optimizer, recovery = config.schedule, config.optimizer, config.recovery
     return TrainerOptions(
@@ -94,4 +97,5 @@ def trainer_options(config: Config, problem: Problem, precision: PrecisionName) 
         seed=config.seed,
         recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
         accumulate=recovery.accumulate,
+        team=team,
     )

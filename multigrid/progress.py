@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from tqdm.auto import tqdm
 
+from multigrid.epoch import EpochRecord
 from multigrid.schedule import Stage
-from multigrid.trainer import EpochRecord
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,17 @@ class ProgressPrinter:
         num_levels: Number of levels of the ladder.
         grid: Grid of the level.
         work: Work of every stage of the run, for the time left.
+        shown: Whether this process is the one that shows anything.
     """
 
-    def __init__(self, stage: Stage, num_levels: int, grid: str, work: Sequence[float]) -> None:
+    def __init__(
+        self, stage: Stage, num_levels: int, grid: str, work: Sequence[float], shown: bool = True
+    ) -> None:
         self.stage = stage
         self.head = f"[level {stage.level}/{num_levels - 1} | {grid}]"
         self.bar: tqdm | None = None
         self.left = TimeLeft(work, stage.index)
-        self.shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self.shown = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
     def banner(self) -> str:
         """Returns the line that opens the stage."""

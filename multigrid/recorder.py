@@ -4,10 +4,10 @@ import logging
 import time
 from typing import Any
 
-from multigrid import signals
 from multigrid.autosave import Autosave
 from multigrid.checkpoint import save_checkpoint
 from multigrid.environment import environment
+from multigrid.epoch import EpochRecord
 from multigrid.experiment import Experiment
 from multigrid.history import Row, outcome
 from multigrid.initialization import Start
@@ -15,7 +15,7 @@ from multigrid.ledger import BEST, LAST, PREVIOUS, Ledger, save_best
 from multigrid.models.cost import count_named, count_parameters
 from multigrid.progress import ProgressPrinter
 from multigrid.results import write_json
-from multigrid.trainer import EpochRecord, Trainer
+from multigrid.trainer import Trainer
 from multigrid.transfer import partition
 from multigrid.transfer_report import COPIED
 
@@ -45,6 +45,7 @@ class StageRecorder:
         interpolation_error: float | None,
     ) -> None:
         self.experiment = experiment
+        self.team = experiment.team
         self.ledger = ledger
         self.trainer = trainer
         self.stage = trainer.stage
@@ -64,6 +65,7 @@ class StageRecorder:
             len(experiment.hierarchy.levels),
             str(trainer.train.grid),
             [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages],
+            self.team.is_first,
         )
 
     def enter(self) -> None:
@@ -96,9 +98,8 @@ class StageRecorder:
             Interrupted: If a signal has asked to stop.
         """
         self.printer.step(epoch, step, num_steps)
-        if self.autosave.after_step():
+        if self.team.agree(self.autosave.after_step()):
             self._save()
-        signals.check()
 
     def epoch(self, trainer: Trainer, record: EpochRecord) -> None:
         """Adds a row to the history, and saves a checkpoint if one is due."""
@@ -111,7 +112,7 @@ class StageRecorder:
             record.gradient_norm,
         )
         self.printer.epoch(record)
-        if self.autosave.after_epoch(record.epoch):
+        if self.team.any(self.autosave.after_epoch(record.epoch)):
             self._save()
 
     def stop(self) -> None:
@@ -127,16 +128,23 @@ class StageRecorder:
         self._save()
 
     def _save(self) -> None:
-        """Saves all that a continuation needs in one file, and then the best state for users."""
+        """Saves all that a continuation needs in one file, and then the best state for users.
+
+        All processes put what is spread over them together, and the first one writes.
+        """
         started = time.perf_counter()
+        network, trainer = self.trainer.weights(), self.trainer.state_dict()
+        if not self.team.is_first:
+            self.autosave.saved()
+            return
         last = {
             "stage": self.stage.index,
             **self.experiment.about(self.stage.level, self.trainer.surrogate.scaling),
             "data_fingerprint": self.experiment.source.fingerprint,
-            "environment": environment(self.experiment.device),
+            "environment": environment(self.experiment.device, self.team.size),
             **self.ledger.state_dict(self.stage.level, self.later_levels),
-            "network": self.trainer.surrogate.network.state_dict(),
-            "trainer": self.trainer.state_dict(),
+            "network": network,
+            "trainer": trainer,
             "best": self.trainer.best,
             "start": self.start.to_json(),
             "epochs": self.experiment.epochs,
@@ -151,6 +159,8 @@ class StageRecorder:
         self.ledger.saving_seconds += time.perf_counter() - started
 
     def _write_transfer(self) -> None:
+        if not self.team.is_first:
+            return
         network = self.trainer.surrogate.network
         report = self.start.report or partition({}, network.state_dict())
         write_json(self.folder / "transfer.json", report.to_json())

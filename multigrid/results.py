@@ -42,11 +42,12 @@ class RunFolder:
             self.path / f"{name}.{ending}" for name in PICTURES for ending in ("png", "pdf", "svg")
         ]
 
-    def level(self, level: int, grid: Grid) -> Path:
-        """Returns the folder of a level, made if necessary."""
+    def level(self, level: int, grid: Grid, make: bool = True) -> Path:
+        """Returns the folder of a level, made if necessary and wanted."""
         folder = self.path / f"level_{level}_{grid}"
         try:
-            folder.mkdir(exist_ok=True)
+            if make:
+                folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
         return folder

@@ -13,7 +13,9 @@ from multigrid.allocator import keep_large_buffers
 from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
+from multigrid.launch import joined
 from multigrid.results import RunFolder
+from multigrid.team import Team
 
 if TYPE_CHECKING:
     from multigrid.models.own import NetworkFactory
@@ -51,7 +53,11 @@ def execute(options: argparse.Namespace) -> None:
 def _dry_run(config: Config) -> None:
     from multigrid.experiment import Experiment
 
-    print(Experiment(config).describe())
+    with joined(config.compute.device, config.parallel.strategy) as team:
+        experiment = Experiment(config, team=team)
+        if team.is_first:
+            print(f"{experiment.describe()}\n\n{experiment.footprint.table()}", flush=True)
+        experiment.footprint.check()
 
 
 def train_ladder(
@@ -76,13 +82,27 @@ def train_ladder(
         UserError: If something about the experiment or its folder is wrong.
     """
     folder = RunFolder(Path(config.output.folder) / config.name)
-    folder.check(config, resume, overwrite)
-    _check_save(config, overwrite or (resume and folder.config.exists()))
     keep_large_buffers()
-    with failures_explained(folder), folder.lock:
-        folder.occupy(config, resume, overwrite)
-        _train(config, folder, resume, overwrite, network)
+    with joined(config.compute.device, config.parallel.strategy) as team:
+        if not team.is_first:
+            log.setLevel(logging.CRITICAL)  # the first one tells
+        team.from_first(lambda: _check(config, folder, resume, overwrite))
+        with failures_explained(folder), folder.lock:
+            if team.is_first:
+                folder.occupy(config, resume, overwrite)
+            again = team.from_first(lambda: resume and folder.config.exists())
+            _train(config, folder, again, overwrite, network, team)
     return folder
+
+
+def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:
+    """Checks that a run may write where it wants."""
+    folder.check(config, resume, overwrite)
+    if config.checkpoints.save is not None:
+        from multigrid.weights import check_writable
+
+        replace = overwrite or (resume and folder.config.exists())
+        check_writable(Path(config.checkpoints.save), replace)
 
 
 @contextmanager
@@ -113,27 +133,24 @@ def _train(
     resume: bool,
     overwrite: bool,
     network: "NetworkFactory | None",
+    team: Team,
 ) -> None:
     from multigrid.experiment import Experiment
     from multigrid.ladder import LadderRun
     from multigrid.report.closing import write_report
 
-    resume = resume and folder.config.exists()
-    experiment = Experiment(config, network, resumed=resume)
+    experiment = Experiment(config, network, resumed=resume, team=team)
+    experiment.footprint.check()
     run = LadderRun(experiment, folder)
     run.load()
+    if not team.is_first:
+        run.run(resume)
+        return
     if not resume:
         folder.claim(config, overwrite)
     with _logging(folder):
-        summary = run.run(resume)
-        write_report(run, summary)
-
-
-def _check_save(config: Config, replace: bool) -> None:
-    if config.checkpoints.save is not None:
-        from multigrid.weights import check_writable
-
-        check_writable(Path(config.checkpoints.save), replace)
+        run.run(resume)
+        write_report(run)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ class Stage:
         learning_rate: Highest learning rate, of new weights.
         transferred_ratio: Learning rate of transferred weights over that of new ones.
         warmup: Fraction of the steps with a rising learning rate.
+        accumulate: In how many parts each process takes its share of a batch.
+        recompute: Whether the backward pass computes activations anew instead of keeping them.
     """
 
     index: int
@@ -33,6 +35,8 @@ class Stage:
     learning_rate: float
     transferred_ratio: float
     warmup: float
+    accumulate: int = 1
+    recompute: bool = False
 
 
 def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:
@@ -76,6 +80,8 @@ def build_schedule(
     learning_rate: Sequence[float],
     transferred_ratio: Sequence[float],
     warmup: Sequence[float],
+    accumulate: Sequence[int],
+    recompute: Sequence[bool],
 ) -> list[Stage]:
     """Returns the stages of a cycle; each argument has one value for every level.
 
@@ -90,6 +96,8 @@ def build_schedule(
             learning_rate=learning_rate[level],
             transferred_ratio=transferred_ratio[level],
             warmup=warmup[level],
+            accumulate=accumulate[level],
+            recompute=recompute[level],
         )
         for index, level in enumerate(level_sequence(cycle, len(epochs)))
     ]

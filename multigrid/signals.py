@@ -25,6 +25,7 @@ class Interrupted(BaseException):
 class _State:
     received: str | None = None
     deferring = False
+    agreeing = False
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
@@ -47,7 +48,7 @@ def watched() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _State.received, _State.deferring = None, False
+    _State.received, _State.deferring, _State.agreeing = None, False, False
     before = {number: signal.signal(number, _receive) for number in NUMBERS}
     try:
         yield
@@ -58,19 +59,30 @@ def watched() -> Iterator[None]:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Has signals wait meanwhile until the work asks with :func:`check`."""
-    before, _State.deferring = _State.deferring, True
+def deferred(agreeing: bool = False) -> Iterator[None]:
+    """Has signals wait meanwhile until the work asks with :func:`check`.
+
+    Args:
+        agreeing: Whether :func:`check` is silent too, as several processes agree on when to stop
+            with the help of :func:`received`.
+    """
+    before = _State.deferring, _State.agreeing
+    _State.deferring, _State.agreeing = True, agreeing
     try:
         yield
     finally:
-        _State.deferring = before
+        _State.deferring, _State.agreeing = before
 
 
 def check() -> None:
     """Raises :class:`Interrupted` if a signal is waiting."""
-    if _State.received is not None:
+    if _State.received is not None and not _State.agreeing:
         raise Interrupted(_State.received)
+
+
+def received() -> str | None:
+    """Returns the name of a signal that is waiting, or None."""
+    return _State.received
 
 
 def ignore_in_worker() -> None:

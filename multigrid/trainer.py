@@ -5,6 +5,7 @@ step and of the faults so far, so a run continues exactly, after any step, from 
 optimiser's state and a few counters and sums.
 """
 
+import copy
 import logging
 import math
 import time
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multigrid.augmentation import augment
+from multigrid.batches import Batch, Batches
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
+from multigrid.epoch import EpochRecord, EpochSums, Progress
 from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.freezing import Freezer
 from multigrid.guard import DivergedError, FaultError, Guard, RecoveryOptions
@@ -28,11 +30,13 @@ from multigrid.hardware import PrecisionName, autocast
 from multigrid.losses import Loss
 from multigrid.memory import MemoryLimit
 from multigrid.models.cost import training_flops
+from multigrid.models.steps import set_recompute
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.problems.base import Symmetries
 from multigrid.regimes import Regime
 from multigrid.schedule import Decay, Stage, learning_rate_curve
+from multigrid.team import ALONE, Team
 
 __all__ = ["DivergedError", "EpochRecord", "Observer", "Trainer", "TrainerOptions", "Validator"]
 
@@ -59,6 +63,7 @@ class TrainerOptions:
         seed: Seed of the data order and the augmentation.
         recovery: What to do when the loss is no number or explodes.
         accumulate: Whether to take a batch in parts when it does not fit into the memory.
+        team: The processes that train together.
     """
 
     optimizer: OptimizerName = "muon"
@@ -73,78 +78,7 @@ class TrainerOptions:
     seed: int = 0
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
     accumulate: bool = True
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training stands.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        best: Lowest validation error so far.
-        best_epoch: The epoch that reached it.
-        seconds: Training time, evaluation left out.
-        data_seconds: The part of it spent waiting for data.
-        evaluation_seconds: Time spent on validation.
-        flops: Floating-point operations, evaluation left out.
-    """
-
-    epoch: int = 0
-    best: float = math.inf
-    best_epoch: int = 0
-    seconds: float = 0.0
-    data_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    flops: float = 0.0
-
-
-@dataclass
-class EpochSums:
-    """What the steps of the epoch under way have given so far.
-
-    Attributes:
-        losses: Loss of each step.
-        norms: Norm of the gradient of each step.
-        seconds: Training time.
-        data_seconds: The part of it spent waiting for data.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    data_seconds: float = 0.0
-
-    @property
-    def num_steps(self) -> int:
-        """Number of finished steps."""
-        return len(self.losses)
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave.
-
-    Attributes:
-        epoch: Number of the epoch in its stage, from 1.
-        train_loss: Mean loss over its steps.
-        val_rel_l2: Mean relative L2 error of the validation samples on the own grid.
-        val_finest_rel_l2: The same of the predictions prolonged to the finest grid.
-        learning_rate: Rate of new weights at the last step.
-        gradient_norm: Norm of the gradient before clipping, mean over the steps.
-        seconds: Training time of the epoch.
-        data_fraction: The part of it spent waiting for data.
-        improved: Whether the validation error is the lowest so far.
-    """
-
-    epoch: int
-    train_loss: float
-    val_rel_l2: float
-    val_finest_rel_l2: float
-    learning_rate: float
-    gradient_norm: float
-    seconds: float
-    data_fraction: float
-    improved: bool
+    team: Team = ALONE
 
 
 class Validator(Protocol):
@@ -205,14 +139,25 @@ class Trainer:
         self.featurized = featurized
         self.regime = regime or Regime()
         self.freezer = Freezer(surrogate.network, self.regime)
-        self.optimizer = self._optimizer()
+        self.team = options.team
+        set_recompute(surrogate.network, stage.recompute)
+        self.blueprint = copy.deepcopy(surrogate.network).to("meta")
+        self.team.spread(surrogate.network)
+        self._renew_optimizer({})
         self.loss = loss
-        self.num_steps = math.ceil(len(train) / stage.batch_size)
+        key = options.seed, stage.index
+        self.batches = Batches(
+            len(train), train.grid, stage.batch_size, key, options.symmetries, self.team
+        )
+        self.num_steps = self.batches.num_steps
         self.rate = learning_rate_curve(
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
         self.guard = Guard(options.recovery)
-        self.memory = MemoryLimit(stage.batch_size, options.accumulate)
+        share = self.team.largest_share(stage.batch_size)
+        self.memory = MemoryLimit(
+            math.ceil(share / stage.accumulate), options.accumulate, self.team
+        )
         self.sums = EpochSums()
         self.best: dict[str, Any] = {}
         self.progress = Progress(
@@ -266,15 +211,23 @@ class Trainer:
             return True
         return self.target_error is not None and progress.best <= self.target_error
 
+    def weights(self) -> dict[str, Tensor]:
+        """Returns the network's state dictionary, whole."""
+        state: dict[str, Tensor] = self.team.whole(self.surrogate.network.state_dict())
+        return state
+
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything but the weights and the best state that a continuation needs."""
+        """Returns everything but the weights and the best state that a continuation needs.
+
+        All processes of a team must call it alike.
+        """
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.team.whole(self.optimizer.state_dict()),
             "progress": asdict(self.progress),
             "freezer": self.freezer.state_dict(),
             "sums": asdict(self.sums),
             "guard": self.guard.state_dict(),
-            "part_size": self.memory.part_size,
+            "part_size": self.memory.limit,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -284,7 +237,7 @@ class Trainer:
         self._renew_optimizer(state["optimizer"])
         self.sums = EpochSums(**state["sums"])
         self.guard.load_state_dict(state["guard"])
-        self.memory.part_size = state["part_size"]
+        self.memory.limit = state["part_size"]
 
     @cached_property
     def epoch_flops(self) -> float:
@@ -293,7 +246,20 @@ class Trainer:
             (batch,) = self.train.batches([torch.zeros(1, dtype=torch.int64)])
             return len(self.train) * self.featurized.step_flops(batch)
         shape = (1, self.train.num_channels[0], *self.train.grid.shape)
-        return float(len(self.train) * training_flops(self.surrogate.network, shape))
+        for name, parameter in self.surrogate.network.named_parameters(remove_duplicate=False):
+            self.blueprint.get_parameter(name).requires_grad_(parameter.requires_grad)
+        return float(len(self.train) * training_flops(self.blueprint, shape))
+
+    def load_moments(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Loads the optimiser's state of every parameter whose name and shape fit."""
+        parameters = self.optimizer.parameters
+        self.optimizer.load_state_dict(
+            {
+                key: {name: self.team.spread_like(t, parameters[key]) for name, t in entry.items()}
+                for key, entry in state.items()
+                if key in parameters
+            }
+        )
 
     def _optimizer(self) -> NamedOptimizer:
         options = self.options
@@ -309,7 +275,8 @@ class Trainer:
     def _renew_optimizer(self, state: dict[str, Any]) -> None:
         """Builds the optimiser for what is trained now, with a state."""
         self.optimizer = self._optimizer()
-        self.optimizer.load_state_dict(state)
+        self.load_moments(state)
+        self.predict = self.team.train_together(self.surrogate)
         self.__dict__.pop("epoch_flops", None)
 
     def _thaw(self) -> None:
@@ -318,32 +285,31 @@ class Trainer:
         Nothing more thaws when an epoch is begun anew, or is continued.
         """
         if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
-            self._renew_optimizer(self.optimizer.state_dict())
+            self._renew_optimizer(self.team.whole(self.optimizer.state_dict()))
 
     def _epoch(self, observer: Observer) -> EpochRecord:
         """Takes the steps that the epoch still lacks and validates."""
         self._thaw()
         epoch = self.progress.epoch
-        order = torch.from_numpy(self._rng(epoch).permutation(len(self.train)))
-        parts = order.split(self.stage.batch_size)[self.sums.num_steps :]
+        planned = self.batches.epoch(epoch, self.sums.num_steps)
         self.freezer.train()
-        if parts:
-            with closing(self.train.batches(parts)) as batches:
-                for part in parts:
-                    self._take(batches, part)
+        if planned:
+            with closing(self.train.batches([batch.sources for batch in planned])) as sources:
+                for batch in planned:
+                    self._take(sources, batch)
                     observer.step(epoch + 1, self.sums.num_steps, self.num_steps)
         return self._finish()
 
-    def _take(self, batches: Iterator[Samples], indices: Tensor) -> None:
-        """Takes the next step of the epoch; ``indices`` are the samples of its batch."""
+    def _take(self, sources: Iterator[Samples], batch: Batch) -> None:
+        """Takes the next step of the epoch."""
         epoch, step, sums = self.progress.epoch, self.sums.num_steps, self.sums
         started = time.perf_counter()
-        batch = self._augment(next(batches), epoch, step)
+        samples = batch.make(next(sources))
         ready = time.perf_counter()
-        loss, norm = self._gradient(batch)
+        loss, norm = self._gradient(samples, batch.share)
         reason = self.guard.inspect(loss, norm)
         if reason is not None:
-            raise FaultError(reason, step, indices.tolist())
+            raise FaultError(reason, step, batch.indices.tolist())
         taken = epoch * self.num_steps + step
         done = (taken + 1) / (self.stage.epochs * self.num_steps)
         self.optimizer.set_learning_rate(self._learning_rate(taken), done)
@@ -387,7 +353,7 @@ class Trainer:
 
     def _keep_best(self) -> None:
         """Keeps a copy of weights, optimiser state and progress."""
-        state = self.surrogate.network.state_dict()
+        state = self.weights()
         trainer = self.state_dict()
         trainer["optimizer"] = {
             key: {name: tensor.clone() for name, tensor in entry.items()}
@@ -412,7 +378,10 @@ class Trainer:
                 f"{what}{after}; try a smaller schedule.learning_rate than "
                 f"{self.stage.learning_rate:g}"
             )
-        self.surrogate.network.load_state_dict(self.best["network"])
+        own = self.surrogate.network.state_dict()
+        self.surrogate.network.load_state_dict(
+            {k: self.team.spread_like(tensor, own[k]) for k, tensor in self.best["network"].items()}
+        )
         self._renew_optimizer(self.best["trainer"]["optimizer"])
         self.progress = replace(
             progress,
@@ -434,41 +403,51 @@ class Trainer:
     def _learning_rate(self, step: int) -> float:
         return self.stage.learning_rate * self.rate(step) * self.guard.rate_factor
 
-    def _augment(self, batch: Samples, epoch: int, step: int) -> Samples:
-        if self.options.symmetries is None:
-            return batch
-        return augment(batch, self.options.symmetries, self._rng(epoch, step))
+    def _gradient(self, samples: Samples, share: float) -> tuple[float, float]:
+        """Computes the clipped gradient of a batch, a share of which is here.
 
-    def _gradient(self, batch: Samples) -> tuple[float, float]:
-        """Computes the clipped gradient; returns the loss and the norm before clipping."""
-        loss = self.memory.reduce(self._add_up, batch)
+        Returns:
+            The loss of the whole batch and the gradient's norm before clipping.
+        """
+
+        def add_up(part_size: int, reduce: bool) -> float:
+            return self._add_up(samples, part_size, share, reduce)
+
+        loss = self.team.total(self.memory.reduce(add_up, samples))
         limit = math.inf if self.options.clip is None else self.options.clip
         norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), limit)
-        return loss, norm.item()
+        return loss, self.team.whole(norm).item()
 
-    def _add_up(self, batch: Samples, part_size: int) -> float:
-        """Adds up the gradient over parts of a batch, as the loss is a mean over samples."""
+    def _add_up(self, samples: Samples, part_size: int, share: float, reduce: bool) -> float:
+        """Adds up the gradient over parts of what is here, as the loss is a mean over samples."""
         self.optimizer.zero_grad()
-        with self._torch_seeded(batch.inputs.device):
-            parts = batch.split(part_size)
-            return sum(self._add(part, len(part) / len(batch)) for part in parts)
+        parts = [(part, share * len(part) / len(samples)) for part in samples.split(part_size)]
+        most = math.ceil(self.team.largest_share(self.stage.batch_size) / part_size)
+        idle = (samples[:1], 0.0)  # all processes take equally many, as they exchange gradients
+        parts += [idle] * (most - len(parts) if self.team.size > 1 else 0)
+        loss = 0.0
+        with self._torch_seeded(samples.inputs.device):
+            for number, (part, weight) in enumerate(parts, start=1):
+                with self.team.reducing(self.predict, reduce and number == len(parts)):
+                    loss += self._add(part, weight)
+        return loss
 
-    def _add(self, part: Samples, share: float) -> float:
+    def _add(self, part: Samples, weight: float) -> float:
         with autocast(part.inputs.device, self.options.precision):
-            predict = self.featurized
-            prediction = predict(part) if predict else self.surrogate(part.inputs)
+            if self.featurized is None:
+                prediction = self.predict(part.inputs)
+            else:
+                prediction = self.predict(part.inputs, self.featurized.finish(part))
         loss: Tensor = self.loss(prediction, part)
-        (loss if share == 1 else loss * share).backward()
-        return loss.item() * share
+        scale = weight * self.team.size  # as the mean over processes is taken
+        (loss if scale == 1 else loss * scale).backward()
+        return loss.item() * weight
 
     @contextmanager
     def _torch_seeded(self, device: torch.device) -> Iterator[None]:
         """Makes what a network of the user's draws, as for dropout, a function of the step."""
-        rng = self._rng(self.progress.epoch, self.sums.num_steps, DRAWN_BY_NETWORK)
+        own = (self.team.rank,) if self.team.rank else ()
+        rng = self.batches.rng(self.progress.epoch, self.sums.num_steps, DRAWN_BY_NETWORK, *own)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**63)))
             yield
-
-    def _rng(self, *key: int) -> np.random.Generator:
-        sequence = np.random.SeedSequence(self.options.seed, spawn_key=(self.stage.index, *key))
-        return np.random.default_rng(sequence)

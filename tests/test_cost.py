@@ -8,9 +8,9 @@ from multigrid.config import parse_config
 from multigrid.experiment import Experiment
 from multigrid.grid import Grid, Hierarchy
 from multigrid.models import cost
+from multigrid.models.activations import PeakMeter, activation_bytes
 from multigrid.models.blocks import Head
 from multigrid.models.cost import (
-    activation_bytes,
     count_parameters,
     forward_flops,
     scale_flops,
@@ -119,14 +119,14 @@ def test_parameters_by_hand():
 
 def test_activations_of_one_layer_by_hand():
     layer = nn.Conv2d(3, 4, 1)
-    # the convolution keeps its input for the gradient of its weight
-    assert activation_bytes(layer, (2, 3, 8, 8), 4) == 2 * 3 * 64 * 4
+    # the input, which the convolution keeps for the gradient of its weight, the output and its sum
+    assert activation_bytes(layer, (2, 3, 8, 8), 4) == 4 * (2 * 3 * 64 + 2 * 4 * 64 + 1)
 
 
 def test_activations_grow_with_batch_and_element_size(unet):
-    one = activation_bytes(unet, (1, 2, 8, 8), 2)
-    assert 1.9 * one < activation_bytes(unet, (2, 2, 8, 8), 2) <= 2 * one
-    assert activation_bytes(unet, (1, 2, 8, 8), 4) == 2 * one
+    one = activation_bytes(unet, (8, 2, 8, 8), 2)
+    assert 1.9 * one < activation_bytes(unet, (16, 2, 8, 8), 2) <= 2 * one
+    assert activation_bytes(unet, (8, 2, 8, 8), 4) == 2 * one
 
 
 def test_flops_of_the_scales_add_up(unet):
@@ -191,3 +191,47 @@ def test_description_adds_up():
     experiment = build_experiment([8, 16], epochs=[4, 3])
     total = 3 + experiment.work_units(0, 4)
     assert f"total: {total:.2f} work units" in experiment.describe()
+
+
+def test_the_peak_of_a_chain_of_tensors():
+    weight = torch.zeros(10, 10)
+    with PeakMeter([weight]) as meter:
+        x = torch.zeros(10)
+        y = weight @ x
+        del x
+        z = y.view(5, 2)  # nothing new
+        del y
+        last = z.double()
+    assert meter.peak == 4 * 10 + 8 * 10
+    assert meter.live == 4 * 10 + 8 * 10
+    del z, last
+    assert meter.live == 0
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_activations_without_data_are_those_with_data(recompute):
+    hierarchy = Hierarchy.build([Grid((16, 16)), Grid((32, 32))])
+    network = UNetFamily(hierarchy, [12] * len(hierarchy.scales), 1, 1).build(1)
+    network.recompute = recompute
+    x = torch.randn(3, 1, 32, 32)
+    network(x).sum().backward()
+    known = [t for p in network.parameters() for t in (p, p.grad)]
+    with PeakMeter(known) as meter:
+        network(x).sum().backward()
+    estimate = activation_bytes(network, tuple(x.shape), 4, recompute)
+    assert estimate == pytest.approx(meter.peak + 4 * x.numel(), rel=0.05)
+
+
+def test_checkpointed_activations_take_less_and_give_the_same_gradient():
+    grids = [Grid((8, 8)), Grid((16, 16)), Grid((32, 32))]
+    network = UNet(grids, [8] * 3, 1, 1, num_blocks=2)
+    x, gradients = torch.randn(2, 1, 32, 32), []
+    for recompute in (False, True):
+        network.recompute = recompute
+        network.zero_grad()
+        network(x).square().mean().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    plain, less = (activation_bytes(network, (1, 1, 32, 32), 4, r) for r in (False, True))
+    assert less < plain / 1.5
+    assert training_flops(network, (1, 1, 32, 32)) > 0

@@ -36,7 +36,7 @@ def unet(form="pyramid"):
         ("pyramid", [".head."], ["decode.1", "decode.2", "encode.0"]),
         ("pyramid", ["scales.2.decoder", "scales.2.up", "scales.2.head"],
          ["decode.1", "encode.2", "output.1"]),
-        ("classic", ["scales.1.decoder"], ["encode.0", "encode.1", "encode.2"]),
+        ("classic", ["scales.1.decoder"], ["encode.2", "merge.1"]),
         ("classic", ["scales.0", "scales.1.decoder"], ["down.1", "encode.1", "encode.2"]),
     ],
 )  # fmt: skip
@@ -157,10 +157,10 @@ def test_batches_in_parts_keep_their_features(tmp_path, pretrained, monkeypatch)
     whole = train(path, tmp_path)["levels"][0]
     original = Trainer._add_up
 
-    def add_up(trainer, batch, part_size):
+    def add_up(trainer, batch, part_size, *more):
         if part_size > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(trainer, batch, part_size)
+        return original(trainer, batch, part_size, *more)
 
     monkeypatch.setattr(Trainer, "_add_up", add_up)
     parts = train(path, tmp_path, "--overwrite")["levels"][0]

@@ -36,6 +36,10 @@ FLOORS = {
         "autosave",
         "environment",
         "guard",
+        "team",
+        "watch",
+        "sharding",
+        "epoch",
     },
     "families": {"solvers", "problems", "data", "models"},
     "do": {
@@ -49,6 +53,10 @@ FLOORS = {
         "board",
         "timing",
         "memory",
+        "batches",
+        "parallel",
+        "launch",
+        "footprint",
     },
     "drive": {
         "parts",

@@ -322,9 +322,9 @@ def spoil(monkeypatch, calls, value=math.nan):
     """Makes the loss of some steps, counted from 1, something that cannot be."""
     original, seen = Trainer._add_up, []
 
-    def add_up(trainer, batch, part_size):
+    def add_up(trainer, batch, part_size, *more):
         seen.append(1)
-        loss = original(trainer, batch, part_size)
+        loss = original(trainer, batch, part_size, *more)
         return value if len(seen) in calls else loss
 
     monkeypatch.setattr(Trainer, "_add_up", add_up)
@@ -414,10 +414,10 @@ def test_the_guard_gives_up_after_its_tries():
 def out_of_memory_above(monkeypatch, limit):
     original = Trainer._add_up
 
-    def add_up(trainer, batch, part_size):
+    def add_up(trainer, batch, part_size, *more):
         if min(part_size, len(batch)) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(trainer, batch, part_size)
+        return original(trainer, batch, part_size, *more)
 
     monkeypatch.setattr(Trainer, "_add_up", add_up)
 
@@ -553,7 +553,7 @@ def test_another_version_on_resume_is_told_and_recorded(
 
     now = recorder.environment(torch.device("cpu"))
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "environment", lambda device: {**now, "torch": "1.0"})
+        patch.setattr(recorder, "environment", lambda *about: {**now, "torch": "1.0"})
         at_call(patch, Trainer, "_take", 6, send(signal.SIGTERM))
         assert run(experiment, tmp_path) == STOPPED
     assert_resumes(experiment, tmp_path, expected)

@@ -12,7 +12,7 @@ from multigrid.commands.command import Command, go_on, start_again
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 
-MEASUREMENTS = ("step", "streaming", "features")
+MEASUREMENTS = ("step", "streaming", "features", "memory")
 EXPERIMENT = Path("experiments/poisson.yaml")
 
 
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[*MEASUREMENTS, "poisson_to_darcy", *SUITES],
         help="step: rate of a training step against a matrix product; streaming: training with "
         "samples from disk against samples in memory; features: epochs on features of frozen "
-        "layers against epochs on fields; poisson_to_darcy: fine-tuning regimes side by side; "
+        "layers against epochs on fields; memory: peak of a training step with and without "
+        "activation checkpointing; poisson_to_darcy: fine-tuning regimes side by side; "
         "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
         "goes on where it stopped",
     )
@@ -65,6 +66,10 @@ def _measure(name: str, config: Config) -> str:
         from multigrid.benchmark.streaming import measure_streaming
 
         return measure_streaming(config)
+    if name == "memory":
+        from multigrid.benchmark.memory import measure_memory
+
+        return measure_memory(config)
     from multigrid.benchmark.features import measure_features
 
     return measure_features(config)

@@ -160,7 +160,8 @@ def train_without_report(
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(experiment, folder)
         run.load()
-        write_json(folder.summary, run.run(resume))
+        run.run(resume)
+        write_json(folder.summary, run.summary())
 
 
 def _write_rows(path: Path, records: Sequence[RunRecord]) -> None:

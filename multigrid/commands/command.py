@@ -76,18 +76,23 @@ class Command:
                 self.execute(options)
             sys.stdout.flush()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _say(f"error: {error}")
             return USER_ERROR
         except signals.Interrupted as signal:
-            after = self.on_signal(parser.prog, options)
-            print(f"stopped by {signal}; {after}", file=sys.stderr)
+            _say(f"stopped by {signal}; {self.on_signal(parser.prog, options)}")
             return STOPPED
         except KeyboardInterrupt:
-            print(f"interrupted; {self.on_signal(parser.prog, options)}", file=sys.stderr)
+            _say(f"interrupted; {self.on_signal(parser.prog, options)}")
             return INTERRUPTED
         except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
+
+
+def _say(sentence: str) -> None:
+    """Prints to standard error, once for each machine where several processes do the same."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(sentence, file=sys.stderr)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -20,17 +20,28 @@ from multigrid.grid import Grid
 WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal", "poisson_two_phase")
 
 
+BY_LEVEL = (
+    "schedule.epochs",
+    "schedule.batch_size",
+    "schedule.learning_rate",
+    "schedule.transferred_ratio",
+    "schedule.warmup",
+    "parallel.accumulate",
+    "parallel.checkpoint_activations",
+)
+
+
 def check_config(config: Config) -> None:
     """Checks what concerns several keys at once."""
     hierarchy = config.hierarchy()
     config.widths(hierarchy)
     num_levels = len(config.levels)
-    for key in ("epochs", "batch_size", "learning_rate", "transferred_ratio", "warmup"):
-        value = getattr(config.schedule, key)
+    for name in BY_LEVEL:
+        section, key = name.split(".")
+        value = getattr(getattr(config, section), key)
         if isinstance(value, list) and len(value) != num_levels:
             raise UserError(
-                f"schedule.{key}: the list has {len(value)} entries, but there are {num_levels} "
-                "levels"
+                f"{name}: the list has {len(value)} entries, but there are {num_levels} levels"
             )
     _check_budget(config)
     for index, samples in enumerate(config.samples()):
@@ -44,6 +55,12 @@ def check_config(config: Config) -> None:
                 f"schedule.batch_size: {batch_size} is more than the {samples} training samples "
                 f"of level {index}"
             )
+        accumulate = config.per_level("accumulate")[index]
+        if accumulate > batch_size:
+            raise UserError(
+                f"parallel.accumulate: a batch of {batch_size} cannot be taken in {accumulate} "
+                f"parts on level {index}"
+            )
     if config.output.num_predictions > config.data.test:
         raise UserError(
             f"output.num_predictions: {config.output.num_predictions} is more than data.test, "
@@ -55,6 +72,7 @@ def check_config(config: Config) -> None:
             f"{hierarchy.finest} nodes have it; use even sizes"
         )
     _check_loss(config)
+    _check_parallel(config)
     _check_transfer(config)
     _check_problem(config.problem, hierarchy.levels)
     _check_tests(config)
@@ -86,6 +104,22 @@ def _check_loss(config: Config) -> None:
         raise UserError(
             f"loss.residual: the residual is known for the problems {', '.join(WITH_RESIDUAL)} "
             f"only; for '{problem.kind}' it must be 0"
+        )
+
+
+def _check_parallel(config: Config) -> None:
+    """Checks what spread parameters do not allow."""
+    if config.parallel.strategy != "fsdp":
+        return
+    if config.optimizer.name == "muon":
+        raise UserError(
+            "optimizer.name: 'muon' works on whole matrices, which parallel.strategy 'fsdp' "
+            "spreads over the processes; it must be 'adamw'"
+        )
+    if config.transfer.featurize:
+        raise UserError(
+            "transfer.featurize: true is not possible with parallel.strategy 'fsdp'; it must be "
+            "false"
         )
 
 

@@ -18,6 +18,7 @@ from multigrid.config.settings import (
     ModelConfig,
     OptimizerConfig,
     OutputConfig,
+    ParallelConfig,
     RecoveryConfig,
     ScheduleConfig,
 )
@@ -51,6 +52,7 @@ class Config(Section):
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="a mapping")
     loss: LossConfig = Field(LossConfig(), description="a mapping")
     compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
+    parallel: ParallelConfig = Field(ParallelConfig(), description="a mapping")
     checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
     transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
@@ -96,11 +98,12 @@ class Config(Section):
         return width
 
     def per_level(self, key: str) -> list[Any]:
-        """Returns a setting of the schedule as a list with one value for each level.
+        """Returns a setting of the sections that go by level, one value for each level.
 
         Epochs are ``auto`` where they follow from the budget.
         """
-        value = getattr(self.schedule, key)
+        section = self.parallel if key in ParallelConfig.model_fields else self.schedule
+        value = getattr(section, key)
         if key == "learning_rate" and value == "auto":
             return self._learning_rates()
         return list(value) if isinstance(value, list) else [value] * len(self.levels)

@@ -203,6 +203,24 @@ class ComputeConfig(Section):
     )
 
 
+class ParallelConfig(Section):
+    """How a step is spread over processes and fitted into their memory."""
+
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="'ddp' (each process holds the whole network) or 'fsdp' (parameters, gradients "
+        "and optimiser state are spread over the processes)",
+    )
+    accumulate: Positive | list[Positive] = Field(
+        1, description=f"the parts, at least 1, in which a process takes its batch, {PER_LEVEL}"
+    )
+    checkpoint_activations: bool | list[bool] = Field(
+        False,
+        description="true or false: compute activations anew in the backward pass instead of "
+        f"keeping them, {PER_LEVEL}",
+    )
+
+
 class CheckpointsConfig(Section):
     """What is saved of the networks, and when."""
 

@@ -46,7 +46,7 @@ class Alike(Protocol):
 _COUNTED: dict[Hashable, Any] = {}
 
 
-def _once(count: Callable[..., Count], network: nn.Module, *arguments: Hashable) -> Count:
+def once(count: Callable[..., Count], network: nn.Module, *arguments: Hashable) -> Count:
     """Counts once in a process for all networks that do the same and train the same parts."""
     signature = network.signature() if isinstance(network, Alike) else None
     if signature is None:
@@ -66,7 +66,7 @@ def count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
         network: The network; it is not run, only a copy without data is.
         shape: Shape of the input, batch included.
     """
-    return _once(_count_flops, network, tuple(shape))
+    return once(_count_flops, network, tuple(shape))
 
 
 def _count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
@@ -101,34 +101,6 @@ def _run(network: nn.Module, shape: Sequence[int]) -> FlopCounterMode:
 def run_without_data(network: nn.Module, shape: Sequence[int]) -> torch.Tensor:
     """Returns the output of a copy of a network on the meta device: a shape without values."""
     return copy.deepcopy(network).to("meta")(torch.empty(*shape, device="meta"))
-
-
-def activation_bytes(network: nn.Module, shape: Sequence[int], element_size: int) -> int:
-    """Estimates the memory of the activations that the backward pass needs.
-
-    Counts every tensor that autograd saves, once per storage, parameters left out, as if all had
-    the precision given.
-    """
-    return _once(_count_activations, network, tuple(shape)) * element_size
-
-
-def _count_activations(network: nn.Module, shape: Sequence[int]) -> int:
-    """Returns the number of saved elements."""
-    twin = copy.deepcopy(network).to("meta")
-    parameters = {id(parameter) for parameter in twin.parameters()}
-    saved: dict[int, int] = {}
-    kept = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        base = tensor._base if tensor._base is not None else tensor
-        if id(base) not in parameters and id(base) not in saved:
-            saved[id(base)] = base.numel()
-            kept.append(base)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        twin(torch.empty(*shape, device="meta"))
-    return sum(saved.values())
 
 
 def scale_flops(network: nn.Module, shape: Sequence[int]) -> list[int]:

@@ -1,10 +1,12 @@
 """A network as named steps, so that what never changes can be computed once."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 INPUT = "input"
 
@@ -18,12 +20,14 @@ class Step:
         needs: Names of the results that it is computed from; ``input`` is what the network takes.
         run: Computes it from them.
         modules: The modules whose weights it uses.
+        keeps: Whether its backward pass needs more than what it is computed from.
     """
 
     name: str
     needs: tuple[str, ...]
     run: Callable[..., Tensor]
     modules: tuple[nn.Module, ...] = ()
+    keeps: bool = True
 
 
 @runtime_checkable
@@ -34,21 +38,67 @@ class Stepwise(Protocol):
         """Returns the steps; the result of the last one is the network's output."""
 
 
-def run_steps(steps: Sequence[Step], known: Mapping[str, Tensor]) -> Tensor:
+@runtime_checkable
+class Recomputing(Protocol):
+    """A network that can compute activations anew in the backward pass instead of keeping them."""
+
+    recompute: bool
+
+
+def set_recompute(network: nn.Module, recompute: bool) -> None:
+    """Chooses whether a network computes activations anew, if it can."""
+    if isinstance(network, Recomputing):
+        network.recompute = recompute
+
+
+def run_steps(
+    steps: Sequence[Step], known: Mapping[str, Tensor], recompute: bool = False
+) -> Tensor:
     """Returns the result of the last step; others are forgotten after their last use.
 
     Args:
         steps: The steps, each after those it needs.
         known: Results of other steps, or the input.
+        recompute: Whether to keep for the backward pass only what steps with weights are computed
+            from, what lies within them being computed anew; no step may draw random numbers then.
     """
     results = dict(known)
     last_use = {name: step for step in steps for name in step.needs}
-    for step in steps:
-        results[step.name] = step.run(*(results[name] for name in step.needs))
-        for name in set(step.needs):
-            if last_use[name] is step:
-                del results[name]
+    for group in _groups(steps, recompute):
+        needs = [results[name] for name in group[0].needs]
+        if recompute and group[0].modules and group[0].keeps:
+            run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+            found = run(partial(_run_chain, group), *needs)
+        else:
+            found = _run_chain(group, *needs)
+        del needs
+        results.update(zip((step.name for step in group), found, strict=True))
+        for step in group:
+            for name in set(step.needs):
+                if last_use[name] is step:
+                    del results[name]
     return results[steps[-1].name]
+
+
+def _groups(steps: Sequence[Step], recompute: bool) -> Iterator[list[Step]]:
+    """Yields each step; with it one that keeps its result alone, if that is to be recomputed."""
+    group: list[Step] = []
+    for step in steps:
+        if group and recompute and not step.keeps and step.needs == (group[-1].name,):
+            group.append(step)
+            continue
+        if group:
+            yield group
+        group = [step]
+    yield group
+
+
+def _run_chain(group: Sequence[Step], *needs: Tensor) -> tuple[Tensor, ...]:
+    """Runs steps each of which needs the one before, and returns all results."""
+    results = [group[0].run(*needs)]
+    for step in group[1:]:
+        results.append(step.run(results[-1]))
+    return tuple(results)
 
 
 def steps_of(network: nn.Module) -> Sequence[Step] | None:
@@ -77,6 +127,7 @@ class SplitNetwork:
 
     def __init__(self, network: nn.Module, frozen: Collection[str]) -> None:
         names = {id(module): prefix for prefix, module in network.named_modules()}
+        self.network = network
 
         def never_changes(module: nn.Module) -> bool:
             prefix = names[id(module)]
@@ -110,7 +161,8 @@ class SplitNetwork:
 
     def finish(self, features: Mapping[str, Tensor]) -> Tensor:
         """Returns the network's output from the results that were kept."""
-        return run_steps(self.rest, features)
+        recompute = isinstance(self.network, Recomputing) and self.network.recompute
+        return run_steps(self.rest, features, recompute)
 
     def _used(self) -> set[str]:
         """Returns the steps of the first part that what is kept depends on."""

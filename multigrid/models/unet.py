@@ -75,16 +75,15 @@ class Scale(nn.Module):
         features = self.encoder(sum(lifted[1:], start=lifted[0]))
         return features if self.bottleneck is None else self.bottleneck(features)
 
-    def decode(self, skip: Tensor, coarser: Tensor) -> Tensor:
-        """Returns the decoder's features; not to be called at the bottleneck.
+    def merge(self, skip: Tensor, coarser: Tensor) -> Tensor:
+        """Returns what the decoder takes; not to be called at the bottleneck.
 
         Args:
             skip: The encoder's features ``[N, width, *grid]``.
             coarser: Decoder features of the next coarser scale.
         """
         assert self.up is not None
-        assert self.decoder is not None
-        return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
+        return skip + self.up(coarser, tuple(skip.shape[2:]))
 
 
 def _blocks(
@@ -120,7 +119,13 @@ class UNet(nn.Module):
         norm: Normalisation layer in front of each convolution of a block.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
         bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
+
+    Attributes:
+        recompute: Whether the backward pass computes the activations within encoders, decoders and
+            heads anew instead of keeping them.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -183,7 +188,8 @@ class UNet(nn.Module):
             return None
         parts = tuple((name, type(m), m.extra_repr()) for name, m in modules.items())
         shapes = tuple((name, parameter.shape) for name, parameter in self.named_parameters())
-        return (self.grids, self.form, self.padding, self.prolongation, parts, shapes)
+        recompute = self.recompute and self.training
+        return self.grids, self.form, self.padding, self.prolongation, recompute, parts, shapes
 
     def iter_scales(self) -> Iterator[Scale]:
         """Yields the scales, coarsest first."""
@@ -191,7 +197,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
-        return run_steps(self.steps(), {INPUT: x})
+        return run_steps(self.steps(), {INPUT: x}, self.recompute and self.training)
 
     def steps(self) -> list[Step]:
         """Returns the steps of a forward pass: down to the coarsest scale and up again."""
@@ -209,20 +215,24 @@ class UNet(nn.Module):
             if scale.down is None:
                 continue
             from_finer = f"down.{k}"
-            yield Step(from_finer, (f"encode.{k}",), partial(_down, scale, grid), (scale.down,))
+            down = partial(_down, scale, grid)
+            yield Step(from_finer, (f"encode.{k}",), down, (scale.down,), keeps=False)
             if self.form == "pyramid":
                 yield Step(f"restrict.{k}", (inputs,), partial(_restrict, grid))
                 inputs = f"restrict.{k}"
 
     def _steps_up(self) -> Iterator[Step]:
-        """Yields ``decode.<k>``, the decoder features, and ``output.<k>``, the sum of the heads."""
+        """Yields ``merge.<k>``, ``decode.<k>`` and ``output.<k>``.
+
+        What the decoder takes, its features, and the sum of the heads.
+        """
         features, output = "encode.0", None
         for k, (scale, grid) in enumerate(zip(self.iter_scales(), self.grids, strict=True)):
             if scale.up is not None and scale.decoder is not None:
-                needs = (f"encode.{k}", features)
-                own = (scale.up, scale.decoder)
+                merged, needs = f"merge.{k}", (f"encode.{k}", features)
+                yield Step(merged, needs, partial(_merge, scale, grid), (scale.up,), keeps=False)
                 features = f"decode.{k}"
-                yield Step(features, needs, partial(_decode, scale, grid), own)
+                yield Step(features, (merged,), partial(_decode, scale, grid), (scale.decoder,))
             if scale.head is None:
                 continue
             correction = f"head.{k}"
@@ -255,9 +265,15 @@ def _restrict(grid: Grid, x: Tensor) -> Tensor:
     return restrict(x, grid)
 
 
-def _decode(scale: Scale, grid: Grid, skip: Tensor, coarser: Tensor) -> Tensor:
+def _merge(scale: Scale, grid: Grid, skip: Tensor, coarser: Tensor) -> Tensor:
     with _precision(grid, skip.device):
-        return scale.decode(skip, coarser)
+        return scale.merge(skip, coarser)
+
+
+def _decode(scale: Scale, grid: Grid, merged: Tensor) -> Tensor:
+    assert scale.decoder is not None
+    with _precision(grid, merged.device):
+        return scale.decoder(merged)
 
 
 def _correct(scale: Scale, grid: Grid, features: Tensor) -> Tensor:

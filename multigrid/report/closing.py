@@ -15,8 +15,9 @@ from multigrid.tables import si, table
 log = logging.getLogger(__name__)
 
 
-def write_report(run: LadderRun, summary: dict[str, Any]) -> None:
+def write_report(run: LadderRun) -> None:
     """Writes the summary of a finished run, draws it and logs its table."""
+    summary = run.summary()
     write_json(run.folder.summary, summary)
     collect(run)
     draw(run)

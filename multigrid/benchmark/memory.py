@@ -1,0 +1,124 @@
+"""The memory of a training step against the grid, with and without activation checkpointing."""
+
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+
+import torch
+
+from multigrid.allocator import keep_large_buffers
+from multigrid.config import Config
+from multigrid.experiment import Experiment
+from multigrid.hardware import autocast, machine, peak_memory
+from multigrid.models.activations import PeakMeter
+from multigrid.models.cost import training_flops
+from multigrid.models.steps import set_recompute
+from multigrid.tables import si, table
+from multigrid.timing import seconds, training_step
+
+NUM_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step on one grid took.
+
+    Attributes:
+        process: Most memory of the whole process, or of the GPU, in bytes.
+        activations: Most memory of tensors in a forward and backward pass at once, parameters and
+            their gradients left out.
+        seconds: Median time of a step.
+        flops: Its floating-point operations without the optimiser's.
+    """
+
+    process: int
+    activations: int
+    seconds: float
+    flops: float
+
+
+def measure_memory(config: Config) -> str:
+    """Measures a step of every level both ways, each in a process of its own.
+
+    Batches are those of the configuration, parts as in ``parallel.accumulate``.
+
+    Returns:
+        A table.
+    """
+    experiment = Experiment(config)
+    rows = []
+    for level in sorted({stage.level for stage in experiment.stages}):
+        plain, checkpointed = (_apart(config, level, recompute) for recompute in (False, True))
+        rows.append(_row(experiment, level, plain, checkpointed))
+    header = ["Grid", "At once", "Process B", "checkpointed", "estimated", "Activations B"]
+    header += ["checkpointed", "times less", "s/step", "times longer", "times more FLOPs"]
+    return (
+        f"{config.name}, {experiment.family.kind}, {experiment.precision} on "
+        f"{machine(experiment.device)}, {torch.get_num_threads()} threads, medians of "
+        f"{NUM_ROUNDS} steps\n{table(header, rows)}"
+    )
+
+
+def measure_step(config: Config, level: int, recompute: bool) -> Measured:
+    """Takes steps on a level in this process, whose memory must not have been used for others."""
+    keep_large_buffers()
+    experiment = Experiment(config)
+    network = experiment.family.build(level).to(experiment.device).train()
+    set_recompute(network, recompute)
+    shape = _shape(experiment, level)
+    step = training_step(network, shape, experiment.options.optimizer, experiment.precision)
+    times = [seconds(step) for _ in range(NUM_ROUNDS + 1)][1:]
+    process = peak_memory(experiment.device)
+    activations = _peak_of_activations(experiment, network, shape)
+    flops = float(training_flops(network, shape))
+    return Measured(process, activations, statistics.median(times), flops)
+
+
+def _apart(config: Config, level: int, recompute: bool) -> Measured:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure_step, config, level, recompute).result()
+
+
+def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
+    stage = next(stage for stage in experiment.stages if stage.level == level)
+    part_size = experiment.footprint.chosen(stage).part_size
+    return part_size, experiment.family.in_channels, *experiment.hierarchy.levels[level].shape
+
+
+def _peak_of_activations(
+    experiment: Experiment, network: torch.nn.Module, shape: tuple[int, ...]
+) -> int:
+    x = torch.randn(shape, device=experiment.device)
+    known = [t for p in network.parameters() for t in (p, p.grad) if t is not None]
+    with PeakMeter([*known, x]) as meter:
+        with autocast(experiment.device, experiment.precision):
+            prediction = network(x)
+        prediction.square().mean().backward()
+    return meter.peak
+
+
+def _row(
+    experiment: Experiment, level: int, plain: Measured, checkpointed: Measured
+) -> Sequence[str]:
+    stage = next(stage for stage in experiment.stages if stage.level == level)
+    footprint = experiment.footprint
+    estimates = (
+        footprint.bytes(level, replace(footprint.chosen(stage), recompute=recompute))
+        - footprint.sample_bytes
+        for recompute in (False, True)
+    )
+    return [
+        str(experiment.hierarchy.levels[level]),
+        str(_shape(experiment, level)[0]),
+        si(plain.process),
+        si(checkpointed.process),
+        ", ".join(map(si, estimates)),
+        si(plain.activations),
+        si(checkpointed.activations),
+        f"{plain.activations / checkpointed.activations:.2f}",
+        f"{plain.seconds:.3f}",
+        f"{checkpointed.seconds / plain.seconds:.2f}",
+        f"{checkpointed.flops / plain.flops:.2f}",
+    ]

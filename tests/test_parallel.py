@@ -1,0 +1,390 @@
+"""Several processes that train one network: the same result, and the same end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import run, train, write_experiment
+from together import finish, free_port, run_together, start
+
+from multigrid import parallel, watch
+from multigrid.augmentation import augment
+from multigrid.batches import Batches
+from multigrid.checkpoint import load_checkpoint
+from multigrid.data.samples import Samples
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.history import read_history
+from multigrid.launch import joined
+from multigrid.problems.base import Symmetries
+from multigrid.recorder import StageRecorder
+from multigrid.team import Team
+from multigrid.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+ALL_OF_IT = Symmetries(reflections=True, rotations=True, shifts=True, linear=True)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """Batches of 3, 3, 3 and 1 samples: shares of two processes are uneven, and one is empty."""
+    return write_experiment(
+        tmp_path_factory.mktemp("experiment") / "tiny.yaml",
+        problem={"kind": "poisson", "num_modes": 4},
+        levels=[4, 8],
+        data={"train": 10, "validation": 5, "test": 4},
+        schedule={"epochs": 2, "batch_size": 3},
+        model={"width": 8},
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(experiment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    train(experiment, folder)
+    return folder / "results" / "tiny"
+
+
+def assert_same_training(found, expected, tolerance=1e-4):
+    """Losses, errors and weights agree up to rounding, which training amplifies."""
+    ours, theirs = (read_history(folder / "metrics.csv") for folder in (found, expected))
+    assert len(ours) == len(theirs)
+    for key in ("train_loss", "val_rel_l2", "val_finest_rel_l2", "gradient_norm"):
+        values = [[getattr(row, key) or 0.0 for row in rows] for rows in (ours, theirs)]
+        np.testing.assert_allclose(*values, rtol=tolerance, err_msg=key)
+    ours, theirs = (
+        load_checkpoint(folder / "level_1_8x8" / "last.pt")["network"]
+        for folder in (found, expected)
+    )
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=tolerance, atol=tolerance / 10)
+
+
+def error_of(folder, rank=0):
+    return (folder / f"{rank}.stderr").read_text()
+
+
+class Part(Team):
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_cover_a_batch(size):
+    for count in range(1, 9):
+        places = np.arange(count)
+        shares = [places[Part(rank, size).share(count)] for rank in range(size)]
+        np.testing.assert_array_equal(np.concatenate(shares), places)
+        assert max(map(len, shares)) == Part(0, size).largest_share(count)
+
+
+@pytest.mark.parametrize("symmetries", [ALL_OF_IT, Symmetries(shifts=True), None])
+def test_the_parts_of_a_batch_make_up_the_whole(generator, symmetries):
+    grid = Grid((4, 4))
+    fields = torch.randn(11, 3, 4, 4, generator=generator)
+    samples = Samples(fields[:, :2], fields[:, 2:], grid)
+
+    def made(rank, size):
+        batches = Batches(11, grid, 4, (3, 1), symmetries, Part(rank, size)).epoch(2)
+        return [(b.make(samples[b.sources]), b.share) for b in batches]
+
+    (whole,), parts = [made(0, 1)], [made(rank, 3) for rank in range(3)]
+    for step, (batch, _) in enumerate(whole):
+        found = [part[step][0] for part in parts if part[step][1]]
+        assert torch.equal(torch.cat([f.inputs for f in found]), batch.inputs)
+        assert torch.equal(torch.cat([f.outputs for f in found]), batch.outputs)
+        assert sum(part[step][1] for part in parts) == pytest.approx(1)
+    if symmetries is not None:
+        rng = np.random.default_rng(np.random.SeedSequence(3, spawn_key=(1, 2, 0)))
+        indices = Batches(11, grid, 4, (3, 1), symmetries).epoch(2)[0].indices
+        assert torch.equal(augment(samples[indices], symmetries, rng).inputs, whole[0][0].inputs)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["parallel.accumulate=2", "parallel.checkpoint_activations=true"],
+    ],
+    ids=["plain", "in parts, checkpointed"],
+)
+def test_two_processes_train_as_one(experiment, expected, tmp_path, overrides):
+    assert run_together([experiment, *overrides], tmp_path) == [0, 0], error_of(tmp_path)
+    assert_same_training(tmp_path / "results" / "tiny", expected)
+    flops = [
+        read_history(f / "metrics.csv")[-1].flops for f in (tmp_path / "results" / "tiny", expected)
+    ]
+    assert flops[0] > flops[1] if overrides else flops[0] == flops[1]
+    assert error_of(tmp_path, 1) == ""
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert summary["test"]["rel_l2"] == pytest.approx(
+        json.loads((expected / "summary.json").read_text())["test"]["rel_l2"], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("recompute", ["false", "true"])
+def test_spread_parameters_train_as_whole_ones(experiment, tmp_path, recompute):
+    adamw = [experiment, "optimizer.name=adamw"]
+    train(experiment, tmp_path / "one", *adamw[1:])
+    more = ["parallel.strategy=fsdp", f"parallel.checkpoint_activations={recompute}"]
+    assert run_together([*adamw, *more], tmp_path) == [0, 0], error_of(tmp_path)
+    assert_same_training(tmp_path / "results" / "tiny", tmp_path / "one" / "results" / "tiny")
+
+
+def signal_after_a_while(rank):
+    """Process 1 alone gets a signal within level 1."""
+    original = StageRecorder.step
+
+    def step(recorder, epoch, step, num_steps):
+        if rank == 1 and recorder.stage.level == 1 and step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        original(recorder, epoch, step, num_steps)
+
+    StageRecorder.step = step
+
+
+def test_a_signal_to_one_stops_all_and_one_alone_goes_on(experiment, expected, tmp_path):
+    assert run_together([experiment], tmp_path, prepare=signal_after_a_while) == [75, 75]
+    assert "stopped by SIGUSR1" in error_of(tmp_path)
+    last = load_checkpoint(tmp_path / "results" / "tiny" / "level_1_8x8" / "last.pt")
+    assert len(last["trainer"]["sums"]["losses"]) == 2
+    assert run(experiment, tmp_path, "--resume") == 0
+    assert_same_training(tmp_path / "results" / "tiny", expected)
+
+
+def test_what_one_has_begun_two_finish(experiment, expected, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(StageRecorder, "step", StageRecorder.step)
+        signal_after_a_while(1)
+        assert run(experiment, tmp_path) == 75
+    assert run_together([experiment, "--resume"], tmp_path) == [0, 0], error_of(tmp_path)
+    assert_same_training(tmp_path / "results" / "tiny", expected)
+
+
+def nan_once(rank):
+    """A part of a batch of process 1 has no number for a loss, once."""
+    original, calls = Trainer._add, []
+
+    def add(trainer, part, weight):
+        calls.append(1)
+        if rank == 1 and len(calls) == 4:
+            part.outputs.fill_(float("nan"))
+        return original(trainer, part, weight)
+
+    Trainer._add = add
+
+
+def test_a_fault_in_one_sends_all_back(experiment, tmp_path):
+    assert run_together([experiment], tmp_path, prepare=nan_once) == [0, 0], error_of(tmp_path)
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    (fault,) = summary["levels"][0]["went_back"]
+    assert "became nan" in fault["reason"]
+    assert len(fault["samples"]) == 3  # of the whole batch
+
+
+def die(rank):
+    watch.SUSPICION_SECONDS = 2.0
+    original = StageRecorder.step
+
+    def step(recorder, epoch, step, num_steps):
+        if rank == 1 and recorder.stage.level == 1 and epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(recorder, epoch, step, num_steps)
+
+    StageRecorder.step = step
+
+
+def test_a_process_that_dies_is_named_and_nothing_is_lost(experiment, expected, tmp_path):
+    assert run_together([experiment], tmp_path, prepare=die) == [2, -signal.SIGKILL]
+    assert "error: process 1 of 2 (on " in error_of(tmp_path)
+    assert "has died" in error_of(tmp_path)
+    assert run(experiment, tmp_path, "--resume") == 0
+    assert_same_training(tmp_path / "results" / "tiny", expected)
+
+
+def fail(rank):
+    original = StageRecorder.step
+
+    def step(recorder, epoch, step, num_steps):
+        if rank == 1:
+            raise UserError("the file is gone")
+        original(recorder, epoch, step, num_steps)
+
+    StageRecorder.step = step
+
+
+def hang(rank):
+    watch.PATIENCE_SECONDS, watch.GRACE_SECONDS, watch.SUSPICION_SECONDS = 3.0, 1.0, 1.0
+    original = StageRecorder.step
+
+    def step(recorder, epoch, step, num_steps):
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        original(recorder, epoch, step, num_steps)
+
+    StageRecorder.step = step
+
+
+def test_the_failure_of_one_is_told_once(experiment, tmp_path):
+    assert run_together([experiment], tmp_path, prepare=fail) == [2, 2]
+    assert "error: process 1 of 2: the file is gone\n" in error_of(tmp_path)
+    assert "error" not in error_of(tmp_path, 1)
+
+
+def test_a_process_that_hangs_is_missed(experiment, tmp_path):
+    processes = start([experiment], tmp_path, prepare=hang)
+    processes[0].join(30)
+    processes[1].kill()
+    assert finish(processes) == [2, -signal.SIGKILL]
+    assert "process 1 of 2" in error_of(tmp_path)
+    assert "no longer answers" in error_of(tmp_path)
+
+
+def lack_memory(rank):
+    original = Trainer._add
+
+    def add(trainer, part, weight):
+        if rank == 1 and len(part) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(trainer, part, weight)
+
+    Trainer._add = add
+
+
+def test_memory_that_one_lacks_makes_all_take_parts(experiment, expected, tmp_path):
+    assert run_together([experiment], tmp_path, prepare=lack_memory) == [0, 0]
+    assert_same_training(tmp_path / "results" / "tiny", expected)
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert [level["part_size"] for level in summary["levels"]] == [1, 1]
+
+
+def test_more_processes_than_samples_in_a_batch(experiment, tmp_path):
+    command = [experiment, "schedule.batch_size=[3,1]"]
+    assert run_together(command, tmp_path) == [2, 2]
+    assert error_of(tmp_path) == (
+        "error: schedule.batch_size: 1 on level 1 is less than the number of processes that share "
+        "it; it must be at least 2\n"
+    )
+    assert error_of(tmp_path, 1) == ""
+
+
+def test_torchrun_starts_it(experiment, expected, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    port = ["--master-port", str(free_port()), "-m"]
+    folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
+    result = subprocess.run(
+        [*command, *port, "multigrid", "run", experiment, *folders],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("on entering") == 2  # one process tells
+    assert "2 processes (ddp) of 1 threads each" in result.stdout
+    assert_same_training(tmp_path / "results" / "tiny", expected)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR, MASTER_PORT must be set too"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is no number"),
+    ],
+)
+def test_an_environment_that_is_not_whole(
+    experiment, tmp_path, capsys, monkeypatch, variables, sentence
+):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run(experiment, tmp_path) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_backend_that_is_missing(monkeypatch):
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "x",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "is_gloo_available", lambda: False)
+    with pytest.raises(UserError, match="backend 'gloo', which this build"), joined("cpu", "ddp"):
+        pass
+
+
+def test_one_gpu_for_each_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="3 processes on this machine need a GPU each, but there"):
+        parallel.choose_device("auto", 0, 3)
+    assert parallel.choose_device("auto", 1, 2) == torch.device("cuda", 1)
+    assert parallel.choose_device("cpu", 2, 3) == torch.device("cpu")
+
+
+class FakeStore(dict):
+    """A store within this process."""
+
+    def set(self, key, value):
+        self[key] = value.encode()
+
+    def get(self, key):
+        return self[key]
+
+    def check(self, keys):
+        return all(key in self for key in keys)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """A watch without its thread, the time it sees, and the other process's key for beats."""
+    clock = [100.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(watch.threading.Thread, "start", lambda thread: None)
+    store = FakeStore()
+    return watch.Watch(0, 2, store), clock, store
+
+
+def test_silence_is_death_but_not_after_a_pause_of_ones_own(watched):
+    one, clock, store = watched
+    store.set(one._key("beat", 1), "1")
+    store.set(one._key("name", 1), "somewhere")
+    for _ in range(30):
+        clock[0] += 1
+        one._look(watch.PATIENCE_SECONDS)
+    clock[0] += 500  # both were held
+    one._look(watch.PATIENCE_SECONDS)
+    assert one.gone is None
+    store.set(one._key("beat", 1), "2")
+    for _ in range(41):
+        clock[0] += 1
+        one._look(watch.PATIENCE_SECONDS)
+        assert one.gone is None
+    clock[0] += 1
+    one._look(watch.PATIENCE_SECONDS)
+    assert str(one.gone).startswith("process 1 of 2 (somewhere) has died")
+
+
+def test_how_another_one_ends_is_known(watched):
+    one, _, store = watched
+    store.set(one._key("end", 1), "done ")
+    one._look(0.0)
+    assert one.gone is None
+    store.set(one._key("end", 1), "stopped SIGTERM")
+    one._look(0.0)
+    assert isinstance(one.gone, watch.Interrupted)
+    assert str(one.gone) == "SIGTERM"

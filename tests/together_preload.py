@@ -1,0 +1,12 @@
+"""What the server of :mod:`together` imports once for all the processes it forks."""
+
+import torch
+import torch.distributed.fsdp
+import torch.distributed.tensor
+
+import multigrid.api
+import multigrid.ladder
+import multigrid.parallel
+import multigrid.report.closing  # noqa: F401
+
+torch.set_num_threads(1)
