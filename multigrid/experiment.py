@@ -19,7 +19,7 @@ from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
-from multigrid.footprint import Footprint
+from multigrid.footprint import CPU_OVERHEAD, Footprint
 from multigrid.grid import Centering, Grid
 from multigrid.guard import RecoveryOptions
 from multigrid.hardware import choose_device, choose_precision, total_memory
@@ -213,6 +213,7 @@ class Experiment:
             2 * 4 * num_samples * channels * self.hierarchy.finest.size,
             total_memory(self.device) / (1 if self.device.type == "cuda" else local_size()),
             self.config.recovery.accumulate and not self.team.shards,
+            CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
         )
 
     def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
