@@ -14,7 +14,7 @@ from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
-from multigrid.footprint import Footprint
+from multigrid.footprint import CPU_OVERHEAD, Footprint
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
@@ -197,6 +197,7 @@ class Experiment:
             2 * 4 * num_samples * channels * self.hierarchy.finest.size,
             total_memory(self.device) / (1 if self.device.type == "cuda" else local_size()),
             self.config.recovery.accumulate and not self.team.shards,
+            CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
         )
 
     def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:

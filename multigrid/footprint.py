@@ -17,6 +17,11 @@ from multigrid.tables import si, table
 
 PROCESS_BYTES = 4e8
 """Python and its libraries."""
+CPU_OVERHEAD = 2.5
+"""Memory for activations over their bytes on CPUs: what kernels need, and the allocator keeps.
+
+From ``python -m multigrid.benchmark memory``, in 2-D and 3-D; on GPUs nothing was measured.
+"""
 MANY = 8
 
 
@@ -50,6 +55,7 @@ class Footprint:
         sample_bytes: What is held of the samples.
         available: Memory for a process.
         parts_allowed: Whether a batch that does not fit is taken in smaller parts by itself.
+        overhead: Memory for activations over their bytes.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Footprint:
         sample_bytes: float,
         available: float,
         parts_allowed: bool,
+        overhead: float = 1.0,
     ) -> None:
         self.grids = grids
         self.blueprint = blueprint
@@ -76,6 +83,7 @@ class Footprint:
         self.sample_bytes = sample_bytes
         self.available = available
         self.parts_allowed = parts_allowed
+        self.overhead = overhead
         self.stages = {stage.level: stage for stage in stages}
         self._activations: dict[tuple[int, bool], float] = {}
 
@@ -162,7 +170,7 @@ class Footprint:
         key = level, recompute
         if key not in self._activations:
             shape = (1, self.in_channels, *self.grids[level].shape)
-            self._activations[key] = activation_bytes(
-                self.blueprint(level), shape, self.element_size, recompute
-            )
+            network = self.blueprint(level)
+            needed = activation_bytes(network, shape, self.element_size, recompute)
+            self._activations[key] = self.overhead * needed
         return self._activations[key]

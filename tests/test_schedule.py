@@ -44,7 +44,9 @@ def test_every_cycle_ends_at_the_finest_level_in_single_steps(cycle, num_levels)
 
 
 def test_stages_take_the_values_of_their_level():
-    stages = build_schedule("v", [5, 3], [8, 4], [0.1, 0.2], [1.0, 0.5], [0.05, 0.1])
+    values = [[5, 3], [8, 4], [0.1, 0.2], [1.0, 0.5], [0.05, 0.1], [1, 4], [False, True]]
+    stages = build_schedule("v", *values)
+    assert [(s.accumulate, s.recompute) for s in stages] == [(4, True), (1, False), (4, True)]
     assert [(s.index, s.level, s.epochs, s.batch_size) for s in stages] == [
         (0, 1, 3, 4),
         (1, 0, 5, 8),
@@ -59,7 +61,8 @@ def test_stages_take_the_values_of_their_level():
 
 
 def test_table_has_a_line_for_each_stage():
-    stages = build_schedule("half-v", [5, 3], [8, 4], [0.1, 0.2], [1.0, 0.5], [0.05, 0.1])
+    values = [[5, 3], [8, 4], [0.1, 0.2], [1.0, 0.5], [0.05, 0.1], [1, 1], [False, False]]
+    stages = build_schedule("half-v", *values)
     lines = schedule_table(stages, [Grid((8, 8)), Grid((16, 16))], [1.25, 3.0]).splitlines()
     assert lines[2].split() == ["0", "0", "8x8", "5", "8", "1.0e-01", "1", "1.25"]
     assert lines[3].split() == ["1", "1", "16x16", "3", "4", "2.0e-01", "0.5", "3.00"]
