@@ -52,7 +52,8 @@ class Muon(Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for pair in zip(
                 parameters, self._look_ahead(parameters, group["momentum"]), strict=True
@@ -79,10 +80,10 @@ class Muon(Optimizer):
         """
         matrices = torch.stack([update.movedim(1, -1).flatten(1) for _, update in pairs])
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
+        rows, columns, *kernel = pairs[0][0].shape
         updates = orthogonalize(matrices, dtype=self.dtype)
-        shape = pairs[0][1].movedim(1, -1).shape
-        for (parameter, _), update in zip(pairs, updates, strict=True):
-            parameter.sub_(update.reshape(shape).movedim(-1, 1), alpha=rate)
+        updates = updates.reshape(len(pairs), rows, *kernel, columns).movedim(-1, 2)
+        torch._foreach_add_([parameter for parameter, _ in pairs], updates.unbind(), alpha=-rate)
 
 
 def orthogonalize(
@@ -99,7 +100,8 @@ def orthogonalize(
     for _ in range(num_steps):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
+        polynomial.diagonal(dim1=1, dim2=2).add_(3.4445)
+        x = polynomial @ x
     return x.to(matrices.dtype)
 
 
