@@ -74,7 +74,7 @@ def test_rows_are_medians_of_ratios_within_rounds():
     fine = LevelSteps("32x32", 8, 400.0, print, print, [4.0, 8.0, 4.0], [8.0, 16.0, 20.0])
     coarse = LevelSteps("16x16", 16, 200.0, print, None, [3.0, 8.0, 3.0])
     assert coarse.row([100.0, 50.0, 100.0], fine) == [
-        "16x16", "16", "3.0000", "5.333", "66.67", "0.67", "1.50", "-",
+        "16x16", "16", "3.0000", "5.333", "66.7", "0.67", "1.50", "-",
     ]  # fmt: skip
     assert fine.row([100.0, 50.0, 100.0], fine)[-3:] == ["1.00", "1.00", "2.00"]
 
@@ -83,7 +83,12 @@ def test_table_of_a_tiny_ladder(tmp_path, monkeypatch):
     monkeypatch.setattr(step_module, "NUM_ROUNDS", 2)
     monkeypatch.setattr(step_module, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(step_module, "MATRIX_SIZE", 64)
-    text = measure_steps(load_config(write_experiment(tmp_path / "tiny.yaml"), []))
+    text = measure_steps(
+        load_config(
+            write_experiment(tmp_path / "tiny.yaml", problem={"kind": "poisson", "num_modes": 4}),
+            [],
+        )
+    )
     rows = [line.split() for line in text.splitlines() if "x" in line.split()[0]]
     assert [row[0] for row in rows] == ["8x8", "16x16"]
     assert all(float(cell) > 0 for row in rows for cell in (row[2], *row[-3:]))
