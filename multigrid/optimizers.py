@@ -52,7 +52,8 @@ class Muon(Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for pair in zip(
                 parameters, self._look_ahead(parameters, group["momentum"]), strict=True
@@ -77,30 +78,30 @@ class Muon(Optimizer):
         Columns are ordered as the layout with the channels last has them in memory, which saves
         copies; their order makes no difference.
         """
-        matrices = torch.stack([update.movedim(1, -1).flatten(1) for _, update in pairs])
+        views = [update.movedim(1, -1).flatten(1) for _, update in pairs]
+        matrices = views[0].new_empty(len(views), *views[0].shape, dtype=self.dtype)
+        torch._foreach_copy_(matrices.unbind(), views)
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
-        updates = orthogonalize(matrices, dtype=self.dtype)
-        shape = pairs[0][1].movedim(1, -1).shape
-        for (parameter, _), update in zip(pairs, updates, strict=True):
-            parameter.sub_(update.reshape(shape).movedim(-1, 1), alpha=rate)
+        rows, columns, *kernel = pairs[0][0].shape
+        updates = orthogonalize(matrices).reshape(-1, rows, *kernel, columns).movedim(-1, 2)
+        torch._foreach_add_([parameter for parameter, _ in pairs], updates.unbind(), alpha=-rate)
 
 
-def orthogonalize(
-    matrices: Tensor, num_steps: int = 5, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
     """Brings the singular values of matrices ``[B, m, n]`` near one, keeping their vectors.
 
     A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
-    end between about 0.7 and 1.2. Computed in ``dtype``, and returned in the matrices' own.
+    end between about 0.7 and 1.2.
     """
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalize(matrices.mT, num_steps, dtype).mT
-    x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
+        return orthogonalize(matrices.mT, num_steps).mT
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(num_steps):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
-    return x.to(matrices.dtype)
+        polynomial.diagonal(dim1=1, dim2=2).add_(3.4445)
+        x = polynomial @ x
+    return x
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,8 @@ class NamedOptimizer:
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def step(self) -> None:
         """Updates all parameters."""

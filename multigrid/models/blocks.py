@@ -143,9 +143,26 @@ class Up(nn.Module):
     def forward(self, x: Tensor, fine: tuple[int, ...]) -> Tensor:
         """Maps ``[N, in, *coarse]`` to ``[N, out, *fine]``."""
         if self.centering == "cell":
-            return self.conv(x)
+            return self._spread(x)
         x = F.pad(x, (0, 1) * len(fine), mode=self.pad_mode)
         return self.conv(x)[(..., *(slice(n) for n in fine))]
+
+    def _spread(self, x: Tensor) -> Tensor:
+        """Convolves as a matrix product: each coarse cell alone decides on those it is made of.
+
+        Going backward, that is several times faster than the transposed convolution.
+        """
+        weight, bias = self.conv.weight, self.conv.bias
+        ndim, kernel = x.ndim - 2, weight.shape[2:]
+        matrix = weight.movedim(1, -1).flatten(1).T
+        cells = F.linear(x.movedim(1, -1), matrix, bias.repeat(kernel.numel()))
+        cells = cells.unflatten(-1, (*kernel, len(bias)))
+        # [N, *coarse, *kernel, out] to [N, coarse, kernel, coarse, kernel, ..., out]
+        pairs = (axis for i in range(ndim) for axis in (1 + i, 1 + ndim + i))
+        cells = cells.permute(0, *pairs, -1)
+        for axis in range(1, 1 + ndim):
+            cells = cells.flatten(axis, axis + 1)
+        return cells.movedim(-1, 1)
 
 
 class Head(nn.Module):

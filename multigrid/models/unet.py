@@ -252,13 +252,15 @@ class UNet(nn.Module):
 
 def _encode(scale: Scale, grid: Grid, *parts: Tensor) -> Tensor:
     with _precision(grid, parts[0].device):
+        if grid.size < AUTOCAST_POINTS:
+            parts = tuple(part.to(next(scale.parameters()).dtype) for part in parts)
         return scale.encode(*parts)
 
 
 def _down(scale: Scale, grid: Grid, features: Tensor) -> Tensor:
     assert scale.down is not None
     with _precision(grid, features.device):
-        return scale.down(features).to(next(scale.down.parameters()).dtype)
+        return cast(Tensor, scale.down(features))
 
 
 def _restrict(grid: Grid, x: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""The plain network that training steps are compared with, and the table of the comparison."""
+
+import pytest
+import torch
+from tiny import write_experiment
+
+from multigrid.benchmark import step as step_module
+from multigrid.benchmark.plain import PlainUNet, plain_step
+from multigrid.benchmark.step import LevelSteps, measure_steps, repeated
+from multigrid.config import load_config
+from multigrid.grid import Grid, Hierarchy
+from multigrid.models.family import UNetFamily
+
+
+def build(shape, centering="cell", **options):
+    hierarchy = Hierarchy.build([Grid(shape, centering)], min_size=4)
+    return UNetFamily(hierarchy, [5, 6, 7][: len(hierarchy.scales)], 2, 3, **options).build(0)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 24), (8, 8, 8)])
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_the_plain_network_is_the_same_function_with_the_same_gradient(
+    shape, num_blocks, generator
+):
+    network = build(shape, num_blocks=num_blocks, prolongation=2)
+    plain = PlainUNet(network)
+    assert PlainUNet.matches(network)
+    x = torch.randn(2, 2, *shape, generator=generator)
+    outputs = network(x), plain(x)
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
+    for output in outputs:
+        output.square().mean().backward()
+    twins = dict(plain.weights.items())
+    for name, parameter in network.named_parameters():
+        twin = twins.pop(name.replace(".", "_"))
+        assert twin.is_contiguous()
+        torch.testing.assert_close(parameter.grad, twin.grad, rtol=1e-4, atol=1e-6)
+    assert not twins
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"form": "classic"},
+        {"padding": "periodic"},
+        {"norm": "group"},
+        {"bottleneck": "dense"},
+        {"centering": "node"},
+    ],
+)
+def test_other_networks_are_not_known(options):
+    assert not PlainUNet.matches(build((16, 16), **options))
+    assert not PlainUNet.matches(torch.nn.Conv2d(1, 1, 3))
+
+
+def test_the_plain_loop_lowers_its_loss(generator):
+    plain = PlainUNet(build((8, 8)))
+    before = plain(torch.ones(1, 2, 8, 8)).square().mean().item()
+    step = plain_step(plain, (4, 2, 8, 8))
+    for _ in range(20):
+        step()
+    assert plain(torch.ones(1, 2, 8, 8)).square().mean().item() < before
+
+
+def test_a_call_is_repeated_until_it_can_be_timed(monkeypatch):
+    ticks = iter([0.05, 0.9])
+    monkeypatch.setattr(step_module, "seconds", lambda call: (call(), next(ticks))[1])
+    calls = []
+    assert repeated(lambda: calls.append(1)) == pytest.approx(0.3)
+    assert len(calls) == 4
+
+
+def test_rows_are_medians_of_ratios_within_rounds():
+    fine = LevelSteps("32x32", 8, 400.0, print, print, [4.0, 8.0, 4.0], [8.0, 16.0, 20.0])
+    coarse = LevelSteps("16x16", 16, 200.0, print, None, [3.0, 8.0, 3.0])
+    assert coarse.row([100.0, 50.0, 100.0], fine) == [
+        "16x16", "16", "3.0000", "5.333", "66.7", "0.67", "1.50", "-",
+    ]  # fmt: skip
+    assert fine.row([100.0, 50.0, 100.0], fine)[-3:] == ["1.00", "1.00", "2.00"]
+
+
+def test_table_of_a_tiny_ladder(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_module, "NUM_ROUNDS", 2)
+    monkeypatch.setattr(step_module, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(step_module, "MATRIX_SIZE", 64)
+    text = measure_steps(
+        load_config(
+            write_experiment(tmp_path / "tiny.yaml", problem={"kind": "poisson", "num_modes": 4}),
+            [],
+        )
+    )
+    rows = [line.split() for line in text.splitlines() if "x" in line.split()[0]]
+    assert [row[0] for row in rows] == ["8x8", "16x16"]
+    assert all(float(cell) > 0 for row in rows for cell in (row[2], *row[-3:]))
