@@ -40,23 +40,26 @@ def _reorient(
     fields: Tensor, grid: Grid, symmetries: Symmetries, rng: np.random.Generator
 ) -> Tensor:
     axes = list(range(2, fields.ndim))
+    free = [axis for axis in axes if axis - 2 not in symmetries.fixed_axes]
     if symmetries.reflections:
-        mirrors = [axis for axis in axes if grid.is_symmetric(axis - 2)]
+        mirrors = [axis for axis in free if grid.is_symmetric(axis - 2)]
         flips = [axis for axis in mirrors if rng.random() < 0.5]
         fields = fields.flip(flips) if flips else fields
     if symmetries.rotations:
-        fields = fields.permute(0, 1, *_exchange(axes, fields.shape, rng))
+        fields = fields.permute(0, 1, *_exchange(axes, free, fields.shape, rng))
     if symmetries.shifts:
         distances = [int(rng.integers(fields.shape[axis])) for axis in axes]
         fields = fields.roll(distances, axes)
     return fields
 
 
-def _exchange(axes: list[int], shape: torch.Size, rng: np.random.Generator) -> list[int]:
-    """Returns the axes with those of equal length in random order."""
+def _exchange(
+    axes: list[int], free: list[int], shape: torch.Size, rng: np.random.Generator
+) -> list[int]:
+    """Returns the axes with those free ones of equal length in random order."""
     result = list(axes)
-    for length in {shape[axis] for axis in axes}:
-        places = [axis for axis in axes if shape[axis] == length]
+    for length in {shape[axis] for axis in free}:
+        places = [axis for axis in free if shape[axis] == length]
         for place, axis in zip(places, rng.permutation(places), strict=True):
             result[place - 2] = int(axis)
     return result

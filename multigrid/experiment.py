@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from multigrid.config import Config
+from multigrid.config import Config, parse_config
 from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.files import DataFile, FileSource
@@ -87,9 +88,9 @@ class Experiment:
     def __init__(
         self, config: Config, network: NetworkFactory | None = None, resumed: bool = False
     ) -> None:
-        self.config = config
+        self.config = config = settle(config)
         self.hierarchy = config.hierarchy()
-        self.problem, self.source = problem_and_source(config)
+        self.problem, self.source = problem_and_source(config, config.labelled)
         self.device = choose_device(config.compute.device)
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)
@@ -304,26 +305,49 @@ class Experiment:
         )
 
 
-def problem_and_source(config: Config) -> tuple[Problem, SampleSource]:
+def settle(config: Config) -> Config:
+    """Returns a configuration that leaves nothing to find out: where the points lie.
+
+    Raises:
+        UserError: If the files of which that is to be found out cannot be used.
+    """
+    if config.data.centering != "auto":
+        return config
+    centering = config.centering
+    if isinstance(config.problem, FileConfig):
+        centering = open_files(config.problem, "auto", _counts(config)).centering
+    raw = config.model_dump()
+    return parse_config({**raw, "data": {**raw["data"], "centering": centering}}, config.name)
+
+
+def _counts(config: Config) -> dict[str, int]:
+    """Returns the number of samples that a user's files must have for each split."""
+    counts = {split: getattr(config.data, split) for split in SPLITS}
+    return {**counts, "train": config.samples()[-1]}
+
+
+def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:
     """Returns the PDE of a configuration and where its samples come from.
+
+    Args:
+        config: The configuration.
+        labelled: Whether generated training samples must have solutions.
 
     Raises:
         UserError: If the user's files cannot be used.
     """
     section = config.problem
     if isinstance(section, FileConfig):
-        counts = {split: getattr(config.data, split) for split in SPLITS}
-        counts["train"] = config.samples()[-1]
-        files = open_files(section, config.data.centering, counts)
+        files = open_files(section, config.data.centering, _counts(config))
         names = files.input_names, files.output_names
         return FileProblem(*names, Symmetries(**section.flags())), files
     problem = build_problem(**section.model_dump())
-    return problem, _generated(config, problem)
+    return problem, _generated(config, problem, labelled)
 
 
-def _generated(config: Config, problem: PDE) -> GeneratedSource:
+def _generated(config: Config, problem: PDE, labelled: bool = True) -> GeneratedSource:
     folder, finest = Path(config.data.folder), config.hierarchy().finest
-    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed))
+    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed), labelled)
 
 
 def network_family(
@@ -349,7 +373,9 @@ def network_family(
     )
 
 
-def open_files(section: FileConfig, centering: Centering, counts: Mapping[str, int]) -> FileSource:
+def open_files(
+    section: FileConfig, centering: Centering | Literal["auto"], counts: Mapping[str, int]
+) -> FileSource:
     """Opens the user's files.
 
     Raises:

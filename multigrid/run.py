@@ -75,6 +75,10 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
+    if config.data.centering == "auto":
+        from multigrid.experiment import settle
+
+        config = settle(config)
     folder = RunFolder(Path(config.output.folder) / config.name)
     folder.check(config, resume, overwrite)
     _check_save(config, overwrite or (resume and folder.config.exists()))

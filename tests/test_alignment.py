@@ -1,11 +1,13 @@
 """Restriction and prolongation that follow where the points lie beat those that do not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny import train, write_experiment
+import yaml
+from tiny import run, train, write_experiment
 
 from multigrid.evaluation import interpolation_error, mean_rel_l2
 from multigrid.fields import prolong, restrict
@@ -73,6 +75,32 @@ def entering(folder: Path, data: Centering, setting: Centering) -> float:
         schedule={"epochs": [12, 0], "learning_rate": 2e-2},
     )
     return train(experiment, folder)["levels"][1]["rel_l2_at_start"]
+
+
+@pytest.mark.parametrize("centering", CENTERINGS)
+def test_the_alignment_is_found_where_files_nest(centering: Centering, tmp_path: Path) -> None:
+    """The run is that with the alignment given, and goes on as such."""
+    fine = poisson(FINE, centering, count=sum(COUNTS.values())).astype(np.float32)
+    coarse = restrict(torch.from_numpy(fine), Grid((FINE, FINE), centering)).numpy()
+    for n, fields in ((FINE // 2, coarse), (FINE, fine)):
+        np.savez(tmp_path / f"{n}.npz", **dict(zip("xy", fields, strict=True)))
+    files = [str(tmp_path / f"{n}.npz") for n in (FINE // 2, FINE)]
+    summaries = []
+    for setting in (centering, "auto"):
+        experiment = write_experiment(
+            tmp_path / "e.yaml",
+            name=setting,
+            problem={"kind": "file", "files": files},
+            data={**COUNTS, "centering": setting},
+        )
+        assert run(experiment, tmp_path) == 0
+        folder = tmp_path / "results" / setting
+        summaries.append(json.loads((folder / "summary.json").read_text())["test"])
+        assert (
+            yaml.safe_load((folder / "config.yaml").read_text())["data"]["centering"] == centering
+        )
+    assert summaries[0] == summaries[1]
+    assert run(experiment, tmp_path, "--resume") == 0
 
 
 @pytest.mark.parametrize(("centering", "wrong"), [CENTERINGS, CENTERINGS[::-1]])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,9 @@ from tiny import run, train, write_experiment
 from torch import nn
 
 from multigrid.data.samples import Samples
+from multigrid.data.source import GeneratedSource
+from multigrid.data.store import DataStore
+from multigrid.energy_gap import EnergyGap
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.losses import build_loss
@@ -29,19 +33,29 @@ def solved(ndim: int, count: int = 4) -> Samples:
 
 
 def energy(samples: Samples):
-    loss = build_loss("energy", samples.grid, Diffusion(samples.grid.ndim))
-    return lambda outputs: loss(outputs, samples)
+    """The mean energy of outputs for the samples' inputs."""
+    spacing = samples.grid.spacing
+    return lambda outputs: Diffusion.energy(samples.inputs, outputs, spacing).mean()
+
+
+def loss(samples: Samples, outputs: torch.Tensor) -> torch.Tensor:
+    return build_loss("energy", samples.grid, Diffusion(samples.grid.ndim))(outputs, samples)
+
+
+def disturbed(samples: Samples, size: float, generator: torch.Generator) -> torch.Tensor:
+    """The solutions and noise that is zero on the plates."""
+    noise = torch.randn(samples.outputs.shape, generator=generator, dtype=torch.float64)
+    noise[:, :, [0, -1]] = 0
+    return samples.outputs + size * noise
 
 
 @NDIMS
 def test_the_solution_has_the_least_energy(ndim: int, generator: torch.Generator) -> None:
     samples = solved(ndim)
-    loss, solution = energy(samples), samples.outputs
-    inner = torch.ones_like(solution)
-    inner[:, :, [0, -1]] = 0
-    noise = inner * torch.randn(solution.shape, generator=generator, dtype=solution.dtype)
+    least, solution = energy(samples)(samples.outputs), samples.outputs
+    noise = disturbed(samples, 1.0, generator) - solution
     rises = {
-        size: (loss(solution + size * noise) - loss(solution)).item()
+        size: (energy(samples)(solution + size * noise) - least).item()
         for size in (-1e-2, 1e-3, 1e-2, 1e-1)
     }
     assert rises[1e-2] > 1e-4
@@ -63,16 +77,77 @@ def test_the_gradient_at_the_solution_vanishes_between_the_plates(ndim: int) -> 
     assert sizes[1] > 1e-3
 
 
-def test_no_label_is_looked_at() -> None:
+@NDIMS
+@pytest.mark.parametrize(("num_steps", "least"), [(1, 0.2), (4, 0.7), (60, 1 - 1e-9)])
+def test_the_gap_is_what_the_energy_has_to_fall(ndim: int, num_steps: int, least: float) -> None:
+    samples = solved(ndim)
+    problem, grid = Diffusion(ndim), samples.grid
+    inputs, solution = samples.inputs, samples.outputs
+    profile = torch.from_numpy(problem.linear_profile(grid).copy()).expand_as(solution)
+    start, end = (problem.energy(inputs, u, grid.spacing) for u in (profile, solution))
+    found = EnergyGap(problem, grid, num_steps)(inputs, profile) / (start - end)
+    assert found.min() > least
+    assert found.max() < 1 + 1e-9
+
+
+@NDIMS
+def test_the_loss_is_the_error_in_the_energy_norm(ndim: int, generator: torch.Generator) -> None:
+    samples = solved(ndim)
+    spacing = samples.grid.spacing
+    for size in (1e-1, 1e-3):
+        outputs = disturbed(samples, size, generator)
+        error = Diffusion.energy(samples.inputs, outputs - samples.outputs, spacing)
+        exact = (error / Diffusion.energy(samples.inputs, outputs, spacing)).sqrt().mean().item()
+        assert 0.9 * exact < loss(samples, outputs).item() <= exact * (1 + 1e-9)
+
+
+def test_the_loss_falls_along_the_energy_and_no_less_near_the_solution(
+    generator: torch.Generator,
+) -> None:
+    samples = solved(2)[:1]
+    slopes = []
+    for size in (1e-1, 1e-3):
+        gradients = []
+        for function in (energy(samples), lambda outputs: loss(samples, outputs)):
+            outputs = disturbed(samples, size, generator.manual_seed(0)).requires_grad_()
+            function(outputs).backward()
+            gradients.append(outputs.grad[:, :, 1:-1].flatten())
+        assert torch.cosine_similarity(*gradients, dim=0).item() == pytest.approx(1)
+        slopes.append(gradients[1].norm().item())
+    assert slopes[1] > 0.5 * slopes[0]
+
+
+def test_a_solution_gives_no_infinite_gradient() -> None:
     samples = solved(2)
+    outputs = samples.outputs.clone().requires_grad_()
+    loss(samples, outputs).backward()
+    assert torch.isfinite(outputs.grad).all()
+
+
+def test_no_label_is_looked_at(generator: torch.Generator) -> None:
+    samples = solved(2)
+    outputs = disturbed(samples, 0.1, generator)
     unlabelled = Samples(samples.inputs, torch.full_like(samples.outputs, torch.nan), samples.grid)
-    assert energy(unlabelled)(samples.outputs) == energy(samples)(samples.outputs)
+    assert loss(unlabelled, outputs) == loss(samples, outputs)
 
 
-def test_the_profile_between_the_plates_has_loss_one() -> None:
-    samples = solved(2)
-    profile = torch.from_numpy(1 - samples.grid.axes()[0]).reshape(-1, 1)
-    assert energy(samples)(profile.expand_as(samples.outputs)).item() == pytest.approx(1)
+def test_unlabelled_samples_have_the_inputs_of_the_labelled(tmp_path: Path) -> None:
+    grid, coarse = Grid((9, 9), "node"), Grid((5, 5), "node")
+    store = DataStore(tmp_path, Diffusion(), grid, 0)
+    unlabelled = GeneratedSource(store, labelled=False)
+    assert unlabelled.prepare({"train": 7, "validation": 2, "test": 1}) == 3
+    with pytest.raises(UserError, match="holds 0 train samples"):
+        store.read("train", 7)
+    assert GeneratedSource(store).prepare({"train": 7}) == 7
+    for where in (grid, coarse):
+        found, expected = unlabelled.read("train", where, 7), store.read("train", 7)
+        torch.testing.assert_close(found.inputs, expected.restrict_to(where).inputs)
+        profile = torch.from_numpy(Diffusion().linear_profile(where).copy()).float()
+        assert (found.outputs == profile).all()
+    some = unlabelled.open("train", coarse, 7)[torch.tensor([5, 2])]
+    assert torch.equal(some.inputs, found.inputs[[5, 2]])
+    labels = unlabelled.read("validation", grid, 2).outputs
+    assert torch.equal(labels, store.read("validation", 2).outputs)
 
 
 def test_boundary_values_are_exact(generator: torch.Generator) -> None:
@@ -98,6 +173,13 @@ def test_a_run_without_labels_learns_the_solution(tmp_path: Path) -> None:
         loss={"name": "energy"},
     )
     summary = train(experiment, tmp_path)
+    (path,) = (tmp_path / "data").glob("*.h5")
+    with h5py.File(path) as file:  # not one training sample has been solved
+        assert {split: group.attrs["num_complete"] for split, group in file.items()} == {
+            "train": 0,
+            "validation": 8,
+            "test": 8,
+        }
     first, *_, last = summary["levels"]
     assert last["rel_l2"] < 0.6 * first["rel_l2_at_start"]
     assert summary["test"]["rel_l2"] < 0.2

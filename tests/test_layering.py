@@ -41,6 +41,7 @@ FLOORS = {
     "do": {
         "augmentation",
         "losses",
+        "energy_gap",
         "featurization",
         "surgery",
         "trainer",

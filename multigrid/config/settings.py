@@ -12,7 +12,7 @@ from multigrid.config.problem import ProblemConfig
 from multigrid.config.section import Fraction, Positive, Rate, Section, Size
 from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
-from multigrid.grid import Grid, Hierarchy
+from multigrid.grid import Centering, Grid, Hierarchy, guess_centering
 
 
 class LevelConfig(Section):
@@ -30,7 +30,11 @@ class DataConfig(Section):
     """What is generated or read, and how it is presented to the network."""
 
     folder: str = Field("data", min_length=1, description="the name of a folder")
-    centering: Literal["cell", "node"] = Field("cell", description="'cell' or 'node'")
+    centering: Literal["auto", "cell", "node"] = Field(
+        "cell",
+        description="'cell' (coarse fields are averages), 'node' (every second point) or 'auto' "
+        "(as files of several grids nest, else as a file says, else 'node' for odd sizes)",
+    )
     train: int = Field(1024, gt=0, description="a positive number of training samples")
     validation: int = Field(128, gt=0, description="a positive number of validation samples")
     test: int = Field(128, gt=0, description="a positive number of test samples")
@@ -313,6 +317,11 @@ class Config(Section):
         grids = [self._grid(index) for index in range(len(self.levels))]
         return Hierarchy.build(grids, self.model.min_size, self.model.depth)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the loss looks at the outputs of training samples."""
+        return self.loss.name != "energy"
+
     def samples(self) -> list[int]:
         """Returns the number of training samples of each level."""
         return [
@@ -336,6 +345,13 @@ class Config(Section):
                 f"level has {num_scales} scales: {', '.join(map(str, hierarchy.scales))}"
             )
         return width
+
+    @property
+    def centering(self) -> Centering:
+        """Where the points lie, guessed from the sizes as long as it is ``auto``."""
+        if self.data.centering != "auto":
+            return self.data.centering
+        return guess_centering(self._shape(len(self.levels) - 1))
 
     def per_level(self, key: str) -> list[Any]:
         """Returns a setting of the schedule as a list with one value for each level.
@@ -361,6 +377,9 @@ class Config(Section):
         ]
 
     def _grid(self, index: int) -> Grid:
+        return Grid(self._shape(index), self.centering)
+
+    def _shape(self, index: int) -> tuple[int, ...]:
         level = self.levels[index]
         size = level.grid if isinstance(level, LevelConfig) else level
         ndim = self.problem.ndim
@@ -369,4 +388,4 @@ class Config(Section):
             raise UserError(f"levels[{index}]: {list(shape)} must have {ndim} numbers, one an axis")
         if min(shape) < 4:
             raise UserError(f"levels[{index}]: {min(shape)} points are too few, at least 4 needed")
-        return Grid(shape, self.data.centering)
+        return shape
