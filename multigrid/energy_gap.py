@@ -8,54 +8,56 @@ import torch
 from torch import Tensor
 
 from multigrid.grid import Grid
-from multigrid.problems import Diffusion
+from multigrid.solvers.finite_elements import StiffnessOperator
 
 NUM_STEPS = 4
 
 
 class EnergyGap:
-    """Estimates ``E(u) - E(u*)`` of fields, u* being the unknown solution on their grid.
+    """Estimates ``E(u) - E(u*)`` of fields between the plates, u* being the unknown solution.
 
     By what a few steps of conjugate gradients, started from u, lower the energy: a lower bound,
     which rises to the exact gap with the number of steps. The preconditioner is that of
     ``solve_between_plates``, the inverse for nu = 1 scaled from both sides by ``nu^(-1/2)``.
 
     Args:
-        problem: Whose energy it is.
         grid: Node-centred grid with both boundary points on all axes.
         num_steps: Steps of conjugate gradients.
     """
 
-    def __init__(self, problem: Diffusion, grid: Grid, num_steps: int = NUM_STEPS) -> None:
-        self.problem = problem
+    def __init__(self, grid: Grid, num_steps: int = NUM_STEPS) -> None:
         self.grid = grid
         self.num_steps = num_steps
         self._inverse = DenseElements(grid)
 
-    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Returns the estimate for input fields and outputs ``[N, 1, *grid]``, as ``[N]``."""
-        scale = (-0.5 * inputs[:, :1]).exp()
-        residual = -self._gradient(inputs, outputs)
-        gap = residual.new_zeros(len(residual))
-        step, product = torch.zeros_like(residual), torch.ones_like(gap)
+    @torch.no_grad()
+    def __call__(self, log_nu: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the energies of fields, their gradients, and the estimated gaps.
+
+        Args:
+            log_nu: Logarithms of the coefficients at the nodes, ``[N, *grid]``.
+            u: Fields with the boundary values of the solution, ``[N, *grid]``.
+
+        Returns:
+            ``[N]``; ``[N, *grid]``, zero on the plates; ``[N]``.
+        """
+        stiffness = StiffnessOperator(log_nu.exp(), self.grid.spacing)
+        scale = (-0.5 * log_nu).exp()
+        image = stiffness(u)
+        energy = 0.5 * _dot(u, image)
+        gradient = _clear_plates(image)
+        residual = -gradient
+        gap = torch.zeros_like(energy)
+        step, product = torch.zeros_like(residual), torch.ones_like(energy)
         for _ in range(self.num_steps):
             correction = scale * self._inverse(scale * residual)
             previous, product = product, _dot(residual, correction)
-            step = correction + _ratio(product, previous, step) * step
-            image = self._gradient(inputs, step)
-            length = _ratio(product, _dot(step, image), step)
-            residual = residual - length * image
-            gap = gap + 0.5 * length.flatten() * product
-        return gap
-
-    def _gradient(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Returns the gradient of the energy at the nodes between the plates, else 0."""
-        with torch.enable_grad():
-            field = outputs.detach().requires_grad_()
-            energy = self.problem.energy(inputs, field, self.grid.spacing).sum()
-            (gradient,) = torch.autograd.grad(energy, field)
-        gradient[:, :, [0, -1]] = 0
-        return gradient
+            step = correction + _wide(_divide(product, previous), step) * step
+            image = _clear_plates(stiffness(step))
+            length = _divide(product, _dot(step, image))
+            residual = residual - _wide(length, image) * image
+            gap = gap + 0.5 * length * product
+        return energy, gradient, gap
 
 
 class DenseElements:
@@ -63,6 +65,9 @@ class DenseElements:
 
     They hold the vectors V with ``V' M V = 1`` and ``V' S V`` diagonal, for the one-dimensional
     mass and stiffness matrices M and S without the given end nodes of the first axis.
+
+    Args:
+        grid: Node-centred grid with both boundary points on all axes.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -81,27 +86,35 @@ class DenseElements:
         self._inverse = torch.from_numpy(1 / reduce(np.add.outer, eigenvalues))
 
     def __call__(self, fields: Tensor) -> Tensor:
-        """Returns u with ``K u = f`` for right-hand sides ``[N, 1, *grid]``.
+        """Returns u with ``K u = f`` for right-hand sides ``[N, *grid]``.
 
         The first and last planes of f along the first axis are ignored, those of u are zero.
         """
         vectors = [matrix.to(fields) for matrix in self._vectors]
         for matrix in vectors:  # the axis that is contracted comes last, so each has its turn
-            fields = torch.tensordot(fields, matrix, dims=([2], [0]))
+            fields = torch.tensordot(fields, matrix, dims=([1], [0]))
         fields = fields * self._inverse.to(fields)
         for matrix in vectors:
-            fields = torch.tensordot(fields, matrix, dims=([2], [1]))
+            fields = torch.tensordot(fields, matrix, dims=([1], [1]))
         return fields
+
+
+def _clear_plates(fields: Tensor) -> Tensor:
+    fields[:, [0, -1]] = 0
+    return fields
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).flatten(1).sum(1)
 
 
-def _ratio(numerator: Tensor, denominator: Tensor, like: Tensor) -> Tensor:
-    """Returns quotients ``[N]`` with the axes of a field, 0 where the denominator is."""
-    quotient = numerator / denominator.where(denominator > 0, torch.inf)
-    return quotient.reshape(-1, *(1,) * (like.ndim - 1))
+def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Returns quotients, 0 where the denominator is."""
+    return numerator / denominator.where(denominator > 0, torch.inf)
+
+
+def _wide(factors: Tensor, like: Tensor) -> Tensor:
+    return factors.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def _assemble(element: list[list[int]], num_nodes: int) -> np.ndarray:

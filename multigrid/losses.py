@@ -7,6 +7,7 @@ from torch import Tensor
 from multigrid.data.samples import Samples
 from multigrid.energy_gap import EnergyGap
 from multigrid.errors import UserError
+from multigrid.fields import prolong_to
 from multigrid.grid import Grid
 from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
 from multigrid.problems import Diffusion, EllipticPDE, Problem
@@ -17,7 +18,14 @@ Loss = Callable[[Tensor, Samples], Tensor]
 SMALLEST_GAP = 1e-10
 
 
-def build_loss(name: str, grid: Grid, problem: Problem, residual: float = 0.0) -> Loss:
+def build_loss(
+    name: str,
+    grid: Grid,
+    problem: Problem,
+    residual: float = 0.0,
+    finest: Grid | None = None,
+    prolongation: int = 4,
+) -> Loss:
     """Returns a loss: a prediction ``[N, out, *grid]`` and a batch to one number.
 
     Args:
@@ -27,11 +35,16 @@ def build_loss(name: str, grid: Grid, problem: Problem, residual: float = 0.0) -
         residual: Weight of the relative L2 norm of the discrete equation's residual, mean over
             samples, that is added. See ``EllipticPDE.equation`` for what it is of the labels, on
             coarse levels above all.
+        finest: Grid whose energy is to be least; by default the fields' own.
+        prolongation: Polynomial degree of the prolongation to it.
 
     Raises:
         UserError: If the problem has no energy, or no equation to take the residual of.
     """
-    error = _build_error(name, grid, problem)
+    if name == "energy":
+        error = _energy(problem, grid, finest or grid, prolongation)
+    else:
+        error = _build_error(name, grid)
     if residual == 0:
         return error
     equation = _residual(problem, grid)
@@ -40,10 +53,8 @@ def build_loss(name: str, grid: Grid, problem: Problem, residual: float = 0.0) -
     )
 
 
-def _build_error(name: str, grid: Grid, problem: Problem) -> Loss:
-    """Returns the loss without the residual."""
-    if name == "energy":
-        return _energy(problem, grid)
+def _build_error(name: str, grid: Grid) -> Loss:
+    """Returns an error against the labels."""
     if name == "rel_h1":
         return lambda prediction, batch: rel_h1(prediction, batch.outputs, grid.spacing).mean()
     metric = {"rel_l2": rel_l2, "rel_l1": rel_l1, "mse": mse}[name]
@@ -63,23 +74,29 @@ def _residual(problem: Problem, grid: Grid) -> Loss:
     return residual
 
 
-def _energy(problem: Problem, grid: Grid) -> Loss:
+def _energy(problem: Problem, grid: Grid, finest: Grid, degree: int) -> Loss:
     """Returns the mean relative error in the energy norm, without knowing the solution.
 
     For the solution u* between the plates, ``|u - u*|^2 / |u|^2 = (E(u) - E(u*)) / E(u)``. The
     energy itself would do, having the same minimiser; but it is quadratic in the error, so that
     the worst samples alone have a say, and hardly any once the error is small. The estimated gap
     makes it a norm: it is taken for a constant, and the gradient is that of ``E(u)``, weighted.
+
+    The energy is that of the finest grid, to which coefficients and outputs are prolonged: coarse
+    levels then approximate the solution of the finest grid and not that of their own, which differ
+    by far more than prolongation costs (3 % against 0.6 % on 17x17 nodes below 65x65).
     """
     if not isinstance(problem, Diffusion):
         raise UserError(f"loss.name: 'energy' is not known for the problem '{problem.kind}'")
-    estimate = EnergyGap(problem, grid)
+    estimate = EnergyGap(finest)
 
     def energy(prediction: Tensor, batch: Samples) -> Tensor:
-        energies = problem.energy(batch.inputs, prediction, grid.spacing)
-        gap = estimate(batch.inputs, prediction).clamp_min(SMALLEST_GAP * energies.detach())
-        error = (gap / energies.detach()).sqrt()
-        descent = (energies - energies.detach()) / gap
-        return (error * (1 + 0.5 * descent)).mean()
+        log_nu, u = (
+            prolong_to(fields[:, 0], grid, finest, degree) for fields in (batch.inputs, prediction)
+        )
+        energies, gradients, gaps = estimate(log_nu, u)
+        gaps = gaps.clamp_min(SMALLEST_GAP * energies)
+        descent = ((u - u.detach()) * gradients).flatten(1).sum(1)
+        return ((gaps / energies).sqrt() * (1 + 0.5 * descent / gaps)).mean()
 
     return energy
