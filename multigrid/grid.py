@@ -137,6 +137,10 @@ class Hierarchy:
         """Grid of the last level."""
         return self.scales[-1]
 
+    def finer(self, level: int) -> Grid:
+        """Returns the grid of the level above, that of the finest for the finest."""
+        return self.levels[min(level + 1, len(self.levels) - 1)]
+
     @classmethod
     def build(
         cls, levels: Sequence[Grid], min_size: int = 2, depth: int | None = None

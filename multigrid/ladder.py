@@ -233,7 +233,7 @@ class LadderRun:
                 samples.grid,
                 experiment.problem,
                 config.loss.residual,
-                experiment.hierarchy.finest,
+                experiment.hierarchy.finer(stage.level),
                 config.model.prolongation,
             ),
             experiment.options,

@@ -41,7 +41,7 @@ FLOORS = {
     "do": {
         "augmentation",
         "losses",
-        "energy_gap",
+        "energy_descent",
         "featurization",
         "surgery",
         "trainer",

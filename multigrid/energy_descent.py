@@ -1,5 +1,6 @@
-"""How far the energy of a field lies above the least one, told without knowing the solution."""
+"""What lowers the energy of a field: a correction towards the solution, without knowing it."""
 
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
@@ -7,57 +8,69 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from multigrid.fields import prolong_to
 from multigrid.grid import Grid
 from multigrid.solvers.finite_elements import StiffnessOperator
 
-NUM_STEPS = 4
+NUM_STEPS = 8
 
 
-class EnergyGap:
-    """Estimates ``E(u) - E(u*)`` of fields between the plates, u* being the unknown solution.
+class EnergyDescent:
+    """Steps of conjugate gradients that lower the energy of fields between the plates.
 
-    By what a few steps of conjugate gradients, started from u, lower the energy: a lower bound,
-    which rises to the exact gap with the number of steps. The preconditioner is that of
-    ``solve_between_plates``, the inverse for nu = 1 scaled from both sides by ``nu^(-1/2)``.
+    The energy is that of the fields prolonged to a finer grid, and the steps lead to the best
+    among the fields of the coarse one, the Galerkin solution. The preconditioner is that of
+    ``solve_between_plates`` on the coarse grid, the inverse for nu = 1 scaled from both sides by
+    ``nu^(-1/2)``. The first steps get the direction to the solution about right, its length less.
 
     Args:
         grid: Node-centred grid with both boundary points on all axes.
+        finer: Such a grid that halves to it, or the same.
+        degree: Polynomial degree of the prolongation.
         num_steps: Steps of conjugate gradients.
     """
 
-    def __init__(self, grid: Grid, num_steps: int = NUM_STEPS) -> None:
-        self.grid = grid
+    def __init__(
+        self, grid: Grid, finer: Grid, degree: int = 4, num_steps: int = NUM_STEPS
+    ) -> None:
+        self.spacing = finer.spacing
         self.num_steps = num_steps
         self._inverse = DenseElements(grid)
+        self._prolongations = [] if finer == grid else _prolongations(grid, finer, degree)
 
     @torch.no_grad()
-    def __call__(self, log_nu: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the energies of fields, their gradients, and the estimated gaps.
+    def __call__(self, log_nu: Tensor, u: Tensor) -> Tensor:
+        """Returns what the steps, started from u, add to it: zero for the solution.
 
         Args:
             log_nu: Logarithms of the coefficients at the nodes, ``[N, *grid]``.
             u: Fields with the boundary values of the solution, ``[N, *grid]``.
 
         Returns:
-            ``[N]``; ``[N, *grid]``, zero on the plates; ``[N]``.
+            Fields ``[N, *grid]``, zero on the plates.
         """
-        stiffness = StiffnessOperator(log_nu.exp(), self.grid.spacing)
+        prolong = [matrix.to(u) for matrix in self._prolongations]
+        transposed = [matrix.T for matrix in prolong]
+        stiffness = StiffnessOperator(_transform(log_nu, prolong).exp(), self.spacing)
+
+        def operator(fields: Tensor) -> Tensor:
+            image = _transform(stiffness(_transform(fields, prolong)), transposed)
+            image[:, [0, -1]] = 0
+            return image
+
         scale = (-0.5 * log_nu).exp()
-        image = stiffness(u)
-        energy = 0.5 * _dot(u, image)
-        gradient = _clear_plates(image)
-        residual = -gradient
-        gap = torch.zeros_like(energy)
-        step, product = torch.zeros_like(residual), torch.ones_like(energy)
+        residual = -operator(u)
+        total = step = torch.zeros_like(u)
+        product = torch.ones_like(_dot(u, u))
         for _ in range(self.num_steps):
             correction = scale * self._inverse(scale * residual)
             previous, product = product, _dot(residual, correction)
-            step = correction + _wide(_divide(product, previous), step) * step
-            image = _clear_plates(stiffness(step))
+            step = correction + _divide(product, previous) * step
+            image = operator(step)
             length = _divide(product, _dot(step, image))
-            residual = residual - _wide(length, image) * image
-            gap = gap + 0.5 * length * product
-        return energy, gradient, gap
+            residual = residual - length * image
+            total = total + length * step
+        return total
 
 
 class DenseElements:
@@ -91,30 +104,32 @@ class DenseElements:
         The first and last planes of f along the first axis are ignored, those of u are zero.
         """
         vectors = [matrix.to(fields) for matrix in self._vectors]
-        for matrix in vectors:  # the axis that is contracted comes last, so each has its turn
-            fields = torch.tensordot(fields, matrix, dims=([1], [0]))
-        fields = fields * self._inverse.to(fields)
-        for matrix in vectors:
-            fields = torch.tensordot(fields, matrix, dims=([1], [1]))
-        return fields
+        spectrum = _transform(fields, vectors) * self._inverse.to(fields)
+        return _transform(spectrum, [matrix.T for matrix in vectors])
 
 
-def _clear_plates(fields: Tensor) -> Tensor:
-    fields[:, [0, -1]] = 0
+def _prolongations(grid: Grid, finer: Grid, degree: int) -> list[Tensor]:
+    """Returns the prolongation between two grids as a matrix for each axis, transposed."""
+    return [
+        prolong_to(torch.eye(n).double(), Grid((n,), "node"), Grid((m,), "node"), degree)
+        for n, m in zip(grid.shape, finer.shape, strict=True)
+    ]
+
+
+def _transform(fields: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiplies fields ``[N, *grid]`` by a matrix ``[n, m]`` along each axis."""
+    for matrix in matrices:  # the axis that is contracted comes last, so each has its turn
+        fields = torch.tensordot(fields, matrix, dims=([1], [0]))
     return fields
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return (x * y).flatten(1).sum(1)
+    return (x * y).sum(list(range(1, x.ndim)), keepdim=True)
 
 
 def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Returns quotients, 0 where the denominator is."""
     return numerator / denominator.where(denominator > 0, torch.inf)
-
-
-def _wide(factors: Tensor, like: Tensor) -> Tensor:
-    return factors.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def _assemble(element: list[list[int]], num_nodes: int) -> np.ndarray:
