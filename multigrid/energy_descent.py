@@ -12,7 +12,7 @@ from multigrid.fields import prolong_to
 from multigrid.grid import Grid
 from multigrid.solvers.finite_elements import StiffnessOperator
 
-NUM_STEPS = 8
+NUM_STEPS = 16
 
 
 class EnergyDescent:

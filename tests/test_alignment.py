@@ -1,6 +1,5 @@
 """Restriction and prolongation that follow where the points lie beat those that do not."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -79,27 +78,19 @@ def entering(folder: Path, data: Centering, setting: Centering) -> float:
 
 @pytest.mark.parametrize("centering", CENTERINGS)
 def test_the_alignment_is_found_where_files_nest(centering: Centering, tmp_path: Path) -> None:
-    """The run is that with the alignment given, and goes on as such."""
+    """What was found is written down, and the run goes on with it."""
     fine = poisson(FINE, centering, count=sum(COUNTS.values())).astype(np.float32)
     coarse = restrict(torch.from_numpy(fine), Grid((FINE, FINE), centering)).numpy()
     for n, fields in ((FINE // 2, coarse), (FINE, fine)):
         np.savez(tmp_path / f"{n}.npz", **dict(zip("xy", fields, strict=True)))
-    files = [str(tmp_path / f"{n}.npz") for n in (FINE // 2, FINE)]
-    summaries = []
-    for setting in (centering, "auto"):
-        experiment = write_experiment(
-            tmp_path / "e.yaml",
-            name=setting,
-            problem={"kind": "file", "files": files},
-            data={**COUNTS, "centering": setting},
-        )
-        assert run(experiment, tmp_path) == 0
-        folder = tmp_path / "results" / setting
-        summaries.append(json.loads((folder / "summary.json").read_text())["test"])
-        assert (
-            yaml.safe_load((folder / "config.yaml").read_text())["data"]["centering"] == centering
-        )
-    assert summaries[0] == summaries[1]
+    experiment = write_experiment(
+        tmp_path / "e.yaml",
+        problem={"kind": "file", "files": [str(tmp_path / f"{n}.npz") for n in (FINE // 2, FINE)]},
+        data={**COUNTS, "centering": "auto"},
+    )
+    assert run(experiment, tmp_path) == 0
+    config = yaml.safe_load((tmp_path / "results" / "tiny" / "config.yaml").read_text())
+    assert config["data"]["centering"] == centering
     assert run(experiment, tmp_path, "--resume") == 0
 
 
