@@ -112,22 +112,23 @@ def augment(batch: Samples, symmetries: Symmetries, rng: np.random.Generator) ->
 
 def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
     axes = list(range(2, 2 + grid.ndim))
+    free = [axis for axis in axes if axis - 2 not in symmetries.fixed_axes]
     flips, order, distances = [], axes, []
     if symmetries.reflections:
-        mirrors = [axis for axis in axes if grid.is_symmetric(axis - 2)]
+        mirrors = [axis for axis in free if grid.is_symmetric(axis - 2)]
         flips = [axis for axis in mirrors if rng.random() < 0.5]
     if symmetries.rotations:
-        order = _exchange(axes, grid, rng)
+        order = _exchange(axes, free, grid, rng)
     if symmetries.shifts:
         distances = [int(rng.integers(grid.shape[axis - 2])) for axis in axes]
     return Orientation(tuple(flips), tuple(order), tuple(distances))
 
 
-def _exchange(axes: list[int], grid: Grid, rng: np.random.Generator) -> list[int]:
-    """Returns the axes with those of equal length in random order."""
+def _exchange(axes: list[int], free: list[int], grid: Grid, rng: np.random.Generator) -> list[int]:
+    """Returns the axes with those free ones of equal length in random order."""
     result = list(axes)
-    for length in set(grid.shape):
-        places = [axis for axis in axes if grid.shape[axis - 2] == length]
+    for length in {grid.shape[axis - 2] for axis in free}:
+        places = [axis for axis in free if grid.shape[axis - 2] == length]
         for place, axis in zip(places, rng.permutation(places), strict=True):
             result[place - 2] = int(axis)
     return result

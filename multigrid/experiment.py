@@ -25,6 +25,7 @@ from multigrid.parts import (
     generated_source,
     network_family,
     problem_and_source,
+    settle,
     trainer_options,
 )
 from multigrid.problems import ReactionDiffusion, build_problem
@@ -79,10 +80,10 @@ class Experiment:
         resumed: bool = False,
         team: Team = ALONE,
     ) -> None:
-        self.config = config
+        self.config = config = settle(config)
         self.team = team
         self.hierarchy = config.hierarchy()
-        self.problem, self.source = problem_and_source(config)
+        self.problem, self.source = problem_and_source(config, config.labelled)
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         channels = len(self.problem.input_names), len(self.problem.output_names)

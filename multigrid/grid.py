@@ -86,6 +86,11 @@ class Grid:
         return Grid(shape, self.centering, tuple(2 * h for h in self.spacing))
 
 
+def guess_centering(shape: Sequence[int]) -> Centering:
+    """Returns where the points of a grid of some sizes may lie: at nodes if one is odd."""
+    return "node" if any(n % 2 for n in shape) else "cell"
+
+
 def halvings_between(coarse: Grid, fine: Grid) -> int | None:
     """Returns how often ``fine`` must be halved to give the shape of ``coarse``, or None."""
     count = 0
@@ -131,6 +136,10 @@ class Hierarchy:
     def finest(self) -> Grid:
         """Grid of the last level."""
         return self.scales[-1]
+
+    def finer(self, level: int) -> Grid:
+        """Returns the grid of the level above, that of the finest for the finest."""
+        return self.levels[min(level + 1, len(self.levels) - 1)]
 
     @classmethod
     def build(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from multigrid.data.samples import Samples
+from multigrid.energy_descent import EnergyDescent
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
@@ -13,7 +14,14 @@ from multigrid.problems import Diffusion, EllipticPDE, Problem
 Loss = Callable[[Tensor, Samples], Tensor]
 
 
-def build_loss(name: str, grid: Grid, problem: Problem, residual: float = 0.0) -> Loss:
+def build_loss(
+    name: str,
+    grid: Grid,
+    problem: Problem,
+    residual: float = 0.0,
+    finer: Grid | None = None,
+    prolongation: int = 4,
+) -> Loss:
     """Returns a loss: a prediction ``[N, out, *grid]`` and a batch to one number.
 
     Args:
@@ -23,11 +31,16 @@ def build_loss(name: str, grid: Grid, problem: Problem, residual: float = 0.0) -
         residual: Weight of the relative L2 norm of the discrete equation's residual, mean over
             samples, that is added. See ``EllipticPDE.equation`` for what it is of the labels, on
             coarse levels above all.
+        finer: Grid whose energy is to be least; by default the fields' own.
+        prolongation: Polynomial degree of the prolongation to it.
 
     Raises:
         UserError: If the problem has no energy, or no equation to take the residual of.
     """
-    error = _build_error(name, grid, problem)
+    if name == "energy":
+        error = _energy(problem, grid, finer or grid, prolongation)
+    else:
+        error = _build_error(name, grid)
     if residual == 0:
         return error
     equation = _residual(problem, grid)
@@ -36,10 +49,8 @@ def build_loss(name: str, grid: Grid, problem: Problem, residual: float = 0.0) -
     )
 
 
-def _build_error(name: str, grid: Grid, problem: Problem) -> Loss:
-    """Returns the loss without the residual."""
-    if name == "energy":
-        return _energy(problem, grid)
+def _build_error(name: str, grid: Grid) -> Loss:
+    """Returns an error against the labels."""
     if name == "rel_h1":
         return lambda prediction, batch: rel_h1(prediction, batch.outputs, grid.spacing).mean()
     metric = {"rel_l2": rel_l2, "rel_l1": rel_l1, "mse": mse}[name]
@@ -59,15 +70,23 @@ def _residual(problem: Problem, grid: Grid) -> Loss:
     return residual
 
 
-def _energy(problem: Problem, grid: Grid) -> Loss:
-    """Returns the mean energy, each over that of the linear profile between the plates."""
+def _energy(problem: Problem, grid: Grid, finer: Grid, degree: int) -> Loss:
+    """Returns the mean relative L2 norm of what a few solver steps change to lower the energy.
+
+    It is zero for the solution alone, which is not known, and outputs are pulled along the steps.
+    The energy itself would do, having the same minimiser. But it is quadratic in the error and
+    its gradient sees short waves above all, so that the last digits are learnt slowly.
+
+    The energy is that of the next finer level's grid, to which coefficients and outputs are
+    prolonged: coarse levels then approximate its solution and not that of their own grid, which
+    differ by far more than prolongation costs (0.6 % against 0.014 % on 33x33 nodes below 65x65).
+    """
     if not isinstance(problem, Diffusion):
         raise UserError(f"loss.name: 'energy' is not known for the problem '{problem.kind}'")
-    linear = problem.linear_profile(grid)
+    descend = EnergyDescent(grid, finer, degree)
 
     def energy(prediction: Tensor, batch: Samples) -> Tensor:
-        profile = prediction.new_tensor(linear).expand_as(prediction)
-        scale = problem.energy(batch.inputs, profile, grid.spacing)
-        return (problem.energy(batch.inputs, prediction, grid.spacing) / scale).mean()
+        change = descend(batch.inputs[:, 0], prediction[:, 0])
+        return rel_l2(prediction, prediction.detach() + change[:, None]).mean()
 
     return energy

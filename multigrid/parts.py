@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from multigrid.config import Config
+from multigrid.config import Config, parse_config
 from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.file_splits import DataFile
@@ -22,20 +23,43 @@ from multigrid.team import Team
 from multigrid.trainer import TrainerOptions
 
 
-def problem_and_source(config: Config) -> tuple[Problem, SampleSource]:
+def settle(config: Config) -> Config:
+    """Returns a configuration that leaves nothing to find out: where the points lie.
+
+    Raises:
+        UserError: If the files of which that is to be found out cannot be used.
+    """
+    if config.data.centering != "auto":
+        return config
+    centering = config.centering
+    if isinstance(config.problem, FileConfig):
+        centering = _open_files(config.problem, "auto", _counts(config)).centering
+    raw = config.model_dump()
+    return parse_config({**raw, "data": {**raw["data"], "centering": centering}}, config.name)
+
+
+def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:
     """Returns the PDE of a configuration and where its samples come from.
+
+    Args:
+        config: The configuration.
+        labelled: Whether generated training samples must have solutions.
 
     Raises:
         UserError: If the user's files cannot be used.
     """
     section = config.problem
     if isinstance(section, FileConfig):
-        counts = {split: getattr(config.data, split) for split in SPLITS}
-        counts["train"] = config.samples()[-1]
-        files = _open_files(section, config.data.centering, counts)
+        files = _open_files(section, config.data.centering, _counts(config))
         return file_problem(section, files.input_names, files.output_names), files
     problem = build_problem(**section.model_dump())
-    return problem, generated_source(config, problem)
+    return problem, generated_source(config, problem, labelled)
+
+
+def _counts(config: Config) -> dict[str, int]:
+    """Returns the number of samples that a user's files must have for each split."""
+    counts = {split: getattr(config.data, split) for split in SPLITS}
+    return {**counts, "train": config.samples()[-1]}
 
 
 def file_problem(
@@ -45,10 +69,10 @@ def file_problem(
     return FileProblem(inputs, outputs, Symmetries(**section.flags()))
 
 
-def generated_source(config: Config, problem: PDE) -> GeneratedSource:
+def generated_source(config: Config, problem: PDE, labelled: bool = True) -> GeneratedSource:
     """Returns where the samples of a PDE are generated and kept."""
     folder, finest = Path(config.data.folder), config.hierarchy().finest
-    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed))
+    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed), labelled)
 
 
 def network_family(
@@ -74,7 +98,9 @@ def network_family(
     )
 
 
-def _open_files(section: FileConfig, centering: Centering, counts: Mapping[str, int]) -> FileSource:
+def _open_files(
+    section: FileConfig, centering: Centering | Literal["auto"], counts: Mapping[str, int]
+) -> FileSource:
     files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
     return FileSource(files, counts, centering, section.reader, ReaderOptions.of(section))
 

@@ -81,6 +81,10 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
+    if config.data.centering == "auto":
+        from multigrid.parts import settle
+
+        config = settle(config)
     folder = RunFolder(Path(config.output.folder) / config.name)
     keep_large_buffers()
     with joined(config.compute.device, config.parallel.strategy) as team:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import train, write_experiment
+import yaml
+from tiny import run, train, write_experiment
 
 from multigrid.evaluation import interpolation_error, mean_rel_l2
 from multigrid.fields import prolong, restrict
@@ -73,6 +74,24 @@ def entering(folder: Path, data: Centering, setting: Centering) -> float:
         schedule={"epochs": [12, 0], "learning_rate": 2e-2},
     )
     return train(experiment, folder)["levels"][1]["rel_l2_at_start"]
+
+
+@pytest.mark.parametrize("centering", CENTERINGS)
+def test_the_alignment_is_found_where_files_nest(centering: Centering, tmp_path: Path) -> None:
+    """What was found is written down, and the run goes on with it."""
+    fine = poisson(FINE, centering, count=sum(COUNTS.values())).astype(np.float32)
+    coarse = restrict(torch.from_numpy(fine), Grid((FINE, FINE), centering)).numpy()
+    for n, fields in ((FINE // 2, coarse), (FINE, fine)):
+        np.savez(tmp_path / f"{n}.npz", **dict(zip("xy", fields, strict=True)))
+    experiment = write_experiment(
+        tmp_path / "e.yaml",
+        problem={"kind": "file", "files": [str(tmp_path / f"{n}.npz") for n in (FINE // 2, FINE)]},
+        data={**COUNTS, "centering": "auto"},
+    )
+    assert run(experiment, tmp_path) == 0
+    config = yaml.safe_load((tmp_path / "results" / "tiny" / "config.yaml").read_text())
+    assert config["data"]["centering"] == centering
+    assert run(experiment, tmp_path, "--resume") == 0
 
 
 @pytest.mark.parametrize(("centering", "wrong"), [CENTERINGS, CENTERINGS[::-1]])

@@ -98,6 +98,12 @@ def test_every_orientation_that_is_exact_occurs_and_no_other(grid, reflections, 
     assert orientations(Symmetries(reflections=True, rotations=True), grid, num_draws) == both
 
 
+@pytest.mark.parametrize(("shape", "count"), [((4, 4), 2), ((4, 4, 4), 8), ((4, 4, 6), 4)])
+def test_fixed_axes_stay_as_they_are(shape, count):
+    plates = Symmetries(reflections=True, rotations=True, fixed_axes=(0,))
+    assert orientations(plates, Grid(shape)) == count
+
+
 def test_superpositions_mix_samples_of_the_batch():
     fields = torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2)
     batch = Samples(fields, 3 * fields, Grid((2, 2)))

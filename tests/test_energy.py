@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -9,9 +10,14 @@ from tiny import run, train, write_experiment
 from torch import nn
 
 from multigrid.data.samples import Samples
+from multigrid.data.source import GeneratedSource
+from multigrid.data.store import DataStore
+from multigrid.energy_descent import EnergyDescent
 from multigrid.errors import UserError
+from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid
 from multigrid.losses import build_loss
+from multigrid.metrics import rel_l2
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import Diffusion, Poisson
 
@@ -29,19 +35,29 @@ def solved(ndim: int, count: int = 4) -> Samples:
 
 
 def energy(samples: Samples):
-    loss = build_loss("energy", samples.grid, Diffusion(samples.grid.ndim))
-    return lambda outputs: loss(outputs, samples)
+    """The mean energy of outputs for the samples' inputs."""
+    spacing = samples.grid.spacing
+    return lambda outputs: Diffusion.energy(samples.inputs, outputs, spacing).mean()
+
+
+def loss(samples: Samples, outputs: torch.Tensor) -> torch.Tensor:
+    return build_loss("energy", samples.grid, Diffusion(samples.grid.ndim))(outputs, samples)
+
+
+def disturbed(samples: Samples, size: float, generator: torch.Generator) -> torch.Tensor:
+    """The solutions and noise that is zero on the plates."""
+    noise = torch.randn(samples.outputs.shape, generator=generator, dtype=torch.float64)
+    noise[:, :, [0, -1]] = 0
+    return samples.outputs + size * noise
 
 
 @NDIMS
 def test_the_solution_has_the_least_energy(ndim: int, generator: torch.Generator) -> None:
     samples = solved(ndim)
-    loss, solution = energy(samples), samples.outputs
-    inner = torch.ones_like(solution)
-    inner[:, :, [0, -1]] = 0
-    noise = inner * torch.randn(solution.shape, generator=generator, dtype=solution.dtype)
+    least, solution = energy(samples)(samples.outputs), samples.outputs
+    noise = disturbed(samples, 1.0, generator) - solution
     rises = {
-        size: (loss(solution + size * noise) - loss(solution)).item()
+        size: (energy(samples)(solution + size * noise) - least).item()
         for size in (-1e-2, 1e-3, 1e-2, 1e-1)
     }
     assert rises[1e-2] > 1e-4
@@ -63,16 +79,88 @@ def test_the_gradient_at_the_solution_vanishes_between_the_plates(ndim: int) -> 
     assert sizes[1] > 1e-3
 
 
-def test_no_label_is_looked_at() -> None:
+@NDIMS
+def test_steps_of_descent_lead_to_the_solution(ndim: int) -> None:
+    samples = solved(ndim)
+    grid, inputs, solution = samples.grid, samples.inputs, samples.outputs
+    profile = torch.from_numpy(Diffusion().linear_profile(grid).copy()).expand_as(solution)
+    energies = [energy(samples)(profile).item()]
+    for num_steps in (1, 2, 4, 300):
+        change = EnergyDescent(grid, grid, num_steps=num_steps)(inputs[:, 0], profile[:, 0])
+        assert (change[:, [0, -1]] == 0).all()
+        found = profile + change[:, None]
+        energies.append(energy(samples)(found).item())
+    assert energies == sorted(energies, reverse=True)
+    torch.testing.assert_close(found, solution, rtol=0, atol=1e-9)
+
+
+@NDIMS
+def test_coarse_fields_descend_to_the_best_of_them_on_the_finer_grid(
+    ndim: int, generator: torch.Generator
+) -> None:
+    samples = solved(ndim)
+    fine, coarse = samples.grid, samples.grid.coarsen()
+    inputs, outputs = (restrict(f, fine) for f in (samples.inputs, samples.outputs))
+    start = disturbed(Samples(inputs, outputs, coarse), 0.1, generator)
+    change = EnergyDescent(coarse, fine, degree=2, num_steps=300)(inputs[:, 0], start[:, 0])
+    slopes = []
+    for field in (start, start + change[:, None]):
+        field = field.clone().requires_grad_()
+        prolonged = [prolong(f, fine, degree=2) for f in (inputs, field)]
+        Diffusion.energy(*prolonged, fine.spacing).sum().backward()
+        slopes.append(field.grad[:, :, 1:-1].abs().max().item())
+    assert slopes[1] < 1e-8 * slopes[0]
+
+
+@NDIMS
+def test_the_loss_is_about_the_error_and_its_slope_does_not_vanish(
+    ndim: int, generator: torch.Generator
+) -> None:
+    samples = solved(ndim)
+    slopes = []
+    for size in (1e-1, 1e-3, 1e-5):
+        outputs = disturbed(samples, size, generator).requires_grad_()
+        found = loss(samples, outputs)
+        error = rel_l2(outputs, samples.outputs).mean().item()
+        assert 0.3 * error < found.item() < 3 * error
+        found.backward()
+        towards = (outputs - samples.outputs).detach()
+        assert torch.cosine_similarity(outputs.grad.flatten(1), towards.flatten(1)).min() > 0.3
+        slopes.append(outputs.grad.norm().item())
+    assert min(slopes) > 0.5 * max(slopes)
+
+
+def test_a_solution_gives_no_infinite_gradient() -> None:
     samples = solved(2)
+    outputs = samples.outputs.clone().requires_grad_()
+    loss(samples, outputs).backward()
+    assert torch.isfinite(outputs.grad).all()
+
+
+def test_no_label_is_looked_at(generator: torch.Generator) -> None:
+    samples = solved(2)
+    outputs = disturbed(samples, 0.1, generator)
     unlabelled = Samples(samples.inputs, torch.full_like(samples.outputs, torch.nan), samples.grid)
-    assert energy(unlabelled)(samples.outputs) == energy(samples)(samples.outputs)
+    assert loss(unlabelled, outputs) == loss(samples, outputs)
 
 
-def test_the_profile_between_the_plates_has_loss_one() -> None:
-    samples = solved(2)
-    profile = torch.from_numpy(1 - samples.grid.axes()[0]).reshape(-1, 1)
-    assert energy(samples)(profile.expand_as(samples.outputs)).item() == pytest.approx(1)
+def test_unlabelled_samples_have_the_inputs_of_the_labelled(tmp_path: Path) -> None:
+    grid, coarse = Grid((9, 9), "node"), Grid((5, 5), "node")
+    store = DataStore(tmp_path, Diffusion(), grid, 0)
+    unlabelled = GeneratedSource(store, labelled=False)
+    assert unlabelled.prepare({"train": 7, "validation": 2, "test": 1}) == 3
+    with pytest.raises(UserError, match="holds 0 train samples"):
+        store.read("train", 7)
+    assert GeneratedSource(store).prepare({"train": 7}) == 7
+    for where in (grid, coarse):
+        found, expected = unlabelled.read("train", where, 7), store.read("train", 7)
+        torch.testing.assert_close(found.inputs, expected.restrict_to(where).inputs)
+        profile = torch.from_numpy(Diffusion().linear_profile(where).copy()).float()
+        assert (found.outputs == profile).all()
+    some = unlabelled.open("train", coarse, 7)[torch.tensor([5, 2])]
+    assert torch.equal(some.inputs, found.inputs[[5, 2]])
+    labels = unlabelled.read("validation", grid, 2).outputs
+    assert torch.equal(labels, store.read("validation", 2).outputs)
 
 
 def test_boundary_values_are_exact(generator: torch.Generator) -> None:
@@ -98,6 +186,13 @@ def test_a_run_without_labels_learns_the_solution(tmp_path: Path) -> None:
         loss={"name": "energy"},
     )
     summary = train(experiment, tmp_path)
+    (path,) = (tmp_path / "data").glob("*.h5")
+    with h5py.File(path) as file:  # not one training sample has been solved
+        assert {split: group.attrs["num_complete"] for split, group in file.items()} == {
+            "train": 0,
+            "validation": 8,
+            "test": 8,
+        }
     first, *_, last = summary["levels"]
     assert last["rel_l2"] < 0.6 * first["rel_l2_at_start"]
     assert summary["test"]["rel_l2"] < 0.2

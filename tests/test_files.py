@@ -99,6 +99,39 @@ def test_strided_files_are_node_centred(tmp_path: Path) -> None:
         source(*files)
 
 
+def test_centering_is_found_out(tmp_path: Path) -> None:
+    fine = save(tmp_path / "16.h5", FINE)
+    odd = save(tmp_path / "17.h5", RNG.standard_normal((2, 12, 1, 17, 17), dtype=np.float32))
+    averaged, strided = (
+        save(tmp_path / f"{name}.h5", fields)
+        for name, fields in (("averaged", average(FINE)), ("strided", FINE[..., ::2, ::2]))
+    )
+    foreign = save(tmp_path / "8.h5", average(FINE) + 1)
+    for files, centering in (
+        ([averaged, fine], "cell"),
+        ([strided, fine], "node"),  # however even the sizes are
+        ([foreign, fine], "cell"),
+        ([fine], "cell"),
+        ([odd], "node"),
+    ):
+        data = source(*files, centering="auto")
+        assert data.centering == data.finest.centering == centering
+    assert torch.equal(
+        source(strided, fine, centering="auto").read("train", Grid((4, 4), "node")).inputs,
+        torch.from_numpy(FINE[0, :6, :, ::4, ::4].copy()),
+    )
+
+
+def test_what_a_file_says_of_its_centering_counts(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["fingerprint"], file.attrs["centering"] = "made up", "node"
+        for split, count in (("train", 6), ("validation", 2), ("test", 2)):
+            file[f"{split}/input"] = file[f"{split}/output"] = RNG.random((count, 1, 8, 8))
+            file[split].attrs["num_complete"] = count
+    assert source(DataFile(path), centering="auto").centering == "node"
+
+
 def test_more_coarse_samples_leak_nothing(tmp_path: Path) -> None:
     """The coarse file has all samples, the fine one the first eight of the same."""
     files = save(tmp_path / "8.h5", average(FINE)), save(tmp_path / "16.h5", FINE[:, :8])

@@ -45,6 +45,7 @@ FLOORS = {
     "do": {
         "augmentation",
         "losses",
+        "energy_descent",
         "featurization",
         "surgery",
         "trainer",

@@ -59,9 +59,11 @@ def test_energy_by_hand():
     falling = torch.tensor([1.0, 0.25, 0.0])[:, None].expand(1, 1, 3, 3)
     log_nu = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 3, 3)
     loss = build_loss("energy", grid, Diffusion())
-    # half of slope 3/2 and half of slope 1/2, over slope 1 everywhere; nu cancels
+    # a step leads from 1/4 to 1/2 in the middle, whatever nu is
     prediction = falling.expand(2, 1, 3, 3)
-    assert loss(prediction, Samples(log_nu, prediction, grid)).item() == pytest.approx(1.25)
+    assert loss(prediction, Samples(log_nu, prediction, grid)).item() == pytest.approx(
+        0.25 / 1.25**0.5
+    )
 
 
 def test_a_problem_without_energy_says_so():

@@ -35,6 +35,8 @@ def execute(options: argparse.Namespace) -> None:
         Path(config.data.folder), problem, config.hierarchy().finest, config.data.seed
     )
     counts = {split: getattr(config.data, split) for split in SPLITS}
+    if not config.labelled:
+        counts["train"] = 0
     started = time.perf_counter()
     generated = store.ensure(counts, progress=True)
     seconds = time.perf_counter() - started

@@ -24,7 +24,7 @@ from multigrid.config.settings import (
 )
 from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
-from multigrid.grid import Grid, Hierarchy
+from multigrid.grid import Centering, Grid, Hierarchy, guess_centering
 
 COARSEST_RATE = 4e-3
 DEFAULT_WORK_UNITS = 4.0
@@ -73,6 +73,11 @@ class Config(Section):
         grids = [self._grid(index) for index in range(len(self.levels))]
         return Hierarchy.build(grids, self.model.min_size, self.model.depth)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the loss looks at the outputs of training samples."""
+        return self.loss.name != "energy"
+
     def samples(self) -> list[int]:
         """Returns the number of training samples of each level."""
         return [
@@ -96,6 +101,13 @@ class Config(Section):
                 f"level has {num_scales} scales: {', '.join(map(str, hierarchy.scales))}"
             )
         return width
+
+    @property
+    def centering(self) -> Centering:
+        """Where the points lie, guessed from the sizes as long as it is ``auto``."""
+        if self.data.centering != "auto":
+            return self.data.centering
+        return guess_centering(self._shape(len(self.levels) - 1))
 
     def per_level(self, key: str) -> list[Any]:
         """Returns a setting of the sections that go by level, one value for each level.
@@ -122,6 +134,9 @@ class Config(Section):
         ]
 
     def _grid(self, index: int) -> Grid:
+        return Grid(self._shape(index), self.centering)
+
+    def _shape(self, index: int) -> tuple[int, ...]:
         level = self.levels[index]
         size = level.grid if isinstance(level, LevelConfig) else level
         ndim = self.problem.ndim
@@ -130,4 +145,4 @@ class Config(Section):
             raise UserError(f"levels[{index}]: {list(shape)} must have {ndim} numbers, one an axis")
         if min(shape) < 4:
             raise UserError(f"levels[{index}]: {min(shape)} points are too few, at least 4 needed")
-        return Grid(shape, self.data.centering)
+        return shape

@@ -1,6 +1,6 @@
 """The section ``problem``: one class for each kind."""
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -164,7 +164,7 @@ class FileConfig(Section):
         named = [self.file] if self.file is not None else self.files or []
         return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
 
-    def flags(self) -> dict[str, bool]:
+    def flags(self) -> dict[str, Any]:
         """Returns the symmetries as keyword arguments."""
         return {str(name): True for name in self.symmetries}
 

@@ -25,7 +25,11 @@ class DataConfig(Section):
     """What is generated or read, and how it is presented to the network."""
 
     folder: str = Field("data", min_length=1, description="the name of a folder")
-    centering: Literal["cell", "node"] = Field("cell", description="'cell' or 'node'")
+    centering: Literal["auto", "cell", "node"] = Field(
+        "cell",
+        description="'cell' (coarse fields are averages), 'node' (every second point) or 'auto' "
+        "(as files of several grids nest, else as a file says, else 'node' for odd sizes)",
+    )
     train: int = Field(1024, gt=0, description="a positive number of training samples")
     validation: int = Field(128, gt=0, description="a positive number of validation samples")
     test: int = Field(128, gt=0, description="a positive number of test samples")

@@ -1,10 +1,12 @@
 """Samples from the user's own files, split and on any level's grid."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from multigrid.data.readers.nesting import Restriction, detect_restriction
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
-from multigrid.grid import Centering, Grid, halvings_between
+from multigrid.grid import Centering, Grid, guess_centering, halvings_between
 
 NUM_COMPARED = 4
 BLOCK_BYTES, NUM_BLOCKS = 2**16, 2**12  # files of up to 256 MB are hashed whole
@@ -34,7 +36,8 @@ class FileSource:
     Args:
         files: The files.
         counts: Number of samples wanted of each split.
-        centering: Where the points of all fields lie.
+        centering: Where the points of all fields lie; ``auto`` takes what fits how the files of
+            several grids nest, else what a file says, else nodes for odd sizes.
         reader: Name of the reader, or ``auto``.
         options: What the user says about the files.
 
@@ -47,15 +50,15 @@ class FileSource:
         self,
         files: Sequence[DataFile],
         counts: Mapping[str, int],
-        centering: Centering,
+        centering: Centering | Literal["auto"],
         reader: str = "auto",
         options: ReaderOptions | None = None,
     ) -> None:
         self.counts = dict(counts)
-        self.centering = centering
         self._surveyed: set[tuple[Path, str, int]] = set()
         opened = [(item, open_fields(item.path, reader, options)) for item in files]
-        self.files = divide(opened, counts, centering)
+        self.centering = self._find_centering(opened) if centering == "auto" else centering
+        self.files = divide(opened, counts, self.centering)
         self._require_nesting()
 
     @cached_property
@@ -180,6 +183,16 @@ class FileSource:
                 f"{len(pool)}"
             )
         return FilePart(file, pool[:count], stored)
+
+    def _find_centering(self, opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:
+        """Returns what the files show or say of where their points lie, else a guess."""
+        described = [file.describe() for _, file in opened]
+        stated = [item.centering for item in described if item.centering is not None]
+        finest = max((item.shape for item in described), key=math.prod)
+        self.centering = stated[0] if stated else guess_centering(finest)
+        self.files = divide(opened, self.counts, self.centering)
+        nesting = self.nesting()
+        return self.centering if nesting is None else CENTERING[nesting]
 
     def _require_nesting(self) -> None:
         nesting = self.nesting()

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -63,12 +63,15 @@ class Recipe:
 
         Sample i of a split depends on seed, split and i alone.
         """
-        split = SPLITS.index(block.split)
-        keys = [(split, index) for index in range(block.start, block.stop)]
-        seeds = [np.random.SeedSequence(self.seed, spawn_key=key) for key in keys]
-        rngs = [np.random.default_rng(seed) for seed in seeds]
+        rngs = self.rngs(block.split, range(block.start, block.stop))
         inputs, outputs = self.problem.sample(self.grid, rngs)
         return inputs.astype(np.float32), outputs.astype(np.float32)
+
+    def rngs(self, split: str, indices: Iterable[int]) -> list[np.random.Generator]:
+        """Returns the source of randomness of each of some samples of a split."""
+        keys = [(SPLITS.index(split), index) for index in indices]
+        seeds = [np.random.SeedSequence(self.seed, spawn_key=key) for key in keys]
+        return [np.random.default_rng(seed) for seed in seeds]
 
     def blocks(self, split: str, start: int, stop: int) -> list[Block]:
         """Divides the samples ``start`` to ``stop - 1`` of a split into blocks of bounded size."""

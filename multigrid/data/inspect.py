@@ -12,7 +12,7 @@ from multigrid.data.readers import FieldFile
 from multigrid.data.readers.splits import split_pools
 from multigrid.data.readers.survey import FieldSurvey, Survey, name_samples
 from multigrid.errors import UserError
-from multigrid.grid import Centering, Grid
+from multigrid.grid import Centering, Grid, guess_centering
 
 COARSEST = 16
 MAX_LEVELS = 4
@@ -119,8 +119,7 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
         for part in file.blocks(indices):
             survey.add(indices[part], *file.fetch(indices[part]))
             bar.update(part.stop - part.start)
-    guess: Centering = "node" if any(n % 2 for n in described.shape) else "cell"
-    centering = described.centering or guess
+    centering = described.centering or guess_centering(described.shape)
     return FileReport(
         str(file.path),
         file.reader,

@@ -5,8 +5,10 @@ from typing import Protocol
 
 from multigrid.data.samples import Samples
 from multigrid.data.store import DataStore
-from multigrid.data.streaming import StreamedSamples
+from multigrid.data.streaming import StoredSamples, StreamedSamples
+from multigrid.data.unlabelled import UnlabelledSplit
 from multigrid.grid import Grid
+from multigrid.problems import Diffusion
 
 
 class SampleSource(Protocol):
@@ -37,10 +39,12 @@ class GeneratedSource:
 
     Args:
         store: Where the samples lie.
+        labelled: Whether training samples have solutions; without, they are not even computed.
     """
 
-    def __init__(self, store: DataStore) -> None:
+    def __init__(self, store: DataStore, labelled: bool = True) -> None:
         self.store = store
+        self.labelled = labelled
         self._finest: dict[str, Samples] = {}
 
     @property
@@ -55,7 +59,8 @@ class GeneratedSource:
 
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Generates what is missing."""
-        return self.store.ensure(counts, progress=True)
+        wanted = counts if self.labelled else {**counts, "train": 0}
+        return self.store.ensure(wanted, progress=True)
 
     def read(self, split: str, grid: Grid, count: int) -> Samples:
         """Returns the first samples of a split, restricted to a grid block by block."""
@@ -68,4 +73,11 @@ class GeneratedSource:
 
     def open(self, split: str, grid: Grid, count: int) -> StreamedSamples:
         """Returns the first samples of a split, restricted to a grid when they are read."""
-        return StreamedSamples(self.store.open(split, count), grid)
+        return StreamedSamples(self._stored(split, count), grid)
+
+    def _stored(self, split: str, count: int) -> StoredSamples:
+        if self.labelled or split != "train":
+            return self.store.open(split, count)
+        problem = self.store.problem
+        assert isinstance(problem, Diffusion)  # no other can be trained without labels
+        return UnlabelledSplit(problem, self.store.recipe, split, count)

@@ -49,7 +49,7 @@ class DataStore:
         self.problem = problem
         self.grid = grid
         self.seed = seed
-        self._recipe = Recipe(problem, grid, seed)
+        self.recipe = Recipe(problem, grid, seed)
         name = f"{problem.kind}_{grid}_{grid.centering}_seed{seed}_{self.fingerprint[:8]}.h5"
         self.path = folder / name
 
@@ -146,14 +146,14 @@ class DataStore:
             blocks = [
                 block
                 for split, count in counts.items()
-                for block in self._recipe.blocks(split, file[split].attrs["num_complete"], count)
+                for block in self.recipe.blocks(split, file[split].attrs["num_complete"], count)
             ]
             total = sum(len(block) for block in blocks)
             bar = tqdm(
                 total=total, desc=f"samples {self.grid}", unit="sample", disable=not progress
             )
             with bar:
-                for block, fields in generate(self._recipe, blocks, workers):
+                for block, fields in generate(self.recipe, blocks, workers):
                     self._write(file[block.split], block.start, *fields)
                     file.flush()
                     bar.update(len(block))

@@ -21,6 +21,8 @@ class Symmetries:
         linear: Any linear combination of samples.
         homogeneous: Multiplying input and output by the same positive number.
         shifts: Moving input and output together by whole points, wrapping around the box.
+        fixed_axes: The space axes that are neither mirrored nor exchanged, as they differ from
+            the others: 0 for plates across x.
     """
 
     reflections: bool = False
@@ -28,6 +30,7 @@ class Symmetries:
     linear: bool = False
     homogeneous: bool = False
     shifts: bool = False
+    fixed_axes: tuple[int, ...] = ()
 
 
 class Problem:

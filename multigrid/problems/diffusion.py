@@ -28,8 +28,8 @@ class Diffusion(PDE):
     decades. The reference is the Q1 finite-element solution on the nodes of the grid, the exact
     minimiser of ``energy``.
 
-    No symmetry is declared: mirroring and exchanging the axes other than x are exact, those of x
-    are not, and the solution is unchanged rather than scaled where nu is scaled.
+    The axes other than x may be mirrored and exchanged. Mirroring x would exchange the plates; and
+    the solution is unchanged rather than scaled where nu is scaled.
 
     Args:
         ndim: Number of space dimensions.
@@ -41,7 +41,7 @@ class Diffusion(PDE):
     version = 1
     input_names = ("log_nu",)
     output_names = ("u",)
-    symmetries = Symmetries()
+    symmetries = Symmetries(reflections=True, rotations=True, fixed_axes=(0,))
 
     def __init__(self, ndim: int = 2, max_weight: float = 3.0, tolerance: float = 1e-8) -> None:
         self.ndim = ndim
@@ -56,6 +56,16 @@ class Diffusion(PDE):
         Raises:
             UserError: If the grid does not have both boundary nodes on every axis.
         """
+        log_nu = self.draw(grid, rngs)
+        u = solve_between_plates(np.exp(log_nu[:, 0]), grid, self.tolerance).values
+        return log_nu, u[:, None]
+
+    def draw(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """Draws log-permeabilities ``[N, 1, *grid]``, those of :meth:`sample`.
+
+        Raises:
+            UserError: If the grid does not have both boundary nodes on every axis.
+        """
         ends = zip(grid.shape, grid.spacing, strict=True)
         if grid.centering == "cell" or any(round(1 / h) != n - 1 for n, h in ends):
             raise UserError(
@@ -64,9 +74,7 @@ class Diffusion(PDE):
             )
         size = len(FREQUENCIES)
         weights = [rng.uniform(-self.max_weight, self.max_weight, size) for rng in rngs]
-        log_nu = np.tensordot(np.stack(weights), _modes(grid), axes=1)
-        u = solve_between_plates(np.exp(log_nu), grid, self.tolerance).values
-        return log_nu[:, None], u[:, None]
+        return np.tensordot(np.stack(weights), _modes(grid), axes=1)[:, None]
 
     def boundary_values(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Returns the plates: u = 1 at x = 0 and u = 0 at x = 1."""

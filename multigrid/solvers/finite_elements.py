@@ -57,28 +57,30 @@ class StiffnessOperator:
     entries, of which symmetry saves nearly half.
 
     Args:
-        nu: Positive coefficients at the nodes, boundary included, ``[N, *grid]``.
+        nu: Positive coefficients at the nodes, boundary included, ``[N, *grid]``: array or torch
+            tensor.
         spacing: Distance between neighbouring nodes along each axis.
     """
 
-    def __init__(self, nu: np.ndarray, spacing: tuple[float, ...]) -> None:
+    def __init__(self, nu: Any, spacing: tuple[float, ...]) -> None:
         ndim, shape = len(spacing), nu.shape[1:]
         corners = list(product((0, 1), repeat=ndim))
         at_corner = [nu[_element_corner(shape, corner)] for corner in corners]
         triples = _triple_integrals(spacing)
-        self._diagonal = np.zeros_like(nu)
-        self._entries: dict[tuple[int, ...], np.ndarray] = {}
+        self._diagonal = 0 * nu
+        self._entries: dict[tuple[int, ...], Any] = {}
         for (p, a), (q, b) in product(enumerate(corners), repeat=2):
             offset = tuple(int(y - x) for x, y in zip(a, b, strict=True))
             if offset < (0,) * ndim:
                 continue
             values = sum(
-                weight * corner for weight, corner in zip(triples[p, q], at_corner, strict=True)
+                float(weight) * corner
+                for weight, corner in zip(triples[p, q], at_corner, strict=True)
             )
             self._target(offset, nu)[_entry_slices(offset, a, shape)] += values
 
-    def __call__(self, u: np.ndarray) -> np.ndarray:
-        """Maps nodal values ``[N, *grid]`` to ``K u``, of the same shape."""
+    def __call__(self, u: Any) -> Any:
+        """Maps nodal values ``[N, *grid]``, of nu's library, to ``K u``, of the same shape."""
         image = self._diagonal * u
         for offset, entries in self._entries.items():
             low, high = _neighbours(offset)
@@ -86,12 +88,12 @@ class StiffnessOperator:
             image[high] += entries * u[low]
         return image
 
-    def _target(self, offset: tuple[int, ...], nu: np.ndarray) -> np.ndarray:
+    def _target(self, offset: tuple[int, ...], nu: Any) -> Any:
         if not any(offset):
             return self._diagonal
         if offset not in self._entries:
             low, _ = _neighbours(offset)
-            self._entries[offset] = np.zeros_like(nu[low])
+            self._entries[offset] = 0 * nu[low]
         return self._entries[offset]
 
 
