@@ -6,6 +6,7 @@ import pytest
 from tiny import run, write_experiment
 
 from multigrid import experiment as experiment_module
+from multigrid.benchmark.memory import _row, measure_step
 from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.experiment import Experiment
@@ -102,3 +103,12 @@ def test_stages_of_one_level_count_once(path):
     footprint = Experiment(config).footprint
     assert sorted(footprint.stages) == [0, 1]
     assert footprint.most == footprint.bytes(1, replace(Choice(8, False)))
+
+
+def test_a_step_is_measured_both_ways(path):
+    config = load_config(path, ["parallel.accumulate=2"])
+    plain, checkpointed = (measure_step(config, 1, recompute) for recompute in (False, True))
+    assert checkpointed.activations < plain.activations
+    assert plain.flops < checkpointed.flops < 1.4 * plain.flops
+    text = "  ".join(_row(Experiment(config), 1, plain, checkpointed))
+    assert text.startswith("16x16  4  ")
