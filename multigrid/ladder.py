@@ -3,28 +3,19 @@
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from multigrid import signals
 from multigrid.board import Board
 from multigrid.checkpoint import load_checkpoint
-from multigrid.data.samples import Samples
-from multigrid.data.statistics import output_range
 from multigrid.data.streaming import TrainingSamples
 from multigrid.environment import changes, code_version, environment
 from multigrid.errors import UserError
-from multigrid.evaluation import (
-    LevelValidator,
-    evaluate,
-    interpolation_error,
-    predict,
-    rollout_errors,
-)
+from multigrid.evaluation import LevelValidator
 from multigrid.experiment import Experiment
 from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.grid import Grid
@@ -32,40 +23,19 @@ from multigrid.hardware import machine, peak_memory
 from multigrid.initialization import Start
 from multigrid.ledger import BEST, LAST, Ledger, is_finished
 from multigrid.losses import build_loss
-from multigrid.models.surrogate import FieldScaling, Surrogate
+from multigrid.models.surrogate import Surrogate
 from multigrid.recorder import StageRecorder
 from multigrid.results import RunFolder
+from multigrid.run_data import RunData
 from multigrid.schedule import Stage
 from multigrid.signals import Interrupted
 from multigrid.tables import si
+from multigrid.tested import TestResult
 from multigrid.trainer import DivergedError, Trainer
 from multigrid.transfer import load_strictly
 from multigrid.weights import save_weights
 
 log = logging.getLogger(__name__)
-
-NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
-
-
-@dataclass(frozen=True)
-class TestResult:
-    """What the finished surrogate gives on the test samples.
-
-    Attributes:
-        samples: Test samples on the finest grid.
-        prediction: Predicted outputs ``[N, out, *grid]``.
-        errors: Every metric.
-        extra: Every metric on each further test set.
-        rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
-        states: The true trajectories ``[N, num_steps + 1, C, *grid]`` it was compared with.
-    """
-
-    samples: Samples
-    prediction: Tensor
-    errors: dict[str, float]
-    extra: dict[str, dict[str, float]]
-    rollout: list[float]
-    states: Tensor | None
 
 
 class LadderRun:
@@ -84,7 +54,6 @@ class LadderRun:
         board = Board(folder.tensorboard) if drawn else None
         levels = experiment.hierarchy.levels
         self.ledger = Ledger(folder, levels, board, writes=self.team.is_first)
-        self.data_seconds = 0.0
 
     def run(self, resume: bool = False) -> None:
         """Trains all stages and tests the result; the data must have been loaded.
@@ -102,7 +71,7 @@ class LadderRun:
             self.ledger.loaded = self.experiment.loaded
         else:
             self.experiment.set_epochs(latest["epochs"])
-        log.info("%s\n%s", self.experiment.describe(), self.data_line)
+        log.info("%s\n%s", self.experiment.describe(), self.data.line)
         self._note_start(latest)
         unfinished = None if latest is None or is_finished(latest) else latest
         try:
@@ -121,33 +90,11 @@ class LadderRun:
         Raises:
             UserError: If they cannot be had.
         """
-        experiment = self.experiment
-        started = time.perf_counter()
-        source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
-        generated = self.team.first_then_others(lambda: source.prepare(counts))
-        train = experiment.training_samples(finest, experiment.config.samples()[-1])
-        self.validation, self.test = (
-            source.read(split, finest, counts[split]).to(experiment.device)
-            for split in ("validation", "test")
-        )
-        self.data_seconds = time.perf_counter() - started
-        held = "held in memory" if isinstance(train, Samples) else "streamed from disk"
-        self.data_line = (
-            f"data: {source.place}, {generated} samples generated, {held}, "
-            f"{self.data_seconds:.1f} s"
-        )
-        self.scaling = FieldScaling.fit(experiment.normalization, train)
-        self.samples: list[TrainingSamples] = []
-        self.restriction_seconds: dict[int, float] = {}
-        for level, grid in enumerate(experiment.hierarchy.levels):
-            started = time.perf_counter()
-            count = experiment.config.samples()[level]
-            self.samples.append(experiment.training_samples(grid, count))
-            self.restriction_seconds[level] = time.perf_counter() - started
+        self.data = RunData(self.experiment)
 
     def _run_stage(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Builds the level's network, fills it, trains it and saves it."""
-        error = self._interpolation_error(stage.level)
+        error = self.data.interpolation_error(stage.level)
         started = time.perf_counter()
         initializer = self.experiment.initializer
         if unfinished is None:
@@ -155,8 +102,10 @@ class LadderRun:
         else:
             path = self.ledger.level_folder(stage.level) / LAST
             start = initializer.resume(stage, unfinished, path)
-        trainer = self._trainer(stage, start, self.samples[stage.level], error)
-        overhead = time.perf_counter() - started + self.restriction_seconds.pop(stage.level, 0.0)
+        trainer = self._trainer(stage, start, self.data.train[stage.level], error)
+        overhead = time.perf_counter() - started
+        if all(done["level"] != stage.level for done in self.ledger.finished):
+            overhead += self.data.restriction_seconds[stage.level]
         recorder = StageRecorder(self.experiment, self.ledger, trainer, start, overhead, error)
         with signals.deferred(agreeing=self.team.size > 1):
             try:
@@ -223,7 +172,7 @@ class LadderRun:
         experiment = self.experiment
         config = experiment.config
         validator = LevelValidator(
-            self.validation,
+            self.data.validation,
             samples.grid,
             config.model.prolongation,
             experiment.periodic,
@@ -280,48 +229,19 @@ class LadderRun:
 
     def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
         experiment = self.experiment
-        return Surrogate.of(network, self.scaling, experiment.problem, grid, experiment.device)
-
-    def _interpolation_error(self, level: int) -> float | None:
-        """Returns what prolonging the truth from a level to the next costs; None on the last."""
-        levels = self.experiment.hierarchy.levels
-        if level + 1 == len(levels):
-            return None
-        fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
-        degree = self.experiment.config.model.prolongation
-        periodic = self.experiment.periodic
-        return interpolation_error(fine.outputs, fine.grid, levels[level], degree, periodic)
+        return Surrogate.of(network, self.data.scaling, experiment.problem, grid, experiment.device)
 
     def _test(self) -> TestResult:
-        """Evaluates the best surrogate of the last stage on the test samples."""
-        experiment, stage = self.experiment, self.experiment.stages[-1]
-        grid = experiment.hierarchy.levels[stage.level]
-        surrogate = self.best_surrogate(stage.level)
+        """Tests the best surrogate of the last stage, and writes its weights if they are wanted."""
+        stage = self.experiment.stages[-1]
         self._save_weights(stage.level)
-        samples = self.test.restrict_to(grid)
-        prediction = predict(surrogate, samples.inputs, stage.batch_size)
-        low, high = output_range(self.samples[stage.level])
-        extra = {}
-        for name, others in experiment.extra_test_samples(grid).items():
-            others = others.to(experiment.device)
-            guess = predict(surrogate, others.inputs, stage.batch_size)
-            extra[name] = evaluate(guess, others, low, high)
-        states = experiment.test_trajectories(grid)
-        states = None if states is None else states.to(experiment.device)
-        return TestResult(
-            samples,
-            prediction,
-            evaluate(prediction, samples, low, high),
-            extra,
-            [] if states is None else rollout_errors(surrogate, states),
-            states,
-        )
+        return TestResult.of(self.best_surrogate(stage.level), self.data, stage)
 
     def _save_weights(self, level: int) -> None:
         """Writes the finished network's weights to the file that the user wants, if any."""
         path = self.experiment.config.checkpoints.save
         if path is not None:
-            about = self.experiment.about(level, self.scaling)
+            about = self.experiment.about(level, self.data.scaling)
             save_weights(Path(path), self.ledger.best[level]["network"], about)
 
     def summary(self) -> dict[str, Any]:
@@ -341,7 +261,7 @@ class LadderRun:
             "work_units": last.work_units,
             "flops": last.flops,
             "evaluation_seconds": last.evaluation_seconds,
-            "data_preparation_seconds": self.data_seconds,
+            "data_preparation_seconds": self.data.seconds,
             "data_seconds": sum(stage["data_seconds"] for stage in self.ledger.finished),
             "data_fingerprint": experiment.source.fingerprint,
             "device": str(experiment.device),

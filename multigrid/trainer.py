@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -25,8 +25,9 @@ from multigrid.data.streaming import TrainingSamples
 from multigrid.epoch import EpochRecord, EpochSums, Progress
 from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.freezing import Freezer
+from multigrid.gradient import Gradient
 from multigrid.guard import DivergedError, FaultError, Guard, RecoveryOptions
-from multigrid.hardware import PrecisionName, autocast
+from multigrid.hardware import PrecisionName
 from multigrid.losses import Loss
 from multigrid.memory import MemoryLimit
 from multigrid.models.cost import training_flops
@@ -143,8 +144,6 @@ class Trainer:
         set_recompute(surrogate.network, stage.recompute)
         self.blueprint = copy.deepcopy(surrogate.network).to("meta")
         self.team.spread(surrogate.network)
-        self._renew_optimizer({})
-        self.loss = loss
         key = options.seed, stage.index
         self.batches = Batches(
             len(train), train.grid, stage.batch_size, key, options.symmetries, self.team
@@ -158,6 +157,16 @@ class Trainer:
         self.memory = MemoryLimit(
             math.ceil(share / stage.accumulate), options.accumulate, self.team
         )
+        self.gradient = Gradient(
+            surrogate,
+            loss,
+            stage.batch_size,
+            options.precision,
+            options.clip,
+            self.memory,
+            featurized,
+        )
+        self._renew_optimizer({})
         self.sums = EpochSums()
         self.best: dict[str, Any] = {}
         self.progress = Progress(
@@ -276,7 +285,7 @@ class Trainer:
         """Builds the optimiser for what is trained now, with a state."""
         self.optimizer = self._optimizer()
         self.load_moments(state)
-        self.predict = self.team.train_together(self.surrogate)
+        self.gradient.renew()
         self.__dict__.pop("epoch_flops", None)
 
     def _thaw(self) -> None:
@@ -306,7 +315,7 @@ class Trainer:
         started = time.perf_counter()
         samples = batch.make(next(sources))
         ready = time.perf_counter()
-        loss, norm = self._gradient(samples, batch.share)
+        loss, norm = self.gradient.compute(samples, batch.share, self._network_seed())
         reason = self.guard.inspect(loss, norm)
         if reason is not None:
             raise FaultError(reason, step, batch.indices.tolist())
@@ -403,51 +412,8 @@ class Trainer:
     def _learning_rate(self, step: int) -> float:
         return self.stage.learning_rate * self.rate(step) * self.guard.rate_factor
 
-    def _gradient(self, samples: Samples, share: float) -> tuple[float, float]:
-        """Computes the clipped gradient of a batch, a share of which is here.
-
-        Returns:
-            The loss of the whole batch and the gradient's norm before clipping.
-        """
-
-        def add_up(part_size: int, reduce: bool) -> float:
-            return self._add_up(samples, part_size, share, reduce)
-
-        loss = self.team.total(self.memory.reduce(add_up, samples))
-        limit = math.inf if self.options.clip is None else self.options.clip
-        norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), limit)
-        return loss, self.team.whole(norm).item()
-
-    def _add_up(self, samples: Samples, part_size: int, share: float, reduce: bool) -> float:
-        """Adds up the gradient over parts of what is here, as the loss is a mean over samples."""
-        self.optimizer.zero_grad()
-        parts = [(part, share * len(part) / len(samples)) for part in samples.split(part_size)]
-        most = math.ceil(self.team.largest_share(self.stage.batch_size) / part_size)
-        idle = (samples[:1], 0.0)  # all processes take equally many, as they exchange gradients
-        parts += [idle] * (most - len(parts) if self.team.size > 1 else 0)
-        loss = 0.0
-        with self._torch_seeded(samples.inputs.device):
-            for number, (part, weight) in enumerate(parts, start=1):
-                with self.team.reducing(self.predict, reduce and number == len(parts)):
-                    loss += self._add(part, weight)
-        return loss
-
-    def _add(self, part: Samples, weight: float) -> float:
-        with autocast(part.inputs.device, self.options.precision):
-            if self.featurized is None:
-                prediction = self.predict(part.inputs)
-            else:
-                prediction = self.predict(part.inputs, self.featurized.finish(part))
-        loss: Tensor = self.loss(prediction, part)
-        scale = weight * self.team.size  # as the mean over processes is taken
-        (loss if scale == 1 else loss * scale).backward()
-        return loss.item() * weight
-
-    @contextmanager
-    def _torch_seeded(self, device: torch.device) -> Iterator[None]:
-        """Makes what a network of the user's draws, as for dropout, a function of the step."""
+    def _network_seed(self) -> int:
+        """Returns the seed of what a network of the user's draws: a function of the step."""
         own = (self.team.rank,) if self.team.rank else ()
         rng = self.batches.rng(self.progress.epoch, self.sums.num_steps, DRAWN_BY_NETWORK, *own)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(int(rng.integers(2**63)))
-            yield
+        return int(rng.integers(2**63))

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from multigrid.checkpoint import load_checkpoint
+from multigrid.gradient import Gradient
 from multigrid.grid import Grid, Hierarchy
 from multigrid.history import read_history
 from multigrid.models.family import UNetFamily
 from multigrid.models.steps import INPUT, SplitNetwork, run_steps, steps_of
 from multigrid.recorder import StageRecorder
-from multigrid.trainer import Trainer
 from tests.tiny import run, train, write_experiment
 
 HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]
@@ -155,14 +155,14 @@ def test_resume_equals_the_straight_run(tmp_path, pretrained):
 def test_batches_in_parts_keep_their_features(tmp_path, pretrained, monkeypatch):
     path = experiment(tmp_path, pretrained, HEADS_ONLY)
     whole = train(path, tmp_path)["levels"][0]
-    original = Trainer._add_up
+    original = Gradient._add_up
 
     def add_up(trainer, batch, part_size, *more):
         if part_size > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(trainer, batch, part_size, *more)
 
-    monkeypatch.setattr(Trainer, "_add_up", add_up)
+    monkeypatch.setattr(Gradient, "_add_up", add_up)
     parts = train(path, tmp_path, "--overwrite")["levels"][0]
     assert parts["part_size"] == 2
     assert parts["rel_l2"] == pytest.approx(whole["rel_l2"], rel=1e-3)

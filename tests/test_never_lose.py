@@ -25,6 +25,7 @@ from multigrid.config import load_config
 from multigrid.data.generation import Recipe
 from multigrid.errors import UserError
 from multigrid.evaluation import LevelValidator
+from multigrid.gradient import Gradient
 from multigrid.guard import FaultError, Guard, RecoveryOptions
 from multigrid.history import outcome
 from multigrid.journal import Journal
@@ -144,7 +145,7 @@ def test_a_signal_elsewhere(experiment, expected, tmp_path, monkeypatch, owner, 
 
 def test_a_second_interrupt_stops_at_once(experiment, expected, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        at_call(patch, Trainer, "_gradient", 7, send(signal.SIGINT, signal.SIGINT))
+        at_call(patch, Gradient, "compute", 7, send(signal.SIGINT, signal.SIGINT))
         assert run(experiment, tmp_path) == KILLED
     assert "SIGINT: saving" not in capsys.readouterr().out
     assert_resumes(experiment, tmp_path, expected)
@@ -320,14 +321,14 @@ def test_intervals(monkeypatch):
 
 def spoil(monkeypatch, calls, value=math.nan):
     """Makes the loss of some steps, counted from 1, something that cannot be."""
-    original, seen = Trainer._add_up, []
+    original, seen = Gradient._add_up, []
 
     def add_up(trainer, batch, part_size, *more):
         seen.append(1)
         loss = original(trainer, batch, part_size, *more)
         return value if len(seen) in calls else loss
 
-    monkeypatch.setattr(Trainer, "_add_up", add_up)
+    monkeypatch.setattr(Gradient, "_add_up", add_up)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -412,14 +413,14 @@ def test_the_guard_gives_up_after_its_tries():
 
 
 def out_of_memory_above(monkeypatch, limit):
-    original = Trainer._add_up
+    original = Gradient._add_up
 
     def add_up(trainer, batch, part_size, *more):
         if min(part_size, len(batch)) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(trainer, batch, part_size, *more)
 
-    monkeypatch.setattr(Trainer, "_add_up", add_up)
+    monkeypatch.setattr(Gradient, "_add_up", add_up)
 
 
 def test_a_batch_that_does_not_fit_is_taken_in_parts(

@@ -20,13 +20,13 @@ from multigrid.batches import Batches
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
+from multigrid.gradient import Gradient
 from multigrid.grid import Grid
 from multigrid.history import read_history
 from multigrid.launch import joined
 from multigrid.problems.base import Symmetries
 from multigrid.recorder import StageRecorder
 from multigrid.team import Team
-from multigrid.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 ALL_OF_IT = Symmetries(reflections=True, rotations=True, shifts=True, linear=True)
@@ -172,7 +172,7 @@ def test_what_one_has_begun_two_finish(experiment, expected, tmp_path, monkeypat
 
 def nan_once(rank):
     """A part of a batch of process 1 has no number for a loss, once."""
-    original, calls = Trainer._add, []
+    original, calls = Gradient._add, []
 
     def add(trainer, part, weight):
         calls.append(1)
@@ -180,7 +180,7 @@ def nan_once(rank):
             part.outputs.fill_(float("nan"))
         return original(trainer, part, weight)
 
-    Trainer._add = add
+    Gradient._add = add
 
 
 def test_a_fault_in_one_sends_all_back(experiment, tmp_path):
@@ -250,14 +250,14 @@ def test_a_process_that_hangs_is_missed(experiment, tmp_path):
 
 
 def lack_memory(rank):
-    original = Trainer._add
+    original = Gradient._add
 
     def add(trainer, part, weight):
         if rank == 1 and len(part) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(trainer, part, weight)
 
-    Trainer._add = add
+    Gradient._add = add
 
 
 def test_memory_that_one_lacks_makes_all_take_parts(experiment, expected, tmp_path):

@@ -22,9 +22,9 @@ from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.evaluation import LevelValidator
 from multigrid.experiment import Experiment
+from multigrid.gradient import Gradient
 from multigrid.recorder import StageRecorder
 from multigrid.report import closing
-from multigrid.trainer import Trainer
 from multigrid.weights import load_weights
 from tests.tiny import run, train, write_experiment
 
@@ -221,7 +221,7 @@ def test_going_back_keeps_what_has_thawed(tmp_path, pretrained):
         schedule={"epochs": 5},
     )
     straight = train(experiment, tmp_path)["flops"]
-    original, seen = Trainer._add_up, []
+    original, seen = Gradient._add_up, []
 
     def add_up(trainer, batch, part_size, *more):
         loss = original(trainer, batch, part_size, *more)
@@ -234,7 +234,7 @@ def test_going_back_keeps_what_has_thawed(tmp_path, pretrained):
     def worse(validator, surrogate):
         return next(errors), validate(validator, surrogate)[1]
 
-    with patch.object(Trainer, "_add_up", add_up), patch.object(LevelValidator, "__call__", worse):
+    with patch.object(Gradient, "_add_up", add_up), patch.object(LevelValidator, "__call__", worse):
         summary = train(experiment, tmp_path, "--overwrite")
     (fault,) = summary["levels"][0]["went_back"]
     assert (fault["epoch"], fault["step"]) == (4, 3)

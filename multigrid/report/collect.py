@@ -47,7 +47,7 @@ def _planes(states: list[Tensor]) -> np.ndarray:
 def _spectra(run: LadderRun) -> dict[str, object]:
     """Returns the spectra of the truth and of every level's error, on the finest grid."""
     experiment = run.experiment
-    finest, periodic = run.test[:NUM_SAMPLES], experiment.periodic
+    finest, periodic = run.data.test[:NUM_SAMPLES], experiment.periodic
     degree = experiment.config.model.prolongation
     levels = []
     for level in sorted({stage["level"] for stage in run.ledger.finished}):

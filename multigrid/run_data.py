@@ -1,0 +1,66 @@
+"""The samples of a run: what it trains on at each level, and what it validates and tests on."""
+
+import time
+
+from multigrid.data.samples import Samples
+from multigrid.data.streaming import TrainingSamples
+from multigrid.evaluation import interpolation_error
+from multigrid.experiment import Experiment
+from multigrid.models.surrogate import FieldScaling
+
+NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
+
+
+class RunData:
+    """All samples of a run, generated or read.
+
+    Args:
+        experiment: What is run.
+
+    Attributes:
+        train: Training samples of each level, coarsest first.
+        restriction_seconds: What it took to have them, for each level.
+        validation: Validation samples on the finest grid.
+        test: Test samples on the finest grid.
+        scaling: How fields are scaled for the network, the same on all levels.
+        seconds: What it took to generate or read the finest ones.
+        line: Where the samples come from, for the log.
+
+    Raises:
+        UserError: If they cannot be had.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        started = time.perf_counter()
+        source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
+        generated = experiment.team.first_then_others(lambda: source.prepare(counts))
+        train = experiment.training_samples(finest, experiment.config.samples()[-1])
+        self.validation, self.test = (
+            source.read(split, finest, counts[split]).to(experiment.device)
+            for split in ("validation", "test")
+        )
+        self.seconds = time.perf_counter() - started
+        held = "held in memory" if isinstance(train, Samples) else "streamed from disk"
+        self.line = (
+            f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
+        )
+        self.scaling = FieldScaling.fit(experiment.normalization, train)
+        self.train: list[TrainingSamples] = []
+        self.restriction_seconds: list[float] = []
+        for grid, count in zip(
+            experiment.hierarchy.levels, experiment.config.samples(), strict=True
+        ):
+            started = time.perf_counter()
+            self.train.append(experiment.training_samples(grid, count))
+            self.restriction_seconds.append(time.perf_counter() - started)
+
+    def interpolation_error(self, level: int) -> float | None:
+        """Returns what prolonging the truth from a level to the next costs; None on the last."""
+        levels = self.experiment.hierarchy.levels
+        if level + 1 == len(levels):
+            return None
+        fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
+        degree = self.experiment.config.model.prolongation
+        periodic = self.experiment.periodic
+        return interpolation_error(fine.outputs, fine.grid, levels[level], degree, periodic)
