@@ -78,30 +78,30 @@ class Muon(Optimizer):
         Columns are ordered as the layout with the channels last has them in memory, which saves
         copies; their order makes no difference.
         """
-        views = [update.movedim(1, -1).flatten(1) for _, update in pairs]
-        matrices = views[0].new_empty(len(views), *views[0].shape, dtype=self.dtype)
-        torch._foreach_copy_(matrices.unbind(), views)
+        matrices = torch.stack([update.movedim(1, -1).flatten(1) for _, update in pairs])
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
         rows, columns, *kernel = pairs[0][0].shape
-        updates = orthogonalize(matrices).reshape(-1, rows, *kernel, columns).movedim(-1, 2)
+        updates = orthogonalize(matrices, dtype=self.dtype)
+        updates = updates.reshape(len(pairs), rows, *kernel, columns).movedim(-1, 2)
         torch._foreach_add_([parameter for parameter, _ in pairs], updates.unbind(), alpha=-rate)
 
 
-def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
+def orthogonalize(
+    matrices: Tensor, num_steps: int = 5, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Brings the singular values of matrices ``[B, m, n]`` near one, keeping their vectors.
 
     A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
-    end between about 0.7 and 1.2.
+    end between about 0.7 and 1.2. Computed in ``dtype``, and returned in the matrices' own.
     """
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalize(matrices.mT, num_steps).mT
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+        return orthogonalize(matrices.mT, num_steps, dtype).mT
+    x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(num_steps):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        polynomial.diagonal(dim1=1, dim2=2).add_(3.4445)
-        x = polynomial @ x
-    return x
+        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
+    return x.to(matrices.dtype)
 
 
 @dataclass(frozen=True)

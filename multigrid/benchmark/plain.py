@@ -5,6 +5,7 @@ layout of tensors and its own AdamW.
 """
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ class PlainUNet(nn.Module):
         )
 
     @staticmethod
-    def matches(network: nn.Module) -> bool:
+    def matches(network: nn.Module) -> TypeGuard[UNet]:
         """Whether a network is of the kind that is known here."""
         return (
             isinstance(network, UNet)

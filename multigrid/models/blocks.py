@@ -153,6 +153,7 @@ class Up(nn.Module):
         Going backward, that is several times faster than the transposed convolution.
         """
         weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
         ndim, kernel = x.ndim - 2, weight.shape[2:]
         matrix = weight.movedim(1, -1).flatten(1).T
         cells = F.linear(x.movedim(1, -1), matrix, bias.repeat(kernel.numel()))
