@@ -1,5 +1,6 @@
 """What lowers the energy of a field: a correction towards the solution, without knowing it."""
 
+import copy
 from collections.abc import Sequence
 from functools import reduce
 
@@ -13,6 +14,14 @@ from multigrid.grid import Grid
 from multigrid.solvers.finite_elements import StiffnessOperator
 
 NUM_STEPS = 16
+NUM_FIELDS = 4
+"""Fields of the finer grid that a step holds beside the stencils."""
+
+
+def energy_bytes(finer: Grid) -> float:
+    """Returns the memory of the steps for a sample, on the grid whose energy they lower."""
+    num_stencils = (3**finer.ndim + 1) // 2
+    return 4.0 * (num_stencils + NUM_FIELDS) * finer.size
 
 
 class EnergyDescent:
@@ -58,12 +67,13 @@ class EnergyDescent:
             image[:, [0, -1]] = 0
             return image
 
+        inverse = self._inverse.to(u)
         scale = (-0.5 * log_nu).exp()
         residual = -operator(u)
         total = step = torch.zeros_like(u)
         product = torch.ones_like(_dot(u, u))
         for _ in range(self.num_steps):
-            correction = scale * self._inverse(scale * residual)
+            correction = scale * inverse(scale * residual)
             previous, product = product, _dot(residual, correction)
             step = correction + _divide(product, previous) * step
             image = operator(step)
@@ -98,14 +108,20 @@ class DenseElements:
             self._vectors.append(torch.from_numpy(padded))
         self._inverse = torch.from_numpy(1 / reduce(np.add.outer, eigenvalues))
 
+    def to(self, fields: Tensor) -> "DenseElements":
+        """Returns the same for fields of a type and on a device."""
+        other = copy.copy(self)
+        other._vectors = [matrix.to(fields) for matrix in self._vectors]
+        other._inverse = self._inverse.to(fields)
+        return other
+
     def __call__(self, fields: Tensor) -> Tensor:
         """Returns u with ``K u = f`` for right-hand sides ``[N, *grid]``.
 
         The first and last planes of f along the first axis are ignored, those of u are zero.
         """
-        vectors = [matrix.to(fields) for matrix in self._vectors]
-        spectrum = _transform(fields, vectors) * self._inverse.to(fields)
-        return _transform(spectrum, [matrix.T for matrix in vectors])
+        spectrum = _transform(fields, self._vectors) * self._inverse
+        return _transform(spectrum, [matrix.T for matrix in self._vectors])
 
 
 def _prolongations(grid: Grid, finer: Grid, degree: int) -> list[Tensor]:

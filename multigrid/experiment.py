@@ -13,13 +13,14 @@ from multigrid.config import Config
 from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
+from multigrid.energy_descent import energy_bytes
 from multigrid.errors import UserError
 from multigrid.footprint import CPU_OVERHEAD, Footprint
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
 from multigrid.models.own import NetworkFactory
-from multigrid.models.steps import Recomputing, SplitNetwork
+from multigrid.models.steps import Recomputing, SplitNetwork, set_recompute
 from multigrid.models.surrogate import FieldScaling, NormalizationKind
 from multigrid.parts import (
     generated_source,
@@ -161,7 +162,8 @@ class Experiment:
         return "\n".join(
             [
                 f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
-                f"{self.precision} on {self.device}, {self._workers()}",
+                f"{self.precision} on {self.device}, {self._workers()}, "
+                f"{self.config.centering}-centred grids",
                 "",
                 str(self.family),
                 f"scales below level 0: {inner or 'none'}",
@@ -176,16 +178,13 @@ class Experiment:
     def _workers(self) -> str:
         threads, size = f"{torch.get_num_threads()} threads", self.team.size
         if size == 1:
-            return threads
+            alone = ", one process: nothing is spread"
+            return threads + (alone if self.config.parallel.strategy == "fsdp" else "")
         return f"{size} processes ({self.config.parallel.strategy}) of {threads} each"
 
     @cached_property
     def footprint(self) -> Footprint:
         """The memory that each process takes."""
-        channels = self.family.in_channels + self.family.out_channels
-        num_samples = sum(self.counts.values())
-        if not self._holds(self.hierarchy.finest, self.counts["train"]):
-            num_samples -= self.counts["train"]
         return Footprint(
             self.stages,
             self.hierarchy.levels,
@@ -195,11 +194,25 @@ class Experiment:
             self.config.optimizer.name,
             self.team.size,
             self.team.shards,
-            2 * 4 * num_samples * channels * self.hierarchy.finest.size,
-            total_memory(self.device) / (1 if self.device.type == "cuda" else local_size()),
+            self._sample_bytes(),
+            self._memory,
             self.config.recovery.accumulate and not self.team.shards,
             CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
+            self._loss_bytes,
         )
+
+    def _sample_bytes(self) -> float:
+        """Returns the memory of all samples that are held."""
+        held = zip(self.hierarchy.levels, self.config.samples(), strict=True)
+        points = sum(count * grid.size for grid, count in held if self._holds(grid, count))
+        unseen = self.counts["validation"] + self.counts["test"]
+        points += unseen * self.hierarchy.finest.size
+        return 4.0 * (self.family.in_channels + self.family.out_channels) * points
+
+    def _loss_bytes(self, level: int) -> float:
+        """Returns the memory that the loss takes for a sample, where that is worth mentioning."""
+        finer = self.hierarchy.finer(level)
+        return 0.0 if self.config.labelled else energy_bytes(finer)
 
     def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
         """Returns what a file of a level's weights says of them, as plain containers."""
@@ -267,15 +280,14 @@ class Experiment:
     def _epoch_seconds(self, level: int) -> float:
         """Returns the time of one epoch on a level, by timing a few steps."""
         config = self.config
-        batch_size = config.per_level("batch_size")[level]
         network = self.family.build(level).to(self.device)
-        shape = (
-            self.team.largest_share(batch_size),
-            self.family.in_channels,
-            *self.hierarchy.levels[level].shape,
-        )
-        num_steps = math.ceil(config.samples()[level] / batch_size)
-        return num_steps * step_seconds(network, shape, config.optimizer.name, self.precision)
+        stage = next(stage for stage in self.stages if stage.level == level)
+        set_recompute(network, stage.recompute)
+        part_size = stage.part_size(self.team.size)
+        shape = (part_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
+        num_parts = math.ceil(stage.share(self.team.size) / part_size)
+        num_parts *= math.ceil(config.samples()[level] / stage.batch_size)
+        return num_parts * step_seconds(network, shape, config.optimizer.name, self.precision)
 
     def _check_team(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""
@@ -284,6 +296,13 @@ class Experiment:
                 raise UserError(
                     f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
                     f"the number of processes that share it; it must be at least {self.team.size}"
+                )
+            share = stage.share(self.team.size)
+            if stage.accumulate > share:
+                raise UserError(
+                    f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "
+                    f"more than the {share} samples that each of {self.team.size} processes takes "
+                    "of a batch"
                 )
             network = self.family.blueprint(stage.level)
             if stage.recompute and not isinstance(network, Recomputing):
@@ -313,4 +332,9 @@ class Experiment:
     def holds_bytes(self, size: int) -> bool:
         """Whether to keep so much of what is trained on in memory."""
         memory = self.config.data.memory
-        return memory == "hold" if memory != "auto" else size <= total_memory(self.device) / 2
+        return memory == "hold" if memory != "auto" else size <= self._memory / 2
+
+    @property
+    def _memory(self) -> float:
+        """Memory for this process; those of one machine share it, but each has a GPU of its own."""
+        return total_memory(self.device) / (1 if self.device.type == "cuda" else local_size())

@@ -64,24 +64,31 @@ class FeatureFile:
         Raises:
             UserError: If the file is missing or damaged.
         """
-        order = np.argsort(indices)
-        back = np.argsort(order)
         try:
             with h5py.File(self.path, "r") as file:
                 return {
-                    name: torch.from_numpy(file[name][indices[order]][back]).to(dtype)
+                    name: _gather(file[name], indices).view(dtype)
                     for name, dtype in self.dtypes.items()
                 }
         except (OSError, KeyError) as error:
             raise UserError(f"{self.path}: the features cannot be read: {error}") from None
 
     def _write(self, file: h5py.File, name: str, tensor: Tensor, start: int, count: int) -> None:
-        values = tensor.float().cpu().numpy()
+        half = tensor.dtype == torch.bfloat16  # numpy knows no such numbers, but their bits
+        values = tensor.contiguous().view(torch.int16 if half else tensor.dtype).cpu().numpy()
         if name not in file:
             shape = (count, *values.shape[1:])
-            file.create_dataset(name, shape, "float32", chunks=(1, *values.shape[1:]))
+            file.create_dataset(name, shape, values.dtype, chunks=(1, *values.shape[1:]))
             self.dtypes[name] = tensor.dtype
         file[name][start : start + len(values)] = values
+
+
+def _gather(dataset: h5py.Dataset, indices: np.ndarray) -> Tensor:
+    """Reads samples one by one, which is much faster than asking HDF5 for a list of them."""
+    values = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
+    for place, index in enumerate(indices.tolist()):
+        dataset.read_direct(values, np.s_[index], np.s_[place])
+    return torch.from_numpy(values)
 
 
 class FeaturizedSamples:
@@ -96,7 +103,10 @@ class FeaturizedSamples:
     def __init__(self, samples: TrainingSamples, file: FeatureFile, hold: bool) -> None:
         self.samples = samples
         self.file = file
-        self.held = file.read(np.arange(len(samples))) if hold else None
+        self.held: dict[str, Tensor] | None = None
+        if hold:  # with the channels last, as they are wanted
+            kept = file.read(np.arange(len(samples)))
+            self.held = {name: tensor.movedim(1, -1).contiguous() for name, tensor in kept.items()}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -128,7 +138,7 @@ class FeaturizedSamples:
     def _features(self, index: Tensor) -> dict[str, Tensor]:
         if self.held is None:
             return self.file.read(index.numpy())
-        return {name: tensor[index] for name, tensor in self.held.items()}
+        return {name: t.index_select(0, index).movedim(-1, 1) for name, t in self.held.items()}
 
 
 class FeaturizedSurrogate:

@@ -1,6 +1,5 @@
 """How much memory a training will take, and which ways of taking less would fit."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,6 +55,7 @@ class Footprint:
         available: Memory for a process.
         parts_allowed: Whether a batch that does not fit is taken in smaller parts by itself.
         overhead: Memory for activations over their bytes.
+        loss_bytes: Returns the memory that the loss takes on a level for each sample.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Footprint:
         available: float,
         parts_allowed: bool,
         overhead: float = 1.0,
+        loss_bytes: Callable[[int], float] = lambda level: 0.0,
     ) -> None:
         self.grids = grids
         self.blueprint = blueprint
@@ -84,26 +85,29 @@ class Footprint:
         self.available = available
         self.parts_allowed = parts_allowed
         self.overhead = overhead
+        self.loss_bytes = loss_bytes
         self.stages = {stage.level: stage for stage in stages}
         self._activations: dict[tuple[int, bool], float] = {}
 
     def chosen(self, stage: Stage) -> Choice:
         """Returns what the configuration says for a stage."""
-        share = math.ceil(stage.batch_size / self.num_processes)
-        return Choice(math.ceil(share / stage.accumulate), stage.recompute, self.spread)
+        return Choice(stage.part_size(self.num_processes), stage.recompute, self.spread)
 
     def bytes(self, level: int, choice: Choice) -> float:
         """Returns the memory that a process takes on a level."""
         network = self.blueprint(level)
         weights = 4 * count_parameters(network)
+        muon = self.optimizer == "muon" and choice.spread == 1  # spread ones are AdamW's
         state = sum(
-            4 * p.numel() * (1 if self.optimizer == "muon" and is_hidden(name, p) else 2)
+            4 * p.numel() * (1 if muon and is_hidden(name, p) else 2)
             for name, p in network.named_parameters()
         )
         spread = (2 * weights + state) / choice.spread  # weights, gradients, optimiser
         best = weights + state  # whole in every process
         gathered = 2 * weights if choice.spread > 1 else 0
-        activations = choice.part_size * self._sample_activations(level, choice.recompute)
+        activations = choice.part_size * (
+            self._sample_activations(level, choice.recompute) + self.loss_bytes(level)
+        )
         return PROCESS_BYTES + self.sample_bytes + spread + best + gathered + activations
 
     @cached_property
@@ -115,7 +119,7 @@ class Footprint:
         """Returns a table of what each choice would take, and whether it fits."""
         rows = []
         for level, stage in sorted(self.stages.items()):
-            share = math.ceil(stage.batch_size / self.num_processes)
+            share = stage.share(self.num_processes)
             choices = [
                 self.chosen(stage),
                 Choice(share, False),
@@ -157,7 +161,10 @@ class Footprint:
             ("parallel.checkpoint_activations=true", Choice(choice.part_size, True, choice.spread)),
             ("a parallel.accumulate of the batch size", Choice(1, choice.recompute, choice.spread)),
             ("both parallel.checkpoint_activations and accumulate", Choice(1, True, choice.spread)),
-            (f"parallel.strategy=fsdp on {MANY} machines", Choice(1, True, MANY)),
+            (
+                f"parallel.strategy=fsdp on {MANY} machines, with optimizer.name=adamw,",
+                Choice(1, True, max(MANY, choice.spread)),
+            ),
         ):
             if self.bytes(level, other) <= self.available:
                 return f"{key} would fit"

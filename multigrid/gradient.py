@@ -51,6 +51,7 @@ class Gradient:
     def renew(self) -> None:
         """Takes note of which parameters are trained; call it before the first batch."""
         self.predict = self.team.train_together(self.surrogate)
+        self.memory.renew()
 
     def compute(self, samples: Samples, share: float, seed: int) -> tuple[float, float]:
         """Computes the clipped gradient of a batch, a share of which is here.
@@ -67,15 +68,28 @@ class Gradient:
             UserError: If the memory does not suffice.
         """
 
-        def add_up(part_size: int, reduce: bool) -> float:
+        def add_up(part_size: int, together: bool) -> float:
             with _seeded(seed, samples.inputs.device):
-                return self._add_up(samples, part_size, share, reduce)
+                if together:
+                    return self._add_up(samples, part_size, share)
+                return self._try_alone(samples, part_size)
 
         loss = self.team.total(self.memory.reduce(add_up, samples))
         norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), self.limit)
         return loss, self.team.whole(norm).item()
 
-    def _add_up(self, samples: Samples, part_size: int, share: float, reduce: bool) -> float:
+    def _try_alone(self, samples: Samples, part_size: int) -> float:
+        """Computes a gradient without the other processes, to see whether it fits."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.surrogate.buffers()]
+        predict, self.predict = self.predict, self.surrogate
+        try:
+            return self._add(samples[:part_size], 1.0)
+        finally:
+            self.predict = predict
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    def _add_up(self, samples: Samples, part_size: int, share: float) -> float:
         """Adds up the gradient over parts of what is here, as the loss is a mean over samples."""
         self.surrogate.zero_grad()
         parts = [(part, share * len(part) / len(samples)) for part in samples.split(part_size)]
@@ -84,7 +98,7 @@ class Gradient:
         parts += [idle] * (most - len(parts) if self.team.size > 1 else 0)
         loss = 0.0
         for number, (part, weight) in enumerate(parts, start=1):
-            with self.team.reducing(self.predict, reduce and number == len(parts)):
+            with self.team.reducing(self.predict, number == len(parts)):
                 loss += self._add(part, weight)
         return loss
 

@@ -119,6 +119,7 @@ class LadderRun:
                 raise
             except Interrupted:
                 recorder.stop()
+                self.team.total(0)  # nobody ends before the first one has saved
                 raise
             except (UserError, RuntimeError, MemoryError):
                 # a file has vanished, the disk is full, the memory too small, a process gone: save

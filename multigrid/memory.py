@@ -31,14 +31,20 @@ class MemoryLimit:
         planned: Samples at once, as the configuration wants it.
         accumulate: Whether to go on with parts when they do not fit.
         team: The processes that take part in each step.
+        num_parts: In how many parts a process takes its share of a batch as planned.
         limit: Samples at once that may fit, once more did not; None before.
     """
 
     planned: int
     accumulate: bool = True
     team: Team = ALONE
+    num_parts: int = 1
     limit: int | None = None
     _known_to_fit: bool = False
+
+    def renew(self) -> None:
+        """Forgets that a batch has fitted, as another one may take more from here on."""
+        self._known_to_fit = False
 
     @property
     def part_size(self) -> int:
@@ -95,7 +101,7 @@ class MemoryLimit:
             raise UserError(f"{what}; not even one fits: use a smaller model.width or grid")
         if not self.accumulate:
             raise UserError(
-                f"{what}; try schedule.batch_size={half * self.team.size}, or "
+                f"{what}; try schedule.batch_size={half * self.num_parts * self.team.size}, or "
                 "recovery.accumulate=true to take each batch in parts"
             )
         if samples.inputs.device.type == "cuda":
@@ -106,5 +112,5 @@ class MemoryLimit:
             "rounding; schedule.batch_size=%d may do without",
             what,
             half,
-            half * self.team.size,
+            half * self.num_parts * self.team.size,
         )

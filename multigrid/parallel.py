@@ -40,13 +40,19 @@ class ProcessTeam(Team):
         device: Where this process computes.
         strategy: ``ddp``: each process holds the whole network; ``fsdp``: parameters, gradients
             and optimiser state are spread.
+        watch: Looks after the others.
     """
 
-    def __init__(self, device: torch.device, strategy: Strategy) -> None:
+    def __init__(self, device: torch.device, strategy: Strategy, watch: Watch) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
         self.shards = strategy == "fsdp"
         self.device = device
+        self.watch = watch
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Returns a context in which this process is not ended because others are gone."""
+        return self.watch.held_back()
 
     def total(self, value: float) -> float:
         """Returns the sum of the processes' values."""
@@ -145,8 +151,8 @@ def join(device_name: str, strategy: Strategy) -> Iterator[Team]:
     for harmless in ("Grad strides do not match", "FSDP2-wrapped module .* returned a view"):
         warnings.filterwarnings("ignore", harmless)
     _start(device)
-    team = ProcessTeam(device, strategy)
-    watch = Watch(team.rank, team.size, connect())
+    watch = Watch(dist.get_rank(), dist.get_world_size(), connect())
+    team = ProcessTeam(device, strategy, watch)
     try:
         with _translated(watch):
             yield team

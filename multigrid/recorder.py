@@ -151,10 +151,11 @@ class StageRecorder:
             "overhead": self.overhead,
             "rel_l2_at_start": self.rel_l2_at_start,
         }
-        save_checkpoint(self.folder / LAST, last, self.folder / PREVIOUS)
-        if self.saved_best is not self.trainer.best:
-            save_best(self.folder / BEST, last)
-            self.saved_best = self.trainer.best
+        with self.team.undisturbed():
+            save_checkpoint(self.folder / LAST, last, self.folder / PREVIOUS)
+            if self.saved_best is not self.trainer.best:
+                save_best(self.folder / BEST, last)
+                self.saved_best = self.trainer.best
         self.autosave.saved()
         self.ledger.saving_seconds += time.perf_counter() - started
 

@@ -81,12 +81,12 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
+    keep_large_buffers()
     if config.data.centering == "auto":
         from multigrid.parts import settle
 
         config = settle(config)
     folder = RunFolder(Path(config.output.folder) / config.name)
-    keep_large_buffers()
     with joined(config.compute.device, config.parallel.strategy) as team:
         if not team.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells

@@ -38,6 +38,14 @@ class Stage:
     accumulate: int = 1
     recompute: bool = False
 
+    def share(self, num_processes: int) -> int:
+        """Returns the largest number of samples of a batch that a process takes."""
+        return math.ceil(self.batch_size / num_processes)
+
+    def part_size(self, num_processes: int) -> int:
+        """Returns how many samples a process takes at once."""
+        return math.ceil(self.share(num_processes) / self.accumulate)
+
 
 def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:
     """Returns the levels in the order in which a cycle visits them.

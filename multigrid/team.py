@@ -48,6 +48,10 @@ class Team:
         """Returns the size of the largest share of a batch."""
         return -(-count // self.size)
 
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Returns a context in which this process is not ended because others are gone."""
+        return nullcontext()
+
     def total(self, value: float) -> float:
         """Returns the sum of the processes' values."""
         return value

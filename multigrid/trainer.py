@@ -39,7 +39,7 @@ from multigrid.regimes import Regime
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 from multigrid.team import ALONE, Team
 
-__all__ = ["DivergedError", "EpochRecord", "Observer", "Trainer", "TrainerOptions", "Validator"]
+__all__ = ["DivergedError", "Observer", "Trainer", "TrainerOptions", "Validator"]
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +141,8 @@ class Trainer:
         self.regime = regime or Regime()
         self.freezer = Freezer(surrogate.network, self.regime)
         self.team = options.team
-        set_recompute(surrogate.network, stage.recompute)
         self.blueprint = copy.deepcopy(surrogate.network).to("meta")
+        set_recompute(surrogate.network, stage.recompute)
         self.team.spread(surrogate.network)
         key = options.seed, stage.index
         self.batches = Batches(
@@ -153,9 +153,8 @@ class Trainer:
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
         self.guard = Guard(options.recovery)
-        share = self.team.largest_share(stage.batch_size)
         self.memory = MemoryLimit(
-            math.ceil(share / stage.accumulate), options.accumulate, self.team
+            stage.part_size(self.team.size), options.accumulate, self.team, stage.accumulate
         )
         self.gradient = Gradient(
             surrogate,

@@ -1,10 +1,13 @@
 """Processes that watch each other: one that dies or fails is missed within a minute, by name."""
 
+import itertools
 import os
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -22,6 +25,10 @@ PAUSE_SECONDS = 5.0
 """A longer time without a look means that this process itself was held, as the others may be."""
 GRACE_SECONDS = 10.0
 """How long the work gets to end by itself once another process is known to be gone."""
+
+
+JOINS = itertools.count()
+"""Numbers the times that this process has joined others, which all do equally often."""
 
 
 class Watch:
@@ -42,6 +49,9 @@ class Watch:
         self.gone: BaseException | None = None
         self._looked = time.monotonic()
         self._over = threading.Event()
+        self._free = threading.Event()
+        self._free.set()
+        self._number = next(JOINS)
         self._lock = threading.Lock()
         store.set(self._key("name", rank), f"on {socket.gethostname()}, process id {os.getpid()}")
         self.thread = threading.Thread(target=self._run, daemon=True, name="watch")
@@ -76,8 +86,18 @@ class Watch:
         if kind == "failed" or (kind == "stopped" and self.rank == 0):
             time.sleep(2 * BEAT_SECONDS)
 
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Keeps this process from being ended meanwhile, as while it saves."""
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
     def _key(self, what: str, rank: int) -> str:
-        return f"multigrid/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{what}/{rank}"
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+        return f"multigrid/{restart}/{self._number}/{what}/{rank}"
 
     def _run(self) -> None:
         beat = 0
@@ -91,6 +111,9 @@ class Watch:
     def _end_the_work(self) -> None:
         """Ends the process if it does not do so by itself, as it waits for ever for the others."""
         if self._over.wait(GRACE_SECONDS + SUSPICION_SECONDS):
+            return
+        self._free.wait()
+        if self._over.wait(BEAT_SECONDS):
             return
         if isinstance(self.gone, Interrupted):
             os._exit(STATUS)

@@ -11,8 +11,8 @@ from multigrid.models import cost
 from multigrid.models.activations import PeakMeter, activation_bytes
 from multigrid.models.blocks import Head
 from multigrid.models.cost import (
+    count_flops,
     count_parameters,
-    forward_flops,
     scale_flops,
     training_flops,
 )
@@ -51,23 +51,23 @@ def prolongation_flops():
 
 
 def test_flops_of_a_small_unet_by_hand(unet):
-    assert forward_flops(unet, (1, 2, 8, 8)) == unet_flops() + prolongation_flops()
+    assert count_flops(unet, (1, 2, 8, 8)).forward == unet_flops() + prolongation_flops()
 
 
 def test_flops_grow_with_the_batch(unet):
-    assert forward_flops(unet, (3, 2, 8, 8)) == 3 * forward_flops(unet, (1, 2, 8, 8))
+    assert count_flops(unet, (3, 2, 8, 8)).forward == 3 * count_flops(unet, (1, 2, 8, 8)).forward
 
 
 def test_training_takes_about_three_times_the_forward_pass(unet):
     # the gradient with respect to the input fields is not needed
-    ratio = training_flops(unet, (1, 2, 8, 8)) / forward_flops(unet, (1, 2, 8, 8))
+    ratio = training_flops(unet, (1, 2, 8, 8)) / count_flops(unet, (1, 2, 8, 8)).forward
     assert 2.6 < ratio < 3.0
 
 
 def test_training_flops_of_one_convolution_by_hand():
     layer = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
     first, second = conv_flops(64, 1, 3, 4), conv_flops(64, 1, 4, 5)
-    assert forward_flops(layer, (1, 3, 8, 8)) == first + second
+    assert count_flops(layer, (1, 3, 8, 8)).forward == first + second
     assert training_flops(layer, (1, 3, 8, 8)) == 2 * first + 3 * second
 
 

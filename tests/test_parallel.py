@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tiny import run, train, write_experiment
 from together import finish, free_port, run_together, start
 
 from multigrid import parallel, watch
+from multigrid import recorder as recorder_module
 from multigrid.augmentation import augment
 from multigrid.batches import Batches
 from multigrid.checkpoint import load_checkpoint
@@ -212,14 +214,21 @@ def test_a_process_that_dies_is_named_and_nothing_is_lost(experiment, expected, 
 
 
 def fail(rank):
-    original = StageRecorder.step
+    """Process 1 fails in its second epoch, and process 0 takes its time to save what there is."""
+    watch.GRACE_SECONDS = watch.SUSPICION_SECONDS = 0.3
+    original, save = StageRecorder.step, recorder_module.save_checkpoint
 
     def step(recorder, epoch, step, num_steps):
-        if rank == 1:
+        if rank == 1 and epoch == 2:
             raise UserError("the file is gone")
         original(recorder, epoch, step, num_steps)
 
+    def save_slowly(*arguments):
+        time.sleep(3)
+        save(*arguments)
+
     StageRecorder.step = step
+    recorder_module.save_checkpoint = save_slowly
 
 
 def hang(rank):
@@ -234,10 +243,16 @@ def hang(rank):
     StageRecorder.step = step
 
 
-def test_the_failure_of_one_is_told_once(experiment, tmp_path):
+def test_the_failure_of_one_is_told_once_and_what_there_is_is_saved(
+    experiment, expected, tmp_path
+):
     assert run_together([experiment], tmp_path, prepare=fail) == [2, 2]
     assert "error: process 1 of 2: the file is gone\n" in error_of(tmp_path)
     assert "error" not in error_of(tmp_path, 1)
+    (last,) = (tmp_path / "results" / "tiny").glob("level_0_*/last.pt")
+    assert load_checkpoint(last)["trainer"]["progress"]["epoch"] == 1
+    assert run(experiment, tmp_path, "--resume") == 0
+    assert_same_training(tmp_path / "results" / "tiny", expected)
 
 
 def test_a_process_that_hangs_is_missed(experiment, tmp_path):

@@ -391,6 +391,16 @@ def test_resume_with_no_sound_checkpoint_starts_anew_and_says_so(base, finished,
     assert_same_training(broken / "tiny", finished)
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_of_a_run_that_did_not_know_all_settings_of_today(base, finished, broken):
+    path = broken / "tiny" / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    del settings["parallel"], settings["recovery"]["factor"]
+    path.write_text(yaml.safe_dump(settings))
+    assert main(arguments(base, broken, "--resume")) == 0
+    assert_same_training(broken / "tiny", finished)
+
+
 @pytest.mark.parametrize("content", ["", "- 1"])
 def test_resume_with_a_damaged_configuration(base, broken, capsys, content):
     (broken / "tiny" / "config.yaml").write_text(content)

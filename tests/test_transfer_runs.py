@@ -323,6 +323,28 @@ def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path)
     assert (tmp_path / "results" / "second" / "convergence.png").exists()
 
 
+class WithNamesOfOurs(nn.Conv2d):
+    """A network with attributes of its own that networks of this package have as well."""
+
+    recompute = True
+    signature = "mine"
+
+
+def test_attributes_of_the_users_own_network_are_its_own(tmp_path, capsys):
+    networks = []
+
+    def factory(grid):
+        networks.append(WithNamesOfOurs(1, 1, 3, padding=1))
+        return networks[-1]
+
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
+    ladder(path, tmp_path, factory)
+    assert all(network.recompute for network in networks)
+    config = load_config(path, ["parallel.checkpoint_activations=true"])
+    with pytest.raises(UserError, match="for the networks of the section 'model'"):
+        Experiment(config, factory)
+
+
 def with_dropout(grid):
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
 

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suite",
         choices=[*MEASUREMENTS, "poisson_to_darcy", *SUITES],
-        help="step: rate of a training step against a matrix product; streaming: training with "
+        help="step: rate of a training step against a matrix product, a plain loop and the finest "
+        "grid; streaming: training with "
         "samples from disk against samples in memory; features: epochs on features of frozen "
         "layers against epochs on fields; memory: peak of a training step with and without "
         "activation checkpointing; poisson_to_darcy: fine-tuning regimes side by side; "

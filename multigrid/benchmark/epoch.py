@@ -6,6 +6,7 @@ import torch
 
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
+from multigrid.epoch import EpochRecord
 from multigrid.experiment import Experiment
 from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.hardware import machine
@@ -14,7 +15,7 @@ from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import Symmetries
 from multigrid.regimes import Regime
 from multigrid.schedule import Stage
-from multigrid.trainer import EpochRecord, Trainer
+from multigrid.trainer import Trainer
 
 
 class ShortEpoch:

@@ -27,18 +27,16 @@ def execute(options: argparse.Namespace) -> None:
             f"{options.experiment}: the samples come from files; there is nothing to generate"
         )
     from multigrid.data import SPLITS
-    from multigrid.data.store import DataStore
+    from multigrid.parts import generated_source
     from multigrid.problems import build_problem
 
     problem = build_problem(**config.problem.model_dump())
-    store = DataStore(
-        Path(config.data.folder), problem, config.hierarchy().finest, config.data.seed
-    )
-    counts = {split: getattr(config.data, split) for split in SPLITS}
+    source = generated_source(config, problem, config.labelled)
+    store, counts = source.store, {split: getattr(config.data, split) for split in SPLITS}
     if not config.labelled:
         counts["train"] = 0
     started = time.perf_counter()
-    generated = store.ensure(counts, progress=True)
+    generated = source.prepare(counts)
     seconds = time.perf_counter() - started
     if options.json:
         print_json(

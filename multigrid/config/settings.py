@@ -188,7 +188,9 @@ class LossConfig(Section):
     """What is minimised."""
 
     name: Literal["rel_l2", "rel_l1", "rel_h1", "mse", "energy"] = Field(
-        "rel_l2", description="'rel_l2', 'rel_l1', 'rel_h1', 'mse' or 'energy' (no labels needed)"
+        "rel_l2",
+        description="'rel_l2', 'rel_l1', 'rel_h1', 'mse' or 'energy' (steps of a "
+        "solver down the energy, which need no labels)",
     )
     residual: float = Field(
         0.0,

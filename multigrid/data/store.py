@@ -150,7 +150,10 @@ class DataStore:
             ]
             total = sum(len(block) for block in blocks)
             bar = tqdm(
-                total=total, desc=f"samples {self.grid}", unit="sample", disable=not progress
+                total=total,
+                desc=f"samples {self.grid}",
+                unit="sample",
+                disable=None if progress else True,  # None: only a terminal gets a bar
             )
             with bar:
                 for block, fields in generate(self.recipe, blocks, workers):

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -35,12 +35,12 @@ class Flops:
     training: int
 
 
-@runtime_checkable
-class Alike(Protocol):
+class Alike(nn.Module):
     """A network that tells which others do the same operations."""
 
     def signature(self) -> Hashable | None:
         """Returns what is equal for networks that do the same operations, None if unknown."""
+        raise NotImplementedError
 
 
 _COUNTED: dict[Hashable, Any] = {}
@@ -75,16 +75,6 @@ def _count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
         forward = counter.get_total_flops()
         output.sum().backward()
     return Flops(forward, counter.get_total_flops())
-
-
-def forward_flops(network: nn.Module, shape: Sequence[int]) -> int:
-    """Returns the floating-point operations of one forward pass.
-
-    Args:
-        network: The network; it is not run, only a copy without data is.
-        shape: Shape of the input, batch included.
-    """
-    return _run(network, shape).get_total_flops()
 
 
 def training_flops(network: nn.Module, shape: Sequence[int]) -> int:

@@ -38,11 +38,14 @@ class Stepwise(Protocol):
         """Returns the steps; the result of the last one is the network's output."""
 
 
-@runtime_checkable
-class Recomputing(Protocol):
-    """A network that can compute activations anew in the backward pass instead of keeping them."""
+class Recomputing(nn.Module):
+    """A network that can compute activations anew in the backward pass instead of keeping them.
 
-    recompute: bool
+    Attributes:
+        recompute: Whether it does.
+    """
+
+    recompute = False
 
 
 def set_recompute(network: nn.Module, recompute: bool) -> None:

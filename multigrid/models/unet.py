@@ -13,8 +13,8 @@ from multigrid.grid import Centering, Grid
 from multigrid.hardware import full_precision
 from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Stem, Up
 from multigrid.models.bottleneck import Bottleneck, build_bottleneck
-from multigrid.models.cost import count_parameters, scale_flops
-from multigrid.models.steps import INPUT, Step, run_steps
+from multigrid.models.cost import Alike, count_parameters, scale_flops
+from multigrid.models.steps import INPUT, Recomputing, Step, run_steps
 from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
@@ -95,7 +95,7 @@ def _blocks(
 KNOWN = ("torch.nn.", "multigrid.models.")
 
 
-class UNet(nn.Module):
+class UNet(Alike, Recomputing):
     """A UNet on the scales of a hierarchy, whose coarse part is a network in its own right.
 
     In the *pyramid* form every scale has a stem, fed with the restricted input, and a head; the
@@ -124,8 +124,6 @@ class UNet(nn.Module):
         recompute: Whether the backward pass computes the activations within encoders, decoders and
             heads anew instead of keeping them.
     """
-
-    recompute = False
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Diffusion between two plates through a log-permeability of few parameters."""
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -100,8 +100,9 @@ class Diffusion(PDE):
         return dirichlet_energy(np.e ** inputs[:, 0], outputs[:, 0], spacing)
 
 
+@lru_cache(maxsize=1)
 def _modes(grid: Grid) -> np.ndarray:
-    """Returns ``prod_d sqrt(l_i) phi_i(x_d)`` as ``[6, *grid]``."""
+    """Returns ``prod_d sqrt(l_i) phi_i(x_d)`` as ``[6, *grid]``, not to be written to."""
     scale = np.sqrt(2 * ETA / (1 + (ETA * FREQUENCIES) ** 2))
     return np.stack(
         [
