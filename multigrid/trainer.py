@@ -249,7 +249,7 @@ class Trainer:
 
     @cached_property
     def epoch_flops(self) -> float:
-        """Floating-point operations of an epoch with what is frozen now."""
+        """Operations of an epoch with what is frozen now; those done twice to save memory once."""
         if self.featurized is not None:
             (batch,) = self.train.batches([torch.zeros(1, dtype=torch.int64)])
             return len(self.train) * self.featurized.step_flops(batch)

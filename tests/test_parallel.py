@@ -124,7 +124,7 @@ def test_two_processes_train_as_one(experiment, expected, tmp_path, overrides):
     flops = [
         read_history(f / "metrics.csv")[-1].flops for f in (tmp_path / "results" / "tiny", expected)
     ]
-    assert flops[0] > flops[1] if overrides else flops[0] == flops[1]
+    assert flops[0] == flops[1]  # what is computed anew is not counted
     assert error_of(tmp_path, 1) == ""
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert summary["processes"] == 2
@@ -215,7 +215,7 @@ def test_a_process_that_dies_is_named_and_nothing_is_lost(experiment, expected, 
 
 def fail(rank):
     """Process 1 fails in its second epoch, and process 0 takes its time to save what there is."""
-    watch.GRACE_SECONDS = watch.SUSPICION_SECONDS = 0.3
+    watch.GRACE_SECONDS, watch.SUSPICION_SECONDS = 3.0, 1.0
     original, save = StageRecorder.step, recorder_module.save_checkpoint
 
     def step(recorder, epoch, step, num_steps):
@@ -224,7 +224,7 @@ def fail(rank):
         original(recorder, epoch, step, num_steps)
 
     def save_slowly(*arguments):
-        time.sleep(3)
+        time.sleep(5)
         save(*arguments)
 
     StageRecorder.step = step
