@@ -243,9 +243,7 @@ def hang(rank):
     StageRecorder.step = step
 
 
-def test_the_failure_of_one_is_told_once_and_what_there_is_is_saved(
-    experiment, expected, tmp_path
-):
+def test_the_failure_of_one_is_told_once_and_what_there_is_is_saved(experiment, expected, tmp_path):
     assert run_together([experiment], tmp_path, prepare=fail) == [2, 2]
     assert "error: process 1 of 2: the file is gone\n" in error_of(tmp_path)
     assert "error" not in error_of(tmp_path, 1)
