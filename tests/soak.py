@@ -348,8 +348,8 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
     rng = random.Random(options.seed)
     record: dict[str, Any] = {}
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        bench = Bench(Path(name))
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        bench = Bench(Path(folder))
         names = list(SCENARIOS)
         kills: Counter[str] = Counter()
         chains = 0
@@ -364,8 +364,8 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             record["kills"] = {"total": kills.total(), "runs": chains, **kills}
         faults = 0
         for scenario in ("short", "short v cycle") if options.faults else ():
-            for at, name in enumerate(operations(bench, scenario)):
-                for fault in (fault for fault, names in FAULTS.items() if name in names):
+            for at, operation in enumerate(operations(bench, scenario)):
+                for fault in (fault for fault, hit in FAULTS.items() if operation in hit):
                     sabotage(bench, scenario, at, fault)
                     faults += 1
             print(f"{faults} failing file operations", flush=True)
@@ -379,7 +379,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
         if options.inputs:
             import fuzz
 
-            record["bad_inputs"] = fuzz.fuzz(Path(name), path, options.inputs, rng)
+            record["bad_inputs"] = fuzz.fuzz(Path(folder), path, options.inputs, rng)
     return record
 
 
