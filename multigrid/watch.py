@@ -45,7 +45,6 @@ class Watch:
         self.size = size
         self.store = store
         self.heard = {other: (b"", time.monotonic()) for other in range(size) if other != rank}
-        self.names: dict[int, str] = {}
         self.gone: BaseException | None = None
         self._looked = time.monotonic()
         self._over = threading.Event()

@@ -82,8 +82,8 @@ def _apart(config: Config, level: int, recompute: bool) -> Measured:
 
 
 def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
-    stage = next(stage for stage in experiment.stages if stage.level == level)
-    part_size = experiment.footprint.chosen(stage).part_size
+    footprint = experiment.footprint
+    part_size = footprint.chosen(footprint.stages[level]).part_size
     return part_size, experiment.family.in_channels, *experiment.hierarchy.levels[level].shape
 
 
@@ -102,8 +102,8 @@ def _peak_of_activations(
 def _row(
     experiment: Experiment, level: int, plain: Measured, checkpointed: Measured
 ) -> Sequence[str]:
-    stage = next(stage for stage in experiment.stages if stage.level == level)
     footprint = experiment.footprint
+    stage = footprint.stages[level]
     estimates = (
         footprint.bytes(level, replace(footprint.chosen(stage), recompute=recompute))
         - footprint.sample_bytes

@@ -32,9 +32,8 @@ def execute(options: argparse.Namespace) -> None:
 
     problem = build_problem(**config.problem.model_dump())
     source = generated_source(config, problem, config.labelled)
-    store, counts = source.store, {split: getattr(config.data, split) for split in SPLITS}
-    if not config.labelled:
-        counts["train"] = 0
+    store = source.store
+    counts = source.wanted({split: getattr(config.data, split) for split in SPLITS})
     started = time.perf_counter()
     generated = source.prepare(counts)
     seconds = time.perf_counter() - started

@@ -59,8 +59,11 @@ class GeneratedSource:
 
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Generates what is missing."""
-        wanted = counts if self.labelled else {**counts, "train": 0}
-        return self.store.ensure(wanted, progress=True)
+        return self.store.ensure(self.wanted(counts), progress=True)
+
+    def wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Returns how many samples of each split are generated: none that need no solution."""
+        return dict(counts) if self.labelled else {**counts, "train": 0}
 
     def read(self, split: str, grid: Grid, count: int) -> Samples:
         """Returns the first samples of a split, restricted to a grid block by block."""
