@@ -95,9 +95,11 @@ SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch
 POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
 
 
-def _poisson_schedule(num_levels: int) -> tuple[str, str]:
+def _poisson_schedule(
+    num_levels: int, epochs: tuple[int, ...] = (44, 12, 2, 1, 0)
+) -> tuple[str, str]:
     """Returns epochs and learning rates of a ladder on Poisson's equation, from 16 points on."""
-    epochs, rates = (40, 10, 2, 1, 0), (3e-3, 1e-3, 2e-4, 1e-4, 5e-5)
+    rates = (3e-3, 1e-3, 2e-4, 1e-4, 5e-5)
     return (
         f"schedule.epochs={list(epochs[:num_levels])}",
         f"schedule.learning_rate={list(rates[:num_levels])}",
@@ -105,6 +107,9 @@ def _poisson_schedule(num_levels: int) -> tuple[str, str]:
 
 
 POISSON_LADDER = _ladder(*_poisson_schedule(4))
+NARROW = (*POISSON, "model.width=32")
+NARROW_EPOCHS = (60, 16, 2, 1, 0)
+"""A narrow network takes more steps to the same error, and each is cheaper."""
 
 SUITES = {
     "poisson_128": Suite(
@@ -114,14 +119,17 @@ SUITES = {
         (POISSON_LADDER, _direct(search_epochs=8)),
     ),
     "poisson_128_methods": Suite(
-        "experiments/poisson.yaml", POISSON, (0,), (POISSON_LADDER, *_at_equal_time("128"))
+        "experiments/poisson.yaml",
+        NARROW,
+        (0,),
+        (_ladder(*_poisson_schedule(4, NARROW_EPOCHS)), *_at_equal_time("128")),
     ),
     "poisson_256": Suite(
         "experiments/poisson.yaml",
-        (*POISSON, "levels=[16, 32, 64, 128, 256]"),
+        (*NARROW, "levels=[16, 32, 64, 128, 256]"),
         (0,),
         (
-            _ladder(*_poisson_schedule(5)),
+            _ladder(*_poisson_schedule(5, NARROW_EPOCHS)),
             _direct("schedule.learning_rate=4e-3", search_epochs=8, rates=()),
         ),
     ),
@@ -129,7 +137,7 @@ SUITES = {
         "experiments/darcy.yaml",
         SMALL,
         (0,),
-        (_ladder("schedule.epochs=[60, 40, 10, 3]"), _direct(search_epochs=8)),
+        (_ladder("schedule.epochs=[36, 24, 6, 2]"), _direct(search_epochs=8)),
     ),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
