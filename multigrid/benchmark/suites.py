@@ -141,9 +141,22 @@ SUITES = {
     ),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
-        ("data.train=128", "data.validation=32", "data.test=32", "schedule.batch_size=8"),
+        (
+            "levels=[8, 16, 32, 64]",
+            "data.train=64",
+            "data.validation=16",
+            "data.test=16",
+            "model.width=16",
+            "schedule.batch_size=4",
+        ),
         (0,),
-        (_ladder("schedule.epochs=[40, 20, 2]"), _direct(search_epochs=8)),
+        (
+            _ladder(
+                "schedule.epochs=[60, 30, 6, 1]",
+                "schedule.learning_rate=[4e-3, 2e-3, 5e-4, 1e-4]",
+            ),
+            _direct(search_epochs=4),
+        ),
     ),
     "resolution": Suite(
         "experiments/poisson.yaml",
