@@ -155,7 +155,7 @@ SUITES = {
                 "schedule.epochs=[60, 30, 6, 1]",
                 "schedule.learning_rate=[4e-3, 2e-3, 5e-4, 1e-4]",
             ),
-            _direct(search_epochs=4),
+            _direct(search_epochs=12),
         ),
     ),
     "resolution": Suite(
