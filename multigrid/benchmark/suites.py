@@ -147,7 +147,7 @@ SUITES = {
         (*NARROW, "levels=[16, 32, 64, 128, 256]"),
         (0,),
         (
-            _ladder(*_poisson_schedule(5, NARROW_EPOCHS)),
+            _ladder(*_poisson_schedule(5, (36, 10, 2, 1, 0))),
             _direct("schedule.learning_rate=4e-3", search_epochs=8, rates=()),
         ),
     ),
