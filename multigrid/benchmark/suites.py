@@ -144,10 +144,10 @@ SUITES = {
     ),
     "poisson_256": Suite(
         "experiments/poisson.yaml",
-        (*NARROW, "levels=[16, 32, 64, 128, 256]"),
+        (*POISSON, "model.width=48", "levels=[16, 32, 64, 128, 256]"),
         (0,),
         (
-            _ladder(*_poisson_schedule(5, (36, 10, 2, 1, 0))),
+            _ladder(*_poisson_schedule(5, (48, 16, 2, 1, 0))),
             _direct("schedule.learning_rate=4e-3", search_epochs=8, rates=()),
         ),
     ),
