@@ -10,6 +10,7 @@ from multigrid.config.problem import (
     DiffusionConfig,
     FileConfig,
     PoissonConfig,
+    ProblemConfig,
     ReactionDiffusionConfig,
 )
 from multigrid.config.section import Section
@@ -222,7 +223,7 @@ def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
                 )
 
 
-def _check_dilations(problem: Section, levels: Sequence[Grid]) -> None:
+def _check_dilations(problem: ProblemConfig, levels: Sequence[Grid]) -> None:
     """Checks that dilating samples is exact for a problem on all levels."""
     exact = problem.kind in WITH_DILATIONS
     if isinstance(problem, FileConfig):
