@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from multigrid.data.samples import Samples
+from multigrid.fields import dilate
 from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
 
@@ -38,20 +39,23 @@ class Augmentation:
     """What has been drawn for a batch of B samples.
 
     Linear problems: every sample becomes a random combination of itself and a mirrored other one,
-    with normally distributed factors. Reflections, exchanges of axes and shifts are drawn once for
-    the whole batch.
+    with normally distributed factors. The other ones may be dilated, so that short waves lie on
+    top of what occurs. Reflections, exchanges of axes, shifts and whether to dilate are drawn once
+    for the whole batch.
 
     Attributes:
         orientation: That of all samples of the batch.
         mirror: That of the other samples, on top; None if there are no combinations.
         partners: Place in the batch of each sample's other one ``[B]``, empty if there are none.
         factors: Those of each sample and of its other one ``[2, B]``.
+        dilated: Whether the other samples are dilated, after being mirrored.
     """
 
     orientation: Orientation
     mirror: Orientation | None
     partners: np.ndarray
     factors: np.ndarray
+    dilated: bool
 
     def sources(self, places: np.ndarray) -> np.ndarray:
         """Returns, in rising order, what of the batch is needed to make some of its samples."""
@@ -65,13 +69,13 @@ class Augmentation:
             places: What to make, as places in the batch in rising order.
         """
         fields = torch.cat([samples.inputs, samples.outputs], dim=1)
-        if self.mirror is not None:
-            fields = self._superpose(fields, places)
-        fields = self.orientation.apply(fields)
         num_inputs = samples.inputs.shape[1]
+        if self.mirror is not None:
+            fields = self._superpose(fields, places, num_inputs, samples.grid)
+        fields = self.orientation.apply(fields)
         return Samples(fields[:, :num_inputs], fields[:, num_inputs:], samples.grid)
 
-    def _superpose(self, fields: Tensor, places: np.ndarray) -> Tensor:
+    def _superpose(self, fields: Tensor, places: np.ndarray, num_inputs: int, grid: Grid) -> Tensor:
         assert self.mirror is not None
         sources = self.sources(places)
         own, others = (
@@ -81,12 +85,21 @@ class Augmentation:
         factors = torch.from_numpy(self.factors[:, places]).to(fields.device)
         factors = factors.reshape(2, -1, *(1,) * (fields.ndim - 1))
         mirrored = self.mirror.apply(fields)[others]
+        if self.dilated:
+            mirrored = dilate(mirrored, grid)
+            mirrored[:, num_inputs:] /= 4
         if len(places) < len(sources):
             fields = fields[own]
         return factors[0] * fields + factors[1] * mirrored
 
 
-def draw(count: int, grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Augmentation:
+def draw(
+    count: int,
+    grid: Grid,
+    symmetries: Symmetries,
+    rng: np.random.Generator,
+    dilations: float = 0.0,
+) -> Augmentation:
     """Draws the augmentation of a batch.
 
     Args:
@@ -94,19 +107,27 @@ def draw(count: int, grid: Grid, symmetries: Symmetries, rng: np.random.Generato
         grid: Their grid.
         symmetries: What is exact for them.
         rng: Source of randomness.
+        dilations: How often, 0 to 1, the others in superpositions are dilated; more than 0 only
+            for problems that are linear and declare dilations.
     """
+    exact = symmetries.linear and symmetries.dilations and grid.is_mirrored
+    assert exact or not dilations
     mirror, partners = None, np.empty(0, dtype=np.int64)
     factors: np.ndarray = np.empty((2, 0), dtype=np.float32)
     if symmetries.linear:
         mirror = _orientation(grid, symmetries, rng)
         partners = rng.permutation(count)
         factors = rng.standard_normal((2, count), dtype=np.float32)
-    return Augmentation(_orientation(grid, symmetries, rng), mirror, partners, factors)
+    orientation = _orientation(grid, symmetries, rng)
+    dilated = dilations > 0 and rng.random() < dilations
+    return Augmentation(orientation, mirror, partners, factors, dilated)
 
 
-def augment(batch: Samples, symmetries: Symmetries, rng: np.random.Generator) -> Samples:
+def augment(
+    batch: Samples, symmetries: Symmetries, rng: np.random.Generator, dilations: float = 0.0
+) -> Samples:
     """Returns a batch of as many new samples, made from those given, which are left untouched."""
-    drawn = draw(len(batch), batch.grid, symmetries, rng)
+    drawn = draw(len(batch), batch.grid, symmetries, rng, dilations)
     return drawn.apply(batch, np.arange(len(batch)))
 
 

@@ -58,6 +58,7 @@ class Batches:
         key: Seed, and number of the stage.
         symmetries: What to augment with, or None.
         team: The processes that share each batch.
+        dilations: How often to dilate, 0 to 1.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Batches:
         key: tuple[int, int],
         symmetries: Symmetries | None,
         team: Team = ALONE,
+        dilations: float = 0.0,
     ) -> None:
         self.count = count
         self.grid = grid
@@ -75,6 +77,7 @@ class Batches:
         self.key = key
         self.symmetries = symmetries
         self.team = team
+        self.dilations = dilations
         self.num_steps = math.ceil(count / size)
 
     def epoch(self, epoch: int, first: int = 0) -> list[Batch]:
@@ -93,5 +96,6 @@ class Batches:
         share = len(places) / len(indices)
         drawn = None
         if self.symmetries is not None:
-            drawn = draw(len(indices), self.grid, self.symmetries, self.rng(epoch, step))
+            rng = self.rng(epoch, step)
+            drawn = draw(len(indices), self.grid, self.symmetries, rng, self.dilations)
         return Batch(indices, places if share else np.arange(1), share, drawn)

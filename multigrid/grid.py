@@ -68,6 +68,12 @@ class Grid:
         return self.centering == "cell" or abs(last - 1) < 1e-9
 
     @property
+    def is_mirrored(self) -> bool:
+        """Whether mirroring at the far ends of the box maps the points, continued, to points."""
+        ends = [2 / h for h in self.spacing]
+        return all(abs(end - round(end)) < 1e-6 for end in ends)
+
+    @property
     def can_coarsen(self) -> bool:
         """Whether every axis can be halved and keeps at least two points."""
         return all(n >= 3 and (self.centering == "node" or n % 2 == 0) for n in self.shape)

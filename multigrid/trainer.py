@@ -60,6 +60,7 @@ class TrainerOptions:
         clip: Largest norm of the gradient, or None.
         precision: Number format of the network.
         symmetries: What to augment with, or None.
+        dilations: How often to dilate in doing so, 0 to 1.
         patience: Epochs without improvement after which to stop, or None.
         seed: Seed of the data order and the augmentation.
         recovery: What to do when the loss is no number or explodes.
@@ -75,6 +76,7 @@ class TrainerOptions:
     clip: float | None = 1.0
     precision: PrecisionName = "float32"
     symmetries: Symmetries | None = None
+    dilations: float = 0.0
     patience: int | None = None
     seed: int = 0
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
@@ -146,7 +148,13 @@ class Trainer:
         self.team.spread(surrogate.network)
         key = options.seed, stage.index
         self.batches = Batches(
-            len(train), train.grid, stage.batch_size, key, options.symmetries, self.team
+            len(train),
+            train.grid,
+            stage.batch_size,
+            key,
+            options.symmetries,
+            self.team,
+            options.dilations,
         )
         self.num_steps = self.batches.num_steps
         self.rate = learning_rate_curve(

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dst
 from sine import solve_poisson
 
-from multigrid.augmentation import augment
+from multigrid.augmentation import augment, draw
 from multigrid.data.samples import Samples
+from multigrid.fields import restrict
 from multigrid.grid import Grid
 from multigrid.problems import Poisson, Symmetries
 
@@ -20,9 +22,9 @@ GRIDS = [
 grids = pytest.mark.parametrize("grid", GRIDS, ids=str)
 
 
-def poisson_samples(grid, count=6):
+def poisson_samples(grid, count=6, num_modes=6):
     rngs = [np.random.default_rng(i) for i in range(count)]
-    f, u = Poisson(grid.ndim, num_modes=6).sample(grid, rngs)
+    f, u = Poisson(grid.ndim, num_modes=num_modes).sample(grid, rngs)
     return Samples(torch.from_numpy(f), torch.from_numpy(u), grid)
 
 
@@ -37,6 +39,55 @@ def test_augmented_samples_still_solve_the_equation(grid, seed):
     assert augmented.inputs.shape == batch.inputs.shape
     assert augmented.outputs.shape == batch.outputs.shape
     assert augmented.grid == grid
+
+
+@grids
+@pytest.mark.parametrize("seed", range(3))
+def test_dilated_samples_solve_the_equation_with_waves_half_as_long(grid, seed):
+    batch, rng = poisson_samples(grid, num_modes=3), np.random.default_rng(seed)
+    augmented = augment(batch, Poisson.symmetries, rng, dilations=1)
+    expected = solve_poisson(augmented.inputs.numpy(), grid)
+    np.testing.assert_allclose(augmented.outputs, expected, atol=1e-9 * np.abs(expected).max())
+    for samples, highest in ((batch, 3), (augmented, 6)):
+        assert highest_mode(samples.inputs, grid) == highest
+
+
+def highest_mode(fields, grid):
+    """The largest k of the sines ``sin(pi k x)`` along the first axis that make up the fields."""
+    kind, first = (2, 0) if grid.centering == "cell" else (1, 1)
+    last = grid.shape[0] - (grid.centering == "node" and grid.shape[0] % 2)
+    strengths = np.abs(dst(fields.numpy()[:, :, first:last], kind, axis=2))
+    strengths = strengths.max(axis=tuple({*range(strengths.ndim)} - {2}))
+    return 1 + np.flatnonzero(strengths > 1e-9 * strengths.max())[-1]
+
+
+@pytest.mark.parametrize("num_modes", [8, 24])
+@pytest.mark.parametrize("fine", [Grid((24, 24)), Grid((25, 25), "node")], ids=str)
+def test_on_coarse_levels_the_samples_are_restrictions_of_solutions(fine, num_modes):
+    batch = poisson_samples(fine, num_modes=num_modes)  # more than the coarse grid resolves
+    coarse = fine.coarsen()
+    inputs, outputs = (restrict(x, fine) for x in (batch.inputs, batch.outputs))
+    for seed in range(4):
+        above, below = (
+            augment(samples, Poisson.symmetries, np.random.default_rng(seed), dilations=0.5)
+            for samples in (batch, Samples(inputs, outputs, coarse))
+        )
+        for found, solution in ((below.inputs, above.inputs), (below.outputs, above.outputs)):
+            torch.testing.assert_close(found, restrict(solution, fine), rtol=0, atol=1e-12)
+
+
+def test_dilations_are_drawn_as_often_as_wanted_and_change_no_other_draw():
+    for wanted, low, high in ((0, 0, 0), (0.25, 35, 65), (1, 200, 200)):
+        count = 0
+        for seed in range(200):
+            drawn, without = (
+                draw(4, GRIDS[0], Poisson.symmetries, np.random.default_rng(seed), probability)
+                for probability in (wanted, 0)
+            )
+            count += drawn.dilated
+            assert (drawn.orientation, drawn.mirror) == (without.orientation, without.mirror)
+            np.testing.assert_array_equal(drawn.factors, without.factors)
+        assert low <= count <= high
 
 
 @grids

@@ -31,7 +31,7 @@ from multigrid.recorder import StageRecorder
 from multigrid.team import Team
 
 ROOT = Path(__file__).parents[1]
-ALL_OF_IT = Symmetries(reflections=True, rotations=True, shifts=True, linear=True)
+ALL_OF_IT = Symmetries(reflections=True, rotations=True, shifts=True, linear=True, dilations=True)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def experiment(tmp_path_factory):
         tmp_path_factory.mktemp("experiment") / "tiny.yaml",
         problem={"kind": "poisson", "num_modes": 4},
         levels=[4, 8],
-        data={"train": 10, "validation": 5, "test": 4},
+        data={"train": 10, "validation": 5, "test": 4, "dilations": 0.5},
         schedule={"epochs": 2, "batch_size": 3},
         model={"width": 8},
     )
@@ -88,14 +88,18 @@ def test_shares_cover_a_batch(size):
         assert max(map(len, shares)) == Part(0, size).largest_share(count)
 
 
-@pytest.mark.parametrize("symmetries", [ALL_OF_IT, Symmetries(shifts=True), None])
-def test_the_parts_of_a_batch_make_up_the_whole(generator, symmetries):
+@pytest.mark.parametrize(
+    ("symmetries", "dilations"),
+    [(ALL_OF_IT, 0), (ALL_OF_IT, 1), (Symmetries(shifts=True), 0), (None, 0)],
+)
+def test_the_parts_of_a_batch_make_up_the_whole(generator, symmetries, dilations):
     grid = Grid((4, 4))
     fields = torch.randn(11, 3, 4, 4, generator=generator)
     samples = Samples(fields[:, :2], fields[:, 2:], grid)
 
     def made(rank, size):
-        batches = Batches(11, grid, 4, (3, 1), symmetries, Part(rank, size)).epoch(2)
+        part = Part(rank, size)
+        batches = Batches(11, grid, 4, (3, 1), symmetries, part, dilations).epoch(2)
         return [(b.make(samples[b.sources]), b.share) for b in batches]
 
     (whole,), parts = [made(0, 1)], [made(rank, 3) for rank in range(3)]
@@ -107,7 +111,8 @@ def test_the_parts_of_a_batch_make_up_the_whole(generator, symmetries):
     if symmetries is not None:
         rng = np.random.default_rng(np.random.SeedSequence(3, spawn_key=(1, 2, 0)))
         indices = Batches(11, grid, 4, (3, 1), symmetries).epoch(2)[0].indices
-        assert torch.equal(augment(samples[indices], symmetries, rng).inputs, whole[0][0].inputs)
+        augmented = augment(samples[indices], symmetries, rng, dilations)
+        assert torch.equal(augmented.inputs, whole[0][0].inputs)
 
 
 @pytest.mark.parametrize(

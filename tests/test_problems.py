@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.fft import dstn, idstn
 
 from multigrid.config import load_config, parse_config
+from multigrid.config.checks import WITH_DILATIONS
 from multigrid.errors import UserError
 from multigrid.experiment import Experiment
+from multigrid.fields import dilate
 from multigrid.grid import Grid
 from multigrid.problems import PROBLEMS, build_problem
 from multigrid.problems.random_fields import GaussianField
@@ -119,6 +122,15 @@ def test_declared_symmetries_are_exact(kind):
     for change in transformations(problem.symmetries):
         expected, found = change(outputs), solve(problem, change(inputs), grid)
         np.testing.assert_allclose(found, expected, atol=1e-8 * np.abs(outputs).max())
+    if problem.symmetries.dilations:
+        contracted, expected = (dilate(torch.from_numpy(x), grid) for x in (inputs, outputs))
+        found = solve(problem, contracted.numpy(), grid)
+        np.testing.assert_allclose(found, expected / 4, atol=1e-8 * np.abs(outputs).max())
+
+
+def test_the_configuration_knows_which_problems_declare_dilations():
+    declared = {kind for kind, problem in PROBLEMS.items() if problem.symmetries.dilations}
+    assert declared == set(WITH_DILATIONS)
 
 
 # Gaussian fields
@@ -280,6 +292,29 @@ def config(problem, levels=(16, 32), **sections):
 def test_mistakes_in_the_problem(problem, sentence):
     with pytest.raises(UserError, match=sentence):
         config(problem)
+
+
+@pytest.mark.parametrize(
+    ("problem", "levels", "sentence"),
+    [
+        ({"kind": "darcy"}, [16], "exact for poisson and cno_poisson, and for files with 'linear'"),
+        ({"kind": "file", "file": "x", "symmetries": ["dilations"]}, [16], "'linear' and 'dila"),
+        ({"kind": "file", "file": "x", "symmetries": ["linear"]}, [16], "'linear' and 'dila"),
+        ({"kind": "poisson", "num_modes": 4}, [4, 26], r"the 4x4 nodes of levels\[0\] end beside"),
+    ],
+)
+def test_dilations_are_refused_where_they_are_not_exact(problem, levels, sentence):
+    nodes = {"centering": "node"}
+    with pytest.raises(UserError, match=f"data.dilations: .*{sentence}.* it must be 0$"):
+        config(problem, levels, data={**nodes, "dilations": 0.5})
+    config(problem, levels, data=nodes)
+
+
+def test_files_and_nodes_can_be_dilated():
+    files = {"kind": "file", "file": "x", "symmetries": ["dilations", "linear"]}
+    for problem in ({"kind": "poisson", "num_modes": 4}, files):
+        for centering in ("cell", "node"):
+            config(problem, data={"centering": centering, "dilations": 0.5})
 
 
 def test_grids_that_do_not_suit_the_problem():

@@ -10,6 +10,7 @@ from multigrid.config.problem import (
     DiffusionConfig,
     FileConfig,
     PoissonConfig,
+    ProblemConfig,
     ReactionDiffusionConfig,
 )
 from multigrid.config.section import Section
@@ -18,7 +19,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 
 WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal", "poisson_two_phase")
-
+WITH_DILATIONS = ("poisson", "cno_poisson")
 
 BY_LEVEL = (
     "schedule.epochs",
@@ -75,6 +76,8 @@ def check_config(config: Config) -> None:
     _check_parallel(config)
     _check_transfer(config)
     _check_problem(config.problem, hierarchy.levels)
+    if config.data.dilations:
+        _check_dilations(config.problem, hierarchy.levels)
     _check_tests(config)
     _check_effect(config)
 
@@ -164,6 +167,7 @@ def _check_effect(config: Config) -> None:
         ("transfer.decay", thaws, regime),
         ("transfer.unfreeze", section.regime == "gradual", regime),
         ("transfer.patience", waits, "what thaws by itself, as nothing waits for a plateau"),
+        ("data.dilations", config.data.augmentation == "auto", "data.augmentation 'none'"),
         ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):
@@ -217,6 +221,24 @@ def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
                     f"levels[{len(levels) - 1}]: problem 'reaction_diffusion' is periodic, which "
                     f"nodes with both boundary points are not: the sizes of {finest} must be even"
                 )
+
+
+def _check_dilations(problem: ProblemConfig, levels: Sequence[Grid]) -> None:
+    """Checks that dilating samples is exact for a problem on all levels."""
+    exact = problem.kind in WITH_DILATIONS
+    if isinstance(problem, FileConfig):
+        exact = {"linear", "dilations"} <= set(problem.symmetries)
+    if not exact:
+        raise UserError(
+            f"data.dilations: dilating is exact for {' and '.join(WITH_DILATIONS)}, and for files "
+            "with 'linear' and 'dilations' in problem.symmetries; it must be 0"
+        )
+    for index, grid in enumerate(levels):
+        if not grid.is_mirrored:
+            raise UserError(
+                f"data.dilations: the {grid} nodes of levels[{index}] end beside the boundary, "
+                "which fields cannot be mirrored at; it must be 0"
+            )
 
 
 def _require_boundary_nodes(levels: Sequence[Grid]) -> None:

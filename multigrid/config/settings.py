@@ -48,6 +48,11 @@ class DataConfig(Section):
     augmentation: Literal["auto", "none"] = Field(
         "auto", description="'auto' (what the problem declares exact) or 'none'"
     )
+    dilations: Fraction = Field(
+        0.0,
+        description="a number from 0 to 1: how often augmentation superposes samples of half the "
+        "wavelength, for inputs with shorter waves than the samples', at some cost for the latter",
+    )
     normalization: Literal["auto", "none", "gaussian", "min-max"] = Field(
         "auto", description="'auto', 'none', 'gaussian' or 'min-max'"
     )

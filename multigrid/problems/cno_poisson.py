@@ -29,7 +29,9 @@ class CNOPoisson(EllipticPDE):
     version = 1
     input_names = ("f",)
     output_names = ("u",)
-    symmetries = Symmetries(reflections=True, rotations=True, linear=True, homogeneous=True)
+    symmetries = Symmetries(
+        reflections=True, rotations=True, linear=True, homogeneous=True, dilations=True
+    )
 
     def __init__(self, num_modes: int = 16) -> None:
         self.num_modes = num_modes

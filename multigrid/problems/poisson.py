@@ -33,7 +33,9 @@ class Poisson(EllipticPDE):
     version = 1
     input_names = ("f",)
     output_names = ("u",)
-    symmetries = Symmetries(reflections=True, rotations=True, linear=True, homogeneous=True)
+    symmetries = Symmetries(
+        reflections=True, rotations=True, linear=True, homogeneous=True, dilations=True
+    )
 
     def __init__(
         self,
