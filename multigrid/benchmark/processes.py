@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -35,10 +36,12 @@ class Group:
     def __init__(self, config: Config, size: int) -> None:
         context, port = get_context("spawn"), _free_port()
         self.pipes: list[Connection] = []
+        self.processes: list[BaseProcess] = []
         for rank in range(size):
             ours, theirs = context.Pipe()
             work = (theirs, config, rank, size, port)
-            context.Process(target=_serve, args=work, daemon=True).start()
+            self.processes.append(context.Process(target=_serve, args=work, daemon=True))
+            self.processes[-1].start()
             theirs.close()
             self.pipes.append(ours)
 
@@ -56,9 +59,11 @@ class Group:
             raise UserError("a process of the benchmark has ended; see above for why") from None
 
     def end(self) -> None:
-        """Lets the processes end."""
+        """Lets the processes end, and waits for them."""
         for pipe in self.pipes:
             pipe.close()
+        for process in self.processes:
+            process.join()
 
 
 def measure_processes(config: Config) -> str:
