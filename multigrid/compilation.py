@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from multigrid.batches import Batch
 from multigrid.data.samples import Samples
@@ -13,6 +13,7 @@ from multigrid.data.streaming import TrainingSamples
 from multigrid.featurization import FeaturizedSamples
 from multigrid.gradient import Gradient
 from multigrid.grid import Grid
+from multigrid.models.blocks import channels_layout
 from multigrid.team import Team
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,20 @@ class Compiler:
         self.team = team
         self.has_failed = False
 
-    def compile(self, network: nn.Module, grid: Grid) -> nn.Module:
-        """Returns what does the same as a network, once it is called; the last one is forgotten."""
+    def compile(self, network: nn.Module, grid: Grid) -> Callable[[Tensor], Tensor]:
+        """Returns what does the same as a network, compiled once it is called.
+
+        What was compiled before is forgotten.
+
+        Args:
+            network: Maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
+            grid: Grid of the fields.
+        """
         torch.compiler.reset()  # PyTorch gives up after some shapes of the same code
         on_gpu = next(network.parameters()).device.type == "cuda"
         mode = "reduce-overhead" if on_gpu and grid.size <= GRAPH_POINTS else "default"
-        compiled: nn.Module = torch.compile(network, dynamic=False, mode=mode)
-        return compiled
+        compiled = torch.compile(network, dynamic=False, mode=mode)
+        return lambda x: compiled(_with_usual_strides(x))
 
     def give_up(self, grid: Grid, reason: str) -> None:
         """Says that networks are not compiled from here on."""
@@ -124,6 +132,16 @@ class Compiled:
             gradient.rehearse(samples[:1])  # what is computed once is not to be traced
             gradient.compiled = compiler.compile(gradient.surrogate.network, samples.grid)
         gradient.rehearse(samples)
+
+
+def _with_usual_strides(x: Tensor) -> Tensor:
+    """Lays fields out such that equal shapes have equal strides, as each is compiled for itself.
+
+    Along axes of one element, strides mean nothing, but depend on where the fields come from.
+    """
+    layout = channels_layout(x.ndim)
+    strides = torch.empty(x.shape, device="meta", memory_format=layout).stride()
+    return x.contiguous(memory_format=layout).as_strided(x.shape, strides)
 
 
 def _first_line(error: Exception) -> str:
