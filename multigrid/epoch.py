@@ -16,6 +16,7 @@ class Progress:
         data_seconds: The part of it spent waiting for data.
         evaluation_seconds: Time spent on validation.
         flops: Floating-point operations, evaluation left out.
+        compile_seconds: The part of the training time spent on compilation.
     """
 
     epoch: int = 0
@@ -25,6 +26,7 @@ class Progress:
     data_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     flops: float = 0.0
+    compile_seconds: float = 0.0
 
 
 @dataclass

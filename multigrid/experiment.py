@@ -159,10 +159,11 @@ class Experiment:
         flops = sum(work) * self.epoch_flops[-1]
         fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
+        compiled = ", compiled" if self.config.compute.compile else ""
         return "\n".join(
             [
                 f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
-                f"{self.precision} on {self.device}, {self._workers()}, "
+                f"{self.precision} on {self.device}{compiled}, {self._workers()}, "
                 f"{self.config.centering}-centred grids",
                 "",
                 str(self.family),

@@ -8,7 +8,6 @@ import copy
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -159,10 +158,11 @@ class FeaturizedSurrogate:
         self.split = SplitNetwork(surrogate.network, frozen)
         self.flops = 0.0
 
-    def finish(self, batch: Samples) -> Callable[[], Tensor]:
-        """Returns what computes the network's output for a batch with features."""
-        assert batch.features is not None
-        return partial(self.split.finish, batch.features)
+    def finish(self, batch: Samples) -> Callable[[Tensor], Tensor]:
+        """Returns what gives the network's output for a batch, from its features alone."""
+        features = batch.features
+        assert features is not None
+        return lambda x: self.split.finish(features)
 
     @torch.no_grad()
     def compute(

@@ -6,7 +6,7 @@ differentiable. Prolongation is exact for polynomials up to the given degree rig
 boundary.
 """
 
-from functools import lru_cache
+from collections.abc import Hashable
 
 import numpy as np
 import torch
@@ -109,7 +109,10 @@ def dilate(field: Tensor, grid: Grid) -> Tensor:
     return field
 
 
-@lru_cache(maxsize=256)
+_matrices: dict[Hashable, Tensor] = {}
+"""Not cached by functools, as torch.compile would trace how each matrix is made."""
+
+
 def _matrix(
     n_fine: int,
     centering: Centering,
@@ -118,8 +121,11 @@ def _matrix(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    matrix = prolongation_matrix(n_fine, centering, degree, periodic)
-    return torch.as_tensor(matrix, dtype=dtype, device=device)
+    key = n_fine, centering, degree, periodic, dtype, device
+    if key not in _matrices:
+        matrix = prolongation_matrix(n_fine, centering, degree, periodic)
+        _matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
+    return _matrices[key]
 
 
 def prolongation_matrix(

@@ -1,7 +1,7 @@
 """The gradient of a batch: in parts if need be, and together with other processes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,6 +26,9 @@ class Gradient:
         clip: Largest norm of the gradient, or None.
         memory: How many samples may be taken at once, and which processes take part.
         featurized: Predicts from features of the batches, or None.
+
+    Attributes:
+        compiled: Called instead of the surrogate's network, or None.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Gradient:
         self.featurized = featurized
         self.largest_share = self.team.largest_share(batch_size)
         self.predict: nn.Module = surrogate
+        self.compiled: Callable[[Tensor], Tensor] | None = None
 
     def renew(self) -> None:
         """Takes note of which parameters are trained; call it before the first batch."""
@@ -78,6 +82,14 @@ class Gradient:
         norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), self.limit)
         return loss, self.team.whole(norm).item()
 
+    def rehearse(self, samples: Samples) -> None:
+        """Computes gradients of a batch's parts as in a step, but alone and to no effect."""
+        parts = {len(part): part for part in samples.split(self.memory.part_size)}
+        with _seeded(0, samples.inputs.device):
+            for part in parts.values():
+                self._try_alone(part, len(part))
+        self.surrogate.zero_grad()
+
     def _try_alone(self, samples: Samples, part_size: int) -> float:
         """Computes a gradient without the other processes, to see whether it fits."""
         buffers = [(buffer, buffer.clone()) for buffer in self.surrogate.buffers()]
@@ -104,10 +116,8 @@ class Gradient:
 
     def _add(self, part: Samples, weight: float) -> float:
         with autocast(part.inputs.device, self.precision):
-            if self.featurized is None:
-                prediction = self.predict(part.inputs)
-            else:
-                prediction = self.predict(part.inputs, self.featurized.finish(part))
+            network = self.compiled if self.featurized is None else self.featurized.finish(part)
+            prediction = self.predict(part.inputs, network)
         loss: Tensor = self.loss(prediction, part)
         scale = weight * self.team.size  # as the mean over processes is taken
         (loss if scale == 1 else loss * scale).backward()

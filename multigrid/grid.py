@@ -1,5 +1,6 @@
 """Structured grids on the unit box and the hierarchies they form."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -46,7 +47,7 @@ class Grid:
     @property
     def size(self) -> int:
         """Number of points."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def axes(self) -> tuple[np.ndarray, ...]:
         """Coordinates of the points along each axis."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from multigrid.compilation import Compiler
 from multigrid.config import Config, parse_config
 from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
@@ -124,5 +125,6 @@ def trainer_options(
         seed=config.seed,
         recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
         accumulate=recovery.accumulate,
+        compiler=Compiler(team) if config.compute.compile else None,
         team=team,
     )

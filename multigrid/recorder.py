@@ -227,6 +227,8 @@ class StageRecorder:
             "outcome": self._outcome(),
             "went_back": self.trainer.guard.faults,
             "part_size": self.trainer.memory.part_size,
+            "compiled": self.trainer.compiled.active,
+            "compile_seconds": progress.compile_seconds,
         }
 
     def _outcome(self) -> str:

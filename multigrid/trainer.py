@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from multigrid.batches import Batch, Batches
+from multigrid.compilation import Compiled, Compiler
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.epoch import EpochRecord, EpochSums, Progress
@@ -65,6 +66,7 @@ class TrainerOptions:
         seed: Seed of the data order and the augmentation.
         recovery: What to do when the loss is no number or explodes.
         accumulate: Whether to take a batch in parts when it does not fit into the memory.
+        compiler: Compiles the networks, or None.
         team: The processes that train together.
     """
 
@@ -81,6 +83,7 @@ class TrainerOptions:
     seed: int = 0
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
     accumulate: bool = True
+    compiler: Compiler | None = None
     team: Team = ALONE
 
 
@@ -173,6 +176,7 @@ class Trainer:
             self.memory,
             featurized,
         )
+        self.compiled = Compiled(self.gradient, train, options.compiler)
         self._renew_optimizer({})
         self.sums = EpochSums()
         self.best: dict[str, Any] = {}
@@ -293,6 +297,7 @@ class Trainer:
         self.optimizer = self._optimizer()
         self.load_moments(state)
         self.gradient.renew()
+        self.compiled.renew()
         self.__dict__.pop("epoch_flops", None)
 
     def _thaw(self) -> None:
@@ -310,6 +315,10 @@ class Trainer:
         planned = self.batches.epoch(epoch, self.sums.num_steps)
         self.freezer.train()
         if planned:
+            seconds = self.compiled.prepare(planned)
+            self.sums.seconds += seconds
+            seconds += self.progress.compile_seconds
+            self.progress = replace(self.progress, compile_seconds=seconds)
             with closing(self.train.batches([batch.sources for batch in planned])) as sources:
                 for batch in planned:
                     self._take(sources, batch)

@@ -60,7 +60,14 @@ SCENARIOS: dict[str, list[str]] = {
     "short": ["schedule.epochs=1", "checkpoints.steps=3"],
     "short v cycle": ["schedule.epochs=1", "schedule.cycle=v"],
 }
-TIMES = {"seconds", "data_seconds", "evaluation_seconds", "saving_seconds", "saving_share"}
+TIMES = {
+    "seconds",
+    "compile_seconds",
+    "data_seconds",
+    "evaluation_seconds",
+    "saving_seconds",
+    "saving_share",
+}
 NOT_COMPARED = TIMES | {
     "data_preparation_seconds",
     "peak_memory_bytes",

@@ -6,7 +6,8 @@ import pytest
 from tiny import run, write_experiment
 
 from multigrid import experiment as experiment_module
-from multigrid.benchmark.memory import _row, measure_step
+from multigrid.benchmark import memory
+from multigrid.benchmark.memory import Measured, measure_memory, measure_step
 from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.experiment import Experiment
@@ -110,5 +111,17 @@ def test_a_step_is_measured_both_ways(path):
     plain, checkpointed = (measure_step(config, 1, recompute) for recompute in (False, True))
     assert checkpointed.activations < plain.activations
     assert plain.flops < checkpointed.flops < 1.4 * plain.flops
-    text = "  ".join(_row(Experiment(config), 1, plain, checkpointed))
-    assert text.startswith("16x16  4  ")
+
+
+def test_what_is_measured_is_written_and_drawn(path, tmp_path, monkeypatch):
+    def measured(config, level, recompute):
+        return Measured(10**9, 10 ** (6 + level) * (1 if recompute else 2), 0.5, 1e6)
+
+    monkeypatch.setattr(memory, "_apart", measured)
+    folder = tmp_path / "new" / "memory"
+    text = measure_memory(load_config(path, ["parallel.accumulate=2"]), folder)
+    lines = text.splitlines()
+    assert lines[-2].startswith("16x16")
+    assert lines[-2].split()[1] == "4"
+    assert text.startswith((folder / "tiny.txt").read_text())
+    assert (folder / "tiny.png").read_bytes().startswith(b"\x89PNG")

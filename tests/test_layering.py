@@ -50,6 +50,7 @@ FLOORS = {
         "surgery",
         "trainer",
         "gradient",
+        "compilation",
         "evaluation",
         "progress",
         "board",

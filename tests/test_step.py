@@ -71,24 +71,41 @@ def test_a_call_is_repeated_until_it_can_be_timed(monkeypatch):
 
 
 def test_rows_are_medians_of_ratios_within_rounds():
-    fine = LevelSteps("32x32", 8, 400.0, print, print, [4.0, 8.0, 4.0], [8.0, 16.0, 20.0])
-    coarse = LevelSteps("16x16", 16, 200.0, print, None, [3.0, 8.0, 3.0])
+    times = {"ours": [4.0, 8.0, 4.0], "plain": [8.0, 16.0, 20.0], "compiled": [2.0, 4.0, 3.0]}
+    fine = LevelSteps("32x32", 8, 400.0, {}, times)
+    coarse = LevelSteps("16x16", 16, 200.0, {}, {"ours": [3.0, 8.0, 3.0]})
     assert coarse.row([100.0, 50.0, 100.0], fine) == [
-        "16x16", "16", "3.0000", "5.333", "66.7", "0.67", "1.50", "-",
+        "16x16", "16", "3.0000", "5.333", "66.7", "0.67", "1.50", "-", "-",
     ]  # fmt: skip
-    assert fine.row([100.0, 50.0, 100.0], fine)[-3:] == ["1.00", "1.00", "2.00"]
+    assert fine.row([100.0, 50.0, 100.0], fine)[-4:] == ["1.00", "1.00", "2.00", "0.50"]
 
 
-def test_table_of_a_tiny_ladder(tmp_path, monkeypatch):
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(step_module, "NUM_ROUNDS", 2)
     monkeypatch.setattr(step_module, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(step_module, "MATRIX_SIZE", 64)
-    text = measure_steps(
-        load_config(
-            write_experiment(tmp_path / "tiny.yaml", problem={"kind": "poisson", "num_modes": 4}),
-            [],
-        )
-    )
-    rows = [line.split() for line in text.splitlines() if "x" in line.split()[0]]
-    assert [row[0] for row in rows] == ["8x8", "16x16"]
-    assert all(float(cell) > 0 for row in rows for cell in (row[2], *row[-3:]))
+    return write_experiment(tmp_path / "tiny.yaml", problem={"kind": "poisson", "num_modes": 4})
+
+
+def rows_of(text):
+    return [cells for line in text.splitlines() if "x" in (cells := line.split() or [""])[0]]
+
+
+def test_tables_of_a_tiny_ladder(quick):
+    equal, larger = (rows_of(part) for part in measure_steps(load_config(quick, [])).split("\n\n"))
+    assert [row[0] for row in equal] == ["8x8", "16x16"]
+    assert all(float(cell) > 0 for row in equal for cell in (row[2], *row[-4:-1]))
+    assert [row[-1] for row in equal] == ["-", "-"]
+    ((grid, *cells),) = larger
+    assert grid == "8x8"
+    assert len(cells) == 3  # batches of 8, 16 and 32: as many operations as 8 on 16x16
+    assert all(float(cell) > 0 for cell in cells)
+
+
+def test_a_compiled_network_has_a_column_of_its_own(quick, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network, **options: compiled.append(1) or network)
+    rows = rows_of(measure_steps(load_config(quick, ["compute.compile=true"])).split("\n\n")[0])
+    assert all(float(row[-1]) > 0 for row in rows)
+    assert len(compiled) == 2

@@ -12,8 +12,10 @@ from multigrid.commands.command import Command, go_on, start_again
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 
-MEASUREMENTS = ("step", "streaming", "features", "memory")
+MEASUREMENTS = ("step", "processes", "streaming", "features", "memory")
+UNCOMPILED = ("features", "memory")
 EXPERIMENT = Path("experiments/poisson.yaml")
+MEMORY = Path("results/benchmarks/memory")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "suite",
         choices=[*MEASUREMENTS, "poisson_to_darcy", *SUITES],
         help="step: rate of a training step against a matrix product, a plain loop and the finest "
-        "grid; streaming: training with "
-        "samples from disk against samples in memory; features: epochs on features of frozen "
+        "grid, with larger batches on coarser grids, and compiled with compute.compile=true; "
+        "processes: two processes of one thread against one process of two; streaming: training "
+        "with samples from disk against samples in memory; features: epochs on features of frozen "
         "layers against epochs on fields; memory: peak of a training step with and without "
-        "activation checkpointing; poisson_to_darcy: fine-tuning regimes side by side; "
+        f"activation checkpointing, drawn in {MEMORY}; poisson_to_darcy: fine-tuning regimes side "
+        "by side; "
         "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
         "goes on where it stopped",
     )
@@ -59,6 +63,12 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _measure(name: str, config: Config) -> str:
+    if config.compute.compile and name in UNCOMPILED:
+        raise UserError(f"compute.compile: true has no effect on '{name}'; it must be false")
+    if name == "processes":
+        from multigrid.benchmark.processes import measure_processes
+
+        return measure_processes(config)
     if name == "step":
         from multigrid.benchmark.step import measure_steps
 
@@ -70,7 +80,7 @@ def _measure(name: str, config: Config) -> str:
     if name == "memory":
         from multigrid.benchmark.memory import measure_memory
 
-        return measure_memory(config)
+        return measure_memory(config, MEMORY)
     from multigrid.benchmark.features import measure_features
 
     return measure_features(config)

@@ -1,4 +1,4 @@
-"""One short epoch on the finest level, to be timed in several ways."""
+"""One short epoch on a level, to be timed in several ways."""
 
 from dataclasses import replace
 
@@ -19,30 +19,32 @@ from multigrid.trainer import Trainer
 
 
 class ShortEpoch:
-    """Short epochs of new networks on the finest level, without validation.
+    """Short epochs of new networks on one level, without validation.
 
     Args:
         experiment: The experiment.
         num_steps: Steps of an epoch, if there are samples for so many.
+        level: The level, by default the finest.
 
     Attributes:
         experiment: The experiment.
-        stage: The stage on its finest level, one epoch long.
+        stage: The stage on the level, one epoch long.
         samples: The training samples, in memory.
     """
 
-    def __init__(self, experiment: Experiment, num_steps: int) -> None:
+    def __init__(self, experiment: Experiment, num_steps: int, level: int | None = None) -> None:
         self.experiment = experiment
-        finest = max(experiment.stages, key=lambda stage: stage.level)
-        self.stage: Stage = replace(finest, epochs=1)
-        grid = experiment.hierarchy.levels[finest.level]
-        count = min(num_steps * finest.batch_size, experiment.config.samples()[finest.level])
+        stages = {stage.level: stage for stage in experiment.stages}
+        stage = stages[max(stages) if level is None else level]
+        self.stage: Stage = replace(stage, epochs=1)
+        grid = experiment.hierarchy.levels[stage.level]
+        count = min(num_steps * stage.batch_size, experiment.config.samples()[stage.level])
         experiment.source.prepare({**experiment.counts, "train": count})
         self.samples: Samples = experiment.source.read("train", grid, count).to(experiment.device)
         self._scaling = FieldScaling.fit(experiment.normalization, self.samples)
 
     def surrogate(self) -> Surrogate:
-        """Returns the finest surrogate with its initial weights."""
+        """Returns the level's surrogate with its initial weights."""
         network = self.experiment.family.build(self.stage.level)
         return Surrogate(network.to(self.experiment.device), self._scaling)
 

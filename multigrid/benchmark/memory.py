@@ -1,20 +1,26 @@
 """The memory of a training step against the grid, with and without activation checkpointing."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from multigrid.allocator import keep_large_buffers
 from multigrid.config import Config
+from multigrid.errors import UserError
 from multigrid.experiment import Experiment
+from multigrid.grid import Grid
 from multigrid.hardware import autocast, machine, peak_memory
 from multigrid.models.activations import PeakMeter
 from multigrid.models.cost import training_flops
 from multigrid.models.steps import set_recompute
+from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
+from multigrid.results import write_text
 from multigrid.tables import si, table
 from multigrid.timing import seconds, training_step
 
@@ -39,26 +45,39 @@ class Measured:
     flops: float
 
 
-def measure_memory(config: Config) -> str:
+def measure_memory(config: Config, folder: Path) -> str:
     """Measures a step of every level both ways, each in a process of its own.
 
     Batches are those of the configuration, parts as in ``parallel.accumulate``.
+
+    Args:
+        config: The experiment.
+        folder: Where to write the table, and a figure of the peaks against the grid; the files
+            have the experiment's name.
 
     Returns:
         A table.
     """
     experiment = Experiment(config)
-    rows = []
+    rows, measured = [], {}
     for level in sorted({stage.level for stage in experiment.stages}):
         plain, checkpointed = (_apart(config, level, recompute) for recompute in (False, True))
         rows.append(_row(experiment, level, plain, checkpointed))
+        measured[experiment.hierarchy.levels[level]] = plain, checkpointed
     header = ["Grid", "At once", "Process B", "checkpointed", "estimated", "Activations B"]
     header += ["checkpointed", "times less", "s/step", "times longer", "times more FLOPs"]
-    return (
+    text = (
         f"{config.name}, {experiment.family.kind}, {experiment.precision} on "
         f"{machine(experiment.device)}, {torch.get_num_threads()} threads, medians of "
         f"{NUM_ROUNDS} steps\n{table(header, rows)}"
     )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+    write_text(folder / f"{config.name}.txt", f"{text}\n")
+    save_figure(plot_memory(measured), folder / f"{config.name}.png")
+    return f"{text}\nwritten to {folder}"
 
 
 def measure_step(config: Config, level: int, recompute: bool) -> Measured:
@@ -122,3 +141,23 @@ def _row(
         f"{checkpointed.seconds / plain.seconds:.2f}",
         f"{checkpointed.flops / plain.flops:.2f}",
     ]
+
+
+def plot_memory(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
+    """Draws the most memory of a step against the points of the grid, plain and checkpointed."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    points = [grid.size for grid in measured]
+    for axis, quantity, label in (
+        (axes[0], "activations", "activations and their gradients [MB]"),
+        (axes[1], "process", "whole process [MB]"),
+    ):
+        for index, name in enumerate(("plain", "checkpointed")):
+            peaks = [getattr(pair[index], quantity) / 1e6 for pair in measured.values()]
+            axis.plot(points, peaks, color=COLOURS[index], marker=MARKERS[index], label=name)
+        axis.set(xscale="log", yscale="log", xlabel="grid", ylabel=f"most at once, {label}")
+        axis.set_xticks(points, [str(grid) for grid in measured])
+        axis.minorticks_off()
+        tidy(axis)
+    axes[0].legend(frameon=False)
+    return figure

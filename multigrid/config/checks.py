@@ -74,6 +74,7 @@ def check_config(config: Config) -> None:
         )
     _check_loss(config)
     _check_parallel(config)
+    _check_compile(config)
     _check_transfer(config)
     _check_problem(config.problem, hierarchy.levels)
     if config.data.dilations:
@@ -124,6 +125,20 @@ def _check_parallel(config: Config) -> None:
             "transfer.featurize: true is not possible with parallel.strategy 'fsdp'; it must be "
             "false"
         )
+
+
+def _check_compile(config: Config) -> None:
+    """Checks what compiled networks do not allow."""
+    budget = config.schedule.budget
+    for key, value, contradicts in (
+        ("parallel.strategy", "'fsdp'", config.parallel.strategy == "fsdp"),
+        ("transfer.featurize", "true", config.transfer.featurize),
+        ("schedule.budget", "seconds", budget is not None and budget.seconds is not None),
+    ):
+        if config.compute.compile and contradicts:
+            raise UserError(
+                f"compute.compile: true is not possible with {key} {value}; it must be false"
+            )
 
 
 def _check_transfer(config: Config) -> None:

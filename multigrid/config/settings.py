@@ -212,6 +212,10 @@ class ComputeConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="'auto', 'float32' or 'bfloat16'"
     )
+    compile: bool = Field(
+        False,
+        description="true or false: compile the networks for each grid with torch.compile",
+    )
 
 
 class ParallelConfig(Section):

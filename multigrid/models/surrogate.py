@@ -134,16 +134,16 @@ class Surrogate(nn.Module):
             boundary = where, values.float()
         return cls(network.to(device), scaling, boundary)
 
-    def forward(self, inputs: Tensor, finish: Callable[[], Tensor] | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``.
 
         Args:
             inputs: The fields.
-            finish: Computes what the network gives for them, if part of that is known already.
+            network: What to call instead of the network, with scaled inputs, to the same effect.
         """
         scaling = self.scaling
         x, size = self.scaled(inputs)
-        y = (self.network(x) if finish is None else finish()).to(inputs.dtype)
+        y = (self.network if network is None else network)(x).to(inputs.dtype)
         y = y if size is None else y * size
         y = y * _channels(scaling.output_scale, y) + _channels(scaling.output_shift, y)
         return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
