@@ -20,7 +20,11 @@ from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
 from multigrid.models.own import NetworkFactory
-from multigrid.models.steps import Recomputing, SplitNetwork, set_recompute
+from multigrid.models.steps import (
+    ActivationCheckpointing,
+    SplitNetwork,
+    set_activation_checkpointing,
+)
 from multigrid.models.surrogate import FieldScaling, NormalizationKind
 from multigrid.parts import (
     generated_source,
@@ -196,7 +200,7 @@ class Experiment:
             self.team.shards,
             self._sample_bytes(),
             self._memory,
-            self.config.recovery.accumulate and not self.team.shards,
+            self.config.recovery.split_batches and not self.team.shards,
             CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
             self._loss_bytes,
         )
@@ -282,7 +286,7 @@ class Experiment:
         config = self.config
         network = self.family.build(level).to(self.device)
         stage = next(stage for stage in self.stages if stage.level == level)
-        set_recompute(network, stage.recompute)
+        set_activation_checkpointing(network, stage.checkpoint_activations)
         part_size = stage.part_size(self.team.size)
         shape = (part_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
         num_parts = math.ceil(stage.share(self.team.size) / part_size)
@@ -305,7 +309,7 @@ class Experiment:
                     "of a batch"
                 )
             network = self.family.blueprint(stage.level)
-            if stage.recompute and not isinstance(network, Recomputing):
+            if stage.checkpoint_activations and not isinstance(network, ActivationCheckpointing):
                 raise UserError(
                     "parallel.checkpoint_activations: true is for the networks of the section "
                     "'model'; one of your own can use torch.utils.checkpoint itself"

@@ -30,12 +30,12 @@ class Choice:
 
     Attributes:
         part_size: Samples that a process takes at once.
-        recompute: Whether activations are computed anew in the backward pass.
+        checkpointed: Whether activations are computed anew in the backward pass.
         spread: Over how many processes parameters and optimiser state are spread.
     """
 
     part_size: int
-    recompute: bool
+    checkpointed: bool
     spread: int = 1
 
 
@@ -53,7 +53,7 @@ class Footprint:
         spread: Whether parameters and optimiser state are spread over them.
         sample_bytes: What is held of the samples.
         available: Memory for a process.
-        parts_allowed: Whether a batch that does not fit is taken in smaller parts by itself.
+        split_batches: Whether a batch that does not fit is taken in smaller parts by itself.
         overhead: Memory for activations over their bytes.
         loss_bytes: Returns the memory that the loss takes on a level for each sample.
     """
@@ -70,7 +70,7 @@ class Footprint:
         spread: bool,
         sample_bytes: float,
         available: float,
-        parts_allowed: bool,
+        split_batches: bool,
         overhead: float = 1.0,
         loss_bytes: Callable[[int], float] = lambda level: 0.0,
     ) -> None:
@@ -83,7 +83,7 @@ class Footprint:
         self.spread = num_processes if spread else 1
         self.sample_bytes = sample_bytes
         self.available = available
-        self.parts_allowed = parts_allowed
+        self.split_batches = split_batches
         self.overhead = overhead
         self.loss_bytes = loss_bytes
         self.stages = {stage.level: stage for stage in stages}
@@ -91,7 +91,9 @@ class Footprint:
 
     def chosen(self, stage: Stage) -> Choice:
         """Returns what the configuration says for a stage."""
-        return Choice(stage.part_size(self.num_processes), stage.recompute, self.spread)
+        return Choice(
+            stage.part_size(self.num_processes), stage.checkpoint_activations, self.spread
+        )
 
     def bytes(self, level: int, choice: Choice) -> float:
         """Returns the memory that a process takes on a level."""
@@ -106,7 +108,7 @@ class Footprint:
         best = weights + state  # whole in every process
         gathered = 2 * weights if choice.spread > 1 else 0
         activations = choice.part_size * (
-            self._sample_activations(level, choice.recompute) + self.loss_bytes(level)
+            self._sample_activations(level, choice.checkpointed) + self.loss_bytes(level)
         )
         return PROCESS_BYTES + self.sample_bytes + spread + best + gathered + activations
 
@@ -146,8 +148,8 @@ class Footprint:
         """
         for level, stage in sorted(self.stages.items()):
             choice = self.chosen(stage)
-            if self.parts_allowed:
-                choice = Choice(1, choice.recompute, choice.spread)
+            if self.split_batches:
+                choice = Choice(1, choice.checkpointed, choice.spread)
             needed = self.bytes(level, choice)
             if needed > self.available:
                 raise UserError(
@@ -159,7 +161,10 @@ class Footprint:
     def _advice(self, level: int, choice: Choice) -> str:
         for key, other in (
             ("parallel.checkpoint_activations=true", Choice(choice.part_size, True, choice.spread)),
-            ("a parallel.accumulate of the batch size", Choice(1, choice.recompute, choice.spread)),
+            (
+                "a parallel.accumulate of the batch size",
+                Choice(1, choice.checkpointed, choice.spread),
+            ),
             ("both parallel.checkpoint_activations and accumulate", Choice(1, True, choice.spread)),
             (
                 f"parallel.strategy=fsdp on {MANY} machines, with optimizer.name=adamw,",
@@ -173,11 +178,11 @@ class Footprint:
     def _cell(self, needed: float) -> str:
         return f"{si(needed)}B{' *' if needed > self.available else ''}"
 
-    def _sample_activations(self, level: int, recompute: bool) -> float:
-        key = level, recompute
+    def _sample_activations(self, level: int, checkpointed: bool) -> float:
+        key = level, checkpointed
         if key not in self._activations:
             shape = (1, self.in_channels, *self.grids[level].shape)
             network = self.blueprint(level)
-            needed = activation_bytes(network, shape, self.element_size, recompute)
+            needed = activation_bytes(network, shape, self.element_size, checkpointed)
             self._activations[key] = self.overhead * needed
         return self._activations[key]

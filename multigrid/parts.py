@@ -122,6 +122,6 @@ def trainer_options(
         patience=schedule.patience,
         seed=config.seed,
         recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
-        accumulate=recovery.accumulate,
+        split_batches=recovery.split_batches,
         team=team,
     )

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from multigrid.config import Config, changed_keys, dump_config, parse_config, read_saved
+from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.journal import Journal
@@ -100,7 +100,7 @@ class RunFolder:
                 discard(path)
 
     def _check_unchanged(self, config: Config) -> None:
-        saved = parse_config(read_saved(self.config), str(self.config))
+        saved = read_saved(self.config)
         changed = changed_keys(saved.model_dump(), config.model_dump())
         if changed:
             raise UserError(

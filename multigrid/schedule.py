@@ -25,7 +25,8 @@ class Stage:
         transferred_ratio: Learning rate of transferred weights over that of new ones.
         warmup: Fraction of the steps with a rising learning rate.
         accumulate: In how many parts each process takes its share of a batch.
-        recompute: Whether the backward pass computes activations anew instead of keeping them.
+        checkpoint_activations: Whether the backward pass computes activations anew instead of
+            keeping them.
     """
 
     index: int
@@ -36,7 +37,7 @@ class Stage:
     transferred_ratio: float
     warmup: float
     accumulate: int = 1
-    recompute: bool = False
+    checkpoint_activations: bool = False
 
     def share(self, num_processes: int) -> int:
         """Returns the largest number of samples of a batch that a process takes."""
@@ -89,7 +90,7 @@ def build_schedule(
     transferred_ratio: Sequence[float],
     warmup: Sequence[float],
     accumulate: Sequence[int],
-    recompute: Sequence[bool],
+    checkpoint_activations: Sequence[bool],
 ) -> list[Stage]:
     """Returns the stages of a cycle; each argument has one value for every level.
 
@@ -105,7 +106,7 @@ def build_schedule(
             transferred_ratio=transferred_ratio[level],
             warmup=warmup[level],
             accumulate=accumulate[level],
-            recompute=recompute[level],
+            checkpoint_activations=checkpoint_activations[level],
         )
         for index, level in enumerate(level_sequence(cycle, len(epochs)))
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multigrid.config import Config, parse_config
+from multigrid.config import Config, parse_saved
 from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 from multigrid.evaluation import predict
@@ -87,7 +87,7 @@ class TrainedSurrogate:
         self._network = network
         self._weights = {item.level: item for item in weights}
         finest = self._weights[max(self._weights)]
-        self.config: Config = parse_config(finest.about["config"], "saved configuration")
+        self.config: Config = parse_saved(finest.about["config"], "saved configuration")
         names = finest.about["fields"]
         self.problem = _problem(self.config, tuple(names["input"]), tuple(names["output"]))
         self._levels = self.config.hierarchy().levels

@@ -31,7 +31,7 @@ from multigrid.hardware import PrecisionName
 from multigrid.losses import Loss
 from multigrid.memory import MemoryLimit
 from multigrid.models.cost import training_flops
-from multigrid.models.steps import set_recompute
+from multigrid.models.steps import set_activation_checkpointing
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
 from multigrid.problems.base import Symmetries
@@ -63,7 +63,7 @@ class TrainerOptions:
         patience: Epochs without improvement after which to stop, or None.
         seed: Seed of the data order and the augmentation.
         recovery: What to do when the loss is no number or explodes.
-        accumulate: Whether to take a batch in parts when it does not fit into the memory.
+        split_batches: Whether to take a batch in parts when it does not fit into the memory.
         team: The processes that train together.
     """
 
@@ -78,7 +78,7 @@ class TrainerOptions:
     patience: int | None = None
     seed: int = 0
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
-    accumulate: bool = True
+    split_batches: bool = True
     team: Team = ALONE
 
 
@@ -142,7 +142,7 @@ class Trainer:
         self.freezer = Freezer(surrogate.network, self.regime)
         self.team = options.team
         self.blueprint = copy.deepcopy(surrogate.network).to("meta")
-        set_recompute(surrogate.network, stage.recompute)
+        set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
         self.team.spread(surrogate.network)
         key = options.seed, stage.index
         self.batches = Batches(
@@ -154,7 +154,7 @@ class Trainer:
         )
         self.guard = Guard(options.recovery)
         self.memory = MemoryLimit(
-            stage.part_size(self.team.size), options.accumulate, self.team, stage.accumulate
+            stage.part_size(self.team.size), options.split_batches, self.team, stage.accumulate
         )
         self.gradient = Gradient(
             surrogate,

@@ -14,7 +14,7 @@ from multigrid.experiment import Experiment
 from multigrid.hardware import autocast, machine, peak_memory
 from multigrid.models.activations import PeakMeter
 from multigrid.models.cost import training_flops
-from multigrid.models.steps import set_recompute
+from multigrid.models.steps import set_activation_checkpointing
 from multigrid.tables import si, table
 from multigrid.timing import seconds, training_step
 
@@ -50,7 +50,9 @@ def measure_memory(config: Config) -> str:
     experiment = Experiment(config)
     rows = []
     for level in sorted({stage.level for stage in experiment.stages}):
-        plain, checkpointed = (_apart(config, level, recompute) for recompute in (False, True))
+        plain, checkpointed = (
+            _apart(config, level, checkpointed) for checkpointed in (False, True)
+        )
         rows.append(_row(experiment, level, plain, checkpointed))
     header = ["Grid", "At once", "Process B", "checkpointed", "estimated", "Activations B"]
     header += ["checkpointed", "times less", "s/step", "times longer", "times more FLOPs"]
@@ -61,12 +63,12 @@ def measure_memory(config: Config) -> str:
     )
 
 
-def measure_step(config: Config, level: int, recompute: bool) -> Measured:
+def measure_step(config: Config, level: int, checkpointed: bool) -> Measured:
     """Takes steps on a level in this process, whose memory must not have been used for others."""
     keep_large_buffers()
     experiment = Experiment(config)
     network = experiment.family.build(level).to(experiment.device).train()
-    set_recompute(network, recompute)
+    set_activation_checkpointing(network, checkpointed)
     shape = _shape(experiment, level)
     step = training_step(network, shape, experiment.options.optimizer, experiment.precision)
     times = [seconds(step) for _ in range(NUM_ROUNDS + 1)][1:]
@@ -76,9 +78,9 @@ def measure_step(config: Config, level: int, recompute: bool) -> Measured:
     return Measured(process, activations, statistics.median(times), flops)
 
 
-def _apart(config: Config, level: int, recompute: bool) -> Measured:
+def _apart(config: Config, level: int, checkpointed: bool) -> Measured:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(measure_step, config, level, recompute).result()
+        return pool.submit(measure_step, config, level, checkpointed).result()
 
 
 def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
@@ -105,9 +107,9 @@ def _row(
     footprint = experiment.footprint
     stage = footprint.stages[level]
     estimates = (
-        footprint.bytes(level, replace(footprint.chosen(stage), recompute=recompute))
+        footprint.bytes(level, replace(footprint.chosen(stage), checkpointed=checkpointed))
         - footprint.sample_bytes
-        for recompute in (False, True)
+        for checkpointed in (False, True)
     )
     return [
         str(experiment.hierarchy.levels[level]),

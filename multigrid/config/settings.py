@@ -270,7 +270,7 @@ class RecoveryConfig(Section):
         description="a number above 1, how many times its lowest value the loss may be for some "
         "steps in a row, or null for no limit",
     )
-    accumulate: bool = Field(
+    split_batches: bool = Field(
         True, description="true or false: take a batch in parts that does not fit into the memory"
     )
 

@@ -14,7 +14,7 @@ from multigrid.hardware import full_precision
 from multigrid.models.blocks import Down, Head, Normalization, Padding, ResidualBlock, Stem, Up
 from multigrid.models.bottleneck import Bottleneck, build_bottleneck
 from multigrid.models.cost import Alike, count_parameters, scale_flops
-from multigrid.models.steps import INPUT, Recomputing, Step, run_steps
+from multigrid.models.steps import INPUT, ActivationCheckpointing, Step, run_steps
 from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
@@ -95,7 +95,7 @@ def _blocks(
 KNOWN = ("torch.nn.", "multigrid.models.")
 
 
-class UNet(Alike, Recomputing):
+class UNet(Alike, ActivationCheckpointing):
     """A UNet on the scales of a hierarchy, whose coarse part is a network in its own right.
 
     In the *pyramid* form every scale has a stem, fed with the restricted input, and a head; the
@@ -121,8 +121,8 @@ class UNet(Alike, Recomputing):
         bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
 
     Attributes:
-        recompute: Whether the backward pass computes the activations within encoders, decoders and
-            heads anew instead of keeping them.
+        checkpoint_activations: Whether the backward pass computes the activations within encoders,
+            decoders and heads anew instead of keeping them.
     """
 
     def __init__(
@@ -186,8 +186,8 @@ class UNet(Alike, Recomputing):
             return None
         parts = tuple((name, type(m), m.extra_repr()) for name, m in modules.items())
         shapes = tuple((name, parameter.shape) for name, parameter in self.named_parameters())
-        recompute = self.recompute and self.training
-        return self.grids, self.form, self.padding, self.prolongation, recompute, parts, shapes
+        checkpointed = self.checkpoint_activations and self.training
+        return self.grids, self.form, self.padding, self.prolongation, checkpointed, parts, shapes
 
     def iter_scales(self) -> Iterator[Scale]:
         """Yields the scales, coarsest first."""
@@ -195,7 +195,7 @@ class UNet(Alike, Recomputing):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
-        return run_steps(self.steps(), {INPUT: x}, self.recompute and self.training)
+        return run_steps(self.steps(), {INPUT: x}, self.checkpoint_activations and self.training)
 
     def steps(self) -> list[Step]:
         """Returns the steps of a forward pass: down to the coarsest scale and up again."""

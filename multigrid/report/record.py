@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from multigrid.config import Config, parse_config, read_saved
+from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
 from multigrid.examples import Examples
 from multigrid.history import Row, read_history
@@ -60,7 +60,7 @@ class RunRecord:
     @cached_property
     def config(self) -> Config:
         """The run's configuration."""
-        return parse_config(read_saved(self.folder.config), str(self.folder.config))
+        return read_saved(self.folder.config)
 
     @cached_property
     def rows(self) -> list[Row]:
