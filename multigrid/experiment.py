@@ -91,8 +91,7 @@ class Experiment:
         self.problem, self.source = problem_and_source(config, config.labelled)
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
-        channels = len(self.problem.input_names), len(self.problem.output_names)
-        self.family = network_family(config, *channels, network)
+        self.family = network_family(config, *self.problem.num_channels, network)
         self.options = trainer_options(config, self.problem, self.precision, self.team)
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
@@ -196,8 +195,7 @@ class Experiment:
             self.family.in_channels,
             2 if self.precision == "bfloat16" else 4,
             self.config.optimizer.name,
-            self.team.size,
-            self.team.shards,
+            self.team,
             self._sample_bytes(),
             self._memory,
             self.config.recovery.split_batches and not self.team.shards,
@@ -287,9 +285,9 @@ class Experiment:
         network = self.family.build(level).to(self.device)
         stage = next(stage for stage in self.stages if stage.level == level)
         set_activation_checkpointing(network, stage.checkpoint_activations)
-        part_size = stage.part_size(self.team.size)
+        part_size = stage.part_size(self.team)
         shape = (part_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
-        num_parts = math.ceil(stage.share(self.team.size) / part_size)
+        num_parts = math.ceil(self.team.largest_share(stage.batch_size) / part_size)
         num_parts *= math.ceil(config.samples()[level] / stage.batch_size)
         return num_parts * step_seconds(network, shape, config.optimizer.name, self.precision)
 
@@ -301,7 +299,7 @@ class Experiment:
                     f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
                     f"the number of processes that share it; it must be at least {self.team.size}"
                 )
-            share = stage.share(self.team.size)
+            share = self.team.largest_share(stage.batch_size)
             if stage.accumulate > share:
                 raise UserError(
                     f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "

@@ -13,6 +13,7 @@ from multigrid.models.cost import count_parameters
 from multigrid.optimizers import OptimizerName, is_hidden
 from multigrid.schedule import Stage
 from multigrid.tables import si, table
+from multigrid.team import Team
 
 PROCESS_BYTES = 4e8
 """Python and its libraries."""
@@ -49,8 +50,7 @@ class Footprint:
         in_channels: Number of input fields.
         element_size: Bytes of a number in activations.
         optimizer: How the weights are updated.
-        num_processes: Number of processes that share each batch.
-        spread: Whether parameters and optimiser state are spread over them.
+        team: The processes that share each batch.
         sample_bytes: What is held of the samples.
         available: Memory for a process.
         split_batches: Whether a batch that does not fit is taken in smaller parts by itself.
@@ -66,8 +66,7 @@ class Footprint:
         in_channels: int,
         element_size: int,
         optimizer: OptimizerName,
-        num_processes: int,
-        spread: bool,
+        team: Team,
         sample_bytes: float,
         available: float,
         split_batches: bool,
@@ -79,8 +78,7 @@ class Footprint:
         self.in_channels = in_channels
         self.element_size = element_size
         self.optimizer = optimizer
-        self.num_processes = num_processes
-        self.spread = num_processes if spread else 1
+        self.team = team
         self.sample_bytes = sample_bytes
         self.available = available
         self.split_batches = split_batches
@@ -91,9 +89,8 @@ class Footprint:
 
     def chosen(self, stage: Stage) -> Choice:
         """Returns what the configuration says for a stage."""
-        return Choice(
-            stage.part_size(self.num_processes), stage.checkpoint_activations, self.spread
-        )
+        spread = self.team.size if self.team.shards else 1
+        return Choice(stage.part_size(self.team), stage.checkpoint_activations, spread)
 
     def bytes(self, level: int, choice: Choice) -> float:
         """Returns the memory that a process takes on a level."""
@@ -121,7 +118,7 @@ class Footprint:
         """Returns a table of what each choice would take, and whether it fits."""
         rows = []
         for level, stage in sorted(self.stages.items()):
-            share = stage.share(self.num_processes)
+            share = self.team.largest_share(stage.batch_size)
             choices = [
                 self.chosen(stage),
                 Choice(share, False),

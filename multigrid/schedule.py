@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from multigrid.errors import UserError
 from multigrid.tables import table
+from multigrid.team import Team
 
 Cycle = Literal["half-v", "v", "w", "f", "single"]
 Decay = Literal["cosine", "one-cycle"]
@@ -39,13 +40,9 @@ class Stage:
     accumulate: int = 1
     checkpoint_activations: bool = False
 
-    def share(self, num_processes: int) -> int:
-        """Returns the largest number of samples of a batch that a process takes."""
-        return math.ceil(self.batch_size / num_processes)
-
-    def part_size(self, num_processes: int) -> int:
-        """Returns how many samples a process takes at once."""
-        return math.ceil(self.share(num_processes) / self.accumulate)
+    def part_size(self, team: Team) -> int:
+        """Returns how many samples a process of a team takes at once."""
+        return math.ceil(team.largest_share(self.batch_size) / self.accumulate)
 
 
 def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:

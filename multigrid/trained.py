@@ -174,9 +174,7 @@ class TrainedSurrogate:
             raise UserError(f"level {level}: not there; trained are {names_of(self.grids)}")
         if level not in self._built:
             weights = self._weights[level]
-            names = weights.about["fields"]
-            channels = len(names["input"]), len(names["output"])
-            family = network_family(self.config, *channels, self._network)
+            family = network_family(self.config, *self.problem.num_channels, self._network)
             network = family.build(level)
             load_strictly(weights.tensors, network, weights.path, OWN_NETWORK)
             scaling = FieldScaling.from_dict(dict(weights.about["scaling"]))

@@ -154,7 +154,7 @@ class Trainer:
         )
         self.guard = Guard(options.recovery)
         self.memory = MemoryLimit(
-            stage.part_size(self.team.size), options.split_batches, self.team, stage.accumulate
+            stage.part_size(self.team), options.split_batches, self.team, stage.accumulate
         )
         self.gradient = Gradient(
             surrogate,

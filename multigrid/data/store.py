@@ -265,8 +265,7 @@ class StoredSplit:
     @property
     def num_channels(self) -> tuple[int, int]:
         """Number of input and of output channels."""
-        problem = self.store.problem
-        return len(problem.input_names), len(problem.output_names)
+        return self.store.problem.num_channels
 
     def load(self, indices: np.ndarray) -> Samples:
         """Reads samples, in any order."""
