@@ -4,7 +4,6 @@ After the "bottleneck features" of transfer learning in image recognition; here 
 that tells its steps, and exact: an epoch on features has the losses of one on fields.
 """
 
-import copy
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +22,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.blocks import channels_last
+from multigrid.models.cost import without_data
 from multigrid.models.steps import SplitNetwork
 from multigrid.models.surrogate import Surrogate
 from multigrid.storage import PART, discard, rename
@@ -185,7 +185,7 @@ class FeaturizedSurrogate:
     def step_flops(self, batch: Samples) -> float:
         """Returns the operations of a forward and backward pass on the features of a batch."""
         assert batch.features is not None
-        twin = copy.deepcopy(self.surrogate.network).to("meta")
+        twin = without_data(self.surrogate.network)
         dtype = next(twin.parameters()).dtype  # there is no autocast here
         features = {name: t.to("meta", dtype) for name, t in batch.features.items()}
         with FlopCounterMode(display=False) as counter:

@@ -5,7 +5,6 @@ step and of the faults so far, so a run continues exactly, after any step, from 
 optimiser's state and a few counters and sums.
 """
 
-import copy
 import logging
 import math
 import time
@@ -30,7 +29,7 @@ from multigrid.guard import DivergedError, FaultError, Guard, RecoveryOptions
 from multigrid.hardware import PrecisionName
 from multigrid.losses import Loss
 from multigrid.memory import MemoryLimit
-from multigrid.models.cost import training_flops
+from multigrid.models.cost import training_flops, without_data
 from multigrid.models.steps import set_activation_checkpointing
 from multigrid.models.surrogate import Surrogate
 from multigrid.optimizers import NamedOptimizer, OptimizerName
@@ -141,7 +140,8 @@ class Trainer:
         self.regime = regime or Regime()
         self.freezer = Freezer(surrogate.network, self.regime)
         self.team = options.team
-        self.blueprint = copy.deepcopy(surrogate.network).to("meta")
+        # as it is before its parameters are spread and its activations checkpointed
+        self.blueprint = without_data(surrogate.network)
         set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
         self.team.spread(surrogate.network)
         key = options.seed, stage.index

@@ -15,6 +15,7 @@ from multigrid.models.cost import (
     count_parameters,
     scale_flops,
     training_flops,
+    without_data,
 )
 from multigrid.models.family import UNetFamily
 from multigrid.models.unet import UNet
@@ -52,6 +53,18 @@ def prolongation_flops():
 
 def test_flops_of_a_small_unet_by_hand(unet):
     assert count_flops(unet, (1, 2, 8, 8)).forward == unet_flops() + prolongation_flops()
+
+
+def test_a_copy_without_data_has_what_decides_on_the_operations(unet):
+    unet.scales[0].stem.requires_grad_(False)
+    unet.again = unet.scales[1].stem  # a module with two names
+    twin = without_data(unet)
+    flags = {name: p.requires_grad for name, p in twin.named_parameters()}
+    assert flags == {name: p.requires_grad for name, p in unet.named_parameters()}
+    assert not all(flags.values())
+    assert twin.again.conv.weight is twin.scales[1].stem.conv.weight
+    assert {tensor.device.type for tensor in twin.state_dict().values()} == {"meta"}
+    assert {tensor.device.type for tensor in unet.state_dict().values()} == {"cpu"}
 
 
 def test_flops_grow_with_the_batch(unet):

@@ -1,6 +1,5 @@
 """The memory of a training step's activations, counted without computing anything."""
 
-import copy
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from multigrid.models.cost import once
+from multigrid.models.cost import once, without_data
 from multigrid.models.steps import set_activation_checkpointing
 
 
@@ -74,7 +73,7 @@ def activation_bytes(
 
 def _peak(network: nn.Module, shape: Sequence[int], checkpointed: bool) -> int:
     """Returns the bytes at the peak in single precision."""
-    twin = copy.deepcopy(network).to("meta").train()
+    twin = without_data(network).train()
     set_activation_checkpointing(twin, checkpointed)
     for parameter in twin.parameters():
         if parameter.requires_grad:
