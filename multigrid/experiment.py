@@ -64,7 +64,7 @@ class Experiment:
         UserError: If the objects cannot be built, files above all.
 
     Attributes:
-        config: The configuration.
+        config: The configuration, with what its files have shown.
         hierarchy: Grids of levels and scales.
         problem: The PDE.
         source: Where its samples come from.
@@ -85,10 +85,10 @@ class Experiment:
         resumed: bool = False,
         team: Team = ALONE,
     ) -> None:
-        self.config = config = settle(config)
         self.team = team
-        self.hierarchy = config.hierarchy()
         self.problem, self.source = problem_and_source(config, config.labelled)
+        self.config = config = settle(config, self.source)
+        self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         self.family = network_family(config, *self.problem.num_channels, network)

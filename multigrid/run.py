@@ -82,10 +82,6 @@ def train_ladder(
         UserError: If something about the experiment or its folder is wrong.
     """
     keep_large_buffers()
-    if config.data.centering == "auto":
-        from multigrid.parts import settle
-
-        config = settle(config)
     folder = RunFolder(Path(config.output.folder) / config.name)
     with joined(config.compute.device, config.parallel.strategy) as team:
         if not team.is_first:
@@ -144,6 +140,8 @@ def _train(
     from multigrid.report.closing import write_report
 
     experiment = Experiment(config, network, resumed=resume, team=team)
+    if resume:
+        folder.check(experiment.config, resume=True, overwrite=False)
     experiment.footprint.check()
     run = LadderRun(experiment, folder)
     run.load()
@@ -151,7 +149,7 @@ def _train(
         run.run(resume)
         return
     if not resume:
-        folder.claim(config, overwrite)
+        folder.claim(experiment.config, overwrite)
     with _logging(folder):
         run.run(resume)
         write_report(run)

@@ -156,7 +156,7 @@ def train_without_report(
         resume = folder.config.exists()
         experiment = Experiment(config, network, resumed=resume)
         if not resume:
-            folder.claim(config, overwrite=False)
+            folder.claim(experiment.config, overwrite=False)
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(experiment, folder)
         run.load()

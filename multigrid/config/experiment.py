@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from multigrid.config.problem import ProblemConfig
+from multigrid.config.problem import FileConfig, ProblemConfig
 from multigrid.config.section import Section, Size
 from multigrid.config.settings import (
     BudgetConfig,
@@ -70,8 +70,16 @@ class Config(Section):
         Raises:
             UserError: If the grids do not nest.
         """
-        grids = [self._grid(index) for index in range(len(self.levels))]
+        grids = [Grid(shape, self.centering) for shape in self.shapes()]
         return Hierarchy.build(grids, self.model.min_size, self.model.depth)
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Returns the number of points of each level along each axis.
+
+        Raises:
+            UserError: If a level has too few points, or another number of axes than the problem.
+        """
+        return [self._shape(index) for index in range(len(self.levels))]
 
     @property
     def labelled(self) -> bool:
@@ -103,11 +111,20 @@ class Config(Section):
         return width
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it is known where the points lie; what files show is known once they are open."""
+        return self.data.centering != "auto" or not isinstance(self.problem, FileConfig)
+
+    @property
     def centering(self) -> Centering:
-        """Where the points lie, guessed from the sizes as long as it is ``auto``."""
+        """Where the points lie: at nodes if the finest level has an odd size, where it is ``auto``.
+
+        Not to be asked for before :attr:`is_settled`.
+        """
+        assert self.is_settled
         if self.data.centering != "auto":
             return self.data.centering
-        return guess_centering(self._shape(len(self.levels) - 1))
+        return guess_centering(self.shapes()[-1])
 
     def per_level(self, key: str) -> list[Any]:
         """Returns a setting of the sections that go by level, one value for each level.
@@ -132,9 +149,6 @@ class Config(Section):
             COARSEST_RATE * math.sqrt(batch_size / 16) * (1.0 if single else 0.5**level)
             for level, batch_size in enumerate(self.per_level("batch_size"))
         ]
-
-    def _grid(self, index: int) -> Grid:
-        return Grid(self._shape(index), self.centering)
 
     def _shape(self, index: int) -> tuple[int, ...]:
         level = self.levels[index]
