@@ -48,7 +48,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(raw: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Validates an experiment given as plain containers."""
+    """Validates an experiment given as plain containers.
+
+    Args:
+        raw: Its sections.
+        source: What they come from, for the sentence.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+    """
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -61,7 +69,15 @@ def parse_config(raw: Mapping[str, Any], source: str = "configuration") -> Confi
 
 
 def parse_saved(raw: Any, source: str) -> Config:
-    """Validates what a run has saved of its configuration, maybe in an earlier version."""
+    """Validates what a run has saved of its configuration, maybe in an earlier version.
+
+    Args:
+        raw: What :func:`dump_config` gave or a checkpoint holds, as plain containers.
+        source: What it comes from, for the sentence.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+    """
     current = dict(raw) if isinstance(raw, Mapping) else {}
     for (name, old), new in RENAMED.items():
         section = current.get(name)

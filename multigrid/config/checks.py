@@ -35,6 +35,9 @@ def check_config(config: Config) -> None:
     """Checks what concerns several keys at once.
 
     What depends on where the points lie is left out as long as only the user's files know that.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
     """
     config.shapes()
     if isinstance(config.problem, FileConfig):

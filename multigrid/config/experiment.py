@@ -5,23 +5,18 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from multigrid.config.data import DataConfig, LevelConfig
+from multigrid.config.model import DoublingConfig, ModelConfig
 from multigrid.config.problem import FileConfig, ProblemConfig
 from multigrid.config.section import Section, Size
 from multigrid.config.settings import (
-    BudgetConfig,
     CheckpointsConfig,
     ComputeConfig,
-    DataConfig,
-    DoublingConfig,
-    LevelConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
     OutputConfig,
     ParallelConfig,
     RecoveryConfig,
-    ScheduleConfig,
 )
+from multigrid.config.training import BudgetConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, Hierarchy, guess_centering
@@ -94,7 +89,11 @@ class Config(Section):
         ]
 
     def widths(self, hierarchy: Hierarchy) -> list[int]:
-        """Returns the width of every scale, coarsest first."""
+        """Returns the width of every scale, coarsest first.
+
+        Raises:
+            UserError: If there is a list of widths of another length.
+        """
         num_scales = len(hierarchy.scales)
         width = self.model.width
         if isinstance(width, int):
