@@ -5,39 +5,32 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from multigrid.config import Config
 from multigrid.data import SPLITS
-from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.energy_descent import energy_bytes
 from multigrid.errors import UserError
+from multigrid.featurization import require_features
 from multigrid.footprint import CPU_OVERHEAD, Footprint
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
 from multigrid.models.own import NetworkFactory
-from multigrid.models.steps import (
-    ActivationCheckpointing,
-    SplitNetwork,
-    set_activation_checkpointing,
-)
+from multigrid.models.steps import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.models.surrogate import FieldScaling, NormalizationKind
 from multigrid.parts import (
-    generated_source,
     network_family,
     problem_and_source,
     settle,
     trainer_options,
 )
-from multigrid.problems import ReactionDiffusion, build_problem
-from multigrid.regimes import Regime
 from multigrid.schedule import (
     Stage,
     build_schedule,
+    check_shares,
     level_sequence,
     schedule_table,
     spread_budget,
@@ -45,8 +38,6 @@ from multigrid.schedule import (
 from multigrid.tables import si
 from multigrid.team import ALONE, Team, local_rank, local_size
 from multigrid.timing import step_seconds
-
-NUM_TRAJECTORIES = 16
 
 
 class Experiment:
@@ -110,7 +101,9 @@ class Experiment:
         self.loaded = self.team.from_first(lambda: weights_to_load(self.config))
         regimes = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
-            self._check_featurization(regimes)
+            networks = [self.family.blueprint(stage.level) for stage in self.stages]
+            frozen = [regime.always_frozen for regime in regimes]
+            require_features(zip(networks, frozen, strict=True))
 
     @property
     def normalization(self) -> NormalizationKind:
@@ -232,30 +225,6 @@ class Experiment:
         read = self.source.read if self._holds(grid, count) else self.source.open
         return read("train", grid, count).to(self.device)
 
-    def extra_test_samples(self, grid: Grid) -> dict[str, Samples]:
-        """Returns the further test sets by name, on a grid; generates them if necessary."""
-        section, count = self.config.problem, self.config.data.test
-        found = {}
-        for name, changes in self.config.data.extra_tests.items():
-            problem = build_problem(**{**section.model_dump(), **changes})
-            source = generated_source(self.config, problem)
-            source.prepare({"test": count})
-            found[name] = source.read("test", grid, count)
-        return found
-
-    def test_trajectories(self, grid: Grid) -> Tensor | None:
-        """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""
-        num_steps = self.config.data.rollout_steps
-        if not num_steps or not isinstance(self.problem, ReactionDiffusion):
-            return None
-        seed = self.config.data.seed
-        rngs = [
-            np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(len(SPLITS), index)))
-            for index in range(NUM_TRAJECTORIES)
-        ]
-        trajectories = [self.problem.trajectory(grid, rng, num_steps) for rng in rngs]
-        return torch.from_numpy(np.stack(trajectories)).float()
-
     def _chosen_epochs(self) -> list[int]:
         """Returns the epochs of each level: those of the configuration, or what the budget allows.
 
@@ -293,38 +262,14 @@ class Experiment:
 
     def _check_team(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""
+        check_shares(self.stages, self.team)
         for stage in self.stages:
-            if stage.batch_size < self.team.size:
-                raise UserError(
-                    f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
-                    f"the number of processes that share it; it must be at least {self.team.size}"
-                )
-            share = self.team.largest_share(stage.batch_size)
-            if stage.accumulate > share:
-                raise UserError(
-                    f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "
-                    f"more than the {share} samples that each of {self.team.size} processes takes "
-                    "of a batch"
-                )
             network = self.family.blueprint(stage.level)
             if stage.checkpoint_activations and not isinstance(network, ActivationCheckpointing):
                 raise UserError(
                     "parallel.checkpoint_activations: true is for the networks of the section "
                     "'model'; one of your own can use torch.utils.checkpoint itself"
                 )
-
-    def _check_featurization(self, regimes: Sequence[Regime]) -> None:
-        splits = [
-            SplitNetwork(self.family.blueprint(stage.level), regime.always_frozen)
-            for stage, regime in zip(self.stages, regimes, strict=True)
-        ]
-        if not any(split.is_worthwhile for split in splits):
-            raise UserError(
-                "transfer.featurize: no part of the network depends on the input and frozen "
-                "weights alone; freeze all that comes first with transfer.rules, such as "
-                "{pattern: '*', freeze: true} and {pattern: '*.head', freeze: false}, or set it to "
-                "false (a network of your own needs steps, as a torch.nn.Sequential has)"
-            )
 
     def _holds(self, grid: Grid, count: int) -> bool:
         """Whether to keep training samples in memory."""

@@ -4,7 +4,7 @@ After the "bottleneck features" of transfer learning in image recognition; here 
 that tells its steps, and exact: an epoch on features has the losses of one on fields.
 """
 
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from multigrid.data.samples import Samples
@@ -139,6 +139,24 @@ class FeaturizedSamples:
         if self.held is None:
             return self.file.read(index.numpy())
         return {name: t.index_select(0, index).movedim(-1, 1) for name, t in self.held.items()}
+
+
+def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> None:
+    """Checks that there is something to compute once.
+
+    Args:
+        networks: Those of all stages, each with the names of what it never changes.
+
+    Raises:
+        UserError: If all of them have to be run as a whole in every step.
+    """
+    if not any(SplitNetwork(network, frozen).is_worthwhile for network, frozen in networks):
+        raise UserError(
+            "transfer.featurize: no part of the network depends on the input and frozen "
+            "weights alone; freeze all that comes first with transfer.rules, such as "
+            "{pattern: '*', freeze: true} and {pattern: '*.head', freeze: false}, or set it to "
+            "false (a network of your own needs steps, as a torch.nn.Sequential has)"
+        )
 
 
 class FeaturizedSurrogate:

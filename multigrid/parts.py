@@ -17,7 +17,7 @@ from multigrid.models.own import NetworkFactory, OwnFamily
 from multigrid.models.protocol import NetworkFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries, build_problem
 from multigrid.team import Team
-from multigrid.trainer import TrainerOptions
+from multigrid.trainer_options import TrainerOptions
 
 
 def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:

@@ -109,6 +109,26 @@ def build_schedule(
     ]
 
 
+def check_shares(stages: Sequence[Stage], team: Team) -> None:
+    """Checks that the processes of a team can share the batches of all stages.
+
+    Raises:
+        UserError: If there are too few samples for the processes, or for the parts of their shares.
+    """
+    for stage in stages:
+        if stage.batch_size < team.size:
+            raise UserError(
+                f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
+                f"the number of processes that share it; it must be at least {team.size}"
+            )
+        share = team.largest_share(stage.batch_size)
+        if stage.accumulate > share:
+            raise UserError(
+                f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "
+                f"more than the {share} samples that each of {team.size} processes takes of a batch"
+            )
+
+
 def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[int]) -> list[int]:
     """Spreads a budget over levels: twice the share for the finest, equal shares for the others.
 

@@ -59,7 +59,11 @@ class RunRecord:
 
     @cached_property
     def config(self) -> Config:
-        """The run's configuration."""
+        """The run's configuration.
+
+        Raises:
+            UserError: If the file is damaged or of another version.
+        """
         return read_saved(self.folder.config)
 
     @cached_property
@@ -111,12 +115,20 @@ class RunRecord:
 
     @cached_property
     def examples(self) -> Examples:
-        """Some predictions."""
+        """Some predictions.
+
+        Raises:
+            UserError: If there are none yet, or the file is damaged.
+        """
         return Examples.read(self.folder.examples)
 
     @cached_property
     def spectra(self) -> tuple[list[float], list[LevelSpectrum]]:
-        """The spectra of the truth and of every level's error."""
+        """The spectra of the truth and of every level's error.
+
+        Raises:
+            UserError: If there are none yet, or the file is damaged.
+        """
         raw = _read_json(self.folder.spectra)
         try:
             levels = [
