@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrid.allocator import keep_large_buffers
+from multigrid.commands.arguments import add_experiment
 from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
@@ -25,10 +26,7 @@ log = logging.getLogger("multigrid")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
-    )
+    add_experiment(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--resume",
