@@ -104,6 +104,12 @@ def draw(count: int, grid: Grid, symmetries: Symmetries, rng: np.random.Generato
     return Augmentation(_orientation(grid, symmetries, rng), mirror, partners, factors)
 
 
+def augment(batch: Samples, symmetries: Symmetries, rng: np.random.Generator) -> Samples:
+    """Returns a batch of as many new samples, made from those given, which are left untouched."""
+    drawn = draw(len(batch), batch.grid, symmetries, rng)
+    return drawn.apply(batch, np.arange(len(batch)))
+
+
 def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
     axes = list(range(2, 2 + grid.ndim))
     free = [axis for axis in axes if axis - 2 not in symmetries.fixed_axes]

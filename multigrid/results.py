@@ -43,7 +43,11 @@ class RunFolder:
         ]
 
     def level(self, level: int, grid: Grid, make: bool = True) -> Path:
-        """Returns the folder of a level, made if necessary and wanted."""
+        """Returns the folder of a level, made if necessary and wanted.
+
+        Raises:
+            UserError: If it cannot be made.
+        """
         folder = self.path / f"level_{level}_{grid}"
         try:
             if make:
@@ -138,7 +142,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file aside and renames it into place, as :func:`write_text` does."""
+    """Writes a file aside and renames it into place, as :func:`write_text` does.
+
+    Raises:
+        UserError: If it cannot be written; a file already there is untouched.
+    """
     try:
         write_file(path, content)
     except OSError as error:

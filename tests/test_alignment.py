@@ -120,7 +120,7 @@ def test_files_are_opened_once_and_tell_before_grids_are_checked(tmp_path, capsy
     assert run(experiment, tmp_path, "data.centering=cell") == 2
     assert "levels[1]: a cell-centred 15x15 grid cannot" in capsys.readouterr().err
     assert run(experiment, tmp_path, "levels=[8,16,30]") == 2
-    assert "levels[1]: a node-centred 16x16 grid cannot" in capsys.readouterr().err
+    assert "levels[2]: a node-centred 30x30 grid cannot" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 

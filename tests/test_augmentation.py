@@ -3,7 +3,7 @@ import pytest
 import torch
 from sine import solve_poisson
 
-from multigrid.augmentation import draw
+from multigrid.augmentation import augment
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
 from multigrid.problems import Poisson, Symmetries
@@ -18,12 +18,6 @@ GRIDS = [
     Grid((9, 9, 9), "node"),
 ]
 grids = pytest.mark.parametrize("grid", GRIDS, ids=str)
-
-
-def augment(batch, symmetries, rng):
-    """As many new samples, made from a whole batch."""
-    drawn = draw(len(batch), batch.grid, symmetries, rng)
-    return drawn.apply(batch, np.arange(len(batch)))
 
 
 def poisson_samples(grid, count=6):

@@ -17,7 +17,7 @@ from together import finish, free_port, run_together, start
 
 from multigrid import parallel, watch
 from multigrid import recorder as recorder_module
-from multigrid.augmentation import draw
+from multigrid.augmentation import augment
 from multigrid.batches import Batches
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
@@ -107,8 +107,7 @@ def test_the_parts_of_a_batch_make_up_the_whole(generator, symmetries):
     if symmetries is not None:
         rng = np.random.default_rng(np.random.SeedSequence(3, spawn_key=(1, 2, 0)))
         indices = Batches(11, grid, 4, (3, 1), symmetries).epoch(2)[0].indices
-        augmented = draw(4, grid, symmetries, rng).apply(samples[indices], np.arange(4))
-        assert torch.equal(augmented.inputs, whole[0][0].inputs)
+        assert torch.equal(augment(samples[indices], symmetries, rng).inputs, whole[0][0].inputs)
 
 
 @pytest.mark.parametrize(
