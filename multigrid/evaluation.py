@@ -29,7 +29,7 @@ def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
 
 
 def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:
-    """Returns the mean relative L2 error over samples."""
+    """Returns the mean relative L2 error over samples, of fields ``[N, C, *grid]``."""
     return rel_l2(prediction, truth).mean().item()
 
 

@@ -148,7 +148,7 @@ class Examples:
 
 
 def middle_plane(fields: np.ndarray) -> np.ndarray:
-    """Returns two-dimensional fields as they are, of three-dimensional ones the middle in z."""
+    """Returns ``[N, C, x, y]`` as it is, of ``[N, C, x, y, z]`` the plane in the middle of z."""
     return _plane(fields, _planes(fields.shape[2:])[-1][0])
 
 

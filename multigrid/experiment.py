@@ -5,35 +5,32 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from multigrid.config import Config
 from multigrid.data import SPLITS
-from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.energy_descent import energy_bytes
 from multigrid.errors import UserError
+from multigrid.featurization import require_features
 from multigrid.footprint import CPU_OVERHEAD, Footprint
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.initialization import Initializer, TransferSettings, weights_to_load
 from multigrid.models.own import NetworkFactory
-from multigrid.models.steps import Recomputing, SplitNetwork, set_recompute
+from multigrid.models.steps import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.models.surrogate import FieldScaling, NormalizationKind
 from multigrid.parts import (
-    generated_source,
     network_family,
     problem_and_source,
     settle,
     trainer_options,
 )
-from multigrid.problems import ReactionDiffusion, build_problem
-from multigrid.regimes import Regime
 from multigrid.schedule import (
     Stage,
     build_schedule,
+    check_shares,
     level_sequence,
     schedule_table,
     spread_budget,
@@ -41,8 +38,6 @@ from multigrid.schedule import (
 from multigrid.tables import si
 from multigrid.team import ALONE, Team, local_rank, local_size
 from multigrid.timing import step_seconds
-
-NUM_TRAJECTORIES = 16
 
 
 class Experiment:
@@ -60,7 +55,7 @@ class Experiment:
         UserError: If the objects cannot be built, files above all.
 
     Attributes:
-        config: The configuration.
+        config: The configuration, with what its files have shown.
         hierarchy: Grids of levels and scales.
         problem: The PDE.
         source: Where its samples come from.
@@ -81,14 +76,13 @@ class Experiment:
         resumed: bool = False,
         team: Team = ALONE,
     ) -> None:
-        self.config = config = settle(config)
         self.team = team
-        self.hierarchy = config.hierarchy()
         self.problem, self.source = problem_and_source(config, config.labelled)
+        self.config = config = settle(config, self.source)
+        self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
-        channels = len(self.problem.input_names), len(self.problem.output_names)
-        self.family = network_family(config, *channels, network)
+        self.family = network_family(config, *self.problem.num_channels, network)
         self.options = trainer_options(config, self.problem, self.precision, self.team)
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
@@ -107,7 +101,9 @@ class Experiment:
         self.loaded = self.team.from_first(lambda: weights_to_load(self.config))
         regimes = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
-            self._check_featurization(regimes)
+            networks = [self.family.blueprint(stage.level) for stage in self.stages]
+            frozen = [regime.always_frozen for regime in regimes]
+            require_features(zip(networks, frozen, strict=True))
 
     @property
     def normalization(self) -> NormalizationKind:
@@ -193,11 +189,10 @@ class Experiment:
             self.family.in_channels,
             2 if self.precision == "bfloat16" else 4,
             self.config.optimizer.name,
-            self.team.size,
-            self.team.shards,
+            self.team,
             self._sample_bytes(),
             self._memory,
-            self.config.recovery.accumulate and not self.team.shards,
+            self.config.recovery.split_batches and not self.team.shards,
             CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
             self._loss_bytes,
         )
@@ -231,30 +226,6 @@ class Experiment:
         read = self.source.read if self._holds(grid, count) else self.source.open
         return read("train", grid, count).to(self.device)
 
-    def extra_test_samples(self, grid: Grid) -> dict[str, Samples]:
-        """Returns the further test sets by name, on a grid; generates them if necessary."""
-        section, count = self.config.problem, self.config.data.test
-        found = {}
-        for name, changes in self.config.data.extra_tests.items():
-            problem = build_problem(**{**section.model_dump(), **changes})
-            source = generated_source(self.config, problem)
-            source.prepare({"test": count})
-            found[name] = source.read("test", grid, count)
-        return found
-
-    def test_trajectories(self, grid: Grid) -> Tensor | None:
-        """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""
-        num_steps = self.config.data.rollout_steps
-        if not num_steps or not isinstance(self.problem, ReactionDiffusion):
-            return None
-        seed = self.config.data.seed
-        rngs = [
-            np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(len(SPLITS), index)))
-            for index in range(NUM_TRAJECTORIES)
-        ]
-        trajectories = [self.problem.trajectory(grid, rng, num_steps) for rng in rngs]
-        return torch.from_numpy(np.stack(trajectories)).float()
-
     def _chosen_epochs(self) -> list[int]:
         """Returns the epochs of each level: those of the configuration, or what the budget allows.
 
@@ -283,47 +254,23 @@ class Experiment:
         config = self.config
         network = self.family.build(level).to(self.device)
         stage = next(stage for stage in self.stages if stage.level == level)
-        set_recompute(network, stage.recompute)
-        part_size = stage.part_size(self.team.size)
+        set_activation_checkpointing(network, stage.checkpoint_activations)
+        part_size = stage.part_size(self.team)
         shape = (part_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
-        num_parts = math.ceil(stage.share(self.team.size) / part_size)
+        num_parts = math.ceil(self.team.largest_share(stage.batch_size) / part_size)
         num_parts *= math.ceil(config.samples()[level] / stage.batch_size)
         return num_parts * step_seconds(network, shape, config.optimizer.name, self.precision)
 
     def _check_team(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""
+        check_shares(self.stages, self.team)
         for stage in self.stages:
-            if stage.batch_size < self.team.size:
-                raise UserError(
-                    f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
-                    f"the number of processes that share it; it must be at least {self.team.size}"
-                )
-            share = stage.share(self.team.size)
-            if stage.accumulate > share:
-                raise UserError(
-                    f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "
-                    f"more than the {share} samples that each of {self.team.size} processes takes "
-                    "of a batch"
-                )
             network = self.family.blueprint(stage.level)
-            if stage.recompute and not isinstance(network, Recomputing):
+            if stage.checkpoint_activations and not isinstance(network, ActivationCheckpointing):
                 raise UserError(
                     "parallel.checkpoint_activations: true is for the networks of the section "
                     "'model'; one of your own can use torch.utils.checkpoint itself"
                 )
-
-    def _check_featurization(self, regimes: Sequence[Regime]) -> None:
-        splits = [
-            SplitNetwork(self.family.blueprint(stage.level), regime.always_frozen)
-            for stage, regime in zip(self.stages, regimes, strict=True)
-        ]
-        if not any(split.is_worthwhile for split in splits):
-            raise UserError(
-                "transfer.featurize: no part of the network depends on the input and frozen "
-                "weights alone; freeze all that comes first with transfer.rules, such as "
-                "{pattern: '*', freeze: true} and {pattern: '*.head', freeze: false}, or set it to "
-                "false (a network of your own needs steps, as a torch.nn.Sequential has)"
-            )
 
     def _holds(self, grid: Grid, count: int) -> bool:
         """Whether to keep training samples in memory."""

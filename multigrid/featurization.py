@@ -4,8 +4,7 @@ After the "bottleneck features" of transfer learning in image recognition; here 
 that tells its steps, and exact: an epoch on features has the losses of one on fields.
 """
 
-import copy
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from multigrid.data.samples import Samples
@@ -22,6 +21,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.blocks import channels_last
+from multigrid.models.cost import without_data
 from multigrid.models.steps import SplitNetwork
 from multigrid.models.surrogate import Surrogate
 from multigrid.storage import PART, discard, rename
@@ -140,6 +140,24 @@ class FeaturizedSamples:
         return {name: t.index_select(0, index).movedim(-1, 1) for name, t in self.held.items()}
 
 
+def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> None:
+    """Checks that there is something to compute once.
+
+    Args:
+        networks: Those of all stages, each with the names of what it never changes.
+
+    Raises:
+        UserError: If all of them have to be run as a whole in every step.
+    """
+    if not any(SplitNetwork(network, frozen).is_worthwhile for network, frozen in networks):
+        raise UserError(
+            "transfer.featurize: no part of the network depends on the input and frozen "
+            "weights alone; freeze all that comes first with transfer.rules, such as "
+            "{pattern: '*', freeze: true} and {pattern: '*.head', freeze: false}, or set it to "
+            "false (a network of your own needs steps, as a torch.nn.Sequential has)"
+        )
+
+
 class FeaturizedSurrogate:
     """Finishes what a surrogate would have done with the fields of a batch.
 
@@ -185,7 +203,7 @@ class FeaturizedSurrogate:
     def step_flops(self, batch: Samples) -> float:
         """Returns the operations of a forward and backward pass on the features of a batch."""
         assert batch.features is not None
-        twin = copy.deepcopy(self.surrogate.network).to("meta")
+        twin = without_data(self.surrogate.network)
         dtype = next(twin.parameters()).dtype  # there is no autocast here
         features = {name: t.to("meta", dtype) for name, t in batch.features.items()}
         with FlopCounterMode(display=False) as counter:

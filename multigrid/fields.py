@@ -40,7 +40,16 @@ def restrict(field: Tensor, grid: Grid) -> Tensor:
 
 
 def restrict_to(field: Tensor, grid: Grid, target: Grid) -> Tensor:
-    """Restricts a field from ``grid`` to the coarser ``target`` by repeated halving."""
+    """Restricts a field from ``grid`` to the coarser ``target`` by repeated halving.
+
+    Args:
+        field: Tensor ``[..., *grid.shape]``.
+        grid: The fine grid.
+        target: A grid of the same hierarchy.
+
+    Returns:
+        Tensor ``[..., *target.shape]``.
+    """
     while grid.shape != target.shape:
         field, grid = restrict(field, grid), grid.coarsen()
     return field
@@ -70,7 +79,18 @@ def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: bool = False) 
 def prolong_to(
     field: Tensor, grid: Grid, target: Grid, degree: int = 4, periodic: bool = False
 ) -> Tensor:
-    """Prolongs a field from ``grid`` to the finer ``target`` by repeated doubling."""
+    """Prolongs a field from ``grid`` to the finer ``target`` by repeated doubling.
+
+    Args:
+        field: Tensor ``[..., *grid.shape]``.
+        grid: The coarse grid.
+        target: A grid of the same hierarchy.
+        degree: As for :func:`prolong`.
+        periodic: As for :func:`prolong`.
+
+    Returns:
+        Tensor ``[..., *target.shape]``.
+    """
     chain = [target]
     while chain[-1].shape != grid.shape:
         chain.append(chain[-1].coarsen())

@@ -13,6 +13,7 @@ from multigrid.models.cost import count_parameters
 from multigrid.optimizers import OptimizerName, is_hidden
 from multigrid.schedule import Stage
 from multigrid.tables import si, table
+from multigrid.team import Team
 
 PROCESS_BYTES = 4e8
 """Python and its libraries."""
@@ -30,12 +31,12 @@ class Choice:
 
     Attributes:
         part_size: Samples that a process takes at once.
-        recompute: Whether activations are computed anew in the backward pass.
+        checkpointed: Whether activations are computed anew in the backward pass.
         spread: Over how many processes parameters and optimiser state are spread.
     """
 
     part_size: int
-    recompute: bool
+    checkpointed: bool
     spread: int = 1
 
 
@@ -49,11 +50,10 @@ class Footprint:
         in_channels: Number of input fields.
         element_size: Bytes of a number in activations.
         optimizer: How the weights are updated.
-        num_processes: Number of processes that share each batch.
-        spread: Whether parameters and optimiser state are spread over them.
+        team: The processes that share each batch.
         sample_bytes: What is held of the samples.
         available: Memory for a process.
-        parts_allowed: Whether a batch that does not fit is taken in smaller parts by itself.
+        split_batches: Whether a batch that does not fit is taken in smaller parts by itself.
         overhead: Memory for activations over their bytes.
         loss_bytes: Returns the memory that the loss takes on a level for each sample.
     """
@@ -66,11 +66,10 @@ class Footprint:
         in_channels: int,
         element_size: int,
         optimizer: OptimizerName,
-        num_processes: int,
-        spread: bool,
+        team: Team,
         sample_bytes: float,
         available: float,
-        parts_allowed: bool,
+        split_batches: bool,
         overhead: float = 1.0,
         loss_bytes: Callable[[int], float] = lambda level: 0.0,
     ) -> None:
@@ -79,11 +78,10 @@ class Footprint:
         self.in_channels = in_channels
         self.element_size = element_size
         self.optimizer = optimizer
-        self.num_processes = num_processes
-        self.spread = num_processes if spread else 1
+        self.team = team
         self.sample_bytes = sample_bytes
         self.available = available
-        self.parts_allowed = parts_allowed
+        self.split_batches = split_batches
         self.overhead = overhead
         self.loss_bytes = loss_bytes
         self.stages = {stage.level: stage for stage in stages}
@@ -91,7 +89,8 @@ class Footprint:
 
     def chosen(self, stage: Stage) -> Choice:
         """Returns what the configuration says for a stage."""
-        return Choice(stage.part_size(self.num_processes), stage.recompute, self.spread)
+        spread = self.team.size if self.team.shards else 1
+        return Choice(stage.part_size(self.team), stage.checkpoint_activations, spread)
 
     def bytes(self, level: int, choice: Choice) -> float:
         """Returns the memory that a process takes on a level."""
@@ -106,7 +105,7 @@ class Footprint:
         best = weights + state  # whole in every process
         gathered = 2 * weights if choice.spread > 1 else 0
         activations = choice.part_size * (
-            self._sample_activations(level, choice.recompute) + self.loss_bytes(level)
+            self._sample_activations(level, choice.checkpointed) + self.loss_bytes(level)
         )
         return PROCESS_BYTES + self.sample_bytes + spread + best + gathered + activations
 
@@ -119,7 +118,7 @@ class Footprint:
         """Returns a table of what each choice would take, and whether it fits."""
         rows = []
         for level, stage in sorted(self.stages.items()):
-            share = stage.share(self.num_processes)
+            share = self.team.largest_share(stage.batch_size)
             choices = [
                 self.chosen(stage),
                 Choice(share, False),
@@ -146,8 +145,8 @@ class Footprint:
         """
         for level, stage in sorted(self.stages.items()):
             choice = self.chosen(stage)
-            if self.parts_allowed:
-                choice = Choice(1, choice.recompute, choice.spread)
+            if self.split_batches:
+                choice = Choice(1, choice.checkpointed, choice.spread)
             needed = self.bytes(level, choice)
             if needed > self.available:
                 raise UserError(
@@ -159,7 +158,10 @@ class Footprint:
     def _advice(self, level: int, choice: Choice) -> str:
         for key, other in (
             ("parallel.checkpoint_activations=true", Choice(choice.part_size, True, choice.spread)),
-            ("a parallel.accumulate of the batch size", Choice(1, choice.recompute, choice.spread)),
+            (
+                "a parallel.accumulate of the batch size",
+                Choice(1, choice.checkpointed, choice.spread),
+            ),
             ("both parallel.checkpoint_activations and accumulate", Choice(1, True, choice.spread)),
             (
                 f"parallel.strategy=fsdp on {MANY} machines, with optimizer.name=adamw,",
@@ -173,11 +175,11 @@ class Footprint:
     def _cell(self, needed: float) -> str:
         return f"{si(needed)}B{' *' if needed > self.available else ''}"
 
-    def _sample_activations(self, level: int, recompute: bool) -> float:
-        key = level, recompute
+    def _sample_activations(self, level: int, checkpointed: bool) -> float:
+        key = level, checkpointed
         if key not in self._activations:
             shape = (1, self.in_channels, *self.grids[level].shape)
             network = self.blueprint(level)
-            needed = activation_bytes(network, shape, self.element_size, recompute)
+            needed = activation_bytes(network, shape, self.element_size, checkpointed)
             self._activations[key] = self.overhead * needed
         return self._activations[key]

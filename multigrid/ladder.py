@@ -6,20 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from multigrid import signals
 from multigrid.board import Board
 from multigrid.checkpoint import load_checkpoint
 from multigrid.data.streaming import TrainingSamples
-from multigrid.environment import changes, code_version, environment
+from multigrid.environment import changes, environment
 from multigrid.errors import UserError
 from multigrid.evaluation import LevelValidator
 from multigrid.experiment import Experiment
 from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.grid import Grid
-from multigrid.hardware import machine, peak_memory
 from multigrid.initialization import Start
 from multigrid.ledger import BEST, LAST, Ledger, is_finished
 from multigrid.losses import build_loss
@@ -44,7 +42,16 @@ class LadderRun:
     Args:
         experiment: What to run.
         folder: Where the results go.
+
+    Attributes:
+        ledger: What it has done so far.
+        data: Its samples, once they are loaded.
+        tested: What the result gives on the test samples, once the run is over; known to the first
+            process only.
     """
+
+    data: RunData
+    tested: TestResult
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
@@ -244,33 +251,3 @@ class LadderRun:
         if path is not None:
             about = self.experiment.about(level, self.data.scaling)
             save_weights(Path(path), self.ledger.best[level]["network"], about)
-
-    def summary(self) -> dict[str, Any]:
-        """Returns what a run that has been tested gave, as plain containers."""
-        experiment, last = self.experiment, self.ledger.rows[-1]
-        return {
-            "name": experiment.config.name,
-            "network": experiment.family.kind,
-            "levels": self.ledger.finished,
-            "test": self.tested.errors,
-            "extra_tests": self.tested.extra,
-            "rollout": self.tested.rollout,
-            "events": self.folder.journal.read(),
-            "seconds": last.seconds,
-            "saving_seconds": self.ledger.saving_seconds,
-            "saving_share": self.ledger.saving_seconds / last.seconds,
-            "work_units": last.work_units,
-            "flops": last.flops,
-            "evaluation_seconds": last.evaluation_seconds,
-            "data_preparation_seconds": self.data.seconds,
-            "data_seconds": sum(stage["data_seconds"] for stage in self.ledger.finished),
-            "data_fingerprint": experiment.source.fingerprint,
-            "device": str(experiment.device),
-            "precision": experiment.precision,
-            "processes": self.team.size,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "code": code_version(),
-            "machine": machine(experiment.device),
-            "peak_memory_bytes": peak_memory(experiment.device),
-        }

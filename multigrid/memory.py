@@ -29,14 +29,14 @@ class MemoryLimit:
 
     Attributes:
         planned: Samples at once, as the configuration wants it.
-        accumulate: Whether to go on with parts when they do not fit.
+        split_batches: Whether to go on with smaller parts when they do not fit.
         team: The processes that take part in each step.
         num_parts: In how many parts a process takes its share of a batch as planned.
         limit: Samples at once that may fit, once more did not; None before.
     """
 
     planned: int
-    accumulate: bool = True
+    split_batches: bool = True
     team: Team = ALONE
     num_parts: int = 1
     limit: int | None = None
@@ -99,10 +99,10 @@ class MemoryLimit:
         half, what = self._size(samples) // 2, self._lack(samples)
         if half == 0:
             raise UserError(f"{what}; not even one fits: use a smaller model.width or grid")
-        if not self.accumulate:
+        if not self.split_batches:
             raise UserError(
                 f"{what}; try schedule.batch_size={half * self.num_parts * self.team.size}, or "
-                "recovery.accumulate=true to take each batch in parts"
+                "recovery.split_batches=true to take each batch in parts"
             )
         if samples.inputs.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,8 +1,6 @@
 """The parts of an experiment that sections of its configuration describe."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from multigrid.compilation import Compiler
 from multigrid.config import Config, parse_config
@@ -13,7 +11,6 @@ from multigrid.data.files import FileSource
 from multigrid.data.readers import ReaderOptions
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
-from multigrid.grid import Centering
 from multigrid.guard import RecoveryOptions
 from multigrid.hardware import PrecisionName
 from multigrid.models.family import UNetFamily
@@ -21,22 +18,7 @@ from multigrid.models.own import NetworkFactory, OwnFamily
 from multigrid.models.protocol import NetworkFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries, build_problem
 from multigrid.team import Team
-from multigrid.trainer import TrainerOptions
-
-
-def settle(config: Config) -> Config:
-    """Returns a configuration that leaves nothing to find out: where the points lie.
-
-    Raises:
-        UserError: If the files of which that is to be found out cannot be used.
-    """
-    if config.data.centering != "auto":
-        return config
-    centering = config.centering
-    if isinstance(config.problem, FileConfig):
-        centering = _open_files(config.problem, "auto", _counts(config)).centering
-    raw = config.model_dump()
-    return parse_config({**raw, "data": {**raw["data"], "centering": centering}}, config.name)
+from multigrid.trainer_options import TrainerOptions
 
 
 def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:
@@ -51,10 +33,25 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
     """
     section = config.problem
     if isinstance(section, FileConfig):
-        files = _open_files(section, config.data.centering, _counts(config))
-        return file_problem(section, files.input_names, files.output_names), files
+        files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
+        options = ReaderOptions.of(section)
+        source = FileSource(files, _counts(config), config.data.centering, section.reader, options)
+        return file_problem(section, source.input_names, source.output_names), source
     problem = build_problem(**section.model_dump())
     return problem, generated_source(config, problem, labelled)
+
+
+def settle(config: Config, source: SampleSource) -> Config:
+    """Returns a configuration that leaves nothing to find out, now that its samples are open.
+
+    Raises:
+        UserError: If its grids do not nest, or are not for its problem, where the points lie so.
+    """
+    if config.data.centering != "auto":
+        return config
+    raw = config.model_dump()
+    data = {**raw["data"], "centering": source.centering}
+    return parse_config({**raw, "data": data}, config.name)
 
 
 def _counts(config: Config) -> dict[str, int]:
@@ -99,13 +96,6 @@ def network_family(
     )
 
 
-def _open_files(
-    section: FileConfig, centering: Centering | Literal["auto"], counts: Mapping[str, int]
-) -> FileSource:
-    files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
-    return FileSource(files, counts, centering, section.reader, ReaderOptions.of(section))
-
-
 def trainer_options(
     config: Config, problem: Problem, precision: PrecisionName, team: Team
 ) -> TrainerOptions:
@@ -124,7 +114,7 @@ def trainer_options(
         patience=schedule.patience,
         seed=config.seed,
         recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
-        accumulate=recovery.accumulate,
         compiler=Compiler(team) if config.compute.compile else None,
+        split_batches=recovery.split_batches,
         team=team,
     )

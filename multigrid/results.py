@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from multigrid.config import Config, changed_keys, dump_config, parse_config, read_saved
+from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.journal import Journal
@@ -43,7 +43,11 @@ class RunFolder:
         ]
 
     def level(self, level: int, grid: Grid, make: bool = True) -> Path:
-        """Returns the folder of a level, made if necessary and wanted."""
+        """Returns the folder of a level, made if necessary and wanted.
+
+        Raises:
+            UserError: If it cannot be made.
+        """
         folder = self.path / f"level_{level}_{grid}"
         try:
             if make:
@@ -100,8 +104,14 @@ class RunFolder:
                 discard(path)
 
     def _check_unchanged(self, config: Config) -> None:
-        saved = parse_config(read_saved(self.config), str(self.config))
+        """Checks that a run goes on with its own configuration.
+
+        Where the points lie is passed over while it is ``auto``: the files are not open yet.
+        """
+        saved = read_saved(self.config)
         changed = changed_keys(saved.model_dump(), config.model_dump())
+        if config.data.centering == "auto":
+            changed = [key for key in changed if key != "data.centering"]
         if changed:
             raise UserError(
                 f"{self.path}: cannot be resumed with a changed configuration; these keys differ: "
@@ -132,7 +142,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file aside and renames it into place, as :func:`write_text` does."""
+    """Writes a file aside and renames it into place, as :func:`write_text` does.
+
+    Raises:
+        UserError: If it cannot be written; a file already there is untouched.
+    """
     try:
         write_file(path, content)
     except OSError as error:

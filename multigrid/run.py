@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrid.allocator import keep_large_buffers
+from multigrid.commands.arguments import add_experiment
 from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
@@ -25,10 +26,7 @@ log = logging.getLogger("multigrid")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
-    )
+    add_experiment(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--resume",
@@ -82,10 +80,6 @@ def train_ladder(
         UserError: If something about the experiment or its folder is wrong.
     """
     keep_large_buffers()
-    if config.data.centering == "auto":
-        from multigrid.parts import settle
-
-        config = settle(config)
     folder = RunFolder(Path(config.output.folder) / config.name)
     with joined(config.compute.device, config.parallel.strategy) as team:
         if not team.is_first:
@@ -144,6 +138,8 @@ def _train(
     from multigrid.report.closing import write_report
 
     experiment = Experiment(config, network, resumed=resume, team=team)
+    if resume:
+        folder.check(experiment.config, resume=True, overwrite=False)
     experiment.footprint.check()
     run = LadderRun(experiment, folder)
     run.load()
@@ -151,7 +147,7 @@ def _train(
         run.run(resume)
         return
     if not resume:
-        folder.claim(config, overwrite)
+        folder.claim(experiment.config, overwrite)
     with _logging(folder):
         run.run(resume)
         write_report(run)

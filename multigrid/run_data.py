@@ -2,13 +2,22 @@
 
 import time
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.evaluation import interpolation_error
 from multigrid.experiment import Experiment
+from multigrid.grid import Grid
 from multigrid.models.surrogate import FieldScaling
+from multigrid.parts import generated_source
+from multigrid.problems import ReactionDiffusion, build_problem
 
 NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
+NUM_TRAJECTORIES = 16
 
 
 class RunData:
@@ -54,6 +63,29 @@ class RunData:
             started = time.perf_counter()
             self.train.append(experiment.training_samples(grid, count))
             self.restriction_seconds.append(time.perf_counter() - started)
+
+    def extra_tests(self, grid: Grid) -> dict[str, Samples]:
+        """Returns the further test sets by name, on a grid; generates them if necessary."""
+        config, problem = self.experiment.config, self.experiment.config.problem
+        found = {}
+        for name, changes in config.data.extra_tests.items():
+            changed = build_problem(**{**problem.model_dump(), **changes})
+            source = generated_source(config, changed)
+            source.prepare({"test": config.data.test})
+            found[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
+        return found
+
+    def trajectories(self, grid: Grid) -> Tensor | None:
+        """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""
+        data, problem = self.experiment.config.data, self.experiment.problem
+        if not data.rollout_steps or not isinstance(problem, ReactionDiffusion):
+            return None
+        rngs = [
+            np.random.default_rng(np.random.SeedSequence(data.seed, spawn_key=(len(SPLITS), index)))
+            for index in range(NUM_TRAJECTORIES)
+        ]
+        states = [problem.trajectory(grid, rng, data.rollout_steps) for rng in rngs]
+        return torch.from_numpy(np.stack(states)).float().to(self.experiment.device)
 
     def interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs; None on the last."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from multigrid.errors import UserError
 from multigrid.tables import table
+from multigrid.team import Team
 
 Cycle = Literal["half-v", "v", "w", "f", "single"]
 Decay = Literal["cosine", "one-cycle"]
@@ -25,7 +26,8 @@ class Stage:
         transferred_ratio: Learning rate of transferred weights over that of new ones.
         warmup: Fraction of the steps with a rising learning rate.
         accumulate: In how many parts each process takes its share of a batch.
-        recompute: Whether the backward pass computes activations anew instead of keeping them.
+        checkpoint_activations: Whether the backward pass computes activations anew instead of
+            keeping them.
     """
 
     index: int
@@ -36,15 +38,11 @@ class Stage:
     transferred_ratio: float
     warmup: float
     accumulate: int = 1
-    recompute: bool = False
+    checkpoint_activations: bool = False
 
-    def share(self, num_processes: int) -> int:
-        """Returns the largest number of samples of a batch that a process takes."""
-        return math.ceil(self.batch_size / num_processes)
-
-    def part_size(self, num_processes: int) -> int:
-        """Returns how many samples a process takes at once."""
-        return math.ceil(self.share(num_processes) / self.accumulate)
+    def part_size(self, team: Team) -> int:
+        """Returns how many samples a process of a team takes at once."""
+        return math.ceil(team.largest_share(self.batch_size) / self.accumulate)
 
 
 def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:
@@ -89,7 +87,7 @@ def build_schedule(
     transferred_ratio: Sequence[float],
     warmup: Sequence[float],
     accumulate: Sequence[int],
-    recompute: Sequence[bool],
+    checkpoint_activations: Sequence[bool],
 ) -> list[Stage]:
     """Returns the stages of a cycle; each argument has one value for every level.
 
@@ -105,10 +103,30 @@ def build_schedule(
             transferred_ratio=transferred_ratio[level],
             warmup=warmup[level],
             accumulate=accumulate[level],
-            recompute=recompute[level],
+            checkpoint_activations=checkpoint_activations[level],
         )
         for index, level in enumerate(level_sequence(cycle, len(epochs)))
     ]
+
+
+def check_shares(stages: Sequence[Stage], team: Team) -> None:
+    """Checks that the processes of a team can share the batches of all stages.
+
+    Raises:
+        UserError: If there are too few samples for the processes, or for the parts of their shares.
+    """
+    for stage in stages:
+        if stage.batch_size < team.size:
+            raise UserError(
+                f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
+                f"the number of processes that share it; it must be at least {team.size}"
+            )
+        share = team.largest_share(stage.batch_size)
+        if stage.accumulate > share:
+            raise UserError(
+                f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "
+                f"more than the {share} samples that each of {team.size} processes takes of a batch"
+            )
 
 
 def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[int]) -> list[int]:

@@ -35,18 +35,16 @@ class TestResult:
     @classmethod
     def of(cls, surrogate: Surrogate, data: RunData, stage: Stage) -> "TestResult":
         """Evaluates the best surrogate of the last stage."""
-        experiment, batch_size = data.experiment, stage.batch_size
-        samples = data.test.restrict_to(experiment.hierarchy.levels[stage.level])
+        batch_size = stage.batch_size
+        samples = data.test.restrict_to(data.experiment.hierarchy.levels[stage.level])
         grid = samples.grid
         prediction = predict(surrogate, samples.inputs, batch_size)
         low, high = output_range(data.train[stage.level])
         extra = {}
-        for name, others in experiment.extra_test_samples(grid).items():
-            others = others.to(experiment.device)
+        for name, others in data.extra_tests(grid).items():
             guess = predict(surrogate, others.inputs, batch_size)
             extra[name] = evaluate(guess, others, low, high)
-        states = experiment.test_trajectories(grid)
-        states = None if states is None else states.to(experiment.device)
+        states = data.trajectories(grid)
         return cls(
             samples,
             prediction,

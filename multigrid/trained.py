@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multigrid.config import Config, parse_config
+from multigrid.config import Config, parse_saved
 from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 from multigrid.evaluation import predict
@@ -87,7 +87,7 @@ class TrainedSurrogate:
         self._network = network
         self._weights = {item.level: item for item in weights}
         finest = self._weights[max(self._weights)]
-        self.config: Config = parse_config(finest.about["config"], "saved configuration")
+        self.config: Config = parse_saved(finest.about["config"], "saved configuration")
         names = finest.about["fields"]
         self.problem = _problem(self.config, tuple(names["input"]), tuple(names["output"]))
         self._levels = self.config.hierarchy().levels
@@ -174,9 +174,7 @@ class TrainedSurrogate:
             raise UserError(f"level {level}: not there; trained are {names_of(self.grids)}")
         if level not in self._built:
             weights = self._weights[level]
-            names = weights.about["fields"]
-            channels = len(names["input"]), len(names["output"])
-            family = network_family(self.config, *channels, self._network)
+            family = network_family(self.config, *self.problem.num_channels, self._network)
             network = family.build(level)
             load_strictly(weights.tensors, network, weights.path, OWN_NETWORK)
             scaling = FieldScaling.from_dict(dict(weights.about["scaling"]))

@@ -5,14 +5,12 @@ step and of the faults so far, so a run continues exactly, after any step, from 
 optimiser's state and a few counters and sums.
 """
 
-import copy
 import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,71 +18,30 @@ import torch
 from torch import Tensor
 
 from multigrid.batches import Batch, Batches
-from multigrid.compilation import Compiled, Compiler
+from multigrid.compilation import Compiled
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.epoch import EpochRecord, EpochSums, Progress
+from multigrid.epoch_cost import EpochCost
 from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.freezing import Freezer
 from multigrid.gradient import Gradient
-from multigrid.guard import DivergedError, FaultError, Guard, RecoveryOptions
-from multigrid.hardware import PrecisionName
+from multigrid.guard import DivergedError, FaultError, Guard
 from multigrid.losses import Loss
 from multigrid.memory import MemoryLimit
-from multigrid.models.cost import training_flops
-from multigrid.models.steps import set_recompute
+from multigrid.models.steps import set_activation_checkpointing
 from multigrid.models.surrogate import Surrogate
-from multigrid.optimizers import NamedOptimizer, OptimizerName
-from multigrid.problems.base import Symmetries
+from multigrid.optimizers import NamedOptimizer
 from multigrid.regimes import Regime
-from multigrid.schedule import Decay, Stage, learning_rate_curve
-from multigrid.team import ALONE, Team
+from multigrid.schedule import Stage, learning_rate_curve
+from multigrid.trainer_options import TrainerOptions
 
-__all__ = ["DivergedError", "Observer", "Trainer", "TrainerOptions", "Validator"]
+__all__ = ["DivergedError", "Observer", "Trainer", "Validator"]
 
 log = logging.getLogger(__name__)
 
 DRAWN_BY_NETWORK = 1
 """Last part of the key of random numbers that are not for augmentation."""
-
-
-@dataclass(frozen=True)
-class TrainerOptions:
-    """What is the same on all levels.
-
-    Attributes:
-        optimizer: ``muon`` or ``adamw``.
-        weight_decay: Decoupled weight decay.
-        betas: AdamW's decay rates.
-        decay: Shape of the learning-rate curve.
-        final_rate: Last learning rate over the highest.
-        clip: Largest norm of the gradient, or None.
-        precision: Number format of the network.
-        symmetries: What to augment with, or None.
-        dilations: How often to dilate in doing so, 0 to 1.
-        patience: Epochs without improvement after which to stop, or None.
-        seed: Seed of the data order and the augmentation.
-        recovery: What to do when the loss is no number or explodes.
-        accumulate: Whether to take a batch in parts when it does not fit into the memory.
-        compiler: Compiles the networks, or None.
-        team: The processes that train together.
-    """
-
-    optimizer: OptimizerName = "muon"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    decay: Decay = "cosine"
-    final_rate: float = 0.01
-    clip: float | None = 1.0
-    precision: PrecisionName = "float32"
-    symmetries: Symmetries | None = None
-    dilations: float = 0.0
-    patience: int | None = None
-    seed: int = 0
-    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
-    accumulate: bool = True
-    compiler: Compiler | None = None
-    team: Team = ALONE
 
 
 class Validator(Protocol):
@@ -142,12 +99,11 @@ class Trainer:
         self.stage = stage
         self.options = options
         self.target_error = target_error
-        self.featurized = featurized
         self.regime = regime or Regime()
         self.freezer = Freezer(surrogate.network, self.regime)
         self.team = options.team
-        self.blueprint = copy.deepcopy(surrogate.network).to("meta")
-        set_recompute(surrogate.network, stage.recompute)
+        self.cost = EpochCost(surrogate.network, train, featurized)
+        set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
         self.team.spread(surrogate.network)
         key = options.seed, stage.index
         self.batches = Batches(
@@ -165,7 +121,7 @@ class Trainer:
         )
         self.guard = Guard(options.recovery)
         self.memory = MemoryLimit(
-            stage.part_size(self.team.size), options.accumulate, self.team, stage.accumulate
+            stage.part_size(self.team), options.split_batches, self.team, stage.accumulate
         )
         self.gradient = Gradient(
             surrogate,
@@ -259,17 +215,6 @@ class Trainer:
         self.guard.load_state_dict(state["guard"])
         self.memory.limit = state["part_size"]
 
-    @cached_property
-    def epoch_flops(self) -> float:
-        """Operations of an epoch with what is frozen now; those done twice to save memory once."""
-        if self.featurized is not None:
-            (batch,) = self.train.batches([torch.zeros(1, dtype=torch.int64)])
-            return len(self.train) * self.featurized.step_flops(batch)
-        shape = (1, self.train.num_channels[0], *self.train.grid.shape)
-        for name, parameter in self.surrogate.network.named_parameters(remove_duplicate=False):
-            self.blueprint.get_parameter(name).requires_grad_(parameter.requires_grad)
-        return float(len(self.train) * training_flops(self.blueprint, shape))
-
     def load_moments(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Loads the optimiser's state of every parameter whose name and shape fit."""
         parameters = self.optimizer.parameters
@@ -298,7 +243,7 @@ class Trainer:
         self.load_moments(state)
         self.gradient.renew()
         self.compiled.renew()
-        self.__dict__.pop("epoch_flops", None)
+        self.cost.renew()
 
     def _thaw(self) -> None:
         """Lets those weights be trained whose time has come; the state of the others is kept.
@@ -349,18 +294,16 @@ class Trainer:
         error, finest_error = self.validate(self.surrogate)
         if not math.isfinite(error):
             raise FaultError(f"the validation error became {error}")
-        progress, sums = self.progress, self.sums
-        self.sums = EpochSums()
+        evaluation_seconds = self.progress.evaluation_seconds + time.perf_counter() - started
+        sums = self._count_steps(self.cost.flops)
+        progress = self.progress
         epoch, improved = progress.epoch + 1, error < progress.best
         self.progress = replace(
             progress,
             epoch=epoch,
             best=error if improved else progress.best,
             best_epoch=epoch if improved else progress.best_epoch,
-            seconds=progress.seconds + sums.seconds,
-            data_seconds=progress.data_seconds + sums.data_seconds,
-            evaluation_seconds=progress.evaluation_seconds + time.perf_counter() - started,
-            flops=progress.flops + self.epoch_flops,
+            evaluation_seconds=evaluation_seconds,
         )
         if improved:
             self._keep_best()
@@ -408,13 +351,7 @@ class Trainer:
             {k: self.team.spread_like(tensor, own[k]) for k, tensor in self.best["network"].items()}
         )
         self._renew_optimizer(self.best["trainer"]["optimizer"])
-        self.progress = replace(
-            progress,
-            seconds=progress.seconds + self.sums.seconds,
-            data_seconds=progress.data_seconds + self.sums.data_seconds,
-            flops=progress.flops + self.epoch_flops * self.sums.num_steps / self.num_steps,
-        )
-        self.sums = EpochSums()
+        self._count_steps(self.cost.flops * self.sums.num_steps / self.num_steps)
         log.warning(
             "%s: back to the state after epoch %d, learning rate times %g from here on (try %d "
             "of %d)",
@@ -424,6 +361,18 @@ class Trainer:
             len(self.guard.faults),
             tries,
         )
+
+    def _count_steps(self, flops: float) -> EpochSums:
+        """Adds what the steps of the epoch have taken, and begins a new one; returns their sums."""
+        progress, sums = self.progress, self.sums
+        self.progress = replace(
+            progress,
+            seconds=progress.seconds + sums.seconds,
+            data_seconds=progress.data_seconds + sums.data_seconds,
+            flops=progress.flops + flops,
+        )
+        self.sums = EpochSums()
+        return sums
 
     def _learning_rate(self, step: int) -> float:
         return self.stage.learning_rate * self.rate(step) * self.guard.rate_factor

@@ -8,6 +8,8 @@ import torch
 import yaml
 from tiny import run, train, write_experiment
 
+from multigrid.data import files
+from multigrid.data.readers import open_fields
 from multigrid.evaluation import interpolation_error, mean_rel_l2
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
@@ -92,6 +94,45 @@ def test_the_alignment_is_found_where_files_nest(centering: Centering, tmp_path:
     config = yaml.safe_load((tmp_path / "results" / "tiny" / "config.yaml").read_text())
     assert config["data"]["centering"] == centering
     assert run(experiment, tmp_path, "--resume") == 0
+
+
+def test_files_are_opened_once_and_tell_before_grids_are_checked(tmp_path, capsys, monkeypatch):
+    """Nodes of 8, 15 and 30 points nest, cells do not."""
+    fine = np.random.default_rng(0).standard_normal((2, 72, 1, 30, 30))
+    for name, fields in (("fine", fine), ("coarse", fine[..., ::2, ::2])):
+        np.savez(tmp_path / f"{name}.npz", **dict(zip("xy", fields, strict=True)))
+    opened = []
+
+    def counting(path, *arguments):
+        opened.append(path.name)
+        return open_fields(path, *arguments)
+
+    monkeypatch.setattr(files, "open_fields", counting)
+    experiment = write_experiment(
+        tmp_path / "e.yaml",
+        problem={"kind": "file", "files": [str(tmp_path / f"{n}.npz") for n in ("fine", "coarse")]},
+        data={**COUNTS, "centering": "auto"},
+        levels=[8, 15, 30],
+    )
+    assert run(experiment, tmp_path, "--dry-run") == 0
+    assert "node-centred grids" in capsys.readouterr().out
+    assert opened == ["fine.npz", "coarse.npz"]
+    assert run(experiment, tmp_path, "data.centering=cell") == 2
+    assert "levels[1]: a cell-centred 15x15 grid cannot" in capsys.readouterr().err
+    assert run(experiment, tmp_path, "levels=[8,16,30]") == 2
+    assert "levels[2]: a node-centred 30x30 grid cannot" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_resuming_with_another_alignment_is_refused(tmp_path, capsys):
+    fields = np.random.default_rng(0).standard_normal((2, sum(COUNTS.values()), 1, 16, 16))
+    np.savez(tmp_path / "f.npz", **dict(zip("xy", fields, strict=True)))
+    problem = {"kind": "file", "file": str(tmp_path / "f.npz")}
+    experiment = write_experiment(tmp_path / "e.yaml", problem=problem, data=COUNTS)
+    assert run(experiment, tmp_path, "data.centering=node") == 0
+    capsys.readouterr()
+    assert run(experiment, tmp_path, "data.centering=auto", "--resume") == 2
+    assert "these keys differ: data.centering" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("centering", "wrong"), [CENTERINGS, CENTERINGS[::-1]])

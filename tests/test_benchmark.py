@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny import write_experiment
 
-from multigrid.benchmark.analysis import RunRecord, speed_ups
+from multigrid.benchmark.analysis import CostRecord, speed_ups
 from multigrid.benchmark.peers import PEERS
 from multigrid.benchmark.speedup import SuiteRun
 from multigrid.benchmark.suites import Method, Suite
@@ -25,7 +25,7 @@ from multigrid.ladder import LadderRun
 
 def record(
     method: str, points: Sequence[tuple[int, float, float]], seed: int = 0, rate: float = 10.0
-) -> RunRecord:
+) -> CostRecord:
     """A run from its levels, seconds and errors, at ``rate`` operations a second."""
     rows = [
         replace(
@@ -33,7 +33,7 @@ def record(
         )
         for level, seconds, error in points
     ]
-    return RunRecord(method, seed, rows)
+    return CostRecord(method, seed, rows)
 
 
 LADDER = record("ladder", [(0, 0, 1.0), (0, 1, 0.2), (1, 2, 0.3), (1, 4, 0.1), (1, 5, 0.05)])

@@ -17,7 +17,7 @@ from multigrid.checkpoint import load_checkpoint
 from multigrid.grid import Grid, Hierarchy
 from multigrid.history import read_history
 from multigrid.models.family import UNetFamily
-from multigrid.models.steps import set_recompute
+from multigrid.models.steps import set_activation_checkpointing
 from multigrid.recorder import StageRecorder
 
 COMPILED = "compute.compile=true"
@@ -137,12 +137,12 @@ def test_thawed_weights_are_trained_compiled_too(experiment, tmp_path, graphs):
     assert len(graphs) > 4
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
-def test_compiled_gradients_are_the_plain_ones(shape, recompute, graphs, generator):
+def test_compiled_gradients_are_the_plain_ones(shape, checkpointed, graphs, generator):
     hierarchy = Hierarchy.build([Grid(shape)], min_size=4)
     network = UNetFamily(hierarchy, [4, 4, 4][: len(hierarchy.scales)], 2, 1).build(0)
-    set_recompute(network, recompute)
+    set_activation_checkpointing(network, checkpointed)
     x = torch.randn(3, 2, *shape, generator=generator)
     twin = copy.deepcopy(network)
     twin(x)

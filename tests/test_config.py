@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multigrid.api import configure
-from multigrid.config import Config, changed_keys, dump_config, load_config, parse_config
+from multigrid.config import (
+    Config,
+    changed_keys,
+    dump_config,
+    load_config,
+    parse_config,
+    read_saved,
+)
 from multigrid.errors import UserError
 
 BASE = {
@@ -408,3 +415,10 @@ def test_overrides_leave_the_callers_dictionary_alone():
     raw = copy.deepcopy(BASE)
     assert configure(raw, "problem.num_modes=5", "name=other").problem.num_modes == 5
     assert raw == BASE
+
+
+def test_a_run_of_an_earlier_version_is_read_under_the_names_of_this_one(write):
+    path = write(with_value("recovery.accumulate", False))
+    assert read_saved(path).recovery.split_batches is False
+    with pytest.raises(UserError, match=r"recovery\.accumulate: unknown key; .*split_batches"):
+        load_config(path)

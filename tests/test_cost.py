@@ -15,6 +15,7 @@ from multigrid.models.cost import (
     count_parameters,
     scale_flops,
     training_flops,
+    without_data,
 )
 from multigrid.models.family import UNetFamily
 from multigrid.models.unet import UNet
@@ -52,6 +53,18 @@ def prolongation_flops():
 
 def test_flops_of_a_small_unet_by_hand(unet):
     assert count_flops(unet, (1, 2, 8, 8)).forward == unet_flops() + prolongation_flops()
+
+
+def test_a_copy_without_data_has_what_decides_on_the_operations(unet):
+    unet.scales[0].stem.requires_grad_(False)
+    unet.again = unet.scales[1].stem  # a module with two names
+    twin = without_data(unet)
+    flags = {name: p.requires_grad for name, p in twin.named_parameters()}
+    assert flags == {name: p.requires_grad for name, p in unet.named_parameters()}
+    assert not all(flags.values())
+    assert twin.again.conv.weight is twin.scales[1].stem.conv.weight
+    assert {tensor.device.type for tensor in twin.state_dict().values()} == {"meta"}
+    assert {tensor.device.type for tensor in unet.state_dict().values()} == {"cpu"}
 
 
 def test_flops_grow_with_the_batch(unet):
@@ -208,17 +221,17 @@ def test_the_peak_of_a_chain_of_tensors():
     assert meter.live == 0
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_activations_without_data_are_those_with_data(recompute):
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_activations_without_data_are_those_with_data(checkpointed):
     hierarchy = Hierarchy.build([Grid((16, 16)), Grid((32, 32))])
     network = UNetFamily(hierarchy, [12] * len(hierarchy.scales), 1, 1).build(1)
-    network.recompute = recompute
+    network.checkpoint_activations = checkpointed
     x = torch.randn(3, 1, 32, 32)
     network(x).sum().backward()
     known = [t for p in network.parameters() for t in (p, p.grad)]
     with PeakMeter(known) as meter:
         network(x).sum().backward()
-    estimate = activation_bytes(network, tuple(x.shape), 4, recompute)
+    estimate = activation_bytes(network, tuple(x.shape), 4, checkpointed)
     assert estimate == pytest.approx(meter.peak + 4 * x.numel(), rel=0.05)
 
 
@@ -226,8 +239,8 @@ def test_checkpointed_activations_take_less_and_give_the_same_gradient():
     grids = [Grid((8, 8)), Grid((16, 16)), Grid((32, 32))]
     network = UNet(grids, [8] * 3, 1, 1, num_blocks=2)
     x, gradients = torch.randn(2, 1, 32, 32), []
-    for recompute in (False, True):
-        network.recompute = recompute
+    for checkpointed in (False, True):
+        network.checkpoint_activations = checkpointed
         network.zero_grad()
         network(x).square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters()])

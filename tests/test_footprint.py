@@ -55,11 +55,11 @@ def test_the_table_marks_what_does_not_fit(footprint):
 
 
 def test_advice_names_what_would_fit(footprint):
-    footprint.parts_allowed = False
+    footprint.split_batches = False
     footprint.available = footprint.bytes(1, Choice(8, True))
     with pytest.raises(UserError, match="checkpoint_activations=true would fit"):
         footprint.check()
-    footprint.parts_allowed = True
+    footprint.split_batches = True
     footprint.check()  # the batch is taken in parts
     footprint.available = 1.0
     with pytest.raises(UserError, match=r"levels\[0\]: .* use a smaller model.width"):
@@ -108,7 +108,7 @@ def test_stages_of_one_level_count_once(path):
 
 def test_a_step_is_measured_both_ways(path):
     config = load_config(path, ["parallel.accumulate=2"])
-    plain, checkpointed = (measure_step(config, 1, recompute) for recompute in (False, True))
+    plain, checkpointed = (measure_step(config, 1, checkpointed) for checkpointed in (False, True))
     assert checkpointed.activations < plain.activations
     assert plain.flops < checkpointed.flops < 1.4 * plain.flops
 

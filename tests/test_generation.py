@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from multigrid.data import generation
+from multigrid.data import store as store_module
 from multigrid.data.generation import BLOCK, Block, Recipe, generate
 from multigrid.data.store import SPLITS, DataStore
 from multigrid.errors import UserError
@@ -28,11 +29,11 @@ from multigrid.data import store
 from multigrid.grid import Grid
 from multigrid.problems import build_problem
 
-write = store.DataStore._write
+write = store.write_samples
 def slowly(*arguments):
     write(*arguments)
     time.sleep(0.1)
-store.DataStore._write = staticmethod(slowly)
+store.write_samples = slowly
 
 if __name__ == "__main__":
     problem = build_problem("poisson", num_modes=4)
@@ -169,7 +170,7 @@ def test_generation_goes_on_after_a_kill(tmp_path, workers):
 
 def interrupted_part(folder, monkeypatch, counts):
     """Leaves a half-written file with one complete block."""
-    store, write, calls = open_store(folder), DataStore._write, []
+    store, write, calls = open_store(folder), store_module.write_samples, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -178,7 +179,7 @@ def interrupted_part(folder, monkeypatch, counts):
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DataStore, "_write", staticmethod(interrupted))
+        patch.setattr(store_module, "write_samples", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.ensure(counts)
     return store, store.path.with_name(store.path.name + ".part")

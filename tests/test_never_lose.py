@@ -440,8 +440,8 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(
 @pytest.mark.parametrize(
     ("limit", "override", "sentence"),
     [
-        (0, "recovery.accumulate=true", "not even one fits"),
-        (3, "recovery.accumulate=false", "try schedule.batch_size=4"),
+        (0, "recovery.split_batches=true", "not even one fits"),
+        (3, "recovery.split_batches=false", "try schedule.batch_size=4"),
     ],
 )
 def test_out_of_memory_that_cannot_be_helped(

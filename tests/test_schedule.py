@@ -46,7 +46,11 @@ def test_every_cycle_ends_at_the_finest_level_in_single_steps(cycle, num_levels)
 def test_stages_take_the_values_of_their_level():
     values = [[5, 3], [8, 4], [0.1, 0.2], [1.0, 0.5], [0.05, 0.1], [1, 4], [False, True]]
     stages = build_schedule("v", *values)
-    assert [(s.accumulate, s.recompute) for s in stages] == [(4, True), (1, False), (4, True)]
+    assert [(s.accumulate, s.checkpoint_activations) for s in stages] == [
+        (4, True),
+        (1, False),
+        (4, True),
+    ]
     assert [(s.index, s.level, s.epochs, s.batch_size) for s in stages] == [
         (0, 1, 3, 4),
         (1, 0, 5, 8),

@@ -5,17 +5,14 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
+from dirichlet import dirichlet_energy
 
 from multigrid.benchmark.darcy_solver import assemble
 from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import NotConvergedError, conjugate_gradients
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta
 from multigrid.solvers.fast_poisson import FastElements, FastPoisson
-from multigrid.solvers.finite_elements import (
-    StiffnessOperator,
-    dirichlet_energy,
-    solve_between_plates,
-)
+from multigrid.solvers.finite_elements import StiffnessOperator, solve_between_plates
 from multigrid.solvers.finite_volumes import (
     DiffusionOperator,
     closed_axes,

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from multigrid.data import store as store_module
 from multigrid.data.store import BLOCK, SPLITS, DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -152,7 +153,7 @@ def test_interrupted_generation_is_continued(tmp_path, monkeypatch):
     counts = {"train": 3 * BLOCK, "validation": 1, "test": 1}
     store, whole = open_store(tmp_path / "a"), open_store(tmp_path / "b")
     whole.ensure(counts)
-    write, calls = DataStore._write, []
+    write, calls = store_module.write_samples, []
 
     def interrupted(group, start, *fields):
         calls.append(start)
@@ -160,11 +161,11 @@ def test_interrupted_generation_is_continued(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         write(group, start, *fields)
 
-    monkeypatch.setattr(DataStore, "_write", staticmethod(interrupted))
+    monkeypatch.setattr(store_module, "write_samples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.ensure(counts)
     assert not store.path.exists()
-    monkeypatch.setattr(DataStore, "_write", staticmethod(write))
+    monkeypatch.setattr(store_module, "write_samples", write)
     assert store.ensure(counts) == BLOCK + 2
     assert torch.equal(store.read("train", 3 * BLOCK).inputs, whole.read("train", 192).inputs)
 

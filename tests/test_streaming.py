@@ -19,10 +19,11 @@ from multigrid.data import samples as samples_module
 from multigrid.data.file_part import FilePart
 from multigrid.data.file_splits import DataFile
 from multigrid.data.files import FileSource
+from multigrid.data.sample_file import StoredSplit
 from multigrid.data.samples import Samples, block_size
 from multigrid.data.source import GeneratedSource
 from multigrid.data.statistics import ChannelStatistics, output_range
-from multigrid.data.store import DataStore, StoredSplit
+from multigrid.data.store import DataStore
 from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
 from multigrid.experiment import Experiment
@@ -31,7 +32,8 @@ from multigrid.losses import build_loss
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import Poisson
 from multigrid.schedule import Stage
-from multigrid.trainer import Trainer, TrainerOptions
+from multigrid.trainer import Trainer
+from multigrid.trainer_options import TrainerOptions
 
 GRID = Grid((16, 16))
 COUNTS = {"train": 20, "validation": 4, "test": 4}
@@ -340,7 +342,7 @@ def test_a_file_that_breaks_meanwhile_is_told_in_a_sentence(
     def break_at_last(part: StoredSplit, indices: np.ndarray) -> Samples:
         loads.append(indices)
         if len(loads) == 4:
-            part.store.path.write_bytes(b"broken")
+            part.file.path.write_bytes(b"broken")
         return load(part, indices)
 
     experiment = poisson_experiment(tmp_path)

@@ -327,7 +327,7 @@ def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path)
 class WithNamesOfOurs(nn.Conv2d):
     """A network with attributes of its own that networks of this package have as well."""
 
-    recompute = True
+    checkpoint_activations = True
     signature = "mine"
 
 
@@ -340,7 +340,7 @@ def test_attributes_of_the_users_own_network_are_its_own(tmp_path, capsys):
 
     path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
     ladder(path, tmp_path, factory)
-    assert all(network.recompute for network in networks)
+    assert all(network.checkpoint_activations for network in networks)
     config = load_config(path, ["parallel.checkpoint_activations=true"])
     with pytest.raises(UserError, match="for the networks of the section 'model'"):
         Experiment(config, factory)

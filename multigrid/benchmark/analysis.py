@@ -11,8 +11,8 @@ FACTORS = (1.0, 1.1, 2.0)
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """One finished run.
+class CostRecord:
+    """What one run has cost, epoch by epoch.
 
     Attributes:
         method: Name of the method.
@@ -79,14 +79,14 @@ class SpeedUp:
     num_seeds: int
 
 
-def speed_ups(ladders: Sequence[RunRecord], directs: Sequence[RunRecord]) -> list[SpeedUp]:
+def speed_ups(ladders: Sequence[CostRecord], directs: Sequence[CostRecord]) -> list[SpeedUp]:
     """Compares runs of equal seed at direct training's best error and multiples of it."""
     by_seed = {run.seed: run for run in directs}
     pairs = [(run, by_seed[run.seed]) for run in ladders if run.seed in by_seed]
     return [_speed_up(factor, pairs) for factor in FACTORS]
 
 
-def _speed_up(factor: float, pairs: Sequence[tuple[RunRecord, RunRecord]]) -> SpeedUp:
+def _speed_up(factor: float, pairs: Sequence[tuple[CostRecord, CostRecord]]) -> SpeedUp:
     def ratio(quantity: str, finest_only: bool) -> float:
         ratios = []
         for ladder, direct in pairs:

@@ -70,7 +70,7 @@ def _solve_directly(a: np.ndarray, grid: Grid) -> tuple[float, np.ndarray]:
 
 
 def assemble(a: np.ndarray, grid: Grid) -> Any:
-    """Returns the matrix of -div(a grad u) on a cell-centred grid, u = 0 on the boundary.
+    """Returns the matrix of -div(a grad u), a given as ``[*grid]`` at cells, u = 0 on the boundary.
 
     Written without the operator it is compared with: differences across all faces, times the
     faces' coefficients, times the transposed differences.

@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from multigrid.benchmark.analysis import RunRecord, SpeedUp
+from multigrid.benchmark.analysis import CostRecord, SpeedUp
 from multigrid.plots.comparison import STYLES, draw_method
 from multigrid.plots.style import COLOURS, save_figure
 
 
 def plot_speed_up(
-    by_method: Mapping[str, Sequence[RunRecord]],
+    by_method: Mapping[str, Sequence[CostRecord]],
     labels: Mapping[str, str],
     speed_up: SpeedUp | None,
     path: Path,
@@ -52,7 +52,7 @@ def plot_speed_up(
 
 
 def _mark(
-    axis: Axes, runs: Sequence[Sequence[RunRecord]], quantity: str, speed_up: SpeedUp
+    axis: Axes, runs: Sequence[Sequence[CostRecord]], quantity: str, speed_up: SpeedUp
 ) -> None:
     errors = {run.seed: speed_up.factor * run.best for run in runs[1]}
     ladder, direct = (

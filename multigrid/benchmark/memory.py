@@ -18,7 +18,7 @@ from multigrid.grid import Grid
 from multigrid.hardware import autocast, machine, peak_memory
 from multigrid.models.activations import PeakMeter
 from multigrid.models.cost import training_flops
-from multigrid.models.steps import set_recompute
+from multigrid.models.steps import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
 from multigrid.results import write_text
 from multigrid.tables import si, table
@@ -61,7 +61,9 @@ def measure_memory(config: Config, folder: Path) -> str:
     experiment = Experiment(config)
     rows, measured = [], {}
     for level in sorted({stage.level for stage in experiment.stages}):
-        plain, checkpointed = (_apart(config, level, recompute) for recompute in (False, True))
+        plain, checkpointed = (
+            _apart(config, level, checkpointed) for checkpointed in (False, True)
+        )
         rows.append(_row(experiment, level, plain, checkpointed))
         measured[experiment.hierarchy.levels[level]] = plain, checkpointed
     header = ["Grid", "At once", "Process B", "checkpointed", "estimated", "Activations B"]
@@ -80,12 +82,12 @@ def measure_memory(config: Config, folder: Path) -> str:
     return f"{text}\nwritten to {folder}"
 
 
-def measure_step(config: Config, level: int, recompute: bool) -> Measured:
+def measure_step(config: Config, level: int, checkpointed: bool) -> Measured:
     """Takes steps on a level in this process, whose memory must not have been used for others."""
     keep_large_buffers()
     experiment = Experiment(config)
     network = experiment.family.build(level).to(experiment.device).train()
-    set_recompute(network, recompute)
+    set_activation_checkpointing(network, checkpointed)
     shape = _shape(experiment, level)
     step = training_step(network, shape, experiment.options.optimizer, experiment.precision)
     times = [seconds(step) for _ in range(NUM_ROUNDS + 1)][1:]
@@ -95,9 +97,9 @@ def measure_step(config: Config, level: int, recompute: bool) -> Measured:
     return Measured(process, activations, statistics.median(times), flops)
 
 
-def _apart(config: Config, level: int, recompute: bool) -> Measured:
+def _apart(config: Config, level: int, checkpointed: bool) -> Measured:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(measure_step, config, level, recompute).result()
+        return pool.submit(measure_step, config, level, checkpointed).result()
 
 
 def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
@@ -124,9 +126,9 @@ def _row(
     footprint = experiment.footprint
     stage = footprint.stages[level]
     estimates = (
-        footprint.bytes(level, replace(footprint.chosen(stage), recompute=recompute))
+        footprint.bytes(level, replace(footprint.chosen(stage), checkpointed=checkpointed))
         - footprint.sample_bytes
-        for recompute in (False, True)
+        for checkpointed in (False, True)
     )
     return [
         str(experiment.hierarchy.levels[level]),

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from multigrid.benchmark.analysis import RunRecord, SpeedUp, speed_ups
+from multigrid.benchmark.analysis import CostRecord, SpeedUp, speed_ups
 from multigrid.benchmark.figures import plot_speed_up
 from multigrid.benchmark.peers import PEERS
 from multigrid.benchmark.suites import DIRECT, Method, Suite
@@ -23,6 +23,7 @@ from multigrid.ladder import LadderRun
 from multigrid.models.own import NetworkFactory
 from multigrid.results import RunFolder, write_json, write_text
 from multigrid.run import failures_explained
+from multigrid.summary import summarise
 from multigrid.tables import si, table
 from multigrid.trainer import DivergedError
 
@@ -54,7 +55,7 @@ class SuiteRun:
                 if method.rates and method.name not in self.rates:
                     self.rates[method.name] = self._search(method)
                 rows = self._run(method, seed, f"{method.name}_seed{seed}")
-                records.append(RunRecord(method.name, seed, rows))
+                records.append(CostRecord(method.name, seed, rows))
         self._check_comparable()
         return self._write(records)
 
@@ -115,7 +116,7 @@ class SuiteRun:
                     f"({differences}); remove the runs that do not belong"
                 )
 
-    def _write(self, records: Sequence[RunRecord]) -> str:
+    def _write(self, records: Sequence[CostRecord]) -> str:
         methods = {method.name: method for method in self.suite.methods}
         by_method = {name: [r for r in records if r.method == name] for name in methods}
         ladder = self.suite.methods[0].name
@@ -156,15 +157,15 @@ def train_without_report(
         resume = folder.config.exists()
         experiment = Experiment(config, network, resumed=resume)
         if not resume:
-            folder.claim(config, overwrite=False)
+            folder.claim(experiment.config, overwrite=False)
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(experiment, folder)
         run.load()
         run.run(resume)
-        write_json(folder.summary, run.summary())
+        write_json(folder.summary, summarise(run))
 
 
-def _write_rows(path: Path, records: Sequence[RunRecord]) -> None:
+def _write_rows(path: Path, records: Sequence[CostRecord]) -> None:
     text = io.StringIO(newline="")
     names = ["method", "seed", *(field.name for field in fields(Row))]
     writer = csv.DictWriter(text, names)
@@ -193,7 +194,7 @@ def _speed_table(ups: Sequence[SpeedUp]) -> str:
     return table(header, rows)
 
 
-def _cost_table(by_method: dict[str, list[RunRecord]]) -> str:
+def _cost_table(by_method: dict[str, list[CostRecord]]) -> str:
     """Returns what each method costs to an error that all of them reach."""
     error = max(run.best for runs in by_method.values() for run in runs)
     rows = []
@@ -209,7 +210,7 @@ def _cost_table(by_method: dict[str, list[RunRecord]]) -> str:
 
 
 def _method_table(
-    by_method: dict[str, list[RunRecord]], budget: float, rates: dict[str, float]
+    by_method: dict[str, list[CostRecord]], budget: float, rates: dict[str, float]
 ) -> str:
     rows = []
     for name, runs in by_method.items():

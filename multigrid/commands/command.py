@@ -95,18 +95,6 @@ def _say(sentence: str) -> None:
         print(sentence, file=sys.stderr)
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag that all commands have that answer with numbers."""
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-
-
 def print_json(value: Any) -> None:
     """Prints plain containers as JSON."""
     print(to_json(value, indent=2))
-
-
-def positive(text: str) -> int:
-    """Reads a positive whole number."""
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no positive whole number")
-    return int(text)

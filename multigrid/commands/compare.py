@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multigrid.benchmark.analysis import RunRecord as CostRecord
-from multigrid.commands.command import Command, add_json, print_json
+from multigrid.benchmark.analysis import CostRecord
+from multigrid.commands.arguments import add_json, add_runs
+from multigrid.commands.command import Command, print_json
 from multigrid.errors import UserError, nearest
 from multigrid.report.record import RunRecord
 from multigrid.tables import si, table
@@ -32,7 +33,7 @@ SEED = re.compile(r"[-_.]?(seed|s)\d+$")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="folder of a run")
+    add_runs(parser)
     parser.add_argument(
         "--baseline", metavar="NAME", help="what the speed-ups refer to, by default the first"
     )

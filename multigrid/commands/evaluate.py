@@ -5,8 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multigrid.commands.command import Command, add_json, positive, print_json
-from multigrid.commands.inspect import add_reader_arguments, given_reader_arguments
+from multigrid.commands.arguments import (
+    add_json,
+    add_reader,
+    add_trained,
+    given_reader_arguments,
+    positive,
+)
+from multigrid.commands.command import Command, print_json
 from multigrid.errors import UserError
 from multigrid.tables import table
 
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("run", type=Path, help="folder of a run, or a file of a trained network")
+    add_trained(parser)
     parser.add_argument(
         "file", type=Path, nargs="?", help="data file; by default the run's own test samples"
     )
@@ -31,12 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worst", type=positive, default=5, metavar="N", help="number of worst samples shown (5)"
     )
-    parser.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"
-    )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add_json(parser)
-    add_reader_arguments(parser)
+    add_reader(parser)
 
 
 def execute(options: argparse.Namespace) -> None:

@@ -2,9 +2,9 @@
 
 import argparse
 import time
-from pathlib import Path
 
-from multigrid.commands.command import Command, add_json, go_on, print_json
+from multigrid.commands.arguments import add_experiment, add_json
+from multigrid.commands.command import Command, go_on, print_json
 from multigrid.config import load_config
 from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
@@ -12,10 +12,7 @@ from multigrid.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
-    )
+    add_experiment(parser)
     add_json(parser)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from multigrid.commands.command import Command, add_json, positive
+from multigrid.commands.arguments import add_json, add_reader
+from multigrid.commands.command import Command
 from multigrid.errors import UserError
 from multigrid.results import write_text
 
@@ -19,40 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write", type=Path, metavar="FILE", help="write an experiment file to begin with"
     )
     add_json(parser)
-    add_reader_arguments(parser)
-
-
-def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what a user may have to say about a data file."""
-    parser.add_argument(
-        "--reader",
-        default="auto",
-        help="auto (the default), store, well, pdebench, cno, hdf5, npz, npy or neuraloperator",
-    )
-    parser.add_argument("--input", help="name of the input array")
-    parser.add_argument(
-        "--output", help="name of the output array, or of the second file of a .npy pair"
-    )
-    parser.add_argument("--ndim", type=int, choices=(2, 3), help="number of space dimensions")
-    parser.add_argument(
-        "--reduced-resolution",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="keep every N-th point along each axis",
-    )
-    parser.add_argument(
-        "--fields", nargs="+", metavar="NAME", help="the time-dependent fields to take"
-    )
-
-
-def given_reader_arguments(options: argparse.Namespace) -> list[str]:
-    """Returns those of the flags of :func:`add_reader_arguments` that differ from the defaults."""
-    parser = argparse.ArgumentParser()
-    add_reader_arguments(parser)
-    defaults = vars(parser.parse_args([]))
-    given = [name for name, value in defaults.items() if getattr(options, name) != value]
-    return [f"--{name.replace('_', '-')}" for name in given]
+    add_reader(parser)
 
 
 def execute(options: argparse.Namespace) -> None:

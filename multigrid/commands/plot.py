@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
+from multigrid.commands.arguments import add_runs
 from multigrid.commands.command import Command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="folder of a run")
+    add_runs(parser)
     parser.add_argument(
         "--format",
         choices=("png", "pdf", "svg"),

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrid.commands.command import Command, add_json, positive, print_json
+from multigrid.commands.arguments import add_json, add_trained
+from multigrid.commands.command import Command, print_json
 from multigrid.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("run", type=Path, help="folder of a run, or a file of a trained network")
+    add_trained(parser)
     parser.add_argument(
         "source", type=Path, metavar="input", help="inputs [N, fields, *grid]: .npy, .npz or .h5"
     )
@@ -23,10 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name of the input array; needed if a file holds several arrays",
     )
-    parser.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"
-    )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     add_json(parser)
 

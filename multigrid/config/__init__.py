@@ -23,8 +23,12 @@ __all__ = [
     "dump_config",
     "load_config",
     "parse_config",
+    "parse_saved",
     "read_saved",
 ]
+
+RENAMED = {("recovery", "accumulate"): "split_batches"}
+"""Keys of earlier versions, by section, and what they are called now."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -44,7 +48,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(raw: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Validates an experiment given as plain containers."""
+    """Validates an experiment given as plain containers.
+
+    Args:
+        raw: Its sections.
+        source: What they come from, for the sentence.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+    """
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -56,18 +68,36 @@ def parse_config(raw: Mapping[str, Any], source: str = "configuration") -> Confi
     return config
 
 
+def parse_saved(raw: Any, source: str) -> Config:
+    """Validates what a run has saved of its configuration, maybe in an earlier version.
+
+    Args:
+        raw: What :func:`dump_config` gave or a checkpoint holds, as plain containers.
+        source: What it comes from, for the sentence.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+    """
+    current = dict(raw) if isinstance(raw, Mapping) else {}
+    for (name, old), new in RENAMED.items():
+        section = current.get(name)
+        if isinstance(section, Mapping) and old in section:
+            current[name] = {new if key == old else key: section[key] for key in section}
+    return parse_config(current, source)
+
+
+def read_saved(path: Path) -> Config:
+    """Reads back what :func:`dump_config` gave.
+
+    Raises:
+        UserError: If the file cannot be read or holds no experiment.
+    """
+    return parse_saved(read_yaml(path), str(path))
+
+
 def dump_config(config: Config) -> str:
     """Returns the resolved configuration as YAML."""
     return dump_yaml(config.model_dump())
-
-
-def read_saved(path: Path) -> dict[str, Any]:
-    """Reads back what :func:`dump_config` gave, as plain containers.
-
-    Raises:
-        UserError: If the file cannot be read or holds no mapping.
-    """
-    return read_yaml(path)
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -33,9 +33,55 @@ BY_LEVEL = (
 
 
 def check_config(config: Config) -> None:
-    """Checks what concerns several keys at once."""
+    """Checks what concerns several keys at once.
+
+    What depends on where the points lie is left out as long as only the user's files know that.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+    """
+    config.shapes()
+    if isinstance(config.problem, FileConfig):
+        _check_files(config.problem)
+    if config.is_settled:
+        _check_grids(config)
+    _check_budget(config)
+    _check_levels(config)
+    if config.output.num_predictions > config.data.test:
+        raise UserError(
+            f"output.num_predictions: {config.output.num_predictions} is more than data.test, "
+            f"{config.data.test}"
+        )
+    _check_loss(config)
+    _check_parallel(config)
+    _check_compile(config)
+    _check_transfer(config)
+    _check_tests(config)
+    _check_effect(config)
+
+
+def _check_files(problem: FileConfig) -> None:
+    """Checks that the files are named in one way."""
+    if (problem.file is None) == (problem.files is None):
+        raise UserError("problem: give either 'file' or 'files'")
+
+
+def _check_grids(config: Config) -> None:
+    """Checks what depends on the grids of levels and scales."""
     hierarchy = config.hierarchy()
     config.widths(hierarchy)
+    if config.model.padding == "periodic" and not hierarchy.finest.is_open:
+        raise UserError(
+            "model.padding: 'periodic' needs grids without the right boundary point, but "
+            f"{hierarchy.finest} nodes have it; use even sizes"
+        )
+    _check_problem(config.problem, hierarchy.levels)
+    if config.data.dilations:
+        _check_dilations(config.problem, hierarchy.levels)
+
+
+def _check_levels(config: Config) -> None:
+    """Checks the settings that go by level."""
     num_levels = len(config.levels)
     for name in BY_LEVEL:
         section, key = name.split(".")
@@ -44,7 +90,6 @@ def check_config(config: Config) -> None:
             raise UserError(
                 f"{name}: the list has {len(value)} entries, but there are {num_levels} levels"
             )
-    _check_budget(config)
     for index, samples in enumerate(config.samples()):
         if samples > config.data.train:
             raise UserError(
@@ -62,25 +107,6 @@ def check_config(config: Config) -> None:
                 f"parallel.accumulate: a batch of {batch_size} cannot be taken in {accumulate} "
                 f"parts on level {index}"
             )
-    if config.output.num_predictions > config.data.test:
-        raise UserError(
-            f"output.num_predictions: {config.output.num_predictions} is more than data.test, "
-            f"{config.data.test}"
-        )
-    if config.model.padding == "periodic" and not hierarchy.finest.is_open:
-        raise UserError(
-            "model.padding: 'periodic' needs grids without the right boundary point, but "
-            f"{hierarchy.finest} nodes have it; use even sizes"
-        )
-    _check_loss(config)
-    _check_parallel(config)
-    _check_compile(config)
-    _check_transfer(config)
-    _check_problem(config.problem, hierarchy.levels)
-    if config.data.dilations:
-        _check_dilations(config.problem, hierarchy.levels)
-    _check_tests(config)
-    _check_effect(config)
 
 
 def _check_budget(config: Config) -> None:
@@ -225,9 +251,6 @@ def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
                     f"problem.num_modes: {problem.num_modes} sine modes need more than the "
                     f"{limit} points of the finest level; at most {limit} are allowed"
                 )
-        case FileConfig():
-            if (problem.file is None) == (problem.files is None):
-                raise UserError("problem: give either 'file' or 'files'")
         case DiffusionConfig():
             _require_boundary_nodes(levels)
         case ReactionDiffusionConfig():

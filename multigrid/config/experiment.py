@@ -5,23 +5,18 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from multigrid.config.problem import ProblemConfig
+from multigrid.config.data import DataConfig, LevelConfig
+from multigrid.config.model import DoublingConfig, ModelConfig
+from multigrid.config.problem import FileConfig, ProblemConfig
 from multigrid.config.section import Section, Size
 from multigrid.config.settings import (
-    BudgetConfig,
     CheckpointsConfig,
     ComputeConfig,
-    DataConfig,
-    DoublingConfig,
-    LevelConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
     OutputConfig,
     ParallelConfig,
     RecoveryConfig,
-    ScheduleConfig,
 )
+from multigrid.config.training import BudgetConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, Hierarchy, guess_centering
@@ -70,8 +65,16 @@ class Config(Section):
         Raises:
             UserError: If the grids do not nest.
         """
-        grids = [self._grid(index) for index in range(len(self.levels))]
+        grids = [Grid(shape, self.centering) for shape in self.shapes()]
         return Hierarchy.build(grids, self.model.min_size, self.model.depth)
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Returns the number of points of each level along each axis.
+
+        Raises:
+            UserError: If a level has too few points, or another number of axes than the problem.
+        """
+        return [self._shape(index) for index in range(len(self.levels))]
 
     @property
     def labelled(self) -> bool:
@@ -86,7 +89,11 @@ class Config(Section):
         ]
 
     def widths(self, hierarchy: Hierarchy) -> list[int]:
-        """Returns the width of every scale, coarsest first."""
+        """Returns the width of every scale, coarsest first.
+
+        Raises:
+            UserError: If there is a list of widths of another length.
+        """
         num_scales = len(hierarchy.scales)
         width = self.model.width
         if isinstance(width, int):
@@ -103,11 +110,20 @@ class Config(Section):
         return width
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it is known where the points lie; what files show is known once they are open."""
+        return self.data.centering != "auto" or not isinstance(self.problem, FileConfig)
+
+    @property
     def centering(self) -> Centering:
-        """Where the points lie, guessed from the sizes as long as it is ``auto``."""
+        """Where the points lie: at nodes if the finest level has an odd size, where it is ``auto``.
+
+        Not to be asked for before :attr:`is_settled`.
+        """
+        assert self.is_settled
         if self.data.centering != "auto":
             return self.data.centering
-        return guess_centering(self._shape(len(self.levels) - 1))
+        return guess_centering(self.shapes()[-1])
 
     def per_level(self, key: str) -> list[Any]:
         """Returns a setting of the sections that go by level, one value for each level.
@@ -132,9 +148,6 @@ class Config(Section):
             COARSEST_RATE * math.sqrt(batch_size / 16) * (1.0 if single else 0.5**level)
             for level, batch_size in enumerate(self.per_level("batch_size"))
         ]
-
-    def _grid(self, index: int) -> Grid:
-        return Grid(self._shape(index), self.centering)
 
     def _shape(self, index: int) -> tuple[int, ...]:
         level = self.levels[index]

@@ -11,6 +11,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+PER_LEVEL = "or a list with one for each level, coarsest first"
+"""For the description of a setting that goes by level."""
+
 Size: TypeAlias = Annotated[int, Field(gt=0, le=65536)]
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Rate: TypeAlias = Annotated[float, Field(gt=0, lt=float("inf"), allow_inf_nan=False)]

@@ -1,12 +1,18 @@
 """The section ``transfer``: what is taken over from earlier networks, and how it is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
 from multigrid.config.section import Fraction, Positive, Rate, Section
 
 Name = Annotated[str, Field(min_length=1)]
+T = TypeVar("T", int, str)
+
+
+def _tuple(value: T | list[T] | None) -> tuple[T, ...]:
+    """Returns one value, several or none as a tuple."""
+    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
 
 
 class RuleConfig(Section):
@@ -37,11 +43,11 @@ class RuleConfig(Section):
 
     def patterns(self) -> tuple[str, ...]:
         """Returns the patterns as a tuple."""
-        return (self.pattern,) if isinstance(self.pattern, str) else tuple(self.pattern or ())
+        return _tuple(self.pattern)
 
     def levels(self) -> tuple[int, ...]:
         """Returns the levels as a tuple."""
-        return (self.level,) if isinstance(self.level, int) else tuple(self.level or ())
+        return _tuple(self.level)
 
 
 class TransplantConfig(Section):
@@ -52,7 +58,7 @@ class TransplantConfig(Section):
 
     def patterns(self) -> tuple[str, ...]:
         """Returns the patterns as a tuple."""
-        return (self.pattern,) if isinstance(self.pattern, str) else tuple(self.pattern)
+        return _tuple(self.pattern)
 
 
 class TransferConfig(Section):

@@ -88,7 +88,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def override(raw: dict[str, Any], assignment: str) -> None:
-    """Applies ``section.key=value`` to the raw settings."""
+    """Applies ``section.key=value`` to the raw settings.
+
+    Raises:
+        UserError: If it has another form, or a key on the way is no section.
+    """
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):

@@ -32,8 +32,7 @@ class FilePart:
     @property
     def num_channels(self) -> tuple[int, int]:
         """Number of input and of output channels."""
-        described = self.file.describe()
-        return len(described.input_names), len(described.output_names)
+        return self.file.describe().num_channels
 
     def load(self, indices: np.ndarray) -> Samples:
         """Reads samples, in any order, without looking at their values.

@@ -77,8 +77,9 @@ def _require_agreement(files: Sequence[FieldFile], centering: Centering) -> None
     first = files[0].describe()
     for file in files:
         described = file.describe()
-        for kind in ("input", "output"):
-            here, there = (len(getattr(d, f"{kind}_names")) for d in (described, first))
+        for kind, here, there in zip(
+            ("input", "output"), described.num_channels, first.num_channels, strict=True
+        ):
             if here != there:
                 raise UserError(
                     f"{file.path}: has {here} {kind} channels, but {files[0].path} has {there}"

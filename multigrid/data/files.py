@@ -57,9 +57,17 @@ class FileSource:
         self.counts = dict(counts)
         self._surveyed: set[tuple[Path, str, int]] = set()
         opened = [(item, open_fields(item.path, reader, options)) for item in files]
-        self.centering = self._find_centering(opened) if centering == "auto" else centering
+        self.centering = _expected_centering(opened) if centering == "auto" else centering
         self.files = divide(opened, counts, self.centering)
-        self._require_nesting()
+        shown = self.nesting()
+        if shown is not None and CENTERING[shown] != self.centering:
+            if centering != "auto":
+                raise UserError(
+                    f"the files of several grids nest by {NESTING[shown]}, so the points are "
+                    f"{CENTERING[shown]}-centred, not {centering}-centred as data.centering says"
+                )
+            self.centering = CENTERING[shown]
+            self.files = divide(opened, counts, self.centering)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -184,23 +192,13 @@ class FileSource:
             )
         return FilePart(file, pool[:count], stored)
 
-    def _find_centering(self, opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:
-        """Returns what the files show or say of where their points lie, else a guess."""
-        described = [file.describe() for _, file in opened]
-        stated = [item.centering for item in described if item.centering is not None]
-        finest = max((item.shape for item in described), key=math.prod)
-        self.centering = stated[0] if stated else guess_centering(finest)
-        self.files = divide(opened, self.counts, self.centering)
-        nesting = self.nesting()
-        return self.centering if nesting is None else CENTERING[nesting]
 
-    def _require_nesting(self) -> None:
-        nesting = self.nesting()
-        if nesting is not None and CENTERING[nesting] != self.centering:
-            raise UserError(
-                f"the files of several grids nest by {NESTING[nesting]}, so the points are "
-                f"{CENTERING[nesting]}-centred, not {self.centering}-centred as data.centering says"
-            )
+def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:
+    """Returns what a file says of where its points lie, else what the sizes let one guess."""
+    described = [file.describe() for _, file in opened]
+    stated = [item.centering for item in described if item.centering is not None]
+    finest = max((item.shape for item in described), key=math.prod)
+    return stated[0] if stated else guess_centering(finest)
 
 
 def _digest(path: Path) -> bytes:

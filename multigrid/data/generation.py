@@ -3,6 +3,8 @@
 Imports no torch, as worker processes import what is here.
 """
 
+import hashlib
+import json
 import os
 import threading
 import time
@@ -13,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +60,23 @@ class Recipe:
     problem: PDE
     grid: Grid
     seed: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "problem": self.problem.kind,
+            "version": self.problem.version,
+            "parameters": self.problem.parameters,
+            "grid": list(self.grid.shape),
+            "centering": self.grid.centering,
+            "seed": self.seed,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     def make(self, block: Block) -> Arrays:
         """Returns input and output fields ``[len(block), channels, *grid]`` in float32.

@@ -7,7 +7,7 @@ from multigrid.data.samples import Samples
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import StoredSamples, StreamedSamples
 from multigrid.data.unlabelled import UnlabelledSplit
-from multigrid.grid import Grid
+from multigrid.grid import Centering, Grid
 from multigrid.problems import Diffusion
 
 
@@ -17,6 +17,10 @@ class SampleSource(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes when the samples do."""
+
+    @property
+    def centering(self) -> Centering:
+        """Where the points of all grids lie."""
 
     @property
     def place(self) -> str:
@@ -51,6 +55,11 @@ class GeneratedSource:
     def fingerprint(self) -> str:
         """Hash of everything the samples depend on."""
         return self.store.fingerprint
+
+    @property
+    def centering(self) -> Centering:
+        """That of the store's grid."""
+        return self.store.grid.centering
 
     @property
     def place(self) -> str:

@@ -42,7 +42,7 @@ class UnlabelledSplit:
     @property
     def num_channels(self) -> tuple[int, int]:
         """Number of input and of output channels."""
-        return len(self.problem.input_names), len(self.problem.output_names)
+        return self.problem.num_channels
 
     def load(self, indices: np.ndarray) -> Samples:
         """Draws inputs, in any order, one by one: rounding may differ between samples at once."""

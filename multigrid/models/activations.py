@@ -1,6 +1,5 @@
 """The memory of a training step's activations, counted without computing anything."""
 
-import copy
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,8 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from multigrid.models.cost import once
-from multigrid.models.steps import set_recompute
+from multigrid.models.cost import once, without_data
+from multigrid.models.steps import set_activation_checkpointing
 
 
 class PeakMeter(TorchDispatchMode):
@@ -56,7 +55,7 @@ class PeakMeter(TorchDispatchMode):
 
 
 def activation_bytes(
-    network: nn.Module, shape: Sequence[int], element_size: int, recompute: bool = False
+    network: nn.Module, shape: Sequence[int], element_size: int, checkpointed: bool = False
 ) -> float:
     """Returns the most memory that a forward and backward pass takes for activations at once.
 
@@ -67,15 +66,15 @@ def activation_bytes(
         network: The network; it is not run, only a copy without data is.
         shape: Shape of the input, batch included.
         element_size: Bytes of a number.
-        recompute: Whether the backward pass computes activations anew.
+        checkpointed: Whether the backward pass computes activations anew.
     """
-    return once(_peak, network, tuple(shape), recompute) * element_size / 4
+    return once(_peak, network, tuple(shape), checkpointed) * element_size / 4
 
 
-def _peak(network: nn.Module, shape: Sequence[int], recompute: bool) -> int:
+def _peak(network: nn.Module, shape: Sequence[int], checkpointed: bool) -> int:
     """Returns the bytes at the peak in single precision."""
-    twin = copy.deepcopy(network).to("meta").train()
-    set_recompute(twin, recompute)
+    twin = without_data(network).train()
+    set_activation_checkpointing(twin, checkpointed)
     for parameter in twin.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter)

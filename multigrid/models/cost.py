@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 Count = TypeVar("Count")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -88,9 +89,18 @@ def _run(network: nn.Module, shape: Sequence[int]) -> FlopCounterMode:
     return counter
 
 
+def without_data(network: Network) -> Network:
+    """Returns a copy of a network on the meta device, whose tensors have shapes but no values."""
+    copies: dict[int, Any] = {id(b): torch.empty_like(b, device="meta") for b in network.buffers()}
+    for parameter in network.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        copies[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
+    return copy.deepcopy(network, copies)  # which takes as copied what is there already
+
+
 def run_without_data(network: nn.Module, shape: Sequence[int]) -> torch.Tensor:
     """Returns the output of a copy of a network on the meta device: a shape without values."""
-    return copy.deepcopy(network).to("meta")(torch.empty(*shape, device="meta"))
+    return without_data(network)(torch.empty(*shape, device="meta"))
 
 
 def scale_flops(network: nn.Module, shape: Sequence[int]) -> list[int]:

@@ -62,7 +62,11 @@ class OwnFamily:
         return table(["Level", "Grid", "Parameters", "FLOPs/sample"], rows)
 
     def build(self, level: int) -> nn.Module:
-        """Returns the factory's network for a level's grid, in training mode."""
+        """Returns the factory's network for a level's grid, in training mode.
+
+        Raises:
+            UserError: If the factory returns something else.
+        """
         sequence = np.random.SeedSequence(self.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(sequence.generate_state(1)[0]))

@@ -38,38 +38,39 @@ class Stepwise(Protocol):
         """Returns the steps; the result of the last one is the network's output."""
 
 
-class Recomputing(nn.Module):
+class ActivationCheckpointing(nn.Module):
     """A network that can compute activations anew in the backward pass instead of keeping them.
 
     Attributes:
-        recompute: Whether it does.
+        checkpoint_activations: Whether it does.
     """
 
-    recompute = False
+    checkpoint_activations = False
 
 
-def set_recompute(network: nn.Module, recompute: bool) -> None:
+def set_activation_checkpointing(network: nn.Module, wanted: bool) -> None:
     """Chooses whether a network computes activations anew, if it can."""
-    if isinstance(network, Recomputing):
-        network.recompute = recompute
+    if isinstance(network, ActivationCheckpointing):
+        network.checkpoint_activations = wanted
 
 
 def run_steps(
-    steps: Sequence[Step], known: Mapping[str, Tensor], recompute: bool = False
+    steps: Sequence[Step], known: Mapping[str, Tensor], checkpointed: bool = False
 ) -> Tensor:
     """Returns the result of the last step; others are forgotten after their last use.
 
     Args:
         steps: The steps, each after those it needs.
         known: Results of other steps, or the input.
-        recompute: Whether to keep for the backward pass only what steps with weights are computed
-            from, what lies within them being computed anew; no step may draw random numbers then.
+        checkpointed: Whether to keep for the backward pass only what steps with weights are
+            computed from, what lies within them being computed anew; no step may draw random
+            numbers then.
     """
     results = dict(known)
     last_use = {name: step for step in steps for name in step.needs}
-    for group in _groups(steps, recompute):
+    for group in _groups(steps, checkpointed):
         needs = [results[name] for name in group[0].needs]
-        if recompute and group[0].modules and group[0].keeps:
+        if checkpointed and group[0].modules and group[0].keeps:
             run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
             found = run(partial(_run_chain, group), *needs)
         else:
@@ -83,11 +84,11 @@ def run_steps(
     return results[steps[-1].name]
 
 
-def _groups(steps: Sequence[Step], recompute: bool) -> Iterator[list[Step]]:
+def _groups(steps: Sequence[Step], checkpointed: bool) -> Iterator[list[Step]]:
     """Yields each step; with it one that keeps its result alone, if that is to be recomputed."""
     group: list[Step] = []
     for step in steps:
-        if group and recompute and not step.keeps and step.needs == (group[-1].name,):
+        if group and checkpointed and not step.keeps and step.needs == (group[-1].name,):
             group.append(step)
             continue
         if group:
@@ -164,8 +165,11 @@ class SplitNetwork:
 
     def finish(self, features: Mapping[str, Tensor]) -> Tensor:
         """Returns the network's output from the results that were kept."""
-        recompute = isinstance(self.network, Recomputing) and self.network.recompute
-        return run_steps(self.rest, features, recompute)
+        network = self.network
+        checkpointed = (
+            isinstance(network, ActivationCheckpointing) and network.checkpoint_activations
+        )
+        return run_steps(self.rest, features, checkpointed)
 
     def _used(self) -> set[str]:
         """Returns the steps of the first part that what is kept depends on."""

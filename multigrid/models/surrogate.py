@@ -149,7 +149,15 @@ class Surrogate(nn.Module):
         return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
 
     def scaled(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns what the network is given, and the sizes that samples were divided by, if any."""
+        """Returns what the network is given, and what it was divided by where that counts.
+
+        Args:
+            inputs: Physical fields ``[N, in, *grid]``.
+
+        Returns:
+            Fields of the same shape; the size of each sample ``[N, 1, ...]`` for a homogeneous
+            problem, else None.
+        """
         scaling = self.scaling
         x = inputs - _channels(scaling.input_shift, inputs)
         x = x / _channels(scaling.input_scale, inputs)

@@ -54,6 +54,11 @@ class Problem:
     output_names: tuple[str, ...]
     symmetries: Symmetries
 
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output fields."""
+        return len(self.input_names), len(self.output_names)
+
     def boundary_values(self, grid: Grid) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns what is known of every solution beforehand, to be imposed exactly.
 

@@ -70,7 +70,7 @@ class DarcyFlow(EllipticPDE):
 
     @abstractmethod
     def permeability(self, field: np.ndarray) -> np.ndarray:
-        """Returns the permeability that a Gaussian field of unit variance stands for."""
+        """Returns the permeability that a Gaussian field of unit variance stands for, at points."""
 
 
 class TwoPhaseDarcy(DarcyFlow):

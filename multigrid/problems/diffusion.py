@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from functools import lru_cache, reduce
-from typing import Any
 
 import numpy as np
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE, Symmetries
-from multigrid.solvers.finite_elements import dirichlet_energy, solve_between_plates
+from multigrid.solvers.finite_elements import solve_between_plates
 
 ETA = 0.5
 FREQUENCIES = np.array([1.7207, 4.0575, 6.8512, 9.8264, 12.8746, 15.9573])
@@ -26,7 +25,7 @@ class Diffusion(PDE):
     The paper draws the w_i from one Sobol sequence, whose points depend on each other; here each
     sample has its own random numbers. Input is log nu, which is of order one where nu spans
     decades. The reference is the Q1 finite-element solution on the nodes of the grid, the exact
-    minimiser of ``energy``.
+    minimiser of the energy ``1/2 int nu |grad u|^2``.
 
     The axes other than x may be mirrored and exchanged. Mirroring x would exchange the plates; and
     the solution is unchanged rather than scaled where nu is scaled.
@@ -87,17 +86,6 @@ class Diffusion(PDE):
         """Returns 1 - x, the solution for constant nu, as ``[1, *grid]``."""
         x = grid.axes()[0].reshape(-1, *(1,) * (grid.ndim - 1))
         return np.broadcast_to(1 - x, grid.shape)[None]
-
-    @staticmethod
-    def energy(inputs: Any, outputs: Any, spacing: tuple[float, ...]) -> Any:
-        """Returns the energy of fields ``[N, 1, *grid]``, least for the solution, as ``[N]``.
-
-        Args:
-            inputs: log nu, as numpy array or torch tensor.
-            outputs: Fields with the boundary values of u, of the same library.
-            spacing: Distance between neighbouring nodes along each axis.
-        """
-        return dirichlet_energy(np.e ** inputs[:, 0], outputs[:, 0], spacing)
 
 
 @lru_cache(maxsize=1)

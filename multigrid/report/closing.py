@@ -10,6 +10,7 @@ from multigrid.report.figures import draw_run
 from multigrid.report.page import write_page
 from multigrid.report.record import RunRecord
 from multigrid.results import write_json
+from multigrid.summary import summarise
 from multigrid.tables import si, table
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def write_report(run: LadderRun) -> None:
     """Writes the summary of a finished run, draws it and logs its table."""
-    summary = run.summary()
+    summary = summarise(run)
     write_json(run.folder.summary, summary)
     collect(run)
     draw(run)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from multigrid.config import Config, parse_config, read_saved
+from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
 from multigrid.examples import Examples
 from multigrid.history import Row, read_history
@@ -59,8 +59,12 @@ class RunRecord:
 
     @cached_property
     def config(self) -> Config:
-        """The run's configuration."""
-        return parse_config(read_saved(self.folder.config), str(self.folder.config))
+        """The run's configuration.
+
+        Raises:
+            UserError: If the file is damaged or of another version.
+        """
+        return read_saved(self.folder.config)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -111,12 +115,20 @@ class RunRecord:
 
     @cached_property
     def examples(self) -> Examples:
-        """Some predictions."""
+        """Some predictions.
+
+        Raises:
+            UserError: If there are none yet, or the file is damaged.
+        """
         return Examples.read(self.folder.examples)
 
     @cached_property
     def spectra(self) -> tuple[list[float], list[LevelSpectrum]]:
-        """The spectra of the truth and of every level's error."""
+        """The spectra of the truth and of every level's error.
+
+        Raises:
+            UserError: If there are none yet, or the file is damaged.
+        """
         raw = _read_json(self.folder.spectra)
         try:
             levels = [

@@ -14,44 +14,9 @@ from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import Solution, conjugate_gradients
 from multigrid.solvers.fast_poisson import FastElements
 
-GAUSS_POINTS = (0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5)
-
-
-def dirichlet_energy(nu: Any, u: Any, spacing: tuple[float, ...]) -> Any:
-    """Returns ``J(u) = 1/2 int nu |grad u|^2`` of Q1 fields.
-
-    By two Gauss points along each axis, which is exact. Its minimiser among the fields with given
-    boundary values is the finite-element solution of div(nu grad u) = 0.
-
-    Args:
-        nu: Coefficient at the nodes, boundary included, ``[N, *grid]``: array or torch tensor.
-        u: Field at the same nodes, ``[N, *grid]``, of the same library.
-        spacing: Distance between neighbouring nodes along each axis.
-
-    Returns:
-        One number for each sample, ``[N]``.
-    """
-    total = 0
-    for point in product(GAUSS_POINTS, repeat=len(spacing)):
-        squares = sum(
-            (_evaluate(u, point, derivative=axis) / h) ** 2 for axis, h in enumerate(spacing)
-        )
-        density = _evaluate(nu, point) * squares
-        total = total + density.reshape(density.shape[0], -1).sum(1)
-    return total * (0.5 * float(np.prod(spacing)) / 2 ** len(spacing))
-
-
-def _evaluate(values: Any, point: tuple[float, ...], derivative: int | None = None) -> Any:
-    """Returns values, or differences along one axis, at the same local point of all elements."""
-    for axis, t in enumerate(point):
-        before = (slice(None),) * (axis + 1)
-        low, high = values[(*before, slice(None, -1))], values[(*before, slice(1, None))]
-        values = high - low if axis == derivative else (1 - t) * low + t * high
-    return values
-
 
 class StiffnessOperator:
-    """The stiffness matrices of nodal coefficients: the gradient of ``dirichlet_energy``.
+    """The stiffness matrices K of nodal coefficients: ``1/2 u K u = 1/2 int nu |grad u|^2``.
 
     Kept as stencils: for each of the 3^d offsets between nodes that share an element an array of
     entries, of which symmetry saves nearly half.

@@ -84,6 +84,11 @@ class Description:
         """Number of samples."""
         return self.num_groups * self.group_size
 
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        return len(self.input_names), len(self.output_names)
+
 
 class FieldFile(ABC):
     """A file with pairs of input and output fields, read lazily.
@@ -180,11 +185,10 @@ class FieldFile(ABC):
     def blocks(self, indices: np.ndarray) -> Iterator[slice]:
         """Yields consecutive parts of ``indices`` that fit into a bounded amount of memory."""
         described = self._description
-        channels = len(described.input_names) + len(described.output_names)
         points = int(np.prod(described.shape)) * self.options.reduced_resolution ** len(
             described.shape
         )
-        size = max(1, BLOCK_BYTES // (8 * channels * points))
+        size = max(1, BLOCK_BYTES // (8 * sum(described.num_channels) * points))
         for start in range(0, len(indices), size):
             yield slice(start, min(start + size, len(indices)))
 

@@ -70,7 +70,11 @@ def find(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def find_group(file: h5py.File, name: str) -> h5py.Group:
-    """Returns a group that lies in this very file, as :func:`find` does."""
+    """Returns a group that lies in this very file, as :func:`find` does a dataset.
+
+    Raises:
+        UserError: If there is none of this name.
+    """
     item = _walk(file, file, name, MAX_HOPS)
     if not isinstance(item, h5py.Group):
         raise UserError(f"{file.filename}: '{name}' is a dataset, no group")

@@ -1,0 +1,71 @@
+"""Arguments that several commands have."""
+
+import argparse
+from pathlib import Path
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Adds an experiment file and the settings that replace some of its own."""
+    parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
+    )
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Adds what was trained, and how it is applied."""
+    parser.add_argument("run", type=Path, help="folder of a run, or a file of a trained network")
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"
+    )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Adds the folders of one or several runs."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="folder of a run")
+
+
+def add_reader(parser: argparse.ArgumentParser) -> None:
+    """Adds what a user may have to say about a data file."""
+    parser.add_argument(
+        "--reader",
+        default="auto",
+        help="auto (the default), store, well, pdebench, cno, hdf5, npz, npy or neuraloperator",
+    )
+    parser.add_argument("--input", help="name of the input array")
+    parser.add_argument(
+        "--output", help="name of the output array, or of the second file of a .npy pair"
+    )
+    parser.add_argument("--ndim", type=int, choices=(2, 3), help="number of space dimensions")
+    parser.add_argument(
+        "--reduced-resolution",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="keep every N-th point along each axis",
+    )
+    parser.add_argument(
+        "--fields", nargs="+", metavar="NAME", help="the time-dependent fields to take"
+    )
+
+
+def given_reader_arguments(options: argparse.Namespace) -> list[str]:
+    """Returns those of the flags of :func:`add_reader` that differ from the defaults."""
+    parser = argparse.ArgumentParser()
+    add_reader(parser)
+    defaults = vars(parser.parse_args([]))
+    given = [name for name, value in defaults.items() if getattr(options, name) != value]
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that all commands have that answer with numbers."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def positive(text: str) -> int:
+    """Reads a positive whole number."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no positive whole number")
+    return int(text)
