@@ -71,7 +71,7 @@ class Grid:
     def num_sines(self) -> tuple[int, ...]:
         """Number of modes ``sin(pi k x)``, k = 1, 2, ..., that the points of each axis tell apart.
 
-        None if the points end elsewhere than at the boundary of the box or one spacing before it.
+        0 if the points end elsewhere than at the boundary of the box or one spacing before it.
         """
         intervals = [1 / h for h in self.spacing]
         ends = self.centering == "node"
