@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from multigrid.data.samples import Samples
-from multigrid.fields import dilate
 from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
+from multigrid.sine_modes import shift_solutions
+
+LARGEST_MODE_SHIFT = 1 / 4
+"""As a part of the sines that the grid tells apart along an axis, whichever the samples have."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,24 @@ class Augmentation:
     """What has been drawn for a batch of B samples.
 
     Linear problems: every sample becomes a random combination of itself and a mirrored other one,
-    with normally distributed factors. The other ones may be dilated, so that short waves lie on
-    top of what occurs. Reflections, exchanges of axes, shifts and whether to dilate are drawn once
-    for the whole batch.
+    with normally distributed factors. The waves of the other ones may be made shorter, so that
+    they lie on top of what occurs. Reflections, exchanges of axes and shifts are drawn once for
+    the whole batch.
 
     Attributes:
         orientation: That of all samples of the batch.
         mirror: That of the other samples, on top; None if there are no combinations.
         partners: Place in the batch of each sample's other one ``[B]``, empty if there are none.
         factors: Those of each sample and of its other one ``[2, B]``.
-        dilated: Whether the other samples are dilated, after being mirrored.
+        mode_shifts: By how many modes along each axis the sines of the other samples are moved,
+            after mirroring; empty for not at all.
     """
 
     orientation: Orientation
     mirror: Orientation | None
     partners: np.ndarray
     factors: np.ndarray
-    dilated: bool
+    mode_shifts: tuple[int, ...]
 
     def sources(self, places: np.ndarray) -> np.ndarray:
         """Returns, in rising order, what of the batch is needed to make some of its samples."""
@@ -85,9 +89,9 @@ class Augmentation:
         factors = torch.from_numpy(self.factors[:, places]).to(fields.device)
         factors = factors.reshape(2, -1, *(1,) * (fields.ndim - 1))
         mirrored = self.mirror.apply(fields)[others]
-        if self.dilated:
-            mirrored = dilate(mirrored, grid)
-            mirrored[:, num_inputs:] /= 4
+        if self.mode_shifts:
+            inputs, outputs = mirrored[:, :num_inputs], mirrored[:, num_inputs:]
+            mirrored = shift_solutions(inputs, outputs, grid, self.mode_shifts)
         if len(places) < len(sources):
             fields = fields[own]
         return factors[0] * fields + factors[1] * mirrored
@@ -98,7 +102,7 @@ def draw(
     grid: Grid,
     symmetries: Symmetries,
     rng: np.random.Generator,
-    dilations: float = 0.0,
+    mode_shifts: float = 0.0,
 ) -> Augmentation:
     """Draws the augmentation of a batch.
 
@@ -107,27 +111,28 @@ def draw(
         grid: Their grid.
         symmetries: What is exact for them.
         rng: Source of randomness.
-        dilations: How often, 0 to 1, the others in superpositions are dilated; more than 0 only
-            for problems that are linear and declare dilations.
+        mode_shifts: How often, 0 to 1, the waves of the others in combinations are made shorter;
+            more than 0 only for linear problems that declare it.
     """
-    exact = symmetries.linear and symmetries.dilations and grid.is_mirrored
-    assert exact or not dilations
+    assert not mode_shifts or (symmetries.linear and symmetries.mode_shifts)
     mirror, partners = None, np.empty(0, dtype=np.int64)
     factors: np.ndarray = np.empty((2, 0), dtype=np.float32)
     if symmetries.linear:
         mirror = _orientation(grid, symmetries, rng)
         partners = rng.permutation(count)
         factors = rng.standard_normal((2, count), dtype=np.float32)
-    orientation = _orientation(grid, symmetries, rng)
-    dilated = dilations > 0 and rng.random() < dilations
-    return Augmentation(orientation, mirror, partners, factors, dilated)
+    orientation, steps = _orientation(grid, symmetries, rng), tuple[int, ...]()
+    if mode_shifts and rng.random() < mode_shifts:
+        largest = [int(LARGEST_MODE_SHIFT * m) for m in grid.num_sines]
+        steps = tuple(int(rng.integers(step + 1)) for step in largest)
+    return Augmentation(orientation, mirror, partners, factors, steps)
 
 
 def augment(
-    batch: Samples, symmetries: Symmetries, rng: np.random.Generator, dilations: float = 0.0
+    batch: Samples, symmetries: Symmetries, rng: np.random.Generator, mode_shifts: float = 0.0
 ) -> Samples:
     """Returns a batch of as many new samples, made from those given, which are left untouched."""
-    drawn = draw(len(batch), batch.grid, symmetries, rng, dilations)
+    drawn = draw(len(batch), batch.grid, symmetries, rng, mode_shifts)
     return drawn.apply(batch, np.arange(len(batch)))
 
 

@@ -58,7 +58,7 @@ class Batches:
         key: Seed, and number of the stage.
         symmetries: What to augment with, or None.
         team: The processes that share each batch.
-        dilations: How often to dilate, 0 to 1.
+        mode_shifts: How often to shift sine modes in augmenting, 0 to 1.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Batches:
         key: tuple[int, int],
         symmetries: Symmetries | None,
         team: Team = ALONE,
-        dilations: float = 0.0,
+        mode_shifts: float = 0.0,
     ) -> None:
         self.count = count
         self.grid = grid
@@ -77,7 +77,7 @@ class Batches:
         self.key = key
         self.symmetries = symmetries
         self.team = team
-        self.dilations = dilations
+        self.mode_shifts = mode_shifts
         self.num_steps = math.ceil(count / size)
 
     def epoch(self, epoch: int, first: int = 0) -> list[Batch]:
@@ -97,5 +97,5 @@ class Batches:
         drawn = None
         if self.symmetries is not None:
             rng = self.rng(epoch, step)
-            drawn = draw(len(indices), self.grid, self.symmetries, rng, self.dilations)
+            drawn = draw(len(indices), self.grid, self.symmetries, rng, self.mode_shifts)
         return Batch(indices, places if share else np.arange(1), share, drawn)

@@ -1,9 +1,8 @@
-"""Restriction and prolongation of fields between a grid and the next coarser one; dilation.
+"""Restriction and prolongation of fields between a grid and the next coarser one.
 
-Fields are tensors ``[..., *grid]`` with one trailing axis per space dimension. All operations
-are tensor products of small one-dimensional ones, so they work in any dimension, and they are
-differentiable. Prolongation is exact for polynomials up to the given degree right up to the
-boundary.
+Fields are tensors ``[..., *grid]`` with one trailing axis per space dimension. Both operations
+are tensor products of small one-dimensional matrices, so they work in any dimension, are exact
+for polynomials up to the given degree right up to the boundary, and are differentiable.
 """
 
 from collections.abc import Hashable
@@ -96,36 +95,6 @@ def prolong_to(
         chain.append(chain[-1].coarsen())
     for fine in chain[-2::-1]:
         field = prolong(field, fine, degree, periodic)
-    return field
-
-
-def dilate(field: Tensor, grid: Grid) -> Tensor:
-    """Contracts a field to half its size, ``g(x) = f(2 x)``, continued oddly beyond the box.
-
-    Each sine ``sin(pi k x)`` becomes ``sin(2 pi k x)``. At nodes the values are those of f at
-    ``2 x``. On cells, where ``2 x`` is the face between two, they are the mean of both: the exact
-    averages of f(2 x) if the values are averages of f, and restricting the result gives the same
-    as starting from the restricted field. Point values at the centres become those of f(2 x) with
-    the amplitude of mode k times ``cos(pi k h / 2)`` along each axis.
-
-    Args:
-        field: Tensor ``[..., *grid.shape]`` that vanishes on the boundary of the box.
-        grid: Its grid, with :attr:`~multigrid.grid.Grid.is_mirrored`.
-
-    Returns:
-        Tensor of the same shape.
-    """
-    cells = grid.centering == "cell"
-    first = field.ndim - grid.ndim
-    for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True), start=first):
-        wanted = torch.arange(0, 2 * n, 1 if cells else 2, device=field.device)
-        beyond = wanted >= n
-        images = (round(2 / h) - cells - wanted) % n  # the end itself, where f = 0, counts as 0
-        signs = 1 - 2 * beyond.to(field.dtype)
-        field = field.index_select(axis, torch.where(beyond, images, wanted))
-        field = field * signs.reshape(-1, *(1,) * (field.ndim - axis - 1))
-        if cells:
-            field = field.unflatten(axis, (n, 2)).mean(axis + 1)
     return field
 
 

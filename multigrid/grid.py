@@ -69,10 +69,14 @@ class Grid:
         return self.centering == "cell" or abs(last - 1) < 1e-9
 
     @property
-    def is_mirrored(self) -> bool:
-        """Whether mirroring at the far ends of the box maps the points, continued, to points."""
-        ends = [2 / h for h in self.spacing]
-        return all(abs(end - round(end)) < 1e-6 for end in ends)
+    def num_sines(self) -> tuple[int, ...]:
+        """Number of modes ``sin(pi k x)``, k = 1, 2, ..., that the points of each axis tell apart.
+
+        0 if the points end elsewhere than at the boundary of the box or one spacing before it.
+        """
+        intervals = [1 / h for h in self.spacing]
+        ends = self.centering == "node"
+        return tuple(round(m) - ends if abs(m - round(m)) < 1e-6 else 0 for m in intervals)
 
     @property
     def can_coarsen(self) -> bool:

@@ -110,7 +110,7 @@ def trainer_options(
         clip=optimizer.clip,
         precision=precision,
         symmetries=problem.symmetries if config.data.augmentation == "auto" else None,
-        dilations=config.data.dilations,
+        mode_shifts=config.data.mode_shifts,
         patience=schedule.patience,
         seed=config.seed,
         recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),

@@ -113,7 +113,7 @@ class Trainer:
             key,
             options.symmetries,
             self.team,
-            options.dilations,
+            options.mode_shifts,
         )
         self.num_steps = self.batches.num_steps
         self.rate = learning_rate_curve(

@@ -24,7 +24,7 @@ class TrainerOptions:
         clip: Largest norm of the gradient, or None.
         precision: Number format of the network.
         symmetries: What to augment with, or None.
-        dilations: How often to dilate in doing so, 0 to 1.
+        mode_shifts: How often to shift sine modes in doing so, 0 to 1.
         patience: Epochs without improvement after which to stop, or None.
         seed: Seed of the data order and the augmentation.
         recovery: What to do when the loss is no number or explodes.
@@ -41,7 +41,7 @@ class TrainerOptions:
     clip: float | None = 1.0
     precision: PrecisionName = "float32"
     symmetries: Symmetries | None = None
-    dilations: float = 0.0
+    mode_shifts: float = 0.0
     patience: int | None = None
     seed: int = 0
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)

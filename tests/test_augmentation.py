@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from scipy.fft import dst
 from sine import solve_poisson
 
 from multigrid.augmentation import augment, draw
 from multigrid.data.samples import Samples
 from multigrid.fields import restrict
-from multigrid.grid import Grid
+from multigrid.grid import Grid, refinements
 from multigrid.problems import Poisson, Symmetries
+from multigrid.problems.cno_poisson import CNOPoisson
+from multigrid.sine_modes import shift_solutions
 
 GRIDS = [
     Grid((12, 12)),
@@ -42,52 +43,68 @@ def test_augmented_samples_still_solve_the_equation(grid, seed):
 
 
 @grids
-@pytest.mark.parametrize("seed", range(3))
-def test_dilated_samples_solve_the_equation_with_waves_half_as_long(grid, seed):
-    batch, rng = poisson_samples(grid, num_modes=3), np.random.default_rng(seed)
-    augmented = augment(batch, Poisson.symmetries, rng, dilations=1)
+@pytest.mark.parametrize("seed", range(4))
+def test_samples_with_shorter_waves_still_solve_the_equation(grid, seed):
+    batch, rng = poisson_samples(grid), np.random.default_rng(seed)
+    augmented = augment(batch, Poisson.symmetries, rng, mode_shifts=1)
     expected = solve_poisson(augmented.inputs.numpy(), grid)
     np.testing.assert_allclose(augmented.outputs, expected, atol=1e-9 * np.abs(expected).max())
-    for samples, highest in ((batch, 3), (augmented, 6)):
-        assert highest_mode(samples.inputs, grid) == highest
 
 
-def highest_mode(fields, grid):
-    """The largest k of the sines ``sin(pi k x)`` along the first axis that make up the fields."""
-    kind, first = (2, 0) if grid.centering == "cell" else (1, 1)
-    last = grid.shape[0] - (grid.centering == "node" and grid.shape[0] % 2)
-    strengths = np.abs(dst(fields.numpy()[:, :, first:last], kind, axis=2))
-    strengths = strengths.max(axis=tuple({*range(strengths.ndim)} - {2}))
-    return 1 + np.flatnonzero(strengths > 1e-9 * strengths.max())[-1]
-
-
-@pytest.mark.parametrize("num_modes", [8, 24])
-@pytest.mark.parametrize("fine", [Grid((24, 24)), Grid((25, 25), "node")], ids=str)
-def test_on_coarse_levels_the_samples_are_restrictions_of_solutions(fine, num_modes):
-    batch = poisson_samples(fine, num_modes=num_modes)  # more than the coarse grid resolves
-    coarse = fine.coarsen()
-    inputs, outputs = (restrict(x, fine) for x in (batch.inputs, batch.outputs))
+def test_in_single_precision_they_do_so_up_to_rounding():
+    f, u = CNOPoisson().sample(Grid((64, 64)), [np.random.default_rng(i) for i in range(8)])
+    batch = Samples(torch.from_numpy(f).float(), torch.from_numpy(u).float(), Grid((64, 64)))
     for seed in range(4):
-        above, below = (
-            augment(samples, Poisson.symmetries, np.random.default_rng(seed), dilations=0.5)
-            for samples in (batch, Samples(inputs, outputs, coarse))
-        )
-        for found, solution in ((below.inputs, above.inputs), (below.outputs, above.outputs)):
-            torch.testing.assert_close(found, restrict(solution, fine), rtol=0, atol=1e-12)
+        rng = np.random.default_rng(seed)
+        augmented = augment(batch, CNOPoisson.symmetries, rng, mode_shifts=1)
+        expected = solve_poisson(augmented.inputs.double().numpy(), batch.grid)
+        found = augmented.outputs.numpy()
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_dilations_are_drawn_as_often_as_wanted_and_change_no_other_draw():
+@pytest.mark.parametrize("num_modes", [8, 12])
+@pytest.mark.parametrize("coarse", [Grid((12, 12)), Grid((15, 15), "node")], ids=str)
+def test_so_do_restricted_fields_which_are_restrictions_of_solutions(coarse, num_modes):
+    (fine,) = refinements(coarse)[-1:]
+    batch = poisson_samples(fine, num_modes=num_modes)
+    restricted = [restrict(fields, fine) for fields in (batch.inputs, batch.outputs)]
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        augmented = augment(Samples(*restricted, coarse), Poisson.symmetries, rng, mode_shifts=1)
+        expected = solve_poisson(augmented.inputs.numpy(), coarse)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(augmented.outputs, expected, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("grid", [Grid((8, 12)), Grid((13, 9), "node"), Grid((12, 8), "node")])
+def test_every_sine_moves_to_the_one_wanted_and_beyond_the_grid_to_none(grid):
+    def solution(k, j):
+        x, y = (np.sin(np.pi * m * x) for m, x in zip((k, j), grid.axes(), strict=True))
+        return torch.from_numpy(np.outer(x, y))[None, None]
+
+    f = solution(3, 2)
+    moved = shift_solutions(f, f / 13, grid, (2, 4))
+    expected = torch.cat([solution(5, 6), solution(5, 6) / (25 + 36)], dim=1)
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-13)
+    beyond = shift_solutions(f, f / 13, grid, (grid.num_sines[0] - 2, 0))
+    assert beyond.abs().max() < 1e-13
+
+
+def test_modes_are_shifted_as_often_as_wanted_and_no_other_draw_changes():
     for wanted, low, high in ((0, 0, 0), (0.25, 35, 65), (1, 200, 200)):
-        count = 0
+        steps = []
         for seed in range(200):
             drawn, without = (
-                draw(4, GRIDS[0], Poisson.symmetries, np.random.default_rng(seed), probability)
-                for probability in (wanted, 0)
+                draw(4, Grid((12, 16)), Poisson.symmetries, np.random.default_rng(seed), often)
+                for often in (wanted, 0)
             )
-            count += drawn.dilated
+            steps += [drawn.mode_shifts] if drawn.mode_shifts else []
             assert (drawn.orientation, drawn.mirror) == (without.orientation, without.mirror)
             np.testing.assert_array_equal(drawn.factors, without.factors)
-        assert low <= count <= high
+        assert low <= len(steps) <= high
+    assert {step for step, _ in steps} == set(range(4))
+    assert {step for _, step in steps} == set(range(5))
 
 
 @grids

@@ -166,7 +166,7 @@ def test_missing_keys(key):
             {"seconds": 60.0},
             r"schedule\.budget: is for 'schedule\.epochs: auto'",
         ),
-        ("data", {"dilations": 0.5, "augmentation": "none"}, r"dilations: 0\.5 has no effect"),
+        ("data", {"mode_shifts": 0.5, "augmentation": "none"}, r"mode_shifts: 0\.5 has no effect"),
         ("recovery", {"tries": 0, "factor": 0.5}, r"recovery\.factor: 0\.5 has no effect"),
         ("transfer", {"patience": 7}, r"transfer\.patience: 7 has no effect"),
         ("output.num_predictions", 16, None),

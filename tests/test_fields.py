@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from multigrid.fields import dilate, prolong, prolong_to, restrict, restrict_to
+from multigrid.fields import prolong, prolong_to, restrict, restrict_to
 from multigrid.grid import Grid
 
 GRIDS = [
@@ -158,52 +158,3 @@ def test_prolongation_is_differentiable(generator):
 def test_cells_of_odd_number_cannot_be_restricted():
     with pytest.raises((ValueError, RuntimeError)):
         restrict(torch.zeros(1, 5), Grid((5,)))
-
-
-DILATED = [
-    *GRIDS,
-    Grid((13, 9)),
-    Grid((15, 16), "node"),
-    Grid((22, 22), "node", (4 / 84, 4 / 84)),  # 85 closed nodes, halved twice
-    Grid((4, 7), "node", (2 / 7, 1 / 7)),  # 14 and 7 open nodes
-]
-
-
-def sines(grid, factor=1):
-    """``sin(pi k x)`` with k = 2, 3, ... along the axes, at ``factor * x``: averages or values."""
-    values = np.ones(())
-    for k, (x, h) in enumerate(zip(grid.axes(), grid.spacing, strict=True), start=2):
-        line = np.sin(np.pi * k * factor * x)
-        if grid.centering == "cell":
-            line *= np.sinc(k * factor * h / 2)
-        values = np.multiply.outer(values, line)
-    return torch.from_numpy(values)
-
-
-@pytest.mark.parametrize("grid", DILATED, ids=str)
-def test_dilated_fields_are_those_at_twice_the_place(grid):
-    torch.testing.assert_close(dilate(sines(grid), grid), sines(grid, 2), rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_dilating_and_restricting_can_be_exchanged(grid, generator):
-    field = torch.randn(3, *grid.shape, generator=generator, dtype=torch.float64)
-    if grid.centering == "node":
-        for axis, n in enumerate(grid.shape, start=1):
-            field.index_fill_(axis, torch.tensor([0, n - 1] if n % 2 else [0]), 0)
-    first = dilate(restrict(field, grid), grid.coarsen())
-    torch.testing.assert_close(restrict(dilate(field, grid), grid), first, rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("grid", "expected"),
-    [
-        (Grid((13, 8)), True),
-        (Grid((13, 8), "node"), True),
-        (Grid((14, 14), "node").coarsen().coarsen(), True),
-        (Grid((26, 26), "node").coarsen().coarsen().coarsen(), False),
-    ],
-    ids=str,
-)
-def test_which_grids_are_mirrored_onto_themselves(grid, expected):
-    assert grid.is_mirrored == expected

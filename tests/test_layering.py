@@ -14,6 +14,7 @@ FLOORS = {
     "values": {"errors", "grid", "names", "tables", "strict_json", "config"},
     "tools": {
         "fields",
+        "sine_modes",
         "allocator",
         "hardware",
         "metrics",

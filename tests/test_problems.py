@@ -9,13 +9,12 @@ from dirichlet import dirichlet_energy
 from scipy.fft import dstn, idstn
 
 from multigrid.config import load_config, parse_config
-from multigrid.config.checks import WITH_DILATIONS
 from multigrid.errors import UserError
 from multigrid.experiment import Experiment
-from multigrid.fields import dilate
 from multigrid.grid import Grid
 from multigrid.problems import PROBLEMS, build_problem
 from multigrid.problems.random_fields import GaussianField
+from multigrid.sine_modes import shift_solutions
 from multigrid.solvers.finite_elements import solve_between_plates
 from multigrid.solvers.finite_volumes import solve_diffusion
 
@@ -123,15 +122,10 @@ def test_declared_symmetries_are_exact(kind):
     for change in transformations(problem.symmetries):
         expected, found = change(outputs), solve(problem, change(inputs), grid)
         np.testing.assert_allclose(found, expected, atol=1e-8 * np.abs(outputs).max())
-    if problem.symmetries.dilations:
-        contracted, expected = (dilate(torch.from_numpy(x), grid) for x in (inputs, outputs))
-        found = solve(problem, contracted.numpy(), grid)
-        np.testing.assert_allclose(found, expected / 4, atol=1e-8 * np.abs(outputs).max())
-
-
-def test_the_configuration_knows_which_problems_declare_dilations():
-    declared = {kind for kind, problem in PROBLEMS.items() if problem.symmetries.dilations}
-    assert declared == set(WITH_DILATIONS)
+    if problem.symmetries.mode_shifts:
+        fields = [torch.from_numpy(x) for x in (inputs, outputs)]
+        f, u = shift_solutions(*fields, grid, (3, 1)).numpy().swapaxes(0, 1)[:, :, None]
+        np.testing.assert_allclose(solve(problem, f, grid), u, atol=1e-8 * np.abs(outputs).max())
 
 
 # Gaussian fields
@@ -297,27 +291,36 @@ def test_mistakes_in_the_problem(problem, sentence):
         config(problem)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in PROBLEMS if kind != "diffusion"])
+def test_modes_are_shifted_where_the_problem_declares_it_and_refused_elsewhere(kind):
+    problem = {"kind": kind, **SMALL.get(kind, {})}
+    if PROBLEMS[kind].symmetries.mode_shifts:
+        config(problem, data={"mode_shifts": 0.5})
+        return
+    sentence = f"data.mode_shifts: modes .* poisson and cno_poisson only; for '{kind}' it must be 0"
+    with pytest.raises(UserError, match=sentence):
+        config(problem, data={"mode_shifts": 0.5})
+
+
 @pytest.mark.parametrize(
-    ("problem", "levels", "sentence"),
+    ("levels", "centering", "num_modes", "sentence"),
     [
-        ({"kind": "darcy"}, [16], "exact for poisson and cno_poisson, and for files with 'linear'"),
-        ({"kind": "file", "file": "x", "symmetries": ["dilations"]}, [16], "'linear' and 'dila"),
-        ({"kind": "file", "file": "x", "symmetries": ["linear"]}, [16], "'linear' and 'dila"),
-        ({"kind": "poisson", "num_modes": 4}, [4, 26], r"the 4x4 nodes of levels\[0\] end beside"),
+        ([16, 32], "cell", 16, None),
+        ([16, 32], "cell", 17, r"levels\[0\], 16x16, tells apart 16 sine modes only, .*, 17; it"),
+        ([17, 33], "node", 15, None),
+        ([17, 33], "node", 16, r"levels\[0\], 17x17, tells apart 15 sine modes only, .*, 16; it"),
+        ([16, 32], "node", 16, "tells apart 15 sine modes only"),
+        ([4, 26], "node", 3, "tells apart 0 sine modes only"),
     ],
 )
-def test_dilations_are_refused_where_they_are_not_exact(problem, levels, sentence):
-    nodes = {"centering": "node"}
-    with pytest.raises(UserError, match=f"data.dilations: .*{sentence}.* it must be 0$"):
-        config(problem, levels, data={**nodes, "dilations": 0.5})
-    config(problem, levels, data=nodes)
-
-
-def test_files_and_nodes_can_be_dilated():
-    files = {"kind": "file", "file": "x", "symmetries": ["dilations", "linear"]}
-    for problem in ({"kind": "poisson", "num_modes": 4}, files):
-        for centering in ("cell", "node"):
-            config(problem, data={"centering": centering, "dilations": 0.5})
+def test_modes_are_shifted_on_grids_that_tell_them_apart(levels, centering, num_modes, sentence):
+    problem, data = {"kind": "poisson", "num_modes": num_modes}, {"centering": centering}
+    config(problem, levels, data=data)
+    if sentence is None:
+        config(problem, levels, data={**data, "mode_shifts": 0.5})
+        return
+    with pytest.raises(UserError, match=f"data.mode_shifts: .*{sentence}"):
+        config(problem, levels, data={**data, "mode_shifts": 0.5})
 
 
 def test_grids_that_do_not_suit_the_problem():

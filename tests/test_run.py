@@ -29,7 +29,7 @@ POISSON = ROOT / "experiments" / "poisson.yaml"
 EXPERIMENT = {
     "name": "tiny",
     "problem": {"kind": "poisson", "num_modes": 8},
-    "data": {"train": 32, "validation": 8, "test": 8, "dilations": 0.5},
+    "data": {"train": 32, "validation": 8, "test": 8},
     "levels": [8, 16],
     "model": {"width": 8},
     "schedule": {"epochs": [8, 4], "batch_size": 8, "learning_rate": 1e-2},
@@ -322,6 +322,7 @@ def test_resume_of_resume(base, finished, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("no_pictures")
 def test_resume_within_a_level_that_is_visited_again(base, tmp_path, monkeypatch):
     cycle = ["schedule.cycle=v", "schedule.epochs=[3,2]", "checkpoints.interval=1"]
+    cycle += ["data.mode_shifts=0.5"]
     assert main(arguments(base, tmp_path / "whole", *cycle)) == 0
     with monkeypatch.context() as patch:
         Interruption(patch, "epoch", 2 + 3 + 1)

@@ -19,7 +19,6 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 
 WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal", "poisson_two_phase")
-WITH_DILATIONS = ("poisson", "cno_poisson")
 
 BY_LEVEL = (
     "schedule.epochs",
@@ -76,8 +75,8 @@ def _check_grids(config: Config) -> None:
             f"{hierarchy.finest} nodes have it; use even sizes"
         )
     _check_problem(config.problem, hierarchy.levels)
-    if config.data.dilations:
-        _check_dilations(config.problem, hierarchy.levels)
+    if config.data.mode_shifts:
+        _check_mode_shifts(config.problem, hierarchy.levels[0])
 
 
 def _check_levels(config: Config) -> None:
@@ -208,7 +207,7 @@ def _check_effect(config: Config) -> None:
         ("transfer.decay", thaws, regime),
         ("transfer.unfreeze", section.regime == "gradual", regime),
         ("transfer.patience", waits, "what thaws by itself, as nothing waits for a plateau"),
-        ("data.dilations", config.data.augmentation == "auto", "data.augmentation 'none'"),
+        ("data.mode_shifts", config.data.augmentation == "auto", "data.augmentation 'none'"),
         ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):
@@ -261,22 +260,18 @@ def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
                 )
 
 
-def _check_dilations(problem: ProblemConfig, levels: Sequence[Grid]) -> None:
-    """Checks that dilating samples is exact for a problem on all levels."""
-    exact = problem.kind in WITH_DILATIONS
-    if isinstance(problem, FileConfig):
-        exact = {"linear", "dilations"} <= set(problem.symmetries)
-    if not exact:
+def _check_mode_shifts(problem: ProblemConfig, coarsest: Grid) -> None:
+    """Checks that modes are shifted for problems only where, and on grids on which, it is exact."""
+    if not isinstance(problem, PoissonConfig | CNOPoissonConfig):
         raise UserError(
-            f"data.dilations: dilating is exact for {' and '.join(WITH_DILATIONS)}, and for files "
-            "with 'linear' and 'dilations' in problem.symmetries; it must be 0"
+            "data.mode_shifts: modes can be shifted in the problems poisson and cno_poisson only; "
+            f"for '{problem.kind}' it must be 0"
         )
-    for index, grid in enumerate(levels):
-        if not grid.is_mirrored:
-            raise UserError(
-                f"data.dilations: the {grid} nodes of levels[{index}] end beside the boundary, "
-                "which fields cannot be mirrored at; it must be 0"
-            )
+    if problem.num_modes > min(coarsest.num_sines):
+        raise UserError(
+            f"data.mode_shifts: levels[0], {coarsest}, tells apart {min(coarsest.num_sines)} sine "
+            f"modes only, fewer than problem.num_modes, {problem.num_modes}; it must be 0"
+        )
 
 
 def _require_boundary_nodes(levels: Sequence[Grid]) -> None:

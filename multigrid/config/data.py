@@ -48,10 +48,10 @@ class DataConfig(Section):
     augmentation: Literal["auto", "none"] = Field(
         "auto", description="'auto' (what the problem declares exact) or 'none'"
     )
-    dilations: Fraction = Field(
+    mode_shifts: Fraction = Field(
         0.0,
-        description="a number from 0 to 1: how often augmentation superposes samples of half the "
-        "wavelength, for inputs with shorter waves than the samples', at some cost for the latter",
+        description="a number from 0 to 1: how often augmentation superposes samples with their "
+        "sine modes moved up, for inputs with shorter waves than those of the samples",
     )
     normalization: Literal["auto", "none", "gaussian", "min-max"] = Field(
         "auto", description="'auto', 'none', 'gaussian' or 'min-max'"

@@ -151,12 +151,12 @@ class FileConfig(Section):
     reduced_resolution: Positive = Field(
         1, description="a positive number n: every n-th point along each axis is kept"
     )
-    symmetries: list[
-        Literal["reflections", "rotations", "linear", "homogeneous", "shifts", "dilations"]
-    ] = Field(
-        [],
-        description="a list of what is exact: 'reflections', 'rotations', 'linear', "
-        "'homogeneous', 'shifts', 'dilations'",
+    symmetries: list[Literal["reflections", "rotations", "linear", "homogeneous", "shifts"]] = (
+        Field(
+            [],
+            description="a list of what is exact: 'reflections', 'rotations', 'linear', "
+            "'homogeneous', 'shifts'",
+        )
     )
 
     def entries(self) -> list[FileEntryConfig]:

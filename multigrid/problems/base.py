@@ -21,11 +21,10 @@ class Symmetries:
         linear: Any linear combination of samples.
         homogeneous: Multiplying input and output by the same positive number.
         shifts: Moving input and output together by whole points, wrapping around the box.
-        dilations: Contracting input and output to half their size, both continued oddly beyond
-            the box, and dividing the output by 4: f(2 x) has the solution u(2 x) / 4. So it is
-            for linear equations of pure second derivatives with constant coefficients and zeros
-            on the boundary. It is exact for the equation, but leaves the fields that occur: their
-            waves become half as long.
+        mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
+            property of ``-Laplace(u) = f`` with u = 0 on the boundary (see
+            :func:`multigrid.sine_modes.shift_solutions`). The equation stays the same, but not the
+            distribution of the fields: new ones have shorter waves than any that occur.
         fixed_axes: The space axes that are neither mirrored nor exchanged, as they differ from
             the others: 0 for plates across x.
     """
@@ -35,7 +34,7 @@ class Symmetries:
     linear: bool = False
     homogeneous: bool = False
     shifts: bool = False
-    dilations: bool = False
+    mode_shifts: bool = False
     fixed_axes: tuple[int, ...] = ()
 
 

@@ -30,7 +30,7 @@ class CNOPoisson(EllipticPDE):
     input_names = ("f",)
     output_names = ("u",)
     symmetries = Symmetries(
-        reflections=True, rotations=True, linear=True, homogeneous=True, dilations=True
+        reflections=True, rotations=True, linear=True, homogeneous=True, mode_shifts=True
     )
 
     def __init__(self, num_modes: int = 16) -> None:

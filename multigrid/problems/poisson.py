@@ -34,7 +34,7 @@ class Poisson(EllipticPDE):
     input_names = ("f",)
     output_names = ("u",)
     symmetries = Symmetries(
-        reflections=True, rotations=True, linear=True, homogeneous=True, dilations=True
+        reflections=True, rotations=True, linear=True, homogeneous=True, mode_shifts=True
     )
 
     def __init__(
