@@ -11,6 +11,7 @@ import pytest
 import soak
 import torch
 from tiny import run, train, write_experiment
+from together import run_together
 from torch import nn
 
 from multigrid.checkpoint import load_checkpoint
@@ -68,7 +69,7 @@ def assert_same_training(found, expected, tolerance=1e-4):
         values = [[getattr(row, key) or 0.0 for row in rows] for rows in (ours, theirs)]
         np.testing.assert_allclose(*values, rtol=tolerance, err_msg=key)
     ours, theirs = (
-        load_checkpoint(next(folder.glob("level_*_8x8/last.pt")))["network"]
+        load_checkpoint(max(folder.glob("level_*/last.pt")))["network"]
         for folder in (found, expected)
     )
     assert ours.keys() == theirs.keys()
@@ -110,7 +111,7 @@ def test_compiled_training_is_the_same_and_resumes_to_the_bit(experiment, tmp_pa
         ([], 2),
         (["parallel.accumulate=2", "parallel.checkpoint_activations=true"], 1),
         (["model.padding=periodic", "model.normalization=group", "model.bottleneck=attention"], 2),
-        (["data.centering=node", "model.form=classic", "schedule.transferred_ratio=1.0"], 2),
+        (["data.centering=node", "model.form=classic", "levels=[5,9]"], 2),
     ],
     ids=["plain", "in parts, checkpointed", "other layers", "classic, nodes"],
 )
@@ -135,6 +136,31 @@ def test_thawed_weights_are_trained_compiled_too(experiment, tmp_path, graphs):
         train(experiment, tmp_path / name, rules, *more)
     assert_same_training(*(tmp_path / name / "results" / "tiny" for name in ("compiled", "plain")))
     assert len(graphs) > 4
+
+
+def trace_only(rank):
+    original = torch.compile
+    torch.compile = lambda network, **options: original(network, backend="eager", dynamic=False)
+
+
+def fail_in_second(rank):
+    if rank == 0:
+        trace_only(rank)
+    else:
+        torch.compile = None
+
+
+@pytest.mark.parametrize(("prepare", "compiled"), [(trace_only, True), (fail_in_second, False)])
+def test_processes_compile_together_or_not_at_all(
+    experiment, expected, tmp_path, prepare, compiled
+):
+    assert run_together([experiment, COMPILED], tmp_path, prepare=prepare) == [0, 0]
+    found = tmp_path / "results" / "tiny"
+    assert_same_training(found, expected)
+    summary = json.loads((found / "summary.json").read_text())
+    assert [stage["compiled"] for stage in summary["levels"]] == [compiled, compiled]
+    told = "it failed in another process" in (found / "run.log").read_text()
+    assert told != compiled
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
