@@ -114,7 +114,7 @@ POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
 
 
 def _poisson_schedule(
-    num_levels: int, epochs: tuple[int, ...] = (44, 12, 2, 1, 0)
+    num_levels: int, epochs: tuple[int, ...] = (40, 10, 2, 1, 0)
 ) -> tuple[str, str]:
     """Returns epochs and learning rates of a ladder on Poisson's equation, from 16 points on."""
     rates = (3e-3, 1e-3, 2e-4, 1e-4, 5e-5)
@@ -155,7 +155,7 @@ SUITES = {
         "experiments/darcy.yaml",
         SMALL,
         (0,),
-        (_ladder("schedule.epochs=[36, 24, 6, 2]"), _direct()),
+        (_ladder("schedule.epochs=[60, 40, 10, 3]"), _direct()),
     ),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
