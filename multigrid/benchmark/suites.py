@@ -170,7 +170,7 @@ SUITES = {
         (0,),
         (
             _ladder(
-                "schedule.epochs=[30, 40, 14, 1]",
+                "schedule.epochs=[30, 30, 32, 0]",
                 "schedule.learning_rate=[4e-3, 3e-3, 1.5e-3, 2e-4]",
             ),
             # of 2e-3 to 1.6e-2 in four epochs, 8e-3 is the best by little, but unstable later
