@@ -47,7 +47,8 @@ def plot_speed_up(
         axis.grid(True, which="major", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("validation error on the finest grid\n(mean relative L2)")
-    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
+    lines, names = axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
