@@ -5,7 +5,7 @@ are tensor products of small one-dimensional matrices, so they work in any dimen
 for polynomials up to the given degree right up to the boundary, and are differentiable.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -68,9 +68,18 @@ def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: bool = False) 
     Returns:
         Tensor ``[..., *fine.shape]``.
     """
-    first = field.ndim - fine.ndim
-    for axis, n in enumerate(fine.shape, start=first):
-        matrix = _matrix(n, fine.centering, degree, periodic, field.dtype, field.device)
+    return multiply(
+        field,
+        [
+            _matrix(n, fine.centering, degree, periodic, field.dtype, field.device)
+            for n in fine.shape
+        ],
+    )
+
+
+def multiply(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiplies a field ``[..., *grid]`` by a matrix ``[new, old]`` along each of its axes."""
+    for axis, matrix in enumerate(matrices, start=field.ndim - len(matrices)):
         field = torch.tensordot(field, matrix, dims=([axis], [1])).movedim(-1, axis)
     return field
 

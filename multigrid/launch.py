@@ -4,6 +4,7 @@ Imports no torch if there are none.
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,31 @@ from multigrid.errors import UserError
 from multigrid.team import ALONE, Strategy, Team, num_processes
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def rank_variables(rank: int, size: int, port: int) -> dict[str, str]:
+    """Returns what torchrun sets in the environment of a process, all being on this machine.
+
+    Args:
+        rank: Number of the process, from 0.
+        size: Number of processes.
+        port: Where they meet, see :func:`free_port`.
+    """
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager

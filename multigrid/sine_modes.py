@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from multigrid.fields import multiply
 from multigrid.grid import Centering, Grid
 
 
@@ -41,20 +42,21 @@ def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence
 
 
 def _coefficients(values: Tensor, grid: Grid) -> Tensor:
-    return _multiply(values, grid, inverse=True)
+    return _transform(values, grid, inverse=True)
 
 
 def _values(coefficients: Tensor, grid: Grid) -> Tensor:
-    return _multiply(coefficients, grid, inverse=False)
+    return _transform(coefficients, grid, inverse=False)
 
 
-def _multiply(fields: Tensor, grid: Grid, inverse: bool) -> Tensor:
-    """Applies the matrices of sines along all axes."""
-    first = fields.ndim - grid.ndim
-    for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True), start=first):
-        matrix = _sines(n, h, grid.centering, inverse, fields.dtype, fields.device)
-        fields = torch.tensordot(fields, matrix, dims=([axis], [1])).movedim(-1, axis)
-    return fields
+def _transform(fields: Tensor, grid: Grid, inverse: bool) -> Tensor:
+    return multiply(
+        fields,
+        [
+            _sines(n, h, grid.centering, inverse, fields.dtype, fields.device)
+            for n, h in zip(grid.shape, grid.spacing, strict=True)
+        ],
+    )
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from tiny import run, train, write_experiment
-from together import finish, free_port, run_together, start
+from together import finish, run_together, start
 
 from multigrid import parallel, watch
 from multigrid import recorder as recorder_module
@@ -25,7 +25,7 @@ from multigrid.errors import UserError
 from multigrid.gradient import Gradient
 from multigrid.grid import Grid
 from multigrid.history import read_history
-from multigrid.launch import joined
+from multigrid.launch import free_port, joined
 from multigrid.problems.base import Symmetries
 from multigrid.recorder import StageRecorder
 from multigrid.team import Team

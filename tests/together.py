@@ -1,7 +1,6 @@
 """Runs of the command in several processes, as ``torchrun`` would start them, but quickly."""
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -9,15 +8,10 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from multigrid.launch import free_port, rank_variables
+
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["together_preload"])
-
-
-def free_port() -> int:
-    """Returns a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _work(
@@ -28,14 +22,7 @@ def _work(
     errors: Path,
     prepare: Callable[[int], None] | None,
 ) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= rank_variables(rank, size, port)
     for target, number in ((os.devnull, 1), (errors, 2)):
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(descriptor, number)

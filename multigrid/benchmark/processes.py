@@ -1,7 +1,6 @@
 """Two processes of one thread against one process of two threads, in samples a second."""
 
 import os
-import socket
 import statistics
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
@@ -16,7 +15,7 @@ from multigrid.config import Config
 from multigrid.errors import UserError
 from multigrid.experiment import Experiment
 from multigrid.hardware import machine
-from multigrid.launch import joined
+from multigrid.launch import free_port, joined, rank_variables
 from multigrid.tables import table
 
 NUM_ROUNDS = 9
@@ -34,7 +33,7 @@ class Group:
     """
 
     def __init__(self, config: Config, size: int) -> None:
-        context, port = get_context("spawn"), _free_port()
+        context, port = get_context("spawn"), free_port()
         self.pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
         for rank in range(size):
@@ -121,14 +120,7 @@ def _row(epoch: ShortEpoch, times: Sequence[tuple[float, float]]) -> list[str]:
 def _serve(pipe: Connection, config: Config, rank: int, size: int, port: int) -> None:
     """Trains on a level whenever it is told which, until nobody is there to tell."""
     keep_large_buffers()
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= rank_variables(rank, size, port)
     torch.set_num_threads(THREADS // size)
     with joined(config.compute.device, config.parallel.strategy) as team:
         experiment = Experiment(config, team=team)
@@ -146,9 +138,3 @@ def _orders(pipe: Connection) -> Iterator[int]:
             yield pipe.recv()
         except EOFError:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

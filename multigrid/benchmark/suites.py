@@ -92,19 +92,13 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
     )
     peers = (
         Method(
-            "fno",
-            "FNO (neuraloperator)",
-            (*peer, "schedule.epochs=2"),
+            name,
+            f"{name.upper()} (neuraloperator)",
+            (*peer, f"schedule.epochs={epochs}"),
             (2e-3, 5e-3),
-            network="fno",
-        ),
-        Method(
-            "uno",
-            "UNO (neuraloperator)",
-            (*peer, "schedule.epochs=1"),
-            (2e-3, 5e-3),
-            network="uno",
-        ),
+            network=name,
+        )
+        for name, epochs in (("fno", 2), ("uno", 1))
     )
     return (*(replace(method, equal_time=True) for method in methods), *peers)
 
