@@ -6,17 +6,15 @@ import os
 import shutil
 import signal
 
-import numpy as np
 import pytest
 import soak
 import torch
+from alike import assert_same_training
 from tiny import run, train, write_experiment
 from together import run_together
 from torch import nn
 
-from multigrid.checkpoint import load_checkpoint
 from multigrid.grid import Grid, Hierarchy
-from multigrid.history import read_history
 from multigrid.models.family import UNetFamily
 from multigrid.models.steps import set_activation_checkpointing
 from multigrid.recorder import StageRecorder
@@ -60,21 +58,6 @@ def graphs(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile_quickly)
     return found
-
-
-def assert_same_training(found, expected, tolerance=1e-4):
-    """Errors and weights agree up to rounding, which training amplifies; names agree."""
-    ours, theirs = (read_history(folder / "metrics.csv") for folder in (found, expected))
-    for key in ("train_loss", "val_rel_l2"):
-        values = [[getattr(row, key) or 0.0 for row in rows] for rows in (ours, theirs)]
-        np.testing.assert_allclose(*values, rtol=tolerance, err_msg=key)
-    ours, theirs = (
-        load_checkpoint(max(folder.glob("level_*/last.pt")))["network"]
-        for folder in (found, expected)
-    )
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=tolerance, atol=tolerance / 10)
 
 
 @needs_compiler

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from alike import assert_same_training
 from tiny import run, train, write_experiment
 from together import finish, run_together, start
 
@@ -52,22 +53,6 @@ def expected(experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
     train(experiment, folder)
     return folder / "results" / "tiny"
-
-
-def assert_same_training(found, expected, tolerance=1e-4):
-    """Losses, errors and weights agree up to rounding, which training amplifies."""
-    ours, theirs = (read_history(folder / "metrics.csv") for folder in (found, expected))
-    assert len(ours) == len(theirs)
-    for key in ("train_loss", "val_rel_l2", "val_finest_rel_l2", "gradient_norm"):
-        values = [[getattr(row, key) or 0.0 for row in rows] for rows in (ours, theirs)]
-        np.testing.assert_allclose(*values, rtol=tolerance, err_msg=key)
-    ours, theirs = (
-        load_checkpoint(folder / "level_1_8x8" / "last.pt")["network"]
-        for folder in (found, expected)
-    )
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=tolerance, atol=tolerance / 10)
 
 
 def error_of(folder, rank=0):
