@@ -62,6 +62,14 @@ def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextM
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def working_dtype(x: torch.Tensor) -> torch.dtype:
+    """Returns the number format in which convolutions of a tensor are computed: autocast's."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return x.dtype
+    return torch.get_autocast_dtype(kind)
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Returns a context in which autocast is off; it does not know the meta device."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -60,7 +60,7 @@ def _direct(*overrides: str, rates: tuple[float, ...] = RATES) -> Method:
         "same network, finest grid only",
         ("schedule.cycle=single", "schedule.epochs=60", *overrides),
         rates,
-        ("schedule.epochs=8",),
+        ("schedule.epochs=15",),
     )
 
 
@@ -149,7 +149,7 @@ SUITES = {
         "experiments/darcy.yaml",
         SMALL,
         (0,),
-        (_ladder("schedule.epochs=[60, 40, 10, 3]"), _direct()),
+        (_ladder("schedule.epochs=[40, 24, 8, 2]"), _direct()),
     ),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 INPUT = "input"
+
+MAX_SLABS = 8
+SLAB_POINTS = 2**14
+"""Fewest points of a slab, all samples together: smaller ones would save little and take longer."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Step:
         run: Computes it from them.
         modules: The modules whose weights it uses.
         keeps: Whether its backward pass needs more than what it is computed from.
+        is_pointwise: Whether each point of the result ``[N, out, *grid]`` depends on the same point
+            alone of what it is computed from.
     """
 
     name: str
@@ -28,6 +35,7 @@ class Step:
     run: Callable[..., Tensor]
     modules: tuple[nn.Module, ...] = ()
     keeps: bool = True
+    is_pointwise: bool = False
 
 
 @runtime_checkable
@@ -39,7 +47,7 @@ class Stepwise(Protocol):
 
 
 class ActivationCheckpointing(nn.Module):
-    """A network that can compute activations anew in the backward pass instead of keeping them.
+    """A module that can compute activations anew in the backward pass instead of keeping them.
 
     Attributes:
         checkpoint_activations: Whether it does.
@@ -49,9 +57,10 @@ class ActivationCheckpointing(nn.Module):
 
 
 def set_activation_checkpointing(network: nn.Module, wanted: bool) -> None:
-    """Chooses whether a network computes activations anew, if it can."""
-    if isinstance(network, ActivationCheckpointing):
-        network.checkpoint_activations = wanted
+    """Chooses whether a network and its parts compute activations anew, where they can."""
+    for module in network.modules():
+        if isinstance(module, ActivationCheckpointing):
+            module.checkpoint_activations = wanted
 
 
 def run_steps(
@@ -63,16 +72,17 @@ def run_steps(
         steps: The steps, each after those it needs.
         known: Results of other steps, or the input.
         checkpointed: Whether to keep for the backward pass only what steps with weights are
-            computed from, what lies within them being computed anew; no step may draw random
-            numbers then.
+            computed from, what lies within them being computed anew, for steps that go point by
+            point one slab of the grid at a time; no step may draw random numbers then.
     """
     results = dict(known)
     last_use = {name: step for step in steps for name in step.needs}
     for group in _groups(steps, checkpointed):
         needs = [results[name] for name in group[0].needs]
-        if checkpointed and group[0].modules and group[0].keeps:
-            run = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-            found = run(partial(_run_chain, group), *needs)
+        if checkpointed and group[0].is_pointwise:
+            found = (_run_in_slabs(group[0], *needs),)
+        elif checkpointed and group[0].modules and group[0].keeps:
+            found = _recomputed(partial(_run_chain, group), *needs)
         else:
             found = _run_chain(group, *needs)
         del needs
@@ -103,6 +113,16 @@ def _run_chain(group: Sequence[Step], *needs: Tensor) -> tuple[Tensor, ...]:
     for step in group[1:]:
         results.append(step.run(results[-1]))
     return tuple(results)
+
+
+def _run_in_slabs(step: Step, x: Tensor) -> Tensor:
+    """Runs a step that goes point by point on parts of ``[N, in, *grid]`` along the first axis."""
+    num_points = x.numel() // x.shape[1]
+    slabs = x.chunk(min(MAX_SLABS, max(1, num_points // SLAB_POINTS)), dim=2)
+    return torch.cat([_recomputed(step.run, slab) for slab in slabs], dim=2)
+
+
+_recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
 def steps_of(network: nn.Module) -> Sequence[Step] | None:
