@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from multigrid.api import configure, train
     from multigrid.config import Config
     from multigrid.errors import UserError
-    from multigrid.experiment import Experiment
     from multigrid.grid import Grid, Hierarchy
+    from multigrid.ladder.experiment import Experiment
     from multigrid.models.family import UNetFamily
     from multigrid.models.unet import UNet
     from multigrid.schedule import build_schedule
     from multigrid.trained import TrainedSurrogate, load
-    from multigrid.transfer import transfer_weights
+    from multigrid.weights.transfer import transfer_weights
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ __all__ = [
 
 _PLACES = {
     "Config": "config",
-    "Experiment": "experiment",
+    "Experiment": "ladder.experiment",
     "Grid": "grid",
     "Hierarchy": "grid",
     "TrainedSurrogate": "trained",
@@ -50,7 +50,7 @@ _PLACES = {
     "configure": "api",
     "load": "trained",
     "train": "api",
-    "transfer_weights": "transfer",
+    "transfer_weights": "weights.transfer",
 }
 
 

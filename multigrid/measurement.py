@@ -14,12 +14,12 @@ from multigrid.data import SPLITS
 from multigrid.data.readers import FieldFile
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
-from multigrid.evaluation import predict
 from multigrid.fields import prolong_to
 from multigrid.grid import Grid, halvings_between
+from multigrid.ladder.parts import problem_and_source
 from multigrid.metrics import field_errors, rel_l2
-from multigrid.parts import problem_and_source
 from multigrid.trained import TrainedSurrogate
+from multigrid.training.evaluation import predict
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from multigrid.allocator import keep_large_buffers
 from multigrid.commands.arguments import add_experiment
 from multigrid.commands.command import Command
 from multigrid.config import Config, load_config
+from multigrid.distributed.launch import joined
+from multigrid.distributed.team import Team
 from multigrid.errors import UserError
-from multigrid.launch import joined
-from multigrid.results import RunFolder
-from multigrid.team import Team
+from multigrid.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from multigrid.models.own import NetworkFactory
@@ -49,7 +49,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _dry_run(config: Config) -> None:
-    from multigrid.experiment import Experiment
+    from multigrid.ladder.experiment import Experiment
 
     with joined(config.compute.device, config.parallel.strategy) as team:
         experiment = Experiment(config, team=team)
@@ -97,7 +97,7 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
     """Checks that a run may write where it wants."""
     folder.check(config, resume, overwrite)
     if config.checkpoints.save is not None:
-        from multigrid.weights import check_writable
+        from multigrid.weights.files import check_writable
 
         replace = overwrite or (resume and folder.config.exists())
         check_writable(Path(config.checkpoints.save), replace)
@@ -110,7 +110,7 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
     Raises:
         UserError: If a file cannot be read or written, or the memory does not suffice.
     """
-    from multigrid.memory import is_out_of_memory
+    from multigrid.training.memory import is_out_of_memory
 
     try:
         yield
@@ -133,8 +133,8 @@ def _train(
     network: "NetworkFactory | None",
     team: Team,
 ) -> None:
-    from multigrid.experiment import Experiment
-    from multigrid.ladder import LadderRun
+    from multigrid.ladder.experiment import Experiment
+    from multigrid.ladder.ladder_run import LadderRun
     from multigrid.report.closing import write_report
 
     experiment = Experiment(config, network, resumed=resume, team=team)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from multigrid.distributed.team import Team
 from multigrid.errors import UserError
 from multigrid.tables import table
-from multigrid.team import Team
 
 Cycle = Literal["half-v", "v", "w", "f", "single"]
 Decay = Literal["cosine", "one-cycle"]

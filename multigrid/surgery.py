@@ -16,8 +16,8 @@ from multigrid.grid import Grid, halvings_between
 from multigrid.models.family import initialized
 from multigrid.models.unet import UNet, silence
 from multigrid.names import matches, require_match
-from multigrid.transfer import partition, transfer_weights
-from multigrid.transfer_report import Status, TransferReport
+from multigrid.weights.report import Status, TransferReport
+from multigrid.weights.transfer import partition, transfer_weights
 
 Operated = tuple[UNet, TransferReport]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.blocks import channels_last
-from multigrid.optimizers import NamedOptimizer, OptimizerName
+from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 
 NUM_STEPS = 7
 OVERHEAD = 1.1

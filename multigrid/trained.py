@@ -13,18 +13,18 @@ from torch import Tensor
 from multigrid.config import Config, parse_saved
 from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
-from multigrid.evaluation import predict
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device
 from multigrid.input_grids import find_level, names_of
+from multigrid.ladder.parts import file_problem, network_family
 from multigrid.models.own import NetworkFactory
 from multigrid.models.surrogate import FieldScaling, Surrogate
-from multigrid.parts import file_problem, network_family
 from multigrid.problems import Problem, build_problem
-from multigrid.results import write_bytes
-from multigrid.saved_network import SavedNetwork, read_network
-from multigrid.transfer import load_strictly
-from multigrid.weights import save_weights
+from multigrid.records.run_folder import write_bytes
+from multigrid.training.evaluation import predict
+from multigrid.weights.files import save_weights
+from multigrid.weights.saved_network import SavedNetwork, read_network
+from multigrid.weights.transfer import load_strictly
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
 OWN_NETWORK = (

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 import yaml
 
-from multigrid.checkpoint import load_checkpoint
 from multigrid.config import load_config
 from multigrid.data.inspect import inspect_file
 from multigrid.data.readers import ReaderOptions, open_fields
 from multigrid.errors import UserError
+from multigrid.weights.checkpoint import load_checkpoint
 
 BATCH = 100
 SECONDS_FOR_ONE = 10
@@ -263,7 +263,7 @@ def _batch(folder: Path, checkpoint: Path, size: int, seed: int) -> int:
 if __name__ == "__main__":
     import tempfile
 
-    from multigrid.checkpoint import save_checkpoint
+    from multigrid.weights.checkpoint import save_checkpoint
 
     with tempfile.TemporaryDirectory() as name:
         saved = Path(name) / "last.pt"

@@ -27,12 +27,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from multigrid import ladder, storage  # noqa: F401
-from multigrid.checkpoint import load_checkpoint
+from multigrid import storage
 from multigrid.errors import UserError
-from multigrid.history import read_history
+from multigrid.ladder.ladder_run import ladder_run as ladder  # noqa: F401
+from multigrid.records.history import read_history
 from multigrid.report import closing
 from multigrid.run import main
+from multigrid.weights.checkpoint import load_checkpoint
 
 BASE: dict[str, Any] = {
     "name": "tiny",

@@ -10,10 +10,10 @@ from tiny import run, train, write_experiment
 
 from multigrid.data import files
 from multigrid.data.readers import open_fields
-from multigrid.evaluation import interpolation_error, mean_rel_l2
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
 from multigrid.problems import Poisson
+from multigrid.training.evaluation import interpolation_error, mean_rel_l2
 
 CENTERINGS: tuple[Centering, ...] = ("cell", "node")
 FINE = 16

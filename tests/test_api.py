@@ -15,7 +15,7 @@ from tiny import train, write_experiment
 
 import multigrid
 from multigrid import UserError
-from multigrid.evaluation import predict
+from multigrid.training.evaluation import predict
 
 ROOT = Path(__file__).parents[1]
 

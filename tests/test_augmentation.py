@@ -3,13 +3,13 @@ import pytest
 import torch
 from sine import solve_poisson
 
-from multigrid.augmentation import augment, draw
 from multigrid.data.samples import Samples
 from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Poisson, Symmetries
 from multigrid.problems.cno_poisson import CNOPoisson
 from multigrid.sine_modes import shift_solutions
+from multigrid.training.augmentation import augment, draw
 
 GRIDS = [
     Grid((12, 12)),

@@ -17,8 +17,8 @@ from multigrid.benchmark.speedup import SuiteRun
 from multigrid.benchmark.suites import Method, Suite
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.history import Row
-from multigrid.ladder import LadderRun
+from multigrid.ladder.ladder_run import LadderRun
+from multigrid.records.history import Row
 
 # ---------------------------------------------------------------- conclusions
 

@@ -15,9 +15,9 @@ from together import run_together
 from torch import nn
 
 from multigrid.grid import Grid, Hierarchy
+from multigrid.ladder.recorder import StageRecorder
 from multigrid.models.family import UNetFamily
 from multigrid.models.steps import set_activation_checkpointing
-from multigrid.recorder import StageRecorder
 
 COMPILED = "compute.compile=true"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")

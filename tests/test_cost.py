@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from multigrid.config import parse_config
-from multigrid.experiment import Experiment
 from multigrid.grid import Grid, Hierarchy
+from multigrid.ladder.experiment import Experiment
 from multigrid.models import cost
 from multigrid.models.activations import PeakMeter, activation_bytes
 from multigrid.models.blocks import Head

@@ -13,14 +13,14 @@ from torch import nn
 from multigrid.data.samples import Samples
 from multigrid.data.source import GeneratedSource
 from multigrid.data.store import DataStore
-from multigrid.energy_descent import EnergyDescent
 from multigrid.errors import UserError
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid
-from multigrid.losses import build_loss
 from multigrid.metrics import rel_l2
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import Diffusion, Poisson
+from multigrid.training.energy_descent import EnergyDescent
+from multigrid.training.losses import build_loss
 
 NDIMS = pytest.mark.parametrize("ndim", [2, 3])
 PROBLEM = {"kind": "diffusion"}

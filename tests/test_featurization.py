@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from multigrid.checkpoint import load_checkpoint
-from multigrid.gradient import Gradient
 from multigrid.grid import Grid, Hierarchy
-from multigrid.history import read_history
+from multigrid.ladder.recorder import StageRecorder
 from multigrid.models.family import UNetFamily
 from multigrid.models.steps import INPUT, SplitNetwork, run_steps, steps_of
-from multigrid.recorder import StageRecorder
+from multigrid.records.history import read_history
+from multigrid.training.gradient import Gradient
+from multigrid.weights.checkpoint import load_checkpoint
 from tests.tiny import run, train, write_experiment
 
 HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]

@@ -8,8 +8,8 @@ import torch
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid, Hierarchy
 from multigrid.models.family import UNetFamily
-from multigrid.transfer import transfer_weights
-from multigrid.transfer_report import Status
+from multigrid.weights.report import Status
+from multigrid.weights.transfer import transfer_weights
 
 LADDERS = {
     "2d-cells": ([(8, 8), (16, 16), (32, 32)], "cell"),

@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 from tiny import run, train, write_experiment
 
-from multigrid import progress
-from multigrid.progress import TimeLeft, duration
+from multigrid.ladder.ladder_run import progress
+from multigrid.ladder.progress import TimeLeft, duration
 
 
 @pytest.mark.parametrize(

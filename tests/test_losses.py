@@ -4,9 +4,9 @@ import torch
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.losses import build_loss
 from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
 from multigrid.problems import Diffusion, Poisson
+from multigrid.training.losses import build_loss
 
 GRID = Grid((4, 6))
 METRICS = {

@@ -17,23 +17,23 @@ import soak
 import torch
 from tiny import run, write_experiment
 
-from multigrid import lock as lock_module
 from multigrid import storage
-from multigrid.autosave import Autosave
-from multigrid.checkpoint import load_checkpoint, save_checkpoint
 from multigrid.config import load_config
 from multigrid.data.generation import Recipe
 from multigrid.errors import UserError
-from multigrid.evaluation import LevelValidator
-from multigrid.gradient import Gradient
-from multigrid.guard import FaultError, Guard, RecoveryOptions
-from multigrid.history import outcome
-from multigrid.journal import Journal
-from multigrid.lock import FolderLock
-from multigrid.recorder import StageRecorder
+from multigrid.ladder.recorder import StageRecorder
+from multigrid.records import lock as lock_module
+from multigrid.records.autosave import Autosave
+from multigrid.records.history import outcome
+from multigrid.records.journal import Journal
+from multigrid.records.lock import FolderLock
 from multigrid.report.course import describe_course
 from multigrid.signals import Interrupted, check, deferred, watched
-from multigrid.trainer import Trainer
+from multigrid.training.evaluation import LevelValidator
+from multigrid.training.gradient import Gradient
+from multigrid.training.guard import FaultError, Guard, RecoveryOptions
+from multigrid.training.trainer import Trainer
+from multigrid.weights.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 STOPPED, KILLED = 75, 130
@@ -296,11 +296,11 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(
 
 def test_epochs_from_a_budget_in_seconds_are_kept_on_resume(experiment, tmp_path, monkeypatch):
     timed = ["schedule.epochs=auto", "schedule.budget={seconds: 60}"]
-    monkeypatch.setattr("multigrid.experiment.step_seconds", lambda *args: 5.0)
+    monkeypatch.setattr("multigrid.ladder.experiment.step_seconds", lambda *args: 5.0)
     at_call(monkeypatch, Trainer, "_take", 3, send(signal.SIGTERM))
     assert run(experiment, tmp_path, *timed) == STOPPED
     monkeypatch.undo()
-    monkeypatch.setattr("multigrid.experiment.step_seconds", lambda *args: 1e9)
+    monkeypatch.setattr("multigrid.ladder.experiment.step_seconds", lambda *args: 1e9)
     assert run(experiment, tmp_path, *timed, "--resume") == 0
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert [level["epochs"] for level in summary["levels"]] == [1, 2]  # as first timed
@@ -550,7 +550,7 @@ def test_data_that_change_while_they_are_read(
 def test_another_version_on_resume_is_told_and_recorded(
     experiment, expected, tmp_path, monkeypatch, capsys
 ):
-    from multigrid import recorder
+    from multigrid.ladder.ladder_run import recorder
 
     now = recorder.environment(torch.device("cpu"))
     with monkeypatch.context() as patch:

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from multigrid.models.blocks import channels_last
-from multigrid.optimizers import Muon, NamedOptimizer, ParameterOptions, is_hidden, orthogonalize
+from multigrid.training.optimizers import (
+    Muon,
+    NamedOptimizer,
+    ParameterOptions,
+    is_hidden,
+    orthogonalize,
+)
 
 
 def build_net():

@@ -16,20 +16,21 @@ from alike import assert_same_training
 from tiny import run, train, write_experiment
 from together import finish, run_together, start
 
-from multigrid import parallel, watch
-from multigrid import recorder as recorder_module
-from multigrid.augmentation import augment
-from multigrid.batches import Batches
-from multigrid.checkpoint import load_checkpoint
 from multigrid.data.samples import Samples
+from multigrid.distributed import process_team as parallel
+from multigrid.distributed import watch
+from multigrid.distributed.launch import free_port, joined
+from multigrid.distributed.team import Team
 from multigrid.errors import UserError
-from multigrid.gradient import Gradient
 from multigrid.grid import Grid
-from multigrid.history import read_history
-from multigrid.launch import free_port, joined
+from multigrid.ladder.ladder_run import recorder as recorder_module
+from multigrid.ladder.recorder import StageRecorder
 from multigrid.problems.base import Symmetries
-from multigrid.recorder import StageRecorder
-from multigrid.team import Team
+from multigrid.records.history import read_history
+from multigrid.training.augmentation import augment
+from multigrid.training.batches import Batches
+from multigrid.training.gradient import Gradient
+from multigrid.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 ALL_OF_IT = Symmetries(reflections=True, rotations=True, shifts=True, linear=True, mode_shifts=True)

@@ -10,8 +10,8 @@ from scipy.fft import dstn, idstn
 
 from multigrid.config import load_config, parse_config
 from multigrid.errors import UserError
-from multigrid.experiment import Experiment
 from multigrid.grid import Grid
+from multigrid.ladder.experiment import Experiment
 from multigrid.problems import PROBLEMS, build_problem
 from multigrid.problems.random_fields import GaussianField
 from multigrid.sine_modes import shift_solutions

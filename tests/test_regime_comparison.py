@@ -9,7 +9,7 @@ from tiny import write_experiment
 from multigrid.benchmark import regimes
 from multigrid.benchmark.regimes import RegimeComparison
 from multigrid.errors import UserError
-from multigrid.ladder import LadderRun
+from multigrid.ladder.ladder_run import LadderRun
 
 
 def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):

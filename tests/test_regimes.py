@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from multigrid.errors import UserError
-from multigrid.freezing import Freezer
-from multigrid.optimizers import NamedOptimizer, ParameterOptions
-from multigrid.regimes import (
+from multigrid.training.freezing import Freezer
+from multigrid.training.optimizers import NamedOptimizer, ParameterOptions
+from multigrid.training.regimes import (
     Anatomy,
     Regime,
     RegimeSettings,

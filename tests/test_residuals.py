@@ -9,13 +9,12 @@ from multigrid.config import parse_config
 from multigrid.config.checks import WITH_RESIDUAL
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
-from multigrid.experiment import Experiment
 from multigrid.grid import Grid
-from multigrid.ladder import LadderRun
-from multigrid.losses import build_loss
+from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.ladder_run import LadderRun
 from multigrid.metrics import rel_l2
 from multigrid.problems import PROBLEMS, Diffusion, EllipticPDE, Poisson, build_problem
-from multigrid.results import RunFolder
+from multigrid.records.run_folder import RunFolder
 from multigrid.solvers.finite_volumes import (
     DiffusionOperator,
     apply_diffusion,
@@ -23,6 +22,7 @@ from multigrid.solvers.finite_volumes import (
     equations,
     unknowns,
 )
+from multigrid.training.losses import build_loss
 
 GRIDS = [
     Grid((6, 9)),

@@ -13,7 +13,6 @@ from tiny import run, train, write_experiment
 from torch import nn
 
 from multigrid.benchmark.__main__ import main as benchmark
-from multigrid.checkpoint import load_checkpoint
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
 from multigrid.data.file_part import FilePart
@@ -26,14 +25,15 @@ from multigrid.data.statistics import ChannelStatistics, output_range
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
-from multigrid.experiment import Experiment
 from multigrid.grid import Grid
-from multigrid.losses import build_loss
+from multigrid.ladder.experiment import Experiment
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import Poisson
 from multigrid.schedule import Stage
-from multigrid.trainer import Trainer
-from multigrid.trainer_options import TrainerOptions
+from multigrid.training.losses import build_loss
+from multigrid.training.options import TrainerOptions
+from multigrid.training.trainer import Trainer
+from multigrid.weights.checkpoint import load_checkpoint
 
 GRID = Grid((16, 16))
 COUNTS = {"train": 20, "validation": 4, "test": 4}
@@ -316,7 +316,9 @@ def test_what_fits_in_memory_is_held(tmp_path: Path, monkeypatch) -> None:
         (2 * fine - 1, (StreamedSamples, Samples)),
         (2 * coarse - 1, (StreamedSamples, StreamedSamples)),
     ):
-        monkeypatch.setattr("multigrid.experiment.total_memory", lambda _, memory=memory: memory)
+        monkeypatch.setattr(
+            "multigrid.ladder.experiment.total_memory", lambda _, memory=memory: memory
+        )
         experiment = Experiment(config)
         experiment.source.prepare(experiment.counts)
         found = [experiment.training_samples(Grid((n, n)), 32) for n in (16, 8)]

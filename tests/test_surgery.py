@@ -16,7 +16,7 @@ from multigrid.surgery import (
     replace_stem,
     transplant,
 )
-from multigrid.transfer_report import COPIED, IN_TARGET, Status
+from multigrid.weights.report import COPIED, IN_TARGET, Status
 
 
 def build(form="pyramid", seed=0):

@@ -15,17 +15,17 @@ import torch
 from torch import nn
 
 import multigrid
-from multigrid import initialization
 from multigrid.__main__ import main
-from multigrid.checkpoint import load_checkpoint
 from multigrid.config import load_config
 from multigrid.errors import UserError
-from multigrid.evaluation import LevelValidator
-from multigrid.experiment import Experiment
-from multigrid.gradient import Gradient
-from multigrid.recorder import StageRecorder
+from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.ladder_run import initialization
+from multigrid.ladder.recorder import StageRecorder
 from multigrid.report import closing
-from multigrid.weights import load_weights
+from multigrid.training.evaluation import LevelValidator
+from multigrid.training.gradient import Gradient
+from multigrid.weights.checkpoint import load_checkpoint
+from multigrid.weights.files import load_weights
 from tests.tiny import run, train, write_experiment
 
 TIMES = {"seconds": 0, "evaluation_seconds": 0}

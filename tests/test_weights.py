@@ -7,9 +7,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from multigrid.checkpoint import save_checkpoint
 from multigrid.errors import UserError
-from multigrid.weights import check_writable, load_weights, save_weights
+from multigrid.weights.checkpoint import save_checkpoint
+from multigrid.weights.files import check_writable, load_weights, save_weights
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2), "n": torch.tensor(3)}
 

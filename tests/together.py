@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from multigrid.launch import free_port, rank_variables
+from multigrid.distributed.launch import free_port, rank_variables
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["together_preload"])

@@ -5,8 +5,8 @@ import torch.distributed.fsdp
 import torch.distributed.tensor
 
 import multigrid.api
-import multigrid.ladder
-import multigrid.parallel
+import multigrid.distributed.process_team
+import multigrid.ladder.ladder_run
 import multigrid.report.closing  # noqa: F401
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multigrid.history import Row
+from multigrid.records.history import Row
 
 FACTORS = (1.0, 1.1, 2.0)
 

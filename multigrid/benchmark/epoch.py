@@ -6,16 +6,16 @@ import torch
 
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
-from multigrid.epoch import EpochRecord
-from multigrid.experiment import Experiment
-from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.hardware import machine
-from multigrid.losses import build_loss
+from multigrid.ladder.experiment import Experiment
 from multigrid.models.surrogate import FieldScaling, Surrogate
 from multigrid.problems import Symmetries
-from multigrid.regimes import Regime
 from multigrid.schedule import Stage
-from multigrid.trainer import Trainer
+from multigrid.training.epoch import EpochRecord
+from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
+from multigrid.training.losses import build_loss
+from multigrid.training.regimes import Regime
+from multigrid.training.trainer import Trainer
 
 
 class ShortEpoch:

@@ -8,11 +8,11 @@ from pathlib import Path
 from multigrid.benchmark.epoch import ShortEpoch
 from multigrid.config import Config
 from multigrid.data.samples import Samples
-from multigrid.epoch import EpochRecord
-from multigrid.experiment import Experiment
-from multigrid.featurization import FeaturizedSamples, FeaturizedSurrogate
-from multigrid.regimes import Regime, Thaw
+from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
+from multigrid.training.epoch import EpochRecord
+from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
+from multigrid.training.regimes import Regime, Thaw
 
 NUM_ROUNDS = 5
 NUM_STEPS = 8

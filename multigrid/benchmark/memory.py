@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from multigrid.allocator import keep_large_buffers
 from multigrid.config import Config
 from multigrid.errors import UserError
-from multigrid.experiment import Experiment
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, machine, peak_memory
+from multigrid.ladder.experiment import Experiment
 from multigrid.models.activations import PeakMeter
 from multigrid.models.cost import training_flops
 from multigrid.models.steps import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
-from multigrid.results import write_text
+from multigrid.records.run_folder import write_text
 from multigrid.tables import si, table
 from multigrid.timing import seconds, training_step
 

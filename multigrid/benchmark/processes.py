@@ -12,10 +12,10 @@ import torch
 from multigrid.allocator import keep_large_buffers
 from multigrid.benchmark.epoch import ShortEpoch
 from multigrid.config import Config
+from multigrid.distributed.launch import free_port, joined, rank_variables
 from multigrid.errors import UserError
-from multigrid.experiment import Experiment
 from multigrid.hardware import machine
-from multigrid.launch import free_port, joined, rank_variables
+from multigrid.ladder.experiment import Experiment
 from multigrid.tables import table
 
 NUM_ROUNDS = 9

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from multigrid.benchmark.speedup import train_without_report
 from multigrid.config import load_config
 from multigrid.plots.style import COLOURS, save_figure
-from multigrid.results import RunFolder, write_json, write_text
+from multigrid.records.run_folder import RunFolder, write_json, write_text
 from multigrid.tables import si, table
 
 log = logging.getLogger("multigrid")

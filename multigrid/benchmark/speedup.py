@@ -17,15 +17,15 @@ from multigrid.benchmark.peers import PEERS
 from multigrid.benchmark.suites import DIRECT, Method, Suite
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
-from multigrid.experiment import Experiment
-from multigrid.history import Row, read_history
-from multigrid.ladder import LadderRun
+from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.ladder_run import LadderRun
+from multigrid.ladder.summary import summarise
 from multigrid.models.own import NetworkFactory
-from multigrid.results import RunFolder, write_json, write_text
+from multigrid.records.history import Row, read_history
+from multigrid.records.run_folder import RunFolder, write_json, write_text
 from multigrid.run import failures_explained
-from multigrid.summary import summarise
 from multigrid.tables import si, table
-from multigrid.trainer import DivergedError
+from multigrid.training.trainer import DivergedError
 
 log = logging.getLogger("multigrid")
 

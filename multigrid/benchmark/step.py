@@ -9,8 +9,8 @@ import torch
 
 from multigrid.benchmark.plain import PlainUNet, plain_step
 from multigrid.config import Config
-from multigrid.experiment import Experiment
 from multigrid.hardware import PrecisionName
+from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
 from multigrid.timing import seconds, training_step
 

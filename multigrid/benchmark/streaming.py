@@ -9,9 +9,9 @@ import torch
 from multigrid.benchmark.epoch import ShortEpoch
 from multigrid.config import Config
 from multigrid.data.streaming import TrainingSamples
-from multigrid.epoch import EpochRecord
-from multigrid.experiment import Experiment
+from multigrid.ladder.experiment import Experiment
 from multigrid.tables import table
+from multigrid.training.epoch import EpochRecord
 
 NUM_ROUNDS = 5
 NUM_STEPS = 12

@@ -24,7 +24,7 @@ def execute(options: argparse.Namespace) -> None:
             f"{options.experiment}: the samples come from files; there is nothing to generate"
         )
     from multigrid.data import SPLITS
-    from multigrid.parts import generated_source
+    from multigrid.ladder.parts import generated_source
     from multigrid.problems import build_problem
 
     problem = build_problem(**config.problem.model_dump())

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from multigrid.history import Row
 from multigrid.plots.style import COLOURS, plain, tidy
+from multigrid.records.history import Row
 
 STYLES = ("-", "--", "-.", ":")
 QUANTITIES = (

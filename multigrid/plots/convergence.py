@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from multigrid.history import Row
 from multigrid.plots.style import COLOURS, MARKERS, plain, tidy
+from multigrid.records.history import Row
 
 CHARACTERS = 150
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from multigrid.examples import Examples, RollOut
 from multigrid.plots.style import COLOURS, plain, tidy
+from multigrid.records.examples import Examples, RollOut
 
 FIELDS, ERRORS = "viridis", "RdBu_r"
 MAX_ROWS = 8

@@ -3,14 +3,14 @@
 import logging
 from typing import Any
 
-from multigrid.ladder import LadderRun
+from multigrid.ladder.ladder_run import LadderRun
+from multigrid.ladder.summary import summarise
+from multigrid.records.run_folder import write_json
 from multigrid.report.collect import collect
 from multigrid.report.course import describe_course
 from multigrid.report.figures import draw_run
 from multigrid.report.page import write_page
 from multigrid.report.record import RunRecord
-from multigrid.results import write_json
-from multigrid.summary import summarise
 from multigrid.tables import si, table
 
 log = logging.getLogger(__name__)

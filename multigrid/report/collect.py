@@ -3,12 +3,12 @@
 import numpy as np
 from torch import Tensor
 
-from multigrid.evaluation import predict, roll_out
-from multigrid.examples import Examples, RollOut, middle_plane
 from multigrid.fields import prolong_to
-from multigrid.ladder import LadderRun
-from multigrid.results import write_json
+from multigrid.ladder.ladder_run import LadderRun
+from multigrid.records.examples import Examples, RollOut, middle_plane
+from multigrid.records.run_folder import write_json
 from multigrid.spectrum import spectrum
+from multigrid.training.evaluation import predict, roll_out
 
 NUM_SAMPLES = 64
 NUM_STEPS = 6

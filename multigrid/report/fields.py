@@ -6,8 +6,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from multigrid.examples import Examples
 from multigrid.plots.predictions import ERRORS, FIELDS
+from multigrid.records.examples import Examples
 
 MAX_POINTS = 192
 STEPS = 65535

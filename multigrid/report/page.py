@@ -7,10 +7,10 @@ from typing import Any
 
 from multigrid.plots.convergence import epochs_so_far
 from multigrid.plots.style import COLOURS
+from multigrid.records.run_folder import write_text
 from multigrid.report.fields import colour_maps, frames
 from multigrid.report.record import RunRecord
 from multigrid.report.sections import QUANTITIES, body
-from multigrid.results import write_text
 from multigrid.strict_json import to_json
 
 

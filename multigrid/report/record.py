@@ -9,12 +9,12 @@ from typing import Any
 
 from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
-from multigrid.examples import Examples
-from multigrid.history import Row, read_history
 from multigrid.plots.ladder import LevelParts
 from multigrid.plots.spectra import LevelSpectrum
+from multigrid.records.examples import Examples
+from multigrid.records.history import Row, read_history
+from multigrid.records.run_folder import RunFolder
 from multigrid.report.course import describe_course
-from multigrid.results import RunFolder
 
 # What pages, figures and comparisons take from the result files; more may be there.
 SUMMARY = ("levels", "test", "extra_tests", "rollout", "seconds", "work_units", "flops")

@@ -1,0 +1,1 @@
+"""An experiment, and its run over the levels."""

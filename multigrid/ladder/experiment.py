@@ -1,0 +1,288 @@
+"""An experiment: the objects that a configuration describes, and what they will cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multigrid.config import Config
+from multigrid.data import SPLITS
+from multigrid.data.streaming import TrainingSamples
+from multigrid.distributed.team import ALONE, Team, local_rank, local_size
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.hardware import choose_device, choose_precision, total_memory
+from multigrid.ladder.footprint import CPU_OVERHEAD, Footprint
+from multigrid.ladder.initialization import Initializer, TransferSettings, weights_to_load
+from multigrid.ladder.parts import (
+    network_family,
+    problem_and_source,
+    settle,
+    trainer_options,
+)
+from multigrid.models.own import NetworkFactory
+from multigrid.models.steps import ActivationCheckpointing, set_activation_checkpointing
+from multigrid.models.surrogate import FieldScaling, NormalizationKind
+from multigrid.schedule import (
+    Stage,
+    build_schedule,
+    check_shares,
+    level_sequence,
+    schedule_table,
+    spread_budget,
+)
+from multigrid.tables import si
+from multigrid.timing import step_seconds
+from multigrid.training.energy_descent import energy_bytes
+from multigrid.training.featurization import require_features
+
+
+class Experiment:
+    """Everything that a run needs, built from its configuration.
+
+    Args:
+        config: The configuration.
+        network: Factory of the user's own networks, a grid to a module, used instead of the UNets
+            of the section ``model``; its ``padding`` and ``prolongation`` still hold for fields.
+        resumed: Whether not to read the files of weights to start from yet, as the checkpoints of
+            a run hold what it still needs of them.
+        team: The processes that train together.
+
+    Raises:
+        UserError: If the objects cannot be built, files above all.
+
+    Attributes:
+        config: The configuration, with what its files have shown.
+        hierarchy: Grids of levels and scales.
+        problem: The PDE.
+        source: Where its samples come from.
+        family: Builds the network of each level.
+        initializer: Fills it.
+        loaded: Weights to start from, by the network's names.
+        epochs: Epochs at each visit to a level.
+        stages: The schedule.
+        device: Where to compute.
+        precision: Number format of the networks.
+        options: Options of the trainer.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        network: NetworkFactory | None = None,
+        resumed: bool = False,
+        team: Team = ALONE,
+    ) -> None:
+        self.team = team
+        self.problem, self.source = problem_and_source(config, config.labelled)
+        self.config = config = settle(config, self.source)
+        self.hierarchy = config.hierarchy()
+        self.device = choose_device(config.compute.device, local_rank())
+        self.precision = choose_precision(config.compute.precision, self.device)
+        self.family = network_family(config, *self.problem.num_channels, network)
+        self.options = trainer_options(config, self.problem, self.precision, self.team)
+        self.initializer = Initializer(self.family, TransferSettings.from_config(config))
+        self.loaded: Mapping[str, Tensor] = {}
+        self.set_epochs([0] * len(config.levels))
+        self._check_team()
+        if not resumed:
+            self.begin()
+
+    def begin(self) -> None:
+        """Chooses the epochs, reads the weights to start from, and checks what depends on them.
+
+        Raises:
+            UserError: If the budget is too small, or the weights cannot be read or do not fit.
+        """
+        self.set_epochs(self.team.from_first(self._chosen_epochs))
+        self.loaded = self.team.from_first(lambda: weights_to_load(self.config))
+        regimes = self.initializer.check(self.stages, self.loaded)
+        if self.config.transfer.featurize:
+            networks = [self.family.blueprint(stage.level) for stage in self.stages]
+            frozen = [regime.always_frozen for regime in regimes]
+            require_features(zip(networks, frozen, strict=True))
+
+    @property
+    def normalization(self) -> NormalizationKind:
+        """How fields are scaled: ``auto`` takes the exact way where the problem has one."""
+        name = self.config.data.normalization
+        if name != "auto":
+            return name
+        return "homogeneous" if self.problem.symmetries.homogeneous else "gaussian"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of samples of each split."""
+        return {split: getattr(self.config.data, split) for split in SPLITS}
+
+    @property
+    def periodic(self) -> bool:
+        """Whether prolongation wraps around the box."""
+        return self.config.model.padding == "periodic"
+
+    @cached_property
+    def epoch_flops(self) -> list[float]:
+        """Floating-point operations of one training epoch on each level."""
+        counts = enumerate(self.config.samples())
+        return [float(count * self.family.flops(level).training) for level, count in counts]
+
+    def set_epochs(self, epochs: Sequence[int]) -> None:
+        """Sets the schedule, with so many epochs at each visit to a level."""
+        config = self.config
+        self.epochs = list(epochs)
+        self.stages: list[Stage] = build_schedule(
+            config.schedule.cycle,
+            self.epochs,
+            config.per_level("batch_size"),
+            config.per_level("learning_rate"),
+            config.per_level("transferred_ratio"),
+            config.per_level("warmup"),
+            config.per_level("accumulate"),
+            config.per_level("checkpoint_activations"),
+        )
+
+    def work_units(self, level: int, epochs: int) -> float:
+        """Returns the work of some epochs on a level; one on the finest level is 1."""
+        return epochs * self.epoch_flops[level] / self.epoch_flops[-1]
+
+    def describe(self) -> str:
+        """Returns ladder, schedule, cost and memory estimate as text."""
+        levels = self.hierarchy.levels
+        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        flops = sum(work) * self.epoch_flops[-1]
+        fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
+        inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
+        compiled = ", compiled" if self.config.compute.compile else ""
+        return "\n".join(
+            [
+                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
+                f"{self.precision} on {self.device}{compiled}, {self._workers()}, "
+                f"{self.config.centering}-centred grids",
+                "",
+                str(self.family),
+                f"scales below level 0: {inner or 'none'}",
+                "",
+                schedule_table(self.stages, levels, work),
+                "",
+                f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about "
+                f"{si(self.footprint.most)}B",
+            ]
+        )
+
+    def _workers(self) -> str:
+        threads, size = f"{torch.get_num_threads()} threads", self.team.size
+        if size == 1:
+            alone = ", one process: nothing is spread"
+            return threads + (alone if self.config.parallel.strategy == "fsdp" else "")
+        return f"{size} processes ({self.config.parallel.strategy}) of {threads} each"
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """The memory that each process takes."""
+        return Footprint(
+            self.stages,
+            self.hierarchy.levels,
+            self.family.blueprint,
+            self.family.in_channels,
+            2 if self.precision == "bfloat16" else 4,
+            self.config.optimizer.name,
+            self.team,
+            self._sample_bytes(),
+            self._memory,
+            self.config.recovery.split_batches and not self.team.shards,
+            CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
+            self._loss_bytes,
+        )
+
+    def _sample_bytes(self) -> float:
+        """Returns the memory of all samples that are held."""
+        held = zip(self.hierarchy.levels, self.config.samples(), strict=True)
+        points = sum(count * grid.size for grid, count in held if self._holds(grid, count))
+        unseen = self.counts["validation"] + self.counts["test"]
+        points += unseen * self.hierarchy.finest.size
+        return 4.0 * (self.family.in_channels + self.family.out_channels) * points
+
+    def _loss_bytes(self, level: int) -> float:
+        """Returns the memory that the loss takes for a sample, where that is worth mentioning."""
+        finer = self.hierarchy.finer(level)
+        return 0.0 if self.config.labelled else energy_bytes(finer)
+
+    def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
+        """Returns what a file of a level's weights says of them, as plain containers."""
+        problem = self.problem
+        return {
+            "level": level,
+            "grid": list(self.hierarchy.levels[level].shape),
+            "config": self.config.model_dump(),
+            "fields": {"input": list(problem.input_names), "output": list(problem.output_names)},
+            "scaling": scaling.to_dict(),
+        }
+
+    def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
+        """Returns the first training samples on a grid: in memory, or to be read from disk."""
+        read = self.source.read if self._holds(grid, count) else self.source.open
+        return read("train", grid, count).to(self.device)
+
+    def _chosen_epochs(self) -> list[int]:
+        """Returns the epochs of each level: those of the configuration, or what the budget allows.
+
+        A budget in seconds is spread after timing some steps on each level, so it gives other
+        epochs on another day.
+
+        Raises:
+            UserError: If the budget is too small.
+        """
+        config = self.config
+        if config.schedule.epochs != "auto":
+            return config.per_level("epochs")
+        levels = range(len(config.levels))
+        sequence = level_sequence(config.schedule.cycle, len(levels))
+        visits = [sequence.count(level) for level in levels]
+        budget = config.budget
+        if budget.seconds is not None:
+            costs = [self._epoch_seconds(level) if visits[level] else 0.0 for level in levels]
+            return spread_budget(budget.seconds, costs, visits)
+        assert budget.work_units is not None  # a budget has one of the two
+        costs = [self.work_units(level, 1) for level in levels]
+        return spread_budget(budget.work_units, costs, visits)
+
+    def _epoch_seconds(self, level: int) -> float:
+        """Returns the time of one epoch on a level, by timing a few steps."""
+        config = self.config
+        network = self.family.build(level).to(self.device)
+        stage = next(stage for stage in self.stages if stage.level == level)
+        set_activation_checkpointing(network, stage.checkpoint_activations)
+        part_size = stage.part_size(self.team)
+        shape = (part_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
+        num_parts = math.ceil(self.team.largest_share(stage.batch_size) / part_size)
+        num_parts *= math.ceil(config.samples()[level] / stage.batch_size)
+        return num_parts * step_seconds(network, shape, config.optimizer.name, self.precision)
+
+    def _check_team(self) -> None:
+        """Checks that processes and networks can do what the section ``parallel`` wants."""
+        check_shares(self.stages, self.team)
+        for stage in self.stages:
+            network = self.family.blueprint(stage.level)
+            if stage.checkpoint_activations and not isinstance(network, ActivationCheckpointing):
+                raise UserError(
+                    "parallel.checkpoint_activations: true is for the networks of the section "
+                    "'model'; one of your own can use torch.utils.checkpoint itself"
+                )
+
+    def _holds(self, grid: Grid, count: int) -> bool:
+        """Whether to keep training samples in memory."""
+        channels = self.family.in_channels + self.family.out_channels
+        return self.holds_bytes(4 * channels * count * grid.size)
+
+    def holds_bytes(self, size: int) -> bool:
+        """Whether to keep so much of what is trained on in memory."""
+        memory = self.config.data.memory
+        return memory == "hold" if memory != "auto" else size <= self._memory / 2
+
+    @property
+    def _memory(self) -> float:
+        """Memory for this process; those of one machine share it, but each has a GPU of its own."""
+        return total_memory(self.device) / (1 if self.device.type == "cuda" else local_size())

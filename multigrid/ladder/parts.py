@@ -1,0 +1,120 @@
+"""The parts of an experiment that sections of its configuration describe."""
+
+from pathlib import Path
+
+from multigrid.config import Config, parse_config
+from multigrid.config.problem import FileConfig
+from multigrid.data import SPLITS
+from multigrid.data.file_splits import DataFile
+from multigrid.data.files import FileSource
+from multigrid.data.readers import ReaderOptions
+from multigrid.data.source import GeneratedSource, SampleSource
+from multigrid.data.store import DataStore
+from multigrid.distributed.team import Team
+from multigrid.hardware import PrecisionName
+from multigrid.models.family import UNetFamily
+from multigrid.models.own import NetworkFactory, OwnFamily
+from multigrid.models.protocol import NetworkFamily
+from multigrid.problems import PDE, FileProblem, Problem, Symmetries, build_problem
+from multigrid.training.compilation import Compiler
+from multigrid.training.guard import RecoveryOptions
+from multigrid.training.options import TrainerOptions
+
+
+def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:
+    """Returns the PDE of a configuration and where its samples come from.
+
+    Args:
+        config: The configuration.
+        labelled: Whether generated training samples must have solutions.
+
+    Raises:
+        UserError: If the user's files cannot be used.
+    """
+    section = config.problem
+    if isinstance(section, FileConfig):
+        files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
+        options = ReaderOptions.of(section)
+        source = FileSource(files, _counts(config), config.data.centering, section.reader, options)
+        return file_problem(section, source.input_names, source.output_names), source
+    problem = build_problem(**section.model_dump())
+    return problem, generated_source(config, problem, labelled)
+
+
+def settle(config: Config, source: SampleSource) -> Config:
+    """Returns a configuration that leaves nothing to find out, now that its samples are open.
+
+    Raises:
+        UserError: If its grids do not nest, or are not for its problem, where the points lie so.
+    """
+    if config.data.centering != "auto":
+        return config
+    raw = config.model_dump()
+    data = {**raw["data"], "centering": source.centering}
+    return parse_config({**raw, "data": data}, config.name)
+
+
+def _counts(config: Config) -> dict[str, int]:
+    """Returns the number of samples that a user's files must have for each split."""
+    counts = {split: getattr(config.data, split) for split in SPLITS}
+    return {**counts, "train": config.samples()[-1]}
+
+
+def file_problem(
+    section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> FileProblem:
+    """Returns what is learned from the user's files, with the names of their fields."""
+    return FileProblem(inputs, outputs, Symmetries(**section.flags()))
+
+
+def generated_source(config: Config, problem: PDE, labelled: bool = True) -> GeneratedSource:
+    """Returns where the samples of a PDE are generated and kept."""
+    folder, finest = Path(config.data.folder), config.hierarchy().finest
+    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed), labelled)
+
+
+def network_family(
+    config: Config, in_channels: int, out_channels: int, network: NetworkFactory | None = None
+) -> NetworkFamily:
+    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
+    hierarchy, model = config.hierarchy(), config.model
+    if network is not None:
+        return OwnFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
+    return UNetFamily(
+        hierarchy,
+        config.widths(hierarchy),
+        in_channels,
+        out_channels,
+        form=model.form,
+        num_blocks=model.num_blocks,
+        padding=model.padding,
+        norm=model.normalization,
+        prolongation=model.prolongation,
+        bottleneck=model.bottleneck,
+        growth=model.growth,
+        seed=config.seed,
+    )
+
+
+def trainer_options(
+    config: Config, problem: Problem, precision: PrecisionName, team: Team
+) -> TrainerOptions:
+    """Returns what a configuration says of the trainer on all levels."""
+    schedule, optimizer, recovery = config.schedule, config.optimizer, config.recovery
+    return TrainerOptions(
+        optimizer=optimizer.name,
+        weight_decay=optimizer.weight_decay,
+        betas=(optimizer.betas[0], optimizer.betas[1]),
+        decay=optimizer.decay,
+        final_rate=optimizer.final_rate,
+        clip=optimizer.clip,
+        precision=precision,
+        symmetries=problem.symmetries if config.data.augmentation == "auto" else None,
+        mode_shifts=config.data.mode_shifts,
+        patience=schedule.patience,
+        seed=config.seed,
+        recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
+        compiler=Compiler(team) if config.compute.compile else None,
+        split_batches=recovery.split_batches,
+        team=team,
+    )

@@ -1,0 +1,98 @@
+"""The samples of a run: what it trains on at each level, and what it validates and tests on."""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multigrid.data import SPLITS
+from multigrid.data.samples import Samples
+from multigrid.data.streaming import TrainingSamples
+from multigrid.grid import Grid
+from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.parts import generated_source
+from multigrid.models.surrogate import FieldScaling
+from multigrid.problems import ReactionDiffusion, build_problem
+from multigrid.training.evaluation import interpolation_error
+
+NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
+NUM_TRAJECTORIES = 16
+
+
+class RunData:
+    """All samples of a run, generated or read.
+
+    Args:
+        experiment: What is run.
+
+    Attributes:
+        train: Training samples of each level, coarsest first.
+        restriction_seconds: What it took to have them, for each level.
+        validation: Validation samples on the finest grid.
+        test: Test samples on the finest grid.
+        scaling: How fields are scaled for the network, the same on all levels.
+        seconds: What it took to generate or read the finest ones.
+        line: Where the samples come from, for the log.
+
+    Raises:
+        UserError: If they cannot be had.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        started = time.perf_counter()
+        source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
+        generated = experiment.team.first_then_others(lambda: source.prepare(counts))
+        train = experiment.training_samples(finest, experiment.config.samples()[-1])
+        self.validation, self.test = (
+            source.read(split, finest, counts[split]).to(experiment.device)
+            for split in ("validation", "test")
+        )
+        self.seconds = time.perf_counter() - started
+        held = "held in memory" if isinstance(train, Samples) else "streamed from disk"
+        self.line = (
+            f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
+        )
+        self.scaling = FieldScaling.fit(experiment.normalization, train)
+        self.train: list[TrainingSamples] = []
+        self.restriction_seconds: list[float] = []
+        for grid, count in zip(
+            experiment.hierarchy.levels, experiment.config.samples(), strict=True
+        ):
+            started = time.perf_counter()
+            self.train.append(experiment.training_samples(grid, count))
+            self.restriction_seconds.append(time.perf_counter() - started)
+
+    def extra_tests(self, grid: Grid) -> dict[str, Samples]:
+        """Returns the further test sets by name, on a grid; generates them if necessary."""
+        config, problem = self.experiment.config, self.experiment.config.problem
+        found = {}
+        for name, changes in config.data.extra_tests.items():
+            changed = build_problem(**{**problem.model_dump(), **changes})
+            source = generated_source(config, changed)
+            source.prepare({"test": config.data.test})
+            found[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
+        return found
+
+    def trajectories(self, grid: Grid) -> Tensor | None:
+        """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""
+        data, problem = self.experiment.config.data, self.experiment.problem
+        if not data.rollout_steps or not isinstance(problem, ReactionDiffusion):
+            return None
+        rngs = [
+            np.random.default_rng(np.random.SeedSequence(data.seed, spawn_key=(len(SPLITS), index)))
+            for index in range(NUM_TRAJECTORIES)
+        ]
+        states = [problem.trajectory(grid, rng, data.rollout_steps) for rng in rngs]
+        return torch.from_numpy(np.stack(states)).float().to(self.experiment.device)
+
+    def interpolation_error(self, level: int) -> float | None:
+        """Returns what prolonging the truth from a level to the next costs; None on the last."""
+        levels = self.experiment.hierarchy.levels
+        if level + 1 == len(levels):
+            return None
+        fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
+        degree = self.experiment.config.model.prolongation
+        periodic = self.experiment.periodic
+        return interpolation_error(fine.outputs, fine.grid, levels[level], degree, periodic)

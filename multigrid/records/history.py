@@ -1,0 +1,104 @@
+"""The rows of ``metrics.csv``: one for each epoch of a run."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from multigrid.records.run_folder import write_text
+
+STILL_IMPROVING = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """One epoch; epoch 0 is the state on entering a stage.
+
+    Attributes:
+        stage: Number of the stage.
+        level: Level of the ladder.
+        grid: Its grid.
+        epoch: Epoch within the stage.
+        train_loss: Mean loss, None for epoch 0.
+        val_rel_l2: Validation error on the level's grid.
+        val_finest_rel_l2: Validation error of the prediction prolonged to the finest grid.
+        learning_rate: Rate of new weights at the end of the epoch.
+        gradient_norm: Mean norm of the gradient.
+        seconds: Training time since the start of the run, all stages counted.
+        evaluation_seconds: Time for validation since the start of the run.
+        work_units: Work since the start; 1 is an epoch on the finest grid.
+        flops: Floating-point operations since the start.
+    """
+
+    stage: int
+    level: int
+    grid: str
+    epoch: int
+    train_loss: float | None
+    val_rel_l2: float
+    val_finest_rel_l2: float
+    learning_rate: float | None
+    gradient_norm: float | None
+    seconds: float
+    evaluation_seconds: float
+    work_units: float
+    flops: float
+
+    @classmethod
+    def zero(cls) -> "Row":
+        """Returns the row that stands before the first one."""
+        return cls(0, 0, "", 0, None, 0.0, 0.0, None, None, 0.0, 0.0, 0.0, 0.0)
+
+
+def outcome(errors: Sequence[float]) -> str:
+    """Returns what became of the validation error in a stage, in words.
+
+    Args:
+        errors: The error on entering the stage and after each epoch.
+
+    Returns:
+        ``not trained``; ``never improved`` on the error at the start; ``still improving`` if the
+        last fifth of the epochs lowered the lowest error by more than :data:`STILL_IMPROVING`;
+        else ``levelled off``.
+    """
+    if len(errors) < 2:
+        return "not trained"
+    if min(errors[1:]) >= errors[0]:
+        return "never improved"
+    last = max(1, (len(errors) - 1) // 5)
+    before = min(errors[:-last])
+    return "still improving" if min(errors) < (1 - STILL_IMPROVING) * before else "levelled off"
+
+
+def write_history(path: Path, rows: Sequence[Row]) -> None:
+    """Writes all rows, aside first and then renamed into place.
+
+    Raises:
+        UserError: If the file cannot be written; one already there is untouched.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_history(path: Path) -> list[Row]:
+    """Reads the rows back."""
+    with path.open(newline="") as file:
+        return [_row(record) for record in csv.DictReader(file)]
+
+
+def _row(record: dict[str, str]) -> Row:
+    values: dict[str, Any] = {}
+    for field in fields(Row):
+        text = record[field.name]
+        if field.type is int:
+            values[field.name] = int(text)
+        elif field.type is str:
+            values[field.name] = text
+        else:
+            values[field.name] = float(text) if text else None
+    return Row(**values)

@@ -1,0 +1,158 @@
+"""The folder of a run: its files, and who may write there."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from multigrid.config import Config, changed_keys, dump_config, read_saved
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.records.journal import Journal
+from multigrid.records.lock import FolderLock
+from multigrid.storage import PART, discard, write_file
+
+PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.log = path / "run.log"
+        self.metrics = path / "metrics.csv"
+        self.summary = path / "summary.json"
+        self.examples = path / "predictions.npz"
+        self.spectra = path / "spectra.json"
+        self.report = path / "report.html"
+        self.tensorboard = path / "tensorboard"
+        self.journal = Journal(path / "journal.jsonl")
+        self.lock = FolderLock(path)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The figures that may be there, in whichever format."""
+        return [
+            self.path / f"{name}.{ending}" for name in PICTURES for ending in ("png", "pdf", "svg")
+        ]
+
+    def level(self, level: int, grid: Grid, make: bool = True) -> Path:
+        """Returns the folder of a level, made if necessary and wanted.
+
+        Raises:
+            UserError: If it cannot be made.
+        """
+        folder = self.path / f"level_{level}_{grid}"
+        try:
+            if make:
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+        return folder
+
+    def check(self, config: Config, resume: bool, overwrite: bool) -> None:
+        """Checks that a run may use the folder; changes nothing.
+
+        Raises:
+            UserError: If the folder already holds a run and neither flag is given, or if the
+                configuration of the run to resume has changed.
+        """
+        if resume and self.config.exists():
+            self._check_unchanged(config)
+        elif self.config.exists() and not (overwrite or resume):
+            state = "a finished run" if self.summary.exists() else "an unfinished run"
+            raise UserError(
+                f"{self.path}: already holds {state}; use --resume to continue it, --overwrite to "
+                "replace it, or another name=..."
+            )
+
+    def claim(self, config: Config, overwrite: bool) -> None:
+        """Locks the folder for a new run, removes an earlier one and saves the configuration.
+
+        Raises:
+            UserError: If the folder cannot be written, or another run has been faster.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+            self.check(config, resume=False, overwrite=overwrite)
+            self._clear()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+        write_text(self.config, dump_config(config))
+
+    def occupy(self, config: Config, resume: bool, overwrite: bool) -> None:
+        """Locks the folder if it is there, and checks again what may have changed until then.
+
+        Raises:
+            UserError: If another run is at work in it, or as :meth:`check` does.
+        """
+        if self.path.is_dir():
+            self.lock.acquire()
+            self.check(config, resume, overwrite)
+
+    def tidy(self) -> None:
+        """Removes what a killed run left half-written."""
+        for pattern in (f"*{PART}", f"level_*_*/*{PART}"):
+            for path in self.path.glob(pattern):
+                discard(path)
+
+    def _check_unchanged(self, config: Config) -> None:
+        """Checks that a run goes on with its own configuration.
+
+        Where the points lie is passed over while it is ``auto``: the files are not open yet.
+        """
+        saved = read_saved(self.config)
+        changed = changed_keys(saved.model_dump(), config.model_dump())
+        if config.data.centering == "auto":
+            changed = [key for key in changed if key != "data.centering"]
+        if changed:
+            raise UserError(
+                f"{self.path}: cannot be resumed with a changed configuration; these keys differ: "
+                f"{', '.join(changed)}"
+            )
+
+    def _clear(self) -> None:
+        """Removes the files of an earlier run, and nothing else.
+
+        The configuration goes first: without it nothing of what is left can be resumed.
+        """
+        for path in (self.config, self.log, self.metrics, self.summary, self.journal.path):
+            path.unlink(missing_ok=True)
+        for path in (self.examples, self.spectra, self.report, *self.pictures):
+            path.unlink(missing_ok=True)
+        for path in (self.tensorboard, *self.path.glob("level_*_*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file aside and renames it into place.
+
+    Raises:
+        UserError: If it cannot be written; a file already there is untouched.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file aside and renames it into place, as :func:`write_text` does.
+
+    Raises:
+        UserError: If it cannot be written; a file already there is untouched.
+    """
+    try:
+        write_file(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain containers as JSON, aside and renamed into place."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

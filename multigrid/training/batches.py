@@ -1,0 +1,101 @@
+"""Which samples each step takes, and what they are made into: pure functions of the seed."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multigrid.data.samples import Samples
+from multigrid.distributed.team import ALONE, Team
+from multigrid.grid import Grid
+from multigrid.problems.base import Symmetries
+from multigrid.training.augmentation import Augmentation, draw
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's part of the batch of a step.
+
+    Attributes:
+        indices: Numbers of all samples of the batch ``[B]``.
+        places: The places in it of this process's samples, in rising order.
+        share: The part of the batch they stand for: 0 for a process that has no samples and
+            borrows one, so as to keep in step with the others.
+        augmentation: What has been drawn for the batch, or None.
+    """
+
+    indices: Tensor
+    places: np.ndarray
+    share: float
+    augmentation: Augmentation | None
+
+    @property
+    def sources(self) -> Tensor:
+        """Numbers of the samples that this process needs."""
+        if len(self.places) == len(self.indices):
+            return self.indices
+        drawn = self.augmentation
+        places = self.places if drawn is None else drawn.sources(self.places)
+        return self.indices[torch.from_numpy(places)]
+
+    def make(self, sources: Samples) -> Samples:
+        """Returns this process's samples, augmented, from those that it needs."""
+        drawn = self.augmentation
+        return sources if drawn is None else drawn.apply(sources, self.places)
+
+
+class Batches:
+    """The batches of every epoch of a stage.
+
+    All processes draw the same for the whole batch, and each takes its share.
+
+    Args:
+        count: Number of samples.
+        grid: Their grid.
+        size: Samples in a batch; the last one of an epoch may have fewer.
+        key: Seed, and number of the stage.
+        symmetries: What to augment with, or None.
+        team: The processes that share each batch.
+        mode_shifts: How often to shift sine modes in augmenting, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        grid: Grid,
+        size: int,
+        key: tuple[int, int],
+        symmetries: Symmetries | None,
+        team: Team = ALONE,
+        mode_shifts: float = 0.0,
+    ) -> None:
+        self.count = count
+        self.grid = grid
+        self.size = size
+        self.key = key
+        self.symmetries = symmetries
+        self.team = team
+        self.mode_shifts = mode_shifts
+        self.num_steps = math.ceil(count / size)
+
+    def epoch(self, epoch: int, first: int = 0) -> list[Batch]:
+        """Returns the batches of an epoch, from step ``first`` on."""
+        order = torch.from_numpy(self.rng(epoch).permutation(self.count))
+        parts = list(enumerate(order.split(self.size)))
+        return [self._batch(epoch, step, indices) for step, indices in parts[first:]]
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """Returns random numbers that depend on seed, stage and key alone."""
+        seed, stage = self.key
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stage, *key)))
+
+    def _batch(self, epoch: int, step: int, indices: Tensor) -> Batch:
+        places = np.arange(len(indices))[self.team.share(len(indices))]
+        share = len(places) / len(indices)
+        drawn = None
+        if self.symmetries is not None:
+            rng = self.rng(epoch, step)
+            drawn = draw(len(indices), self.grid, self.symmetries, rng, self.mode_shifts)
+        return Batch(indices, places if share else np.arange(1), share, drawn)

@@ -1,0 +1,142 @@
+"""Errors of a surrogate on samples, on its own grid and on finer ones."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from multigrid import signals
+from multigrid.data.samples import Samples
+from multigrid.distributed.team import ALONE, Team
+from multigrid.fields import prolong_to, restrict_to
+from multigrid.grid import Grid
+from multigrid.metrics import field_errors, min_max_rel_l1, rel_l2
+from multigrid.models.surrogate import Surrogate
+
+
+@torch.no_grad()
+def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
+    """Returns the outputs ``[N, out, *grid]`` for inputs ``[N, in, *grid]``, in batches.
+
+    Always in float32, whatever the precision of the training.
+    """
+    surrogate.eval()
+    outputs = []
+    for part in inputs.split(batch_size):
+        signals.check()
+        outputs.append(surrogate(part))
+    return torch.cat(outputs)
+
+
+def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:
+    """Returns the mean relative L2 error over samples, of fields ``[N, C, *grid]``."""
+    return rel_l2(prediction, truth).mean().item()
+
+
+class LevelValidator:
+    """Measures surrogates of one level on validation samples.
+
+    Args:
+        finest: Validation samples on the finest grid.
+        grid: Grid of the level.
+        degree: Polynomial degree of the prolongation to the finest grid.
+        periodic: Whether the prolongation wraps around.
+        batch_size: Samples predicted at once, all processes together.
+        team: The processes that share the samples.
+    """
+
+    def __init__(
+        self,
+        finest: Samples,
+        grid: Grid,
+        degree: int,
+        periodic: bool,
+        batch_size: int,
+        team: Team = ALONE,
+    ) -> None:
+        self.finest = finest
+        self.samples = finest.restrict_to(grid)
+        self.degree = degree
+        self.periodic = periodic
+        self.batch_size = team.largest_share(batch_size)
+        self.team = team
+
+    def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
+        """Returns the mean relative L2 error on the own and on the finest grid."""
+        errors = self.team.each(lambda part: self._errors(surrogate, part), len(self.finest))
+        own, finest = (column.contiguous().mean().item() for column in errors.unbind(1))
+        return own, finest
+
+    def _errors(self, surrogate: Surrogate, part: slice) -> Tensor:
+        """Returns the errors ``[N, 2]`` of some samples, on the own and on the finest grid."""
+        samples, finest = self.samples[part], self.finest[part]
+        prediction = predict(surrogate, samples.inputs, self.batch_size)
+        errors = rel_l2(prediction, samples.outputs)
+        if samples.grid == finest.grid:
+            return torch.stack([errors, errors], dim=1)
+        prolonged = prolong_to(prediction, samples.grid, finest.grid, self.degree, self.periodic)
+        return torch.stack([errors, rel_l2(prolonged, finest.outputs)], dim=1)
+
+
+def evaluate(
+    prediction: Tensor, samples: Samples, low: Sequence[float], high: Sequence[float]
+) -> dict[str, float]:
+    """Returns every metric of a prediction.
+
+    Means over samples; the largest value for ``max``; the median for ``min_max_rel_l1``, which is
+    in percent and scaled by the range of the training outputs.
+
+    Args:
+        prediction: Tensor ``[N, out, *grid]``.
+        samples: What is true.
+        low: Smallest value of each output channel of the training samples.
+        high: Largest value of each.
+    """
+    errors = field_errors(prediction, samples.outputs, samples.grid)
+    metrics = {name: values.mean().item() for name, values in errors.items()}
+    metrics["max"] = errors["max"].max().item()
+    scaled = min_max_rel_l1(prediction, samples.outputs, low, high)
+    return {**metrics, "min_max_rel_l1": scaled.quantile(0.5).item()}
+
+
+@torch.no_grad()
+def roll_out(surrogate: Surrogate, state: Tensor, num_steps: int) -> Iterator[Tensor]:
+    """Yields the states ``[N, C, *grid]`` after 1, 2, ... steps of a surrogate fed its own outputs.
+
+    Always in float32, whatever the precision of the training.
+    """
+    surrogate.eval()
+    for _ in range(num_steps):
+        state = surrogate(state)
+        yield state
+
+
+def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
+    """Returns the error after 1, 2, ... steps of feeding a surrogate its own outputs.
+
+    Args:
+        surrogate: Maps a state to the one a time step later.
+        states: True trajectories ``[N, num_steps + 1, C, *grid]``.
+
+    Returns:
+        The mean relative L2 error over trajectories after each step.
+    """
+    truths = states[:, 1:].unbind(1)
+    guesses = roll_out(surrogate, states[:, 0], len(truths))
+    return [mean_rel_l2(guess, truth) for guess, truth in zip(guesses, truths, strict=True)]
+
+
+def interpolation_error(
+    truth: Tensor, fine: Grid, coarse: Grid, degree: int, periodic: bool
+) -> float:
+    """Returns what prolongation costs: the mean relative L2 error of the prolonged restriction.
+
+    Args:
+        truth: Output fields ``[N, out, *fine]``.
+        fine: Their grid.
+        coarse: The grid to restrict to and prolong from.
+        degree: Polynomial degree of the prolongation.
+        periodic: Whether the prolongation wraps around.
+    """
+    restricted = restrict_to(truth, fine, coarse)
+    return mean_rel_l2(prolong_to(restricted, coarse, fine, degree, periodic), truth)

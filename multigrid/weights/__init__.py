@@ -1,0 +1,1 @@
+"""Weights: in files, and from one network to another."""
