@@ -1,4 +1,4 @@
-"""The way up is the transposed convolution, and a frugal residual block is the plain one."""
+"""The way up is the transposed convolution, and a frugal block the automatic one."""
 
 import pytest
 import torch
@@ -39,21 +39,21 @@ def test_the_way_up_in_bfloat16_rounds_like_the_transposed_convolution(generator
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("frozen", [(), ("conv1.bias",), ("conv1.weight", "conv1.bias"), ("x",)])
-def test_a_frugal_block_is_the_plain_one_bit_for_bit(ndim, precision, frozen, generator):
+def test_a_frugal_block_is_the_automatic_one_bit_for_bit(ndim, precision, frozen, generator):
     block = ResidualBlock(ndim, 16, "zeros", "none")
     x = channels_last(torch.randn(2, 16, *(8, 6, 4)[:ndim], generator=generator)).to(precision)
     tensors = {"x": x, **dict(block.named_parameters())}
     for name, tensor in tensors.items():
         tensor.requires_grad_(name not in frozen)
+    wanted = [tensor for tensor in tensors.values() if tensor.requires_grad]
     found = []
     for block.checkpoint_activations in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             y = block(x)
-        wanted = [tensor for tensor in tensors.values() if tensor.requires_grad]
         found.append([y, *torch.autograd.grad(y.float().square().sum(), wanted)])
-    for plain, frugal in zip(*found, strict=True):
-        assert plain.dtype == frugal.dtype
-        assert torch.equal(plain, frugal)
+    for automatic, frugal in zip(*found, strict=True):
+        assert frugal.dtype == automatic.dtype
+        assert torch.equal(frugal, automatic)
 
 
 def test_a_frugal_block_needs_two_tensors_besides_input_result_and_gradient(generator):

@@ -9,9 +9,9 @@ from multigrid.benchmark import memory
 from multigrid.benchmark.memory import Measured, measure_memory, measure_step
 from multigrid.config import load_config
 from multigrid.errors import UserError
+from multigrid.ladder import experiment as experiment_module
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.footprint import PROCESS_BYTES, Choice
-from multigrid.ladder.ladder_run import experiment as experiment_module
 from multigrid.models.cost import count_parameters
 
 

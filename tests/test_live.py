@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from tiny import run, train, write_experiment
 
-from multigrid.ladder.ladder_run import progress
+from multigrid.ladder import progress
 from multigrid.ladder.progress import TimeLeft, duration
 
 

@@ -550,7 +550,7 @@ def test_data_that_change_while_they_are_read(
 def test_another_version_on_resume_is_told_and_recorded(
     experiment, expected, tmp_path, monkeypatch, capsys
 ):
-    from multigrid.ladder.ladder_run import recorder
+    from multigrid.ladder import recorder
 
     now = recorder.environment(torch.device("cpu"))
     with monkeypatch.context() as patch:

@@ -23,7 +23,7 @@ from multigrid.distributed.launch import free_port, joined
 from multigrid.distributed.team import Team
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.ladder.ladder_run import recorder as recorder_module
+from multigrid.ladder import recorder as recorder_module
 from multigrid.ladder.recorder import StageRecorder
 from multigrid.problems.base import Symmetries
 from multigrid.records.history import read_history

@@ -24,7 +24,7 @@ def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
             (folder / "best.pt").write_bytes(b"")
             return {"flops": 1e12}
         error = 0.2 if name.startswith("scratch") else 0.1
-        error *= 2 if name.endswith("_0.008") else 1
+        error *= 1 if "_0.004_" in name else 2
         return {
             "levels": [{"rel_l2": error}],
             "test": {"rel_l2": error},
@@ -35,10 +35,10 @@ def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(regimes.RegimeComparison, "_train", pretend)
     text = RegimeComparison(tmp_path).run()
     rows = [line.split() for line in text.splitlines() if "fine-tuning" in line]
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row[-1] == "0.50" and "0.004" in row for row in rows)
     assert (tmp_path / "table.txt").read_text() == text + "\n"
-    assert len(json.loads((tmp_path / "summary.json").read_text())["runs"]) == 32
+    assert len(json.loads((tmp_path / "summary.json").read_text())["runs"]) == 36
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     scratch = next(o for o in seen if o[0].startswith("name=scratch"))
     assert scratch.index("checkpoints.load=null") > next(

@@ -18,8 +18,8 @@ import multigrid
 from multigrid.__main__ import main
 from multigrid.config import load_config
 from multigrid.errors import UserError
+from multigrid.ladder import initialization
 from multigrid.ladder.experiment import Experiment
-from multigrid.ladder.ladder_run import initialization
 from multigrid.ladder.recorder import StageRecorder
 from multigrid.report import closing
 from multigrid.training.evaluation import LevelValidator

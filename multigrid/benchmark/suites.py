@@ -108,10 +108,10 @@ POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
 
 
 def _poisson_schedule(
-    num_levels: int, epochs: tuple[int, ...] = (40, 10, 2, 1, 0)
+    num_levels: int, epochs: tuple[int, ...] = (40, 12, 2, 1, 0)
 ) -> tuple[str, str]:
     """Returns epochs and learning rates of a ladder on Poisson's equation, from 16 points on."""
-    rates = (3e-3, 1e-3, 2e-4, 1e-4, 5e-5)
+    rates = (3e-3, 1.5e-3, 2e-4, 1e-4, 5e-5)
     return (
         f"schedule.epochs={list(epochs[:num_levels])}",
         f"schedule.learning_rate={list(rates[:num_levels])}",

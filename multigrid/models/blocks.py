@@ -85,8 +85,9 @@ class ResidualBlock(ActivationCheckpointing):
     and a second one did not lower the error.
 
     Attributes:
-        is_frugal: Whether it keeps nothing but its input when activations are checkpointed; else
-            what runs it has to see to that.
+        is_plain: Whether there is nothing but convolutions with zeros outside. If so it keeps
+            nothing but its input when activations are checkpointed; else what runs it has to see
+            to that.
     """
 
     def __init__(self, ndim: int, channels: int, padding: Padding, norm: Normalization) -> None:
@@ -95,18 +96,18 @@ class ResidualBlock(ActivationCheckpointing):
         self.conv1 = conv(ndim, channels, channels, 3, padding)
         self.norm2 = normalization(norm, ndim, channels)
         self.conv2 = conv(ndim, channels, channels, 3, padding)
-        self.is_frugal = norm == "none" and padding == "zeros"
+        self.is_plain = norm == "none" and padding == "zeros"
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, C, *grid]`` to the same shape."""
-        if self.checkpoint_activations and self.is_frugal:
+        if self.checkpoint_activations and self.is_plain and self.training:
             return frugal_residual(x, self.conv1, self.conv2)
         return x + self.conv2(F.silu(self.norm2(self.conv1(self.norm1(x)))))
 
 
-def are_frugal(blocks: nn.Sequential) -> bool:
+def are_plain(blocks: nn.Sequential) -> bool:
     """Whether blocks keep nothing but their inputs when activations are checkpointed."""
-    return all(isinstance(block, ResidualBlock) and block.is_frugal for block in blocks)
+    return all(isinstance(block, ResidualBlock) and block.is_plain for block in blocks)
 
 
 class Down(nn.Module):

@@ -79,6 +79,7 @@ def run_steps(
     last_use = {name: step for step in steps for name in step.needs}
     for group in _groups(steps, checkpointed):
         needs = [results[name] for name in group[0].needs]
+        found: tuple[Tensor, ...]
         if checkpointed and group[0].is_pointwise:
             found = (_run_in_slabs(group[0], *needs),)
         elif checkpointed and group[0].modules and group[0].keeps:
@@ -98,7 +99,8 @@ def _groups(steps: Sequence[Step], checkpointed: bool) -> Iterator[list[Step]]:
     """Yields each step; with it one that keeps its result alone, if that is to be recomputed."""
     group: list[Step] = []
     for step in steps:
-        if group and checkpointed and not step.keeps and step.needs == (group[-1].name,):
+        recomputed = checkpointed and group and group[0].keeps
+        if recomputed and not step.keeps and step.needs == (group[-1].name,):
             group.append(step)
             continue
         if group:

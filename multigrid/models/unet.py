@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid
 from multigrid.hardware import full_precision
-from multigrid.models.blocks import Head, Normalization, Padding, are_frugal
+from multigrid.models.blocks import Head, Normalization, Padding, are_plain
 from multigrid.models.bottleneck import Bottleneck, build_bottleneck
 from multigrid.models.cost import Alike, count_parameters, scale_flops
 from multigrid.models.scale import Scale
@@ -155,7 +155,7 @@ class UNet(Alike, ActivationCheckpointing):
                 merged, needs = f"merge.{k}", (f"encode.{k}", features)
                 yield Step(merged, needs, scale.merge, (scale.up,), keeps=False)
                 features = f"decode.{k}"
-                keeps = not are_frugal(scale.decoder)
+                keeps = not are_plain(scale.decoder)
                 yield Step(features, (merged,), scale.decode, (scale.decoder,), keeps)
             if scale.head is None:
                 continue

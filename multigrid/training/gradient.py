@@ -79,8 +79,7 @@ class Gradient:
                 return self._try_alone(samples, part_size)
 
         loss = self.team.total(self.memory.reduce(add_up, samples))
-        norm = torch.nn.utils.clip_grad_norm_(self.surrogate.parameters(), self.limit)
-        return loss, self.team.whole(norm).item()
+        return loss, self._clip()
 
     def rehearse(self, samples: Samples) -> None:
         """Computes gradients of a batch's parts as in a step, but alone and to no effect."""
@@ -89,6 +88,14 @@ class Gradient:
             for part in parts.values():
                 self._try_alone(part, len(part))
         self.surrogate.zero_grad()
+
+    def _clip(self) -> float:
+        """Scales the gradient down to the limit and returns its norm before."""
+        gradients = [p.grad for p in self.surrogate.parameters() if p.grad is not None]
+        norm: float = self.team.whole(torch.nn.utils.get_total_norm(gradients)).item()
+        if norm > self.limit:  # by a number, as a tensor would take several times as long
+            torch._foreach_mul_(gradients, self.limit / norm)
+        return norm
 
     def _try_alone(self, samples: Samples, part_size: int) -> float:
         """Computes a gradient without the other processes, to see whether it fits."""
