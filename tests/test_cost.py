@@ -250,7 +250,7 @@ def test_checkpointed_activations_take_less_and_give_the_same_gradient():
 
 
 @pytest.mark.parametrize(
-    ("shape", "width", "times"), [((16, 128, 128), 48, 2.3), ((1, 64, 64, 64), 16, 2.7)]
+    ("shape", "width", "times"), [((16, 128, 128), 48, 2.4), ((1, 64, 64, 64), 16, 2.7)]
 )
 def test_checkpointing_saves_most_of_the_memory(shape, width, times):
     count, *shape = shape

@@ -34,8 +34,7 @@ class _Residual(torch.autograd.Function):
         ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
     ) -> Tensor:
         ctx.save_for_backward(x, weight1, bias1, weight2)
-        active = F.silu(_convolve(x, weight1, bias1), inplace=True)
-        return _convolve(active, weight2, bias2).add_(x)
+        return x + _convolve(F.silu(_convolve(x, weight1, bias1), inplace=True), weight2, bias2)
 
     @staticmethod
     @once_differentiable
