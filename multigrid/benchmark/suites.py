@@ -149,7 +149,7 @@ SUITES = {
         "experiments/darcy.yaml",
         SMALL,
         (0,),
-        (_ladder("schedule.epochs=[40, 24, 8, 2]"), _direct()),
+        (_ladder("schedule.epochs=[40, 44, 4, 1]"), _direct()),
     ),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
