@@ -183,6 +183,19 @@ def test_an_interrupted_suite_goes_on(tmp_path: Path, trained: list[str], monkey
     assert len(trained) == 1 + len(RUNS)
 
 
+def test_a_rate_that_diverges_is_tried_once(tmp_path: Path, trained: list[str]) -> None:
+    suite = tiny_suite(tmp_path)
+    ladder, direct = suite.methods
+    suite = replace(suite, methods=(ladder, replace(direct, rates=(1e-3, 1e30))))
+    comparison = SuiteRun(suite, tmp_path / "suite")
+    comparison.run()
+    assert comparison.rates == {"direct": 1e-3}
+    assert "direct_rate1e+30" in trained
+    trained.clear()
+    SuiteRun(suite, tmp_path / "suite").run()
+    assert trained == []
+
+
 def test_methods_of_equal_time_get_the_ladders_time(tmp_path: Path, trained: list[str]) -> None:
     suite = tiny_suite(tmp_path)
     short = Method("short", "equal time", ("schedule.cycle=single",), (1e-3, 1e-2), equal_time=True)

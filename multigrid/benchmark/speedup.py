@@ -62,7 +62,8 @@ class SuiteRun:
     def _search(self, method: Method) -> float:
         """Returns the learning rate with the lowest error at the end of a smaller budget.
 
-        A rate at which training diverges counts as infinitely bad.
+        A rate at which training diverges counts as infinitely bad, and is not tried again when the
+        suite goes on.
         """
         errors = {}
         for rate in method.rates:
@@ -72,11 +73,15 @@ class SuiteRun:
                 f"schedule.learning_rate={rate}",
                 "recovery.tries=0",
             )
+            errors[rate] = math.inf
+            diverged = self.folder / "runs" / name / "diverged.txt"
+            if diverged.exists():
+                continue
             try:
                 rows = self._run(method, self.suite.seeds[0], name, overrides)
                 errors[rate] = rows[-1].val_finest_rel_l2
-            except DivergedError:
-                errors[rate] = math.inf
+            except DivergedError as error:
+                write_text(diverged, f"{error}\n")
         return min(errors, key=errors.__getitem__)
 
     def _run(
