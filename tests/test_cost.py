@@ -236,16 +236,24 @@ def test_activations_without_data_are_those_with_data(checkpointed):
     assert estimate == pytest.approx(meter.peak + 4 * x.numel(), rel=0.05)
 
 
-def test_checkpointed_activations_take_less_and_give_the_same_gradient():
-    grids = [Grid((8, 8)), Grid((16, 16)), Grid((32, 32))]
-    network = UNet(grids, [8] * 3, 1, 1, num_blocks=2)
-    x, gradients = torch.randn(2, 1, 32, 32), []
+def gradients_both_ways(network, x):
+    """Pairs of each weight's gradient, with activations kept and computed anew."""
+    gradients = []
     for checkpointed in (False, True):
         set_activation_checkpointing(network, checkpointed)
         network.zero_grad()
         network(x).square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    return list(zip(*gradients, strict=True))
+
+
+def test_checkpointed_activations_take_less_and_give_the_same_gradient():
+    grids = [Grid((8, 8)), Grid((16, 16)), Grid((32, 32))]
+    network = UNet(grids, [8] * 3, 1, 1, num_blocks=2)
+    pairs = gradients_both_ways(network, torch.randn(2, 1, 32, 32))
+    assert all(torch.equal(plain, checkpointed) for plain, checkpointed in pairs)
+    plain, less = (activation_bytes(network, (1, 1, 32, 32), 4, c) for c in (False, True))
+    assert less < plain / 1.5
     assert training_flops(network, (1, 1, 32, 32)) > 0
 
 
@@ -263,11 +271,5 @@ def test_checkpointing_saves_most_of_the_memory(shape, width, times):
 def test_heads_in_slabs_give_the_same_gradient():
     grids = [Grid((64, 64)), Grid((128, 128))]
     network = UNet(grids, [8, 8], 1, 1)
-    x, gradients = torch.randn(3, 1, 128, 128), []
-    for checkpointed in (False, True):
-        set_activation_checkpointing(network, checkpointed)
-        network.zero_grad()
-        network(x).square().mean().backward()
-        gradients.append([p.grad.clone() for p in network.parameters()])
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for plain, checkpointed in gradients_both_ways(network, torch.randn(3, 1, 128, 128)):
+        torch.testing.assert_close(plain, checkpointed)

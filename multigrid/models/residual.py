@@ -42,14 +42,14 @@ class _Residual(torch.autograd.Function):
         x, weight1, bias1, weight2 = ctx.saved_tensors
         for_x, *for_weights = ctx.needs_input_grad
         hidden = _convolve(x, weight1, bias1)
-        own2 = _weight_gradients(grad, F.silu(hidden), weight2, for_weights[2:])
+        _, *own2 = _gradients(grad, F.silu(hidden), weight2, [False, *for_weights[2:]])
         if not (for_x or any(for_weights[:2])):
             return None, None, None, *own2
-        inner = _input_gradient(grad, hidden, weight2)
+        inner = _gradients(grad, hidden, weight2, [True, False, False])[0]
         torch.ops.aten.silu_backward.grad_input(inner, hidden, grad_input=inner)
         del hidden
-        own1 = _weight_gradients(inner, x, weight1, for_weights[:2])
-        outer = _input_gradient(inner, x, weight1).add_(grad) if for_x else None
+        _, *own1 = _gradients(inner, x, weight1, [False, *for_weights[:2]])
+        outer = _gradients(inner, x, weight1, [True, False, False])[0].add_(grad) if for_x else None
         return outer, *own1, *own2
 
 
@@ -63,21 +63,12 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.convolution(x, weight, bias, *_geometry(weight))
 
 
-def _weight_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Returns the gradients of weight and bias, where wanted."""
-    mask = [False, *wanted]
-    found = torch.ops.aten.convolution_backward(
-        grad, x, weight, [len(weight)], *_geometry(weight), mask
+def _gradients(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Any, ...]:
+    """Returns the gradients of input, weight and bias where wanted, None elsewhere.
+
+    For the gradient of the input alone, any ``x`` of its shape and layout will do.
+    """
+    found: tuple[Any, ...] = torch.ops.aten.convolution_backward(
+        grad, x, weight, [len(weight)], *_geometry(weight), wanted
     )
-    return found[1], found[2]
-
-
-def _input_gradient(grad: Tensor, like: Tensor, weight: Tensor) -> Tensor:
-    """Returns the gradient of a convolution's input, of whose shape and layout ``like`` is."""
-    mask = [True, False, False]
-    found: Tensor = torch.ops.aten.convolution_backward(
-        grad, like, weight, [len(weight)], *_geometry(weight), mask
-    )[0]
     return found
