@@ -87,7 +87,6 @@ def test_more_parts_than_samples(path, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["optimizer.name=muon"], "optimizer.name: 'muon' works on whole matrices"),
         (
             ["transfer.featurize=true", "data.augmentation=none"],
             "transfer.featurize: true is not possible with parallel.strategy 'fsdp'",

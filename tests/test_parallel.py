@@ -128,12 +128,12 @@ def test_two_processes_train_as_one(experiment, expected, tmp_path, overrides):
     )
 
 
-@pytest.mark.parametrize("checkpointed", ["false", "true"])
-def test_spread_parameters_train_as_whole_ones(experiment, tmp_path, checkpointed):
-    adamw = [experiment, "optimizer.name=adamw"]
-    train(experiment, tmp_path / "one", *adamw[1:])
+@pytest.mark.parametrize(("optimizer", "checkpointed"), [("adamw", "false"), ("muon", "true")])
+def test_spread_parameters_train_as_whole_ones(experiment, tmp_path, optimizer, checkpointed):
+    own = f"optimizer.name={optimizer}"
+    train(experiment, tmp_path / "one", own)
     more = ["parallel.strategy=fsdp", f"parallel.checkpoint_activations={checkpointed}"]
-    assert run_together([*adamw, *more], tmp_path) == [0, 0], error_of(tmp_path)
+    assert run_together([experiment, own, *more], tmp_path) == [0, 0], error_of(tmp_path)
     assert_same_training(tmp_path / "results" / "tiny", tmp_path / "one" / "results" / "tiny")
 
 

@@ -138,14 +138,7 @@ def _check_loss(config: Config) -> None:
 
 def _check_parallel(config: Config) -> None:
     """Checks what spread parameters do not allow."""
-    if config.parallel.strategy != "fsdp":
-        return
-    if config.optimizer.name == "muon":
-        raise UserError(
-            "optimizer.name: 'muon' works on whole matrices, which parallel.strategy 'fsdp' "
-            "spreads over the processes; it must be 'adamw'"
-        )
-    if config.transfer.featurize:
+    if config.parallel.strategy == "fsdp" and config.transfer.featurize:
         raise UserError(
             "transfer.featurize: true is not possible with parallel.strategy 'fsdp'; it must be "
             "false"

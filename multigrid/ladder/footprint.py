@@ -96,7 +96,7 @@ class Footprint:
         """Returns the memory that a process takes on a level."""
         network = self.blueprint(level)
         weights = 4 * count_parameters(network)
-        muon = self.optimizer == "muon" and choice.spread == 1  # spread ones are AdamW's
+        muon = self.optimizer == "muon"
         state = sum(
             4 * p.numel() * (1 if muon and is_hidden(name, p) else 2)
             for name, p in network.named_parameters()

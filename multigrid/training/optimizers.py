@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from multigrid.distributed.team import ALONE, Team
+
 OptimizerName = Literal["muon", "adamw"]
 
 
@@ -23,7 +25,8 @@ class Muon(Optimizer):
     the update scaled to the size of an AdamW step after Liu et al., arXiv:2502.16982, eq. 4. A
     convolution weight ``[out, in, *kernel]`` is taken as the matrix ``[out, in * kernel]``;
     ``torch.optim.Muon`` refuses such weights, which is why this one exists. Weights of equal
-    shape are orthogonalised in one batched product.
+    shape are orthogonalised in one batched product. Of weights that are spread over processes,
+    each process puts the matrices together and keeps its part of the step (Liu et al., sec. 2.3).
 
     Args:
         params: Parameters with two or more axes, or groups of them.
@@ -32,6 +35,7 @@ class Muon(Optimizer):
         weight_decay: Decoupled weight decay.
         dtype: Number format of the matrix products. Rounding in bfloat16 does no harm, as the
             singular values are brought near one only roughly.
+        team: The processes over which the weights may be spread.
     """
 
     def __init__(
@@ -41,9 +45,11 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        team: Team = ALONE,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
+        self.team = team
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -78,12 +84,15 @@ class Muon(Optimizer):
         Columns are ordered as the layout with the channels last has them in memory, which saves
         copies; their order makes no difference.
         """
-        matrices = torch.stack([update.movedim(1, -1).flatten(1) for _, update in pairs])
+        whole = [self.team.whole(update) for _, update in pairs]
+        matrices = torch.stack([update.movedim(1, -1).flatten(1) for update in whole])
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
         rows, columns, *kernel = pairs[0][0].shape
         updates = orthogonalize(matrices, dtype=self.dtype)
         updates = updates.reshape(len(pairs), rows, *kernel, columns).movedim(-1, 2)
-        torch._foreach_add_([parameter for parameter, _ in pairs], updates.unbind(), alpha=-rate)
+        parameters = [parameter for parameter, _ in pairs]
+        steps = [self.team.spread_like(*each) for each in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, steps, alpha=-rate)
 
 
 def orthogonalize(
@@ -129,6 +138,7 @@ class NamedOptimizer:
         weight_decay: Decoupled weight decay of those without one of their own.
         betas: AdamW's decay rates.
         matrix_dtype: Number format of Muon's matrix products.
+        team: The processes over which the parameters may be spread.
     """
 
     def __init__(
@@ -139,6 +149,7 @@ class NamedOptimizer:
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         matrix_dtype: torch.dtype = torch.float32,
+        team: Team = ALONE,
     ) -> None:
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         groups: dict[bool, dict[ParameterOptions, list[Tensor]]] = {True: {}, False: {}}
@@ -152,7 +163,9 @@ class NamedOptimizer:
         )
         self.optimizers: list[Optimizer] = []
         if muon:
-            self.optimizers.append(Muon(muon, weight_decay=weight_decay, dtype=matrix_dtype))
+            self.optimizers.append(
+                Muon(muon, weight_decay=weight_decay, dtype=matrix_dtype, team=team)
+            )
         if adamw:
             fused = not any(p.is_complex() for p in self.parameters.values())  # torch knows no such
             self.optimizers.append(

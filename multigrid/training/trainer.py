@@ -235,6 +235,7 @@ class Trainer:
             options.weight_decay,
             options.betas,
             getattr(torch, options.precision),
+            self.team,
         )
 
     def _renew_optimizer(self, state: dict[str, Any]) -> None:
