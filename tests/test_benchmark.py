@@ -82,6 +82,11 @@ def test_a_ladder_that_never_arrives_is_infinitely_slow() -> None:
     assert [up.num_reached for up in (best, double)] == [0, 1]
 
 
+def test_a_ladder_that_starts_where_direct_training_ends_is_infinitely_fast() -> None:
+    ahead = record("ladder", [(0, 0, 0.01), (1, 4, 0.005)])
+    assert all(up.seconds == up.flops == math.inf for up in speed_ups([ahead], [DIRECT]))
+
+
 def test_speed_ups_are_medians_over_pairs_of_equal_seed() -> None:
     ladders = [replace(LADDER, seed=seed) for seed in (0, 1, 2, 3)]
     directs = [

@@ -1,10 +1,13 @@
 """Processes beside threads, measured in processes that the benchmark starts itself."""
 
+from functools import partial
+
 import pytest
 from tiny import write_experiment
 
 from multigrid.benchmark import __main__ as command
 from multigrid.benchmark import processes
+from multigrid.benchmark.group import Group
 from multigrid.config import load_config
 from multigrid.errors import UserError
 
@@ -26,10 +29,10 @@ def test_both_ways_train_on_the_coarsest_and_the_finest_level(path, monkeypatch)
 
 
 def test_a_process_that_ends_is_told(path):
-    group = processes.Group(load_config(path), 1)
+    group = Group(partial(processes.epoch_timer, load_config(path)), 1)
     group.processes[0].kill()
     with pytest.raises(UserError, match="a process of the benchmark has ended"):
-        group.seconds(0)
+        group.answers(0)
     group.end()
 
 

@@ -12,8 +12,8 @@ from multigrid.commands.command import Command, go_on, start_again
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 
-MEASUREMENTS = ("step", "processes", "streaming", "features", "memory")
-UNCOMPILED = ("features", "memory")
+MEASUREMENTS = ("step", "processes", "domain", "streaming", "features", "memory")
+UNCOMPILED = ("domain", "features", "memory")
 EXPERIMENT = Path("experiments/poisson.yaml")
 MEMORY = Path("results/benchmarks/memory")
 
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[*MEASUREMENTS, "poisson_to_darcy", *SUITES],
         help="step: rate of a training step against a matrix product, a plain loop and the finest "
         "grid, with larger batches on coarser grids, and compiled with compute.compile=true; "
-        "processes: two processes of one thread against one process of two; streaming: training "
-        "with samples from disk against samples in memory; features: epochs on features of frozen "
-        "layers against epochs on fields; memory: peak of a training step with and without "
-        f"activation checkpointing, drawn in {MEMORY}; poisson_to_darcy: fine-tuning regimes side "
-        "by side; "
+        "processes: two processes of one thread against one process of two; domain: a sample that "
+        "is split over two processes against a whole one; streaming: training with samples from "
+        "disk against samples in memory; features: epochs on features of frozen layers against "
+        "epochs on fields; memory: peak of a training step with and without activation "
+        f"checkpointing, drawn in {MEMORY}; poisson_to_darcy: fine-tuning regimes side by side; "
         "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
         "goes on where it stopped",
     )
@@ -69,6 +69,10 @@ def _measure(name: str, config: Config) -> str:
         from multigrid.benchmark.processes import measure_processes
 
         return measure_processes(config)
+    if name == "domain":
+        from multigrid.benchmark.domain import measure_domain
+
+        return measure_domain(config)
     if name == "step":
         from multigrid.benchmark.step import measure_steps
 

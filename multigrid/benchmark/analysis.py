@@ -92,7 +92,7 @@ def _speed_up(factor: float, pairs: Sequence[tuple[CostRecord, CostRecord]]) -> 
         for ladder, direct in pairs:
             error = factor * direct.best
             cost = ladder.cost_to(error, quantity, finest_only)
-            ratios.append(direct.cost_to(error, quantity, finest_only) / cost)
+            ratios.append(direct.cost_to(error, quantity, finest_only) / cost if cost else math.inf)
         return statistics.median(ratios)
 
     return SpeedUp(

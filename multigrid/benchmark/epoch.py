@@ -25,18 +25,25 @@ class ShortEpoch:
         experiment: The experiment.
         num_steps: Steps of an epoch, if there are samples for so many.
         level: The level, by default the finest.
+        num_epochs: Epochs of each training; the last one is what is timed.
 
     Attributes:
         experiment: The experiment.
-        stage: The stage on the level, one epoch long.
+        stage: The stage on the level, as short as the epochs.
         samples: The training samples, in memory.
     """
 
-    def __init__(self, experiment: Experiment, num_steps: int, level: int | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        num_steps: int,
+        level: int | None = None,
+        num_epochs: int = 1,
+    ) -> None:
         self.experiment = experiment
         stages = {stage.level: stage for stage in experiment.stages}
         stage = stages[max(stages) if level is None else level]
-        self.stage: Stage = replace(stage, epochs=1)
+        self.stage: Stage = replace(stage, epochs=num_epochs)
         grid = experiment.hierarchy.levels[stage.level]
         count = min(num_steps * stage.batch_size, experiment.config.samples()[stage.level])
         experiment.source.prepare({**experiment.counts, "train": count})
@@ -54,7 +61,7 @@ class ShortEpoch:
         symmetries: Symmetries | None,
         regime: Regime | None = None,
     ) -> tuple[EpochRecord, float]:
-        """Trains a new surrogate for an epoch; returns what it gave and its FLOPs.
+        """Trains a new surrogate; returns what its last epoch gave and the FLOPs of all.
 
         Args:
             samples: What to train on; of featurised ones the features are used.
@@ -88,7 +95,7 @@ class ShortEpoch:
 
 
 class _Stopwatch:
-    """Keeps what the only epoch of a training gave."""
+    """Keeps what the last epoch of a training gave."""
 
     record: EpochRecord
 

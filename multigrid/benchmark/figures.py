@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from multigrid.benchmark.analysis import CostRecord, SpeedUp
 from multigrid.plots.comparison import STYLES, draw_method
-from multigrid.plots.style import COLOURS, save_figure
+from multigrid.plots.style import COLOURS, save_figure, tidy
 
 
 def plot_speed_up(
@@ -44,8 +44,7 @@ def plot_speed_up(
         if speed_up is not None:
             _mark(axis, list(by_method.values())[:2], quantity, speed_up)
         axis.set(xscale="log", yscale="log", xlabel=label)
-        axis.grid(True, which="major", alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
     axes[0].set_ylabel("validation error on the finest grid\n(mean relative L2)")
     lines, names = axes[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside upper center", ncols=4, frameon=False, fontsize=8)

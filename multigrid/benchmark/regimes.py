@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from multigrid.benchmark.speedup import train_without_report
 from multigrid.config import load_config
-from multigrid.plots.style import COLOURS, save_figure
+from multigrid.plots.style import COLOURS, save_figure, tidy
 from multigrid.records.run_folder import RunFolder, write_json, write_text
 from multigrid.tables import si, table
 
@@ -194,8 +194,7 @@ class RegimeComparison:
                 axis.fill_between(cost, low, high, color=colour, alpha=0.15, linewidth=0)
             axis.set(xscale="log", yscale="log", title=f"{num_samples} Darcy samples, 64x64")
             axis.set_xlabel("floating-point operations")
-            axis.grid(True, which="major", alpha=0.3)
-            axis.spines[["top", "right"]].set_visible(False)
+            tidy(axis)
         axes[0].set_ylabel("test error at the end of a run\n(mean relative L2)")
         axes[0].legend(frameon=False, fontsize=8)
         save_figure(figure, self.folder / "figure.png")
