@@ -141,7 +141,7 @@ SUITES = {
         (*POISSON, "model.width=48", "levels=[16, 32, 64, 128, 256]"),
         (0,),
         (
-            _ladder(*_poisson_schedule(5, (48, 16, 2, 1, 0))),
+            _ladder(*_poisson_schedule(5, (46, 20, 1, 0, 0))),
             _direct("schedule.learning_rate=4e-3", rates=()),
         ),
     ),
@@ -154,7 +154,7 @@ SUITES = {
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
         (
-            "levels=[8, 16, 32, 64]",
+            "levels=[16, 32, 64]",
             "data.train=64",
             "data.validation=16",
             "data.test=16",
@@ -164,11 +164,10 @@ SUITES = {
         (0,),
         (
             _ladder(
-                "schedule.epochs=[30, 30, 32, 0]",
-                "schedule.learning_rate=[4e-3, 3e-3, 1.5e-3, 2e-4]",
+                "schedule.epochs=[64, 14, 0]",
+                "schedule.learning_rate=[4e-3, 1.5e-3, 2e-4]",
             ),
-            # of 2e-3 to 1.6e-2 in four epochs, 8e-3 is the best by little, but unstable later
-            _direct("schedule.learning_rate=4e-3", rates=()),
+            _direct(),
         ),
     ),
     "resolution": Suite(
