@@ -141,7 +141,7 @@ SUITES = {
         (*POISSON, "model.width=48", "levels=[16, 32, 64, 128, 256]"),
         (0,),
         (
-            _ladder(*_poisson_schedule(5, (46, 20, 1, 0, 0))),
+            _ladder(*_poisson_schedule(5, (52, 22, 1, 0, 0))),
             _direct("schedule.learning_rate=4e-3", rates=()),
         ),
     ),
