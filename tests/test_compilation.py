@@ -189,7 +189,7 @@ def test_a_failing_compilation_is_told_once_and_costs_nothing(
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["parallel.strategy=fsdp", "optimizer.name=adamw"], "parallel.strategy 'fsdp'"),
+        (["parallel.strategy=fsdp"], "parallel.strategy 'fsdp'"),
         (["transfer.featurize=true", "data.augmentation=none"], "transfer.featurize true"),
         (["schedule.epochs=auto", "schedule.budget={seconds: 9}"], "schedule.budget seconds"),
     ],

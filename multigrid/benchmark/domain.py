@@ -73,7 +73,7 @@ def _swap(first: Tensor, last: Tensor, team: Team) -> tuple[Tensor, Tensor]:
             swaps.append(dist.P2POp(dist.irecv, theirs, rank))
     for request in dist.batch_isend_irecv(swaps) if swaps else ():
         request.wait()
-    return above, below
+    return channels_last(above), channels_last(below)
 
 
 class Chain(nn.Module):

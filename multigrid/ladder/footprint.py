@@ -164,7 +164,7 @@ class Footprint:
             ),
             ("both parallel.checkpoint_activations and accumulate", Choice(1, True, choice.spread)),
             (
-                f"parallel.strategy=fsdp on {MANY} machines, with optimizer.name=adamw,",
+                f"parallel.strategy=fsdp on {MANY} machines",
                 Choice(1, True, max(MANY, choice.spread)),
             ),
         ):
