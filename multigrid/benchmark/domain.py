@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multigrid.benchmark.group import THREADS, Group
+from multigrid.benchmark.group import THREADS, Group, check_device
 from multigrid.config import Config
 from multigrid.distributed.team import Team
 from multigrid.errors import UserError
@@ -99,6 +99,11 @@ class Chain(nn.Module):
             x = functional.silu(layer(Halo.apply(x, self.team) if self.team.size > 1 else x))
         return x
 
+    def add_up_gradients(self) -> None:
+        """Makes the weights' gradients those of the whole sample."""
+        for parameter in self.parameters() if self.team.size > 1 else ():
+            dist.all_reduce(parameter.grad)
+
 
 def measure_domain(config: Config) -> str:
     """Times a forward and backward pass of one sample both ways, in turn.
@@ -112,8 +117,7 @@ def measure_domain(config: Config) -> str:
         UserError: If the device is no CPU, or the grid cannot be split.
     """
     experiment = Experiment(config)
-    if experiment.device.type != "cpu":
-        raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
+    check_device(experiment.device)
     shape = experiment.hierarchy.levels[-1].shape
     if shape[0] % THREADS:
         raise UserError(f"levels: {shape[0]} points cannot be split evenly over {THREADS}")
@@ -152,8 +156,7 @@ def passes(
         with autocast(part.device, precision):
             loss = network(part).square().sum()
         loss.backward()
-        for parameter in network.parameters() if team.size > 1 else ():
-            dist.all_reduce(parameter.grad)
+        network.add_up_gradients()
 
     def answer(memory: bool) -> float:
         if not memory:

@@ -62,6 +62,16 @@ class Group:
             process.join()
 
 
+def check_device(device: torch.device) -> None:
+    """Checks that what is to be compared are ways to use a CPU.
+
+    Raises:
+        UserError: If the device is no CPU.
+    """
+    if device.type != "cpu":
+        raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
+
+
 def _serve(
     pipe: Connection, prepare: Prepare, strategy: Strategy, rank: int, size: int, port: int
 ) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from multigrid.benchmark.epoch import ShortEpoch
-from multigrid.benchmark.group import THREADS, Group
+from multigrid.benchmark.group import THREADS, Group, check_device
 from multigrid.config import Config
 from multigrid.distributed.team import Team
-from multigrid.errors import UserError
 from multigrid.hardware import machine
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import table
@@ -31,8 +30,7 @@ def measure_processes(config: Config) -> str:
         UserError: If the device is no CPU.
     """
     experiment = Experiment(config)
-    if experiment.device.type != "cpu":
-        raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
+    check_device(experiment.device)
     levels = sorted({stage.level for stage in experiment.stages})
     levels = levels[:: max(1, len(levels) - 1)]
     epochs = {level: short_epoch(experiment, level) for level in levels}  # generates the samples
