@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from multigrid.errors import UserError
     from multigrid.grid import Grid, Hierarchy
     from multigrid.ladder.experiment import Experiment
-    from multigrid.models.family import UNetFamily
+    from multigrid.models.growth import UNetFamily
+    from multigrid.models.transfer import transfer_weights
     from multigrid.models.unet import UNet
     from multigrid.schedule import build_schedule
-    from multigrid.trained import TrainedSurrogate, load
-    from multigrid.weights.transfer import transfer_weights
+    from multigrid.surrogate import TrainedSurrogate, load
 
 __version__ = "0.1.0"
 
@@ -42,15 +42,15 @@ _PLACES = {
     "Experiment": "ladder.experiment",
     "Grid": "grid",
     "Hierarchy": "grid",
-    "TrainedSurrogate": "trained",
+    "TrainedSurrogate": "surrogate",
     "UNet": "models.unet",
-    "UNetFamily": "models.family",
+    "UNetFamily": "models.growth",
     "UserError": "errors",
     "build_schedule": "schedule",
     "configure": "api",
-    "load": "trained",
+    "load": "surrogate",
     "train": "api",
-    "transfer_weights": "weights.transfer",
+    "transfer_weights": "models.transfer",
 }
 
 

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from multigrid.commands import COMMANDS
-from multigrid.commands.command import Command
+from multigrid.cli import COMMANDS
+from multigrid.cli.command import Command
 from multigrid.errors import nearest
 
 USAGE = "usage: multigrid <command> [arguments]"

@@ -8,9 +8,9 @@ from typing import Any
 from multigrid import signals
 from multigrid.config import Config, load_config, parse_config
 from multigrid.config.yaml_file import override
-from multigrid.models.own import NetworkFactory
+from multigrid.models.custom_network import NetworkFactory
 from multigrid.run import train_ladder
-from multigrid.trained import TrainedSurrogate, load
+from multigrid.surrogate import TrainedSurrogate, load
 
 
 def train(

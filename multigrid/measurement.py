@@ -11,14 +11,14 @@ from torch import Tensor
 
 from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
-from multigrid.data.readers import FieldFile
+from multigrid.data.formats import FieldFile
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.fields import prolong_to
 from multigrid.grid import Grid, halvings_between
 from multigrid.ladder.parts import problem_and_source
 from multigrid.metrics import field_errors, rel_l2
-from multigrid.trained import TrainedSurrogate
+from multigrid.surrogate import TrainedSurrogate
 from multigrid.training.evaluation import predict
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrid.allocator import keep_large_buffers
-from multigrid.commands.arguments import add_experiment
-from multigrid.commands.command import Command
+from multigrid.cli.arguments import add_experiment
+from multigrid.cli.command import Command
 from multigrid.config import Config, load_config
 from multigrid.distributed.launch import joined
-from multigrid.distributed.team import Team
+from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
 from multigrid.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from multigrid.models.own import NetworkFactory
+    from multigrid.models.custom_network import NetworkFactory
 
 log = logging.getLogger("multigrid")
 
@@ -51,9 +51,9 @@ def execute(options: argparse.Namespace) -> None:
 def _dry_run(config: Config) -> None:
     from multigrid.ladder.experiment import Experiment
 
-    with joined(config.compute.device, config.parallel.strategy) as team:
-        experiment = Experiment(config, team=team)
-        if team.is_first:
+    with joined(config.compute.device, config.parallel.strategy) as processes:
+        experiment = Experiment(config, processes=processes)
+        if processes.is_first:
             print(f"{experiment.describe()}\n\n{experiment.footprint.table()}", flush=True)
         experiment.footprint.check()
 
@@ -81,15 +81,15 @@ def train_ladder(
     """
     keep_large_buffers()
     folder = RunFolder(Path(config.output.folder) / config.name)
-    with joined(config.compute.device, config.parallel.strategy) as team:
-        if not team.is_first:
+    with joined(config.compute.device, config.parallel.strategy) as processes:
+        if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
-        team.from_first(lambda: _check(config, folder, resume, overwrite))
+        processes.from_first(lambda: _check(config, folder, resume, overwrite))
         with failures_explained(folder), folder.lock:
-            if team.is_first:
+            if processes.is_first:
                 folder.occupy(config, resume, overwrite)
-            again = team.from_first(lambda: resume and folder.config.exists())
-            _train(config, folder, again, overwrite, network, team)
+            again = processes.from_first(lambda: resume and folder.config.exists())
+            _train(config, folder, again, overwrite, network, processes)
     return folder
 
 
@@ -97,7 +97,7 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
     """Checks that a run may write where it wants."""
     folder.check(config, resume, overwrite)
     if config.checkpoints.save is not None:
-        from multigrid.weights.files import check_writable
+        from multigrid.models.weight_files import check_writable
 
         replace = overwrite or (resume and folder.config.exists())
         check_writable(Path(config.checkpoints.save), replace)
@@ -131,19 +131,19 @@ def _train(
     resume: bool,
     overwrite: bool,
     network: "NetworkFactory | None",
-    team: Team,
+    processes: Processes,
 ) -> None:
     from multigrid.ladder.experiment import Experiment
     from multigrid.ladder.ladder_run import LadderRun
     from multigrid.report.closing import write_report
 
-    experiment = Experiment(config, network, resumed=resume, team=team)
+    experiment = Experiment(config, network, resumed=resume, processes=processes)
     if resume:
         folder.check(experiment.config, resume=True, overwrite=False)
     experiment.footprint.check()
     run = LadderRun(experiment, folder)
     run.load()
-    if not team.is_first:
+    if not processes.is_first:
         run.run(resume)
         return
     if not resume:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from multigrid.distributed.team import Team
+from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
 from multigrid.tables import table
 
@@ -40,9 +40,9 @@ class Stage:
     accumulate: int = 1
     checkpoint_activations: bool = False
 
-    def part_size(self, team: Team) -> int:
-        """Returns how many samples a process of a team takes at once."""
-        return math.ceil(team.largest_share(self.batch_size) / self.accumulate)
+    def part_size(self, processes: Processes) -> int:
+        """Returns how many samples a process of a processes takes at once."""
+        return math.ceil(processes.largest_share(self.batch_size) / self.accumulate)
 
 
 def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:
@@ -109,23 +109,23 @@ def build_schedule(
     ]
 
 
-def check_shares(stages: Sequence[Stage], team: Team) -> None:
-    """Checks that the processes of a team can share the batches of all stages.
+def check_shares(stages: Sequence[Stage], processes: Processes) -> None:
+    """Checks that the processes can share the batches of all stages.
 
     Raises:
         UserError: If there are too few samples for the processes, or for the parts of their shares.
     """
     for stage in stages:
-        if stage.batch_size < team.size:
+        if stage.batch_size < processes.size:
             raise UserError(
                 f"schedule.batch_size: {stage.batch_size} on level {stage.level} is less than "
-                f"the number of processes that share it; it must be at least {team.size}"
+                f"the number of processes that share it; it must be at least {processes.size}"
             )
-        share = team.largest_share(stage.batch_size)
+        share = processes.largest_share(stage.batch_size)
         if stage.accumulate > share:
             raise UserError(
                 f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "
-                f"more than the {share} samples that each of {team.size} processes takes of a batch"
+                f"more than the {share} samples that each of {processes.size} processes takes of a batch"
             )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from multigrid.records.history import read_history
-from multigrid.weights.checkpoint import load_checkpoint
+from multigrid.training.checkpoint import load_checkpoint
 
 
 def assert_same_training(found, expected, tolerance=1e-4):

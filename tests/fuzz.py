@@ -22,10 +22,10 @@ import torch
 import yaml
 
 from multigrid.config import load_config
+from multigrid.data.formats import ReaderOptions, open_fields
 from multigrid.data.inspect import inspect_file
-from multigrid.data.readers import ReaderOptions, open_fields
 from multigrid.errors import UserError
-from multigrid.weights.checkpoint import load_checkpoint
+from multigrid.training.checkpoint import load_checkpoint
 
 BATCH = 100
 SECONDS_FOR_ONE = 10
@@ -263,7 +263,7 @@ def _batch(folder: Path, checkpoint: Path, size: int, seed: int) -> int:
 if __name__ == "__main__":
     import tempfile
 
-    from multigrid.weights.checkpoint import save_checkpoint
+    from multigrid.training.checkpoint import save_checkpoint
 
     with tempfile.TemporaryDirectory() as name:
         saved = Path(name) / "last.pt"

@@ -33,7 +33,7 @@ from multigrid.ladder import ladder_run  # noqa: F401
 from multigrid.records.history import read_history
 from multigrid.report import closing
 from multigrid.run import main
-from multigrid.weights.checkpoint import load_checkpoint
+from multigrid.training.checkpoint import load_checkpoint
 
 BASE: dict[str, Any] = {
     "name": "tiny",

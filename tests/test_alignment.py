@@ -9,7 +9,7 @@ import yaml
 from tiny import run, train, write_experiment
 
 from multigrid.data import files
-from multigrid.data.readers import open_fields
+from multigrid.data.formats import open_fields
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
 from multigrid.problems import Poisson

@@ -157,7 +157,7 @@ def test_the_module_can_be_trained_on(run):
     assert not torch.equal(predict(module, samples, 2), before)
 
 
-@pytest.mark.parametrize("name", ["multigrid.api", "multigrid.trained"])
+@pytest.mark.parametrize("name", ["multigrid.api", "multigrid.surrogate"])
 def test_docstrings(place, monkeypatch, name):
     monkeypatch.chdir(place)
     monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)

@@ -8,7 +8,7 @@ from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Poisson, Symmetries
 from multigrid.problems.cno_poisson import CNOPoisson
-from multigrid.sine_modes import shift_solutions
+from multigrid.solvers.sine_modes import shift_solutions
 from multigrid.training.augmentation import augment, draw
 
 GRIDS = [

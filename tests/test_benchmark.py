@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tiny import write_experiment
 
-from multigrid.benchmark.analysis import CostRecord, speed_ups
-from multigrid.benchmark.peers import PEERS
-from multigrid.benchmark.speedup import SuiteRun
-from multigrid.benchmark.suites import Method, Suite
+from experiments.benchmarks.analysis import CostRecord, speed_ups
+from experiments.benchmarks.peers import PEERS
+from experiments.benchmarks.speedup import SuiteRun
+from experiments.benchmarks.suites import Method, Suite
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.ladder_run import LadderRun

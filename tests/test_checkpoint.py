@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from multigrid.errors import UserError
-from multigrid.weights.checkpoint import load_checkpoint, save_checkpoint
+from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
 
 PAYLOAD = {
     "network": {"a.weight": torch.arange(6.0).reshape(2, 3)},

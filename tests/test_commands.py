@@ -22,9 +22,9 @@ import sandbox
 import yaml
 
 import multigrid
+from experiments.benchmarks import __main__ as benchmark
 from multigrid.__main__ import find, main
-from multigrid.benchmark import __main__ as benchmark
-from multigrid.commands import COMMANDS
+from multigrid.cli import COMMANDS
 from multigrid.data.store import DataStore
 from multigrid.report.course import describe_course
 from multigrid.report.figures import draw_convergence
@@ -84,7 +84,7 @@ def test_the_examples_of_help_work(name, place, capsys, monkeypatch):
         ]
         small = dataclasses.replace(suite, overrides=(), seeds=(0,), methods=tuple(methods))
         monkeypatch.setitem(benchmark.SUITES, "poisson_128", small)
-        monkeypatch.setattr("multigrid.benchmark.step.MATRIX_SIZE", 64)
+        monkeypatch.setattr("experiments.benchmarks.step.MATRIX_SIZE", 64)
     assert len(command.examples) >= 3
     for example in command.examples:
         assert command.main(shlex.split(example)) == 0, (example, capsys.readouterr().err)
@@ -149,8 +149,8 @@ def test_the_other_ways_to_call(place):
     for words in (
         ["multigrid", "inspect", "mine.h5", "--json", "--input", "coefficient", "--output",
          "solution"],
-        ["multigrid.data", "inspect", "inputs.npz", "--input", "f", "--output", "f", "--json"],
-        ["multigrid.benchmark", "--help"],
+        ["multigrid", "inspect", "inputs.npz", "--input", "f", "--output", "f", "--json"],
+        ["experiments.benchmarks", "--help"],
         ["multigrid.run", "--help"],
     ):  # fmt: skip
         environment = {"PYTHONPATH": str(ROOT)}

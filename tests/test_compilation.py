@@ -16,7 +16,7 @@ from torch import nn
 
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.recorder import StageRecorder
-from multigrid.models.family import UNetFamily
+from multigrid.models.growth import UNetFamily
 from multigrid.models.steps import set_activation_checkpointing
 
 COMPILED = "compute.compile=true"

@@ -17,7 +17,7 @@ from multigrid.models.cost import (
     training_flops,
     without_data,
 )
-from multigrid.models.family import UNetFamily
+from multigrid.models.growth import UNetFamily
 from multigrid.models.steps import set_activation_checkpointing
 from multigrid.models.unet import UNet
 

@@ -17,9 +17,9 @@ from multigrid.errors import UserError
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid
 from multigrid.metrics import rel_l2
-from multigrid.models.surrogate import FieldScaling, Surrogate
+from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems import Diffusion, Poisson
-from multigrid.training.energy_descent import EnergyDescent
+from multigrid.solvers.energy_descent import EnergyDescent
 from multigrid.training.losses import build_loss
 
 NDIMS = pytest.mark.parametrize("ndim", [2, 3])

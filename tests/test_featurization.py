@@ -10,11 +10,11 @@ from torch import nn
 
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.recorder import StageRecorder
-from multigrid.models.family import UNetFamily
+from multigrid.models.growth import UNetFamily
 from multigrid.models.steps import INPUT, SplitNetwork, run_steps, steps_of
 from multigrid.records.history import read_history
+from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.gradient import Gradient
-from multigrid.weights.checkpoint import load_checkpoint
 from tests.tiny import run, train, write_experiment
 
 HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]

@@ -13,7 +13,7 @@ from multigrid.data.__main__ import main as data_main
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
 from multigrid.problems import Poisson
-from multigrid.weights.checkpoint import load_checkpoint
+from multigrid.training.checkpoint import load_checkpoint
 
 TRAIN, VALIDATION, TEST = 28, 8, 4
 COUNTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from tiny import run, write_experiment
 
-from multigrid.benchmark import memory
-from multigrid.benchmark.memory import Measured, measure_memory, measure_step
+from experiments.benchmarks import memory
+from experiments.benchmarks.memory import Measured, measure_memory, measure_step
 from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.ladder import experiment as experiment_module

@@ -7,9 +7,9 @@ import torch
 
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid, Hierarchy
-from multigrid.models.family import UNetFamily
-from multigrid.weights.report import Status
-from multigrid.weights.transfer import transfer_weights
+from multigrid.models.growth import UNetFamily
+from multigrid.models.transfer import transfer_weights
+from multigrid.models.transfer_report import Status
 
 LADDERS = {
     "2d-cells": ([(8, 8), (16, 16), (32, 32)], "cell"),

@@ -1,4 +1,4 @@
-"""``python -m multigrid.data inspect`` says what is in a file."""
+"""``multigrid inspect`` says what is in a file."""
 
 import json
 import subprocess
@@ -14,8 +14,8 @@ import yaml
 from multigrid.data.__main__ import main
 from multigrid.data.file_splits import DataFile
 from multigrid.data.files import FileSource
+from multigrid.data.formats import ReaderOptions
 from multigrid.data.inspect import suggest_levels
-from multigrid.data.readers import ReaderOptions
 from multigrid.grid import Grid, Hierarchy
 
 ROOT = Path(__file__).parents[1]
@@ -161,12 +161,12 @@ def test_help_and_mistakes_do_not_wait_for_torch(arguments) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     if "--help" in arguments:
-        assert "python -m multigrid.data inspect" in result.stdout
+        assert "multigrid inspect" in result.stdout
 
 
 def test_the_command(tmp_path: Path) -> None:
     path = darcy_file(tmp_path / "f.hdf5", 20, 8)
-    command = [sys.executable, "-m", "multigrid.data", "inspect"]
+    command = [sys.executable, "-m", "multigrid", "inspect"]
     good = subprocess.run([*command, path], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "pdebench" in good.stdout
     path.write_bytes(path.read_bytes()[:3000])

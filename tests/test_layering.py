@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "multigrid"
 
 FLOORS = {
-    "values": {"errors", "grid", "names", "tables", "strict_json", "config"},
+    "values": {"errors", "grid", "tables", "strict_json", "config"},
     "tools": {
         "allocator",
         "fields",
@@ -20,15 +20,13 @@ FLOORS = {
         "plots",
         "records",
         "signals",
-        "sine_modes",
         "spectrum",
         "storage",
-        "weights",
     },
     "families": {"solvers", "problems", "data", "models"},
-    "do": {"distributed", "schedule", "surgery", "timing", "training"},
-    "drive": {"input_grids", "ladder", "measurement", "report", "trained"},
-    "run": {"run", "benchmark", "commands", "api"},
+    "do": {"distributed", "schedule", "training"},
+    "drive": {"input_grids", "ladder", "measurement", "report", "surrogate"},
+    "run": {"run", "cli", "api"},
 }
 
 

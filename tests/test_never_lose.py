@@ -29,11 +29,11 @@ from multigrid.records.journal import Journal
 from multigrid.records.lock import FolderLock
 from multigrid.report.course import describe_course
 from multigrid.signals import Interrupted, check, deferred, watched
+from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
+from multigrid.training.divergence import FaultError, Guard, RecoveryOptions
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.gradient import Gradient
-from multigrid.training.guard import FaultError, Guard, RecoveryOptions
 from multigrid.training.trainer import Trainer
-from multigrid.weights.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 STOPPED, KILLED = 75, 130

@@ -17,10 +17,10 @@ from tiny import run, train, write_experiment
 from together import finish, run_together, start
 
 from multigrid.data.samples import Samples
-from multigrid.distributed import process_team as parallel
+from multigrid.distributed import process_group as parallel
 from multigrid.distributed import watch
 from multigrid.distributed.launch import free_port, joined
-from multigrid.distributed.team import Team
+from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder import recorder as recorder_module
@@ -29,8 +29,8 @@ from multigrid.problems.base import Symmetries
 from multigrid.records.history import read_history
 from multigrid.training.augmentation import augment
 from multigrid.training.batches import Batches
+from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.gradient import Gradient
-from multigrid.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 ALL_OF_IT = Symmetries(reflections=True, rotations=True, shifts=True, linear=True, mode_shifts=True)
@@ -60,7 +60,7 @@ def error_of(folder, rank=0):
     return (folder / f"{rank}.stderr").read_text()
 
 
-class Part(Team):
+class Part(Processes):
     def __init__(self, rank, size):
         self.rank, self.size = rank, size
 

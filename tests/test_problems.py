@@ -14,9 +14,9 @@ from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
 from multigrid.problems import PROBLEMS, build_problem
 from multigrid.problems.random_fields import GaussianField
-from multigrid.sine_modes import shift_solutions
 from multigrid.solvers.finite_elements import solve_between_plates
 from multigrid.solvers.finite_volumes import solve_diffusion
+from multigrid.solvers.sine_modes import shift_solutions
 
 CELLS, NODES = Grid((16, 16)), Grid((17, 17), "node")
 GRIDS = {kind: NODES if kind == "diffusion" else CELLS for kind in PROBLEMS}

@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 from tiny import write_experiment
 
-from multigrid.benchmark import __main__ as command
-from multigrid.benchmark import processes
-from multigrid.benchmark.group import Group
+from experiments.benchmarks import __main__ as command
+from experiments.benchmarks import processes
+from experiments.benchmarks.group import Group
 from multigrid.config import load_config
 from multigrid.errors import UserError
 

@@ -13,9 +13,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multigrid.data.readers import FieldFile, ReaderOptions, open_fields
-from multigrid.data.readers.layout import choose_layouts
-from multigrid.data.readers.splits import split_pools
+from multigrid.data.formats import FieldFile, ReaderOptions, open_fields
+from multigrid.data.formats.layout import choose_layouts
+from multigrid.data.formats.splits import split_pools
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid

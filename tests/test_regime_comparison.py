@@ -6,8 +6,8 @@ import json
 import pytest
 from tiny import write_experiment
 
-from multigrid.benchmark import regimes
-from multigrid.benchmark.regimes import RegimeComparison
+from experiments.benchmarks import regimes
+from experiments.benchmarks.regimes import RegimeComparison
 from multigrid.errors import UserError
 from multigrid.ladder.ladder_run import LadderRun
 

@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from multigrid.errors import UserError
-from multigrid.training.freezing import Freezer
-from multigrid.training.optimizers import NamedOptimizer, ParameterOptions
-from multigrid.training.regimes import (
+from multigrid.training.finetuning import (
     Anatomy,
     Regime,
     RegimeSettings,
@@ -20,6 +18,8 @@ from multigrid.training.regimes import (
     check_rules,
     plan_regime,
 )
+from multigrid.training.freezing import Freezer
+from multigrid.training.optimizers import NamedOptimizer, ParameterOptions
 
 NAMES = tuple(f"scales.{k}.{part}" for k in range(4) for part in ("stem", "head"))
 OLD = [name for name in NAMES if not name.startswith("scales.3.")]

@@ -21,7 +21,7 @@ from multigrid.ladder.recorder import StageRecorder
 from multigrid.records.history import read_history
 from multigrid.report import closing
 from multigrid.run import main
-from multigrid.weights.checkpoint import load_checkpoint
+from multigrid.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 POISSON = ROOT / "experiments" / "poisson.yaml"

@@ -7,7 +7,7 @@ import scipy.sparse.linalg
 import torch
 from dirichlet import dirichlet_energy
 
-from multigrid.benchmark.darcy_solver import assemble
+from experiments.benchmarks.darcy_solver import assemble
 from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import NotConvergedError, conjugate_gradients
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta

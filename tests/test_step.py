@@ -4,12 +4,12 @@ import pytest
 import torch
 from tiny import write_experiment
 
-from multigrid.benchmark import step as step_module
-from multigrid.benchmark.plain import PlainUNet, plain_step
-from multigrid.benchmark.step import LevelSteps, measure_steps, repeated
+from experiments.benchmarks import step as step_module
+from experiments.benchmarks.plain import PlainUNet, plain_step
+from experiments.benchmarks.step import LevelSteps, measure_steps, repeated
 from multigrid.config import load_config
 from multigrid.grid import Grid, Hierarchy
-from multigrid.models.family import UNetFamily
+from multigrid.models.growth import UNetFamily
 
 
 def build(shape, centering="cell", **options):

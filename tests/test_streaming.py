@@ -12,7 +12,7 @@ import torch
 from tiny import run, train, write_experiment
 from torch import nn
 
-from multigrid.benchmark.__main__ import main as benchmark
+from experiments.benchmarks.__main__ import main as benchmark
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
 from multigrid.data.file_part import FilePart
@@ -27,13 +27,13 @@ from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
-from multigrid.models.surrogate import FieldScaling, Surrogate
+from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems import Poisson
 from multigrid.schedule import Stage
+from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.losses import build_loss
 from multigrid.training.options import TrainerOptions
 from multigrid.training.trainer import Trainer
-from multigrid.weights.checkpoint import load_checkpoint
 
 GRID = Grid((16, 16))
 COUNTS = {"train": 20, "validation": 4, "test": 4}
@@ -326,8 +326,8 @@ def test_what_fits_in_memory_is_held(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_the_benchmark_trains_both_ways(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("multigrid.benchmark.streaming.NUM_ROUNDS", 1)
-    monkeypatch.setattr("multigrid.benchmark.streaming.NUM_STEPS", 2)
+    monkeypatch.setattr("experiments.benchmarks.streaming.NUM_ROUNDS", 1)
+    monkeypatch.setattr("experiments.benchmarks.streaming.NUM_STEPS", 2)
     named = ["--experiment", str(poisson_experiment(tmp_path)), f"data.folder={tmp_path}"]
     assert benchmark(["streaming", *named]) == 0
     lines = capsys.readouterr().out.splitlines()

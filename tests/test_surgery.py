@@ -7,8 +7,8 @@ from torch import nn
 from multigrid.errors import UserError
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid, Hierarchy
-from multigrid.models.family import UNetFamily
-from multigrid.surgery import (
+from multigrid.models.growth import UNetFamily
+from multigrid.models.surgery import (
     add_level,
     remove_levels,
     replace_head,
@@ -16,7 +16,7 @@ from multigrid.surgery import (
     replace_stem,
     transplant,
 )
-from multigrid.weights.report import COPIED, IN_TARGET, Status
+from multigrid.models.transfer_report import COPIED, IN_TARGET, Status
 
 
 def build(form="pyramid", seed=0):

@@ -6,7 +6,7 @@ from torch import nn
 
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
-from multigrid.models.surrogate import FieldScaling, Surrogate, root_mean_square
+from multigrid.models.scaling import FieldScaling, Surrogate, root_mean_square
 
 GRID = Grid((6, 8))
 

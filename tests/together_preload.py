@@ -5,7 +5,7 @@ import torch.distributed.fsdp
 import torch.distributed.tensor
 
 import multigrid.api
-import multigrid.distributed.process_team
+import multigrid.distributed.process_group
 import multigrid.ladder.ladder_run
 import multigrid.report.closing  # noqa: F401
 

@@ -121,7 +121,7 @@ class FileEntryConfig(Section):
 
 
 class FileConfig(Section):
-    """Samples from the user's own files; ``python -m multigrid.data inspect FILE`` writes this."""
+    """Samples from the user's own files; ``multigrid inspect FILE`` writes this."""
 
     kind: Literal["file"]
     file: str | None = Field(None, min_length=1, description="the name of a data file")

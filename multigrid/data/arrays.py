@@ -7,8 +7,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from multigrid.data.readers import hdf5
-from multigrid.data.readers.origin import require_regular_file
+from multigrid.data.formats import hdf5
+from multigrid.data.formats.origin import require_regular_file
 from multigrid.errors import UserError, brief, nearest
 
 HDF5 = (".h5", ".hdf5", ".hdf")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from multigrid.data.readers import FieldFile
-from multigrid.data.readers.survey import Survey
+from multigrid.data.formats import FieldFile
+from multigrid.data.formats.survey import Survey
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from multigrid.data import SPLITS
-from multigrid.data.readers import FieldFile
-from multigrid.data.readers.splits import split_pools
+from multigrid.data.formats import FieldFile
+from multigrid.data.formats.splits import split_pools
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
 

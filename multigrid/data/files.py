@@ -13,8 +13,8 @@ import torch
 
 from multigrid.data.file_part import FilePart
 from multigrid.data.file_splits import DataFile, divide
-from multigrid.data.readers import FieldFile, ReaderOptions, open_fields
-from multigrid.data.readers.nesting import Restriction, detect_restriction
+from multigrid.data.formats import FieldFile, ReaderOptions, open_fields
+from multigrid.data.formats.nesting import Restriction, detect_restriction
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError

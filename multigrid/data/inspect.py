@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from multigrid.data.readers import FieldFile
-from multigrid.data.readers.splits import split_pools
-from multigrid.data.readers.survey import FieldSurvey, Survey, name_samples
+from multigrid.data.formats import FieldFile
+from multigrid.data.formats.splits import split_pools
+from multigrid.data.formats.survey import FieldSurvey, Survey, name_samples
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, guess_centering
 

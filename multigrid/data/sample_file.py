@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from multigrid.data import SPLITS
+from multigrid.data.formats.hdf5 import take
 from multigrid.data.generation import Recipe
-from multigrid.data.readers.hdf5 import take
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError, brief
 from multigrid.grid import Grid

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from multigrid.distributed.team import ALONE, Strategy, Team, num_processes
+from multigrid.distributed.processes import ALONE, Processes, Strategy, num_processes
 from multigrid.errors import UserError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def joined(device: str, strategy: Strategy) -> Iterator[Team]:
+def joined(device: str, strategy: Strategy) -> Iterator[Processes]:
     """Joins the other processes, if there are any, and leaves them at the end.
 
     Args:
@@ -59,7 +59,7 @@ def joined(device: str, strategy: Strategy) -> Iterator[Team]:
             f"WORLD_SIZE is {num_processes()}, but {', '.join(missing)} must be set too; torchrun "
             "sets them all"
         )
-    from multigrid.distributed.process_team import join
+    from multigrid.distributed.process_group import join
 
-    with join(device, strategy) as team:
-        yield team
+    with join(device, strategy) as processes:
+        yield processes

@@ -11,7 +11,7 @@ from torch import Tensor
 from multigrid.config import Config
 from multigrid.data import SPLITS
 from multigrid.data.streaming import TrainingSamples
-from multigrid.distributed.team import ALONE, Team, local_rank, local_size
+from multigrid.distributed.processes import ALONE, Processes, local_rank, local_size
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
@@ -23,9 +23,9 @@ from multigrid.ladder.parts import (
     settle,
     trainer_options,
 )
-from multigrid.models.own import NetworkFactory
+from multigrid.models.custom_network import NetworkFactory
+from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.models.steps import ActivationCheckpointing, set_activation_checkpointing
-from multigrid.models.surrogate import FieldScaling, NormalizationKind
 from multigrid.schedule import (
     Stage,
     build_schedule,
@@ -34,10 +34,10 @@ from multigrid.schedule import (
     schedule_table,
     spread_budget,
 )
+from multigrid.solvers.energy_descent import energy_bytes
 from multigrid.tables import si
-from multigrid.timing import step_seconds
-from multigrid.training.energy_descent import energy_bytes
 from multigrid.training.featurization import require_features
+from multigrid.training.timing import step_seconds
 
 
 class Experiment:
@@ -49,7 +49,7 @@ class Experiment:
             of the section ``model``; its ``padding`` and ``prolongation`` still hold for fields.
         resumed: Whether not to read the files of weights to start from yet, as the checkpoints of
             a run hold what it still needs of them.
-        team: The processes that train together.
+        processes: The processes that train together.
 
     Raises:
         UserError: If the objects cannot be built, files above all.
@@ -74,20 +74,20 @@ class Experiment:
         config: Config,
         network: NetworkFactory | None = None,
         resumed: bool = False,
-        team: Team = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
-        self.team = team
+        self.processes = processes
         self.problem, self.source = problem_and_source(config, config.labelled)
         self.config = config = settle(config, self.source)
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         self.family = network_family(config, *self.problem.num_channels, network)
-        self.options = trainer_options(config, self.problem, self.precision, self.team)
+        self.options = trainer_options(config, self.problem, self.precision, self.processes)
         self.initializer = Initializer(self.family, TransferSettings.from_config(config))
         self.loaded: Mapping[str, Tensor] = {}
         self.set_epochs([0] * len(config.levels))
-        self._check_team()
+        self._check_processes()
         if not resumed:
             self.begin()
 
@@ -97,8 +97,8 @@ class Experiment:
         Raises:
             UserError: If the budget is too small, or the weights cannot be read or do not fit.
         """
-        self.set_epochs(self.team.from_first(self._chosen_epochs))
-        self.loaded = self.team.from_first(lambda: weights_to_load(self.config))
+        self.set_epochs(self.processes.from_first(self._chosen_epochs))
+        self.loaded = self.processes.from_first(lambda: weights_to_load(self.config))
         regimes = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
             networks = [self.family.blueprint(stage.level) for stage in self.stages]
@@ -173,7 +173,7 @@ class Experiment:
         )
 
     def _workers(self) -> str:
-        threads, size = f"{torch.get_num_threads()} threads", self.team.size
+        threads, size = f"{torch.get_num_threads()} threads", self.processes.size
         if size == 1:
             alone = ", one process: nothing is spread"
             return threads + (alone if self.config.parallel.strategy == "fsdp" else "")
@@ -189,10 +189,10 @@ class Experiment:
             self.family.in_channels,
             2 if self.precision == "bfloat16" else 4,
             self.config.optimizer.name,
-            self.team,
+            self.processes,
             self._sample_bytes(),
             self._memory,
-            self.config.recovery.split_batches and not self.team.shards,
+            self.config.recovery.split_batches and not self.processes.shards,
             CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
             self._loss_bytes,
         )
@@ -255,15 +255,15 @@ class Experiment:
         network = self.family.build(level).to(self.device)
         stage = next(stage for stage in self.stages if stage.level == level)
         set_activation_checkpointing(network, stage.checkpoint_activations)
-        part_size = stage.part_size(self.team)
+        part_size = stage.part_size(self.processes)
         shape = (part_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
-        num_parts = math.ceil(self.team.largest_share(stage.batch_size) / part_size)
+        num_parts = math.ceil(self.processes.largest_share(stage.batch_size) / part_size)
         num_parts *= math.ceil(config.samples()[level] / stage.batch_size)
         return num_parts * step_seconds(network, shape, config.optimizer.name, self.precision)
 
-    def _check_team(self) -> None:
+    def _check_processes(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""
-        check_shares(self.stages, self.team)
+        check_shares(self.stages, self.processes)
         for stage in self.stages:
             network = self.family.blueprint(stage.level)
             if stage.checkpoint_activations and not isinstance(network, ActivationCheckpointing):

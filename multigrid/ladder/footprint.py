@@ -6,7 +6,7 @@ from functools import cached_property
 
 from torch import nn
 
-from multigrid.distributed.team import Team
+from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.models.activations import activation_bytes
@@ -20,7 +20,7 @@ PROCESS_BYTES = 4e8
 CPU_OVERHEAD = 2.5
 """Memory for activations over their bytes on CPUs: what kernels need, and the allocator keeps.
 
-From ``python -m multigrid.benchmark memory``, in 2-D and 3-D; on GPUs nothing was measured.
+From ``python -m experiments.benchmarks memory``, in 2-D and 3-D; on GPUs nothing was measured.
 """
 MANY = 8
 
@@ -50,7 +50,7 @@ class Footprint:
         in_channels: Number of input fields.
         element_size: Bytes of a number in activations.
         optimizer: How the weights are updated.
-        team: The processes that share each batch.
+        processes: The processes that share each batch.
         sample_bytes: What is held of the samples.
         available: Memory for a process.
         split_batches: Whether a batch that does not fit is taken in smaller parts by itself.
@@ -66,7 +66,7 @@ class Footprint:
         in_channels: int,
         element_size: int,
         optimizer: OptimizerName,
-        team: Team,
+        processes: Processes,
         sample_bytes: float,
         available: float,
         split_batches: bool,
@@ -78,7 +78,7 @@ class Footprint:
         self.in_channels = in_channels
         self.element_size = element_size
         self.optimizer = optimizer
-        self.team = team
+        self.processes = processes
         self.sample_bytes = sample_bytes
         self.available = available
         self.split_batches = split_batches
@@ -89,8 +89,8 @@ class Footprint:
 
     def chosen(self, stage: Stage) -> Choice:
         """Returns what the configuration says for a stage."""
-        spread = self.team.size if self.team.shards else 1
-        return Choice(stage.part_size(self.team), stage.checkpoint_activations, spread)
+        spread = self.processes.size if self.processes.shards else 1
+        return Choice(stage.part_size(self.processes), stage.checkpoint_activations, spread)
 
     def bytes(self, level: int, choice: Choice) -> float:
         """Returns the memory that a process takes on a level."""
@@ -118,7 +118,7 @@ class Footprint:
         """Returns a table of what each choice would take, and whether it fits."""
         rows = []
         for level, stage in sorted(self.stages.items()):
-            share = self.team.largest_share(stage.batch_size)
+            share = self.processes.largest_share(stage.batch_size)
             choices = [
                 self.chosen(stage),
                 Choice(share, False),

@@ -10,10 +10,19 @@ from torch import Tensor, nn
 
 from multigrid.config import Config
 from multigrid.ladder.ledger import Ledger
+from multigrid.models.name_patterns import matches, rename, require_match
 from multigrid.models.protocol import NetworkFamily
-from multigrid.names import matches, rename, require_match
+from multigrid.models.transfer import (
+    MismatchPolicy,
+    check_report,
+    load_strictly,
+    partition,
+    transfer_weights,
+)
+from multigrid.models.transfer_report import COPIED, IN_TARGET, Status, TransferReport
+from multigrid.models.weight_files import load_weights
 from multigrid.schedule import Stage
-from multigrid.training.regimes import (
+from multigrid.training.finetuning import (
     Anatomy,
     Regime,
     RegimeSettings,
@@ -21,15 +30,6 @@ from multigrid.training.regimes import (
     check_regime,
     check_rules,
     plan_regime,
-)
-from multigrid.weights.files import load_weights
-from multigrid.weights.report import COPIED, IN_TARGET, Status, TransferReport
-from multigrid.weights.transfer import (
-    MismatchPolicy,
-    check_report,
-    load_strictly,
-    partition,
-    transfer_weights,
 )
 
 log = logging.getLogger(__name__)

@@ -19,19 +19,19 @@ from multigrid.ladder.ledger import BEST, LAST, Ledger, is_finished
 from multigrid.ladder.recorder import StageRecorder
 from multigrid.ladder.run_data import RunData
 from multigrid.ladder.tested import TestResult
-from multigrid.models.surrogate import Surrogate
+from multigrid.models.scaling import Surrogate
+from multigrid.models.transfer import load_strictly
+from multigrid.models.weight_files import save_weights
 from multigrid.records.environment import changes, environment
 from multigrid.records.run_folder import RunFolder
 from multigrid.schedule import Stage
 from multigrid.signals import Interrupted
 from multigrid.tables import si
+from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.losses import build_loss
 from multigrid.training.trainer import DivergedError, Trainer
-from multigrid.weights.checkpoint import load_checkpoint
-from multigrid.weights.files import save_weights
-from multigrid.weights.transfer import load_strictly
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ class LadderRun:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
         self.folder = folder
-        self.team = experiment.team
-        drawn = experiment.config.output.tensorboard and self.team.is_first
+        self.processes = experiment.processes
+        drawn = experiment.config.output.tensorboard and self.processes.is_first
         board = Board(folder.tensorboard) if drawn else None
         levels = experiment.hierarchy.levels
-        self.ledger = Ledger(folder, levels, board, writes=self.team.is_first)
+        self.ledger = Ledger(folder, levels, board, writes=self.processes.is_first)
 
     def run(self, resume: bool = False) -> None:
         """Trains all stages and tests the result; the data must have been loaded.
@@ -68,10 +68,10 @@ class LadderRun:
         Args:
             resume: Continue from the last checkpoints in the folder.
         """
-        if self.team.is_first:
+        if self.processes.is_first:
             self.folder.tidy()
         fingerprint = self.experiment.source.fingerprint
-        latest = self.ledger.restore(fingerprint, self.team) if resume else None
+        latest = self.ledger.restore(fingerprint, self.processes) if resume else None
         if latest is None:
             if resume:
                 self.experiment.begin()
@@ -85,7 +85,7 @@ class LadderRun:
             for stage in self.experiment.stages[len(self.ledger.finished) :]:
                 self._run_stage(stage, unfinished)
                 unfinished = None
-            if self.team.is_first:
+            if self.processes.is_first:
                 self.tested = self._test()
         except (UserError, Interrupted, RuntimeError, MemoryError) as reason:
             self._note_end(reason)
@@ -114,7 +114,7 @@ class LadderRun:
         if all(done["level"] != stage.level for done in self.ledger.finished):
             overhead += self.data.restriction_seconds[stage.level]
         recorder = StageRecorder(self.experiment, self.ledger, trainer, start, overhead, error)
-        with signals.deferred(agreeing=self.team.size > 1):
+        with signals.deferred(agreeing=self.processes.size > 1):
             try:
                 if unfinished is None:
                     recorder.enter()
@@ -126,19 +126,19 @@ class LadderRun:
                 raise
             except Interrupted:
                 recorder.stop()
-                self.team.total(0)  # nobody ends before the first one has saved
+                self.processes.total(0)  # nobody ends before the first one has saved
                 raise
             except (UserError, RuntimeError, MemoryError):
                 # a file has vanished, the disk is full, the memory too small, a process gone: save
                 # what can be without the others
-                if not self.team.shards:
+                if not self.processes.shards:
                     with suppress(UserError):
                         recorder.stop()
                 raise
 
     def _note_start(self, latest: dict[str, Any] | None) -> None:
         """Writes down from where the run goes on, and what has changed since it stopped there."""
-        if not self.team.is_first:
+        if not self.processes.is_first:
             return
         journal, owner = self.folder.journal, self.folder.lock.taken_over
         if owner is not None:
@@ -146,7 +146,7 @@ class LadderRun:
             log.warning("took over the lock of %s, which no longer runs", who)
         if self.folder.summary.exists():
             return  # only the report is made again
-        now = environment(self.experiment.device, self.team.size)
+        now = environment(self.experiment.device, self.processes.size)
         if latest is None:
             journal.note("started", **now)
             return
@@ -164,7 +164,7 @@ class LadderRun:
             )
 
     def _note_end(self, reason: BaseException) -> None:
-        if not self.team.is_first:
+        if not self.processes.is_first:
             return
         name = "interrupted" if isinstance(reason, Interrupted) else "failed"
         with suppress(UserError):  # the disk may be full, which is why
@@ -185,7 +185,7 @@ class LadderRun:
             config.model.prolongation,
             experiment.periodic,
             stage.batch_size,
-            self.team,
+            self.processes,
         )
         stop = config.schedule.stop_at_interpolation_error
         surrogate = self._surrogate(start.network, samples.grid)
@@ -219,7 +219,7 @@ class LadderRun:
         """Computes what depends on frozen weights alone once, for all samples of a stage."""
         path = self.ledger.level_folder(stage.level) / "features.h5"
         precision = self.experiment.precision
-        file = self.team.from_first(
+        file = self.processes.from_first(
             lambda: surrogate.compute(samples, path, stage.batch_size, precision)
         )
         size = path.stat().st_size

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from multigrid.distributed.team import ALONE, Team
+from multigrid.distributed.processes import ALONE, Processes
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.board import Board
+from multigrid.models.weight_files import ABOUT
 from multigrid.records.history import Row, write_history
 from multigrid.records.run_folder import RunFolder
 from multigrid.storage import rename
-from multigrid.weights.checkpoint import DamagedError, load_checkpoint, save_checkpoint
-from multigrid.weights.files import ABOUT
+from multigrid.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Ledger:
             "saving_seconds": self.saving_seconds,
         }
 
-    def restore(self, data_fingerprint: str, team: Team = ALONE) -> dict[str, Any] | None:
+    def restore(self, data_fingerprint: str, processes: Processes = ALONE) -> dict[str, Any] | None:
         """Restores rows, finished stages and best states from the latest sound checkpoint.
 
         A damaged checkpoint is named, put aside and left out; where none is left, the run starts
@@ -131,7 +131,7 @@ class Ledger:
 
         Args:
             data_fingerprint: Fingerprint of the samples as they are now.
-            team: The processes that go on together; the first one reads for all.
+            processes: The processes that go on together; the first one reads for all.
 
         Returns:
             The checkpoint, or None if there is none.
@@ -139,7 +139,7 @@ class Ledger:
         Raises:
             UserError: If the samples have changed.
         """
-        latest = team.from_first(lambda: self._latest(data_fingerprint))
+        latest = processes.from_first(lambda: self._latest(data_fingerprint))
         if latest is None:
             log.info("nothing was saved yet: starting from the beginning")
             return None

@@ -7,17 +7,17 @@ from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.file_splits import DataFile
 from multigrid.data.files import FileSource
-from multigrid.data.readers import ReaderOptions
+from multigrid.data.formats import ReaderOptions
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
-from multigrid.distributed.team import Team
+from multigrid.distributed.processes import Processes
 from multigrid.hardware import PrecisionName
-from multigrid.models.family import UNetFamily
-from multigrid.models.own import NetworkFactory, OwnFamily
+from multigrid.models.custom_network import NetworkFactory, OwnFamily
+from multigrid.models.growth import UNetFamily
 from multigrid.models.protocol import NetworkFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries, build_problem
 from multigrid.training.compilation import Compiler
-from multigrid.training.guard import RecoveryOptions
+from multigrid.training.divergence import RecoveryOptions
 from multigrid.training.options import TrainerOptions
 
 
@@ -97,7 +97,7 @@ def network_family(
 
 
 def trainer_options(
-    config: Config, problem: Problem, precision: PrecisionName, team: Team
+    config: Config, problem: Problem, precision: PrecisionName, processes: Processes
 ) -> TrainerOptions:
     """Returns what a configuration says of the trainer on all levels."""
     schedule, optimizer, recovery = config.schedule, config.optimizer, config.recovery
@@ -114,7 +114,7 @@ def trainer_options(
         patience=schedule.patience,
         seed=config.seed,
         recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
-        compiler=Compiler(team) if config.compute.compile else None,
+        compiler=Compiler(processes) if config.compute.compile else None,
         split_batches=recovery.split_batches,
-        team=team,
+        processes=processes,
     )

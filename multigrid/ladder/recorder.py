@@ -9,15 +9,15 @@ from multigrid.ladder.initialization import Start
 from multigrid.ladder.ledger import BEST, LAST, PREVIOUS, Ledger, save_best
 from multigrid.ladder.progress import ProgressPrinter
 from multigrid.models.cost import count_named, count_parameters
+from multigrid.models.transfer import partition
+from multigrid.models.transfer_report import COPIED
 from multigrid.records.autosave import Autosave
 from multigrid.records.environment import environment
 from multigrid.records.history import Row, outcome
 from multigrid.records.run_folder import write_json
+from multigrid.training.checkpoint import save_checkpoint
 from multigrid.training.epoch import EpochRecord
 from multigrid.training.trainer import Trainer
-from multigrid.weights.checkpoint import save_checkpoint
-from multigrid.weights.report import COPIED
-from multigrid.weights.transfer import partition
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class StageRecorder:
         interpolation_error: float | None,
     ) -> None:
         self.experiment = experiment
-        self.team = experiment.team
+        self.processes = experiment.processes
         self.ledger = ledger
         self.trainer = trainer
         self.stage = trainer.stage
@@ -65,7 +65,7 @@ class StageRecorder:
             len(experiment.hierarchy.levels),
             str(trainer.train.grid),
             [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages],
-            self.team.is_first,
+            self.processes.is_first,
         )
 
     def enter(self) -> None:
@@ -98,7 +98,7 @@ class StageRecorder:
             Interrupted: If a signal has asked to stop.
         """
         self.printer.step(epoch, step, num_steps)
-        if self.team.agree(self.autosave.after_step()):
+        if self.processes.agree(self.autosave.after_step()):
             self._save()
 
     def epoch(self, trainer: Trainer, record: EpochRecord) -> None:
@@ -112,7 +112,7 @@ class StageRecorder:
             record.gradient_norm,
         )
         self.printer.epoch(record)
-        if self.team.any(self.autosave.after_epoch(record.epoch)):
+        if self.processes.any(self.autosave.after_epoch(record.epoch)):
             self._save()
 
     def stop(self) -> None:
@@ -134,14 +134,14 @@ class StageRecorder:
         """
         started = time.perf_counter()
         network, trainer = self.trainer.weights(), self.trainer.state_dict()
-        if not self.team.is_first:
+        if not self.processes.is_first:
             self.autosave.saved()
             return
         last = {
             "stage": self.stage.index,
             **self.experiment.about(self.stage.level, self.trainer.surrogate.scaling),
             "data_fingerprint": self.experiment.source.fingerprint,
-            "environment": environment(self.experiment.device, self.team.size),
+            "environment": environment(self.experiment.device, self.processes.size),
             **self.ledger.state_dict(self.stage.level, self.later_levels),
             "network": network,
             "trainer": trainer,
@@ -151,7 +151,7 @@ class StageRecorder:
             "overhead": self.overhead,
             "rel_l2_at_start": self.rel_l2_at_start,
         }
-        with self.team.undisturbed():
+        with self.processes.undisturbed():
             save_checkpoint(self.folder / LAST, last, self.folder / PREVIOUS)
             if self.saved_best is not self.trainer.best:
                 save_best(self.folder / BEST, last)
@@ -160,7 +160,7 @@ class StageRecorder:
         self.ledger.saving_seconds += time.perf_counter() - started
 
     def _write_transfer(self) -> None:
-        if not self.team.is_first:
+        if not self.processes.is_first:
             return
         network = self.trainer.surrogate.network
         report = self.start.report or partition({}, network.state_dict())

@@ -12,7 +12,7 @@ from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.parts import generated_source
-from multigrid.models.surrogate import FieldScaling
+from multigrid.models.scaling import FieldScaling
 from multigrid.problems import ReactionDiffusion, build_problem
 from multigrid.training.evaluation import interpolation_error
 
@@ -43,7 +43,7 @@ class RunData:
         self.experiment = experiment
         started = time.perf_counter()
         source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
-        generated = experiment.team.first_then_others(lambda: source.prepare(counts))
+        generated = experiment.processes.first_then_others(lambda: source.prepare(counts))
         train = experiment.training_samples(finest, experiment.config.samples()[-1])
         self.validation, self.test = (
             source.read(split, finest, counts[split]).to(experiment.device)

@@ -31,7 +31,7 @@ def summarise(run: LadderRun) -> dict[str, Any]:
         "data_fingerprint": experiment.source.fingerprint,
         "device": str(experiment.device),
         "precision": experiment.precision,
-        "processes": run.team.size,
+        "processes": run.processes.size,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "code": code_version(),

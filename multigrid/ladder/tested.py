@@ -7,7 +7,7 @@ from torch import Tensor
 from multigrid.data.samples import Samples
 from multigrid.data.statistics import output_range
 from multigrid.ladder.run_data import RunData
-from multigrid.models.surrogate import Surrogate
+from multigrid.models.scaling import Surrogate
 from multigrid.schedule import Stage
 from multigrid.training.evaluation import evaluate, predict, rollout_errors
 

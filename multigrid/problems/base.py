@@ -23,8 +23,8 @@ class Symmetries:
         shifts: Moving input and output together by whole points, wrapping around the box.
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
             property of ``-Laplace(u) = f`` with u = 0 on the boundary (see
-            :func:`multigrid.sine_modes.shift_solutions`). The equation stays the same, but not the
-            distribution of the fields: new ones have shorter waves than any that occur.
+            :func:`multigrid.solvers.sine_modes.shift_solutions`). The equation stays the same,
+            but not the distribution of the fields: new ones have shorter waves than any that occur.
         fixed_axes: The space axes that are neither mirrored nor exchanged, as they differ from
             the others: 0 for plates across x.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
-from multigrid.sine_modes import shift_solutions
+from multigrid.solvers.sine_modes import shift_solutions
 
 LARGEST_MODE_SHIFT = 1 / 4
 """As a part of the sines that the grid tells apart along an axis, whichever the samples have."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from multigrid.data.samples import Samples
-from multigrid.distributed.team import ALONE, Team
+from multigrid.distributed.processes import ALONE, Processes
 from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
 from multigrid.training.augmentation import Augmentation, draw
@@ -57,7 +57,7 @@ class Batches:
         size: Samples in a batch; the last one of an epoch may have fewer.
         key: Seed, and number of the stage.
         symmetries: What to augment with, or None.
-        team: The processes that share each batch.
+        processes: The processes that share each batch.
         mode_shifts: How often to shift sine modes in augmenting, 0 to 1.
     """
 
@@ -68,7 +68,7 @@ class Batches:
         size: int,
         key: tuple[int, int],
         symmetries: Symmetries | None,
-        team: Team = ALONE,
+        processes: Processes = ALONE,
         mode_shifts: float = 0.0,
     ) -> None:
         self.count = count
@@ -76,7 +76,7 @@ class Batches:
         self.size = size
         self.key = key
         self.symmetries = symmetries
-        self.team = team
+        self.processes = processes
         self.mode_shifts = mode_shifts
         self.num_steps = math.ceil(count / size)
 
@@ -92,7 +92,7 @@ class Batches:
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stage, *key)))
 
     def _batch(self, epoch: int, step: int, indices: Tensor) -> Batch:
-        places = np.arange(len(indices))[self.team.share(len(indices))]
+        places = np.arange(len(indices))[self.processes.share(len(indices))]
         share = len(places) / len(indices)
         drawn = None
         if self.symmetries is not None:

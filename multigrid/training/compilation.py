@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
-from multigrid.distributed.team import Team
+from multigrid.distributed.processes import Processes
 from multigrid.grid import Grid
 from multigrid.models.blocks import channels_layout
 from multigrid.training.batches import Batch
@@ -30,14 +30,14 @@ class Compiler:
     On CUDA, grids up to 64x64 are run as CUDA graphs; that is untested, as no GPU was at hand.
 
     Args:
-        team: The processes that train together.
+        processes: The processes that train together.
 
     Attributes:
         has_failed: Whether to leave networks as they are from here on.
     """
 
-    def __init__(self, team: Team) -> None:
-        self.team = team
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
         self.has_failed = False
 
     def compile(self, network: nn.Module, grid: Grid) -> Callable[[Tensor], Tensor]:
@@ -109,7 +109,7 @@ class Compiled:
                 self._try_out(samples, compiler)
         except Exception as error:  # whatever it is, training does not need it
             reason = _first_line(error)
-        if compiler.team.any(reason is not None):
+        if compiler.processes.any(reason is not None):
             self.gradient.compiled = None
             compiler.give_up(self.train.grid, reason or "it failed in another process")
         seconds = time.perf_counter() - started

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from multigrid import signals
 from multigrid.data.samples import Samples
-from multigrid.distributed.team import ALONE, Team
+from multigrid.distributed.processes import ALONE, Processes
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.metrics import field_errors, min_max_rel_l1, rel_l2
-from multigrid.models.surrogate import Surrogate
+from multigrid.models.scaling import Surrogate
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ class LevelValidator:
         degree: Polynomial degree of the prolongation to the finest grid.
         periodic: Whether the prolongation wraps around.
         batch_size: Samples predicted at once, all processes together.
-        team: The processes that share the samples.
+        processes: The processes that share the samples.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class LevelValidator:
         degree: int,
         periodic: bool,
         batch_size: int,
-        team: Team = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
         self.finest = finest
         self.samples = finest.restrict_to(grid)
         self.degree = degree
         self.periodic = periodic
-        self.batch_size = team.largest_share(batch_size)
-        self.team = team
+        self.batch_size = processes.largest_share(batch_size)
+        self.processes = processes
 
     def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
         """Returns the mean relative L2 error on the own and on the finest grid."""
-        errors = self.team.each(lambda part: self._errors(surrogate, part), len(self.finest))
+        errors = self.processes.each(lambda part: self._errors(surrogate, part), len(self.finest))
         own, finest = (column.contiguous().mean().item() for column in errors.unbind(1))
         return own, finest
 

@@ -22,8 +22,8 @@ from multigrid.grid import Grid
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.blocks import channels_last
 from multigrid.models.cost import without_data
+from multigrid.models.scaling import Surrogate
 from multigrid.models.steps import SplitNetwork
-from multigrid.models.surrogate import Surrogate
 from multigrid.storage import PART, discard, rename
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from multigrid.training.regimes import Regime
+from multigrid.training.finetuning import Regime
 
 
 class Freezer:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multigrid.data.samples import Samples
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.surrogate import Surrogate
+from multigrid.models.scaling import Surrogate
 from multigrid.training.featurization import FeaturizedSurrogate
 from multigrid.training.losses import Loss
 from multigrid.training.memory import MemoryLimit
@@ -46,15 +46,15 @@ class Gradient:
         self.precision = precision
         self.limit = math.inf if clip is None else clip
         self.memory = memory
-        self.team = memory.team
+        self.processes = memory.processes
         self.featurized = featurized
-        self.largest_share = self.team.largest_share(batch_size)
+        self.largest_share = self.processes.largest_share(batch_size)
         self.predict: nn.Module = surrogate
         self.compiled: Callable[[Tensor], Tensor] | None = None
 
     def renew(self) -> None:
         """Takes note of which parameters are trained; call it before the first batch."""
-        self.predict = self.team.train_together(self.surrogate)
+        self.predict = self.processes.train_together(self.surrogate)
         self.memory.renew()
 
     def compute(self, samples: Samples, share: float, seed: int) -> tuple[float, float]:
@@ -78,7 +78,7 @@ class Gradient:
                     return self._add_up(samples, part_size, share)
                 return self._try_alone(samples, part_size)
 
-        loss = self.team.total(self.memory.reduce(add_up, samples))
+        loss = self.processes.total(self.memory.reduce(add_up, samples))
         return loss, self._clip()
 
     def rehearse(self, samples: Samples) -> None:
@@ -92,7 +92,7 @@ class Gradient:
     def _clip(self) -> float:
         """Scales the gradient down to the limit and returns its norm before."""
         gradients = [p.grad for p in self.surrogate.parameters() if p.grad is not None]
-        norm: float = self.team.whole(torch.nn.utils.get_total_norm(gradients)).item()
+        norm: float = self.processes.whole(torch.nn.utils.get_total_norm(gradients)).item()
         if norm > self.limit:  # by a number, as a tensor would take several times as long
             torch._foreach_mul_(gradients, self.limit / norm)
         return norm
@@ -114,10 +114,10 @@ class Gradient:
         parts = [(part, share * len(part) / len(samples)) for part in samples.split(part_size)]
         most = math.ceil(self.largest_share / part_size)
         idle = (samples[:1], 0.0)  # all processes take equally many, as they exchange gradients
-        parts += [idle] * (most - len(parts) if self.team.size > 1 else 0)
+        parts += [idle] * (most - len(parts) if self.processes.size > 1 else 0)
         loss = 0.0
         for number, (part, weight) in enumerate(parts, start=1):
-            with self.team.reducing(self.predict, number == len(parts)):
+            with self.processes.reducing(self.predict, number == len(parts)):
                 loss += self._add(part, weight)
         return loss
 
@@ -126,7 +126,7 @@ class Gradient:
             network = self.compiled if self.featurized is None else self.featurized.finish(part)
             prediction = self.predict(part.inputs, network)
         loss: Tensor = self.loss(prediction, part)
-        scale = weight * self.team.size  # as the mean over processes is taken
+        scale = weight * self.processes.size  # as the mean over processes is taken
         (loss if scale == 1 else loss * scale).backward()
         return loss.item() * weight
 

@@ -9,7 +9,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
 from multigrid.problems import Diffusion, EllipticPDE, Problem
-from multigrid.training.energy_descent import EnergyDescent
+from multigrid.solvers.energy_descent import EnergyDescent
 
 Loss = Callable[[Tensor, Samples], Tensor]
 

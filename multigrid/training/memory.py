@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from multigrid.data.samples import Samples
-from multigrid.distributed.team import ALONE, Team
+from multigrid.distributed.processes import ALONE, Processes
 from multigrid.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,14 @@ class MemoryLimit:
     Attributes:
         planned: Samples at once, as the configuration wants it.
         split_batches: Whether to go on with smaller parts when they do not fit.
-        team: The processes that take part in each step.
+        processes: The processes that take part in each step.
         num_parts: In how many parts a process takes its share of a batch as planned.
         limit: Samples at once that may fit, once more did not; None before.
     """
 
     planned: int
     split_batches: bool = True
-    team: Team = ALONE
+    processes: Processes = ALONE
     num_parts: int = 1
     limit: int | None = None
     _known_to_fit: bool = False
@@ -54,16 +54,16 @@ class MemoryLimit:
     def reduce(self, compute: Callable[[int, bool], float], samples: Samples) -> float:
         """Calls ``compute(part_size, True)``, with smaller and smaller parts until they fit.
 
-        Processes of a team wait for each other in such a call, so where one of them may lack
+        Processes of a processes wait for each other in such a call, so where one of them may lack
         memory, each tries alone first, with ``compute(part_size, False)``.
 
         Raises:
             UserError: If not even one sample fits, or parts are not allowed.
         """
-        alone = self.team.size == 1
-        while not (alone or self.team.shards or self._known_to_fit):
+        alone = self.processes.size == 1
+        while not (alone or self.processes.shards or self._known_to_fit):
             lacking = self._try(partial(compute, self.part_size, False)) is None
-            if self.team.any(lacking):
+            if self.processes.any(lacking):
                 self._halve(samples)
             else:
                 self._known_to_fit = True
@@ -88,7 +88,7 @@ class MemoryLimit:
         return None  # here the error no longer keeps the tensors of the failed attempt alive
 
     def _size(self, samples: Samples) -> int:
-        return min(self.part_size, len(samples)) if self.team.size == 1 else self.part_size
+        return min(self.part_size, len(samples)) if self.processes.size == 1 else self.part_size
 
     def _lack(self, samples: Samples) -> str:
         return (
@@ -101,7 +101,7 @@ class MemoryLimit:
             raise UserError(f"{what}; not even one fits: use a smaller model.width or grid")
         if not self.split_batches:
             raise UserError(
-                f"{what}; try schedule.batch_size={half * self.num_parts * self.team.size}, or "
+                f"{what}; try schedule.batch_size={half * self.num_parts * self.processes.size}, or "
                 "recovery.split_batches=true to take each batch in parts"
             )
         if samples.inputs.device.type == "cuda":
@@ -112,5 +112,5 @@ class MemoryLimit:
             "rounding; schedule.batch_size=%d may do without",
             what,
             half,
-            half * self.num_parts * self.team.size,
+            half * self.num_parts * self.processes.size,
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from multigrid.distributed.team import ALONE, Team
+from multigrid.distributed.processes import ALONE, Processes
 
 OptimizerName = Literal["muon", "adamw"]
 
@@ -35,7 +35,7 @@ class Muon(Optimizer):
         weight_decay: Decoupled weight decay.
         dtype: Number format of the matrix products. Rounding in bfloat16 does no harm, as the
             singular values are brought near one only roughly.
-        team: The processes over which the weights may be spread.
+        processes: The processes over which the weights may be spread.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
-        team: Team = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
-        self.team = team
+        self.processes = processes
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -84,14 +84,16 @@ class Muon(Optimizer):
         Columns are ordered as the layout with the channels last has them in memory, which saves
         copies; their order makes no difference.
         """
-        whole = [self.team.whole(update) for _, update in pairs]
+        whole = [self.processes.whole(update) for _, update in pairs]
         matrices = torch.stack([update.movedim(1, -1).flatten(1) for update in whole])
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
         rows, columns, *kernel = pairs[0][0].shape
         updates = orthogonalize(matrices, dtype=self.dtype)
         updates = updates.reshape(len(pairs), rows, *kernel, columns).movedim(-1, 2)
         parameters = [parameter for parameter, _ in pairs]
-        steps = [self.team.spread_like(*each) for each in zip(updates, parameters, strict=True)]
+        steps = [
+            self.processes.spread_like(*each) for each in zip(updates, parameters, strict=True)
+        ]
         torch._foreach_add_(parameters, steps, alpha=-rate)
 
 
@@ -138,7 +140,7 @@ class NamedOptimizer:
         weight_decay: Decoupled weight decay of those without one of their own.
         betas: AdamW's decay rates.
         matrix_dtype: Number format of Muon's matrix products.
-        team: The processes over which the parameters may be spread.
+        processes: The processes over which the parameters may be spread.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class NamedOptimizer:
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         matrix_dtype: torch.dtype = torch.float32,
-        team: Team = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         groups: dict[bool, dict[ParameterOptions, list[Tensor]]] = {True: {}, False: {}}
@@ -164,7 +166,7 @@ class NamedOptimizer:
         self.optimizers: list[Optimizer] = []
         if muon:
             self.optimizers.append(
-                Muon(muon, weight_decay=weight_decay, dtype=matrix_dtype, team=team)
+                Muon(muon, weight_decay=weight_decay, dtype=matrix_dtype, processes=processes)
             )
         if adamw:
             fused = not any(p.is_complex() for p in self.parameters.values())  # torch knows no such

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from multigrid.distributed.team import ALONE, Team
+from multigrid.distributed.processes import ALONE, Processes
 from multigrid.hardware import PrecisionName
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay
 from multigrid.training.compilation import Compiler
-from multigrid.training.guard import RecoveryOptions
+from multigrid.training.divergence import RecoveryOptions
 from multigrid.training.optimizers import OptimizerName
 
 
@@ -30,7 +30,7 @@ class TrainerOptions:
         recovery: What to do when the loss is no number or explodes.
         split_batches: Whether to take a batch in parts when it does not fit into the memory.
         compiler: Compiles the networks, or None.
-        team: The processes that train together.
+        processes: The processes that train together.
     """
 
     optimizer: OptimizerName = "muon"
@@ -47,4 +47,4 @@ class TrainerOptions:
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
     split_batches: bool = True
     compiler: Compiler | None = None
-    team: Team = ALONE
+    processes: Processes = ALONE

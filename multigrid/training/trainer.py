@@ -19,22 +19,22 @@ from torch import Tensor
 
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
+from multigrid.models.scaling import Surrogate
 from multigrid.models.steps import set_activation_checkpointing
-from multigrid.models.surrogate import Surrogate
 from multigrid.schedule import Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches
 from multigrid.training.compilation import Compiled
+from multigrid.training.divergence import DivergedError, FaultError, Guard
 from multigrid.training.epoch import EpochRecord, EpochSums, Progress
 from multigrid.training.epoch_cost import EpochCost
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
+from multigrid.training.finetuning import Regime
 from multigrid.training.freezing import Freezer
 from multigrid.training.gradient import Gradient
-from multigrid.training.guard import DivergedError, FaultError, Guard
 from multigrid.training.losses import Loss
 from multigrid.training.memory import MemoryLimit
 from multigrid.training.optimizers import NamedOptimizer
 from multigrid.training.options import TrainerOptions
-from multigrid.training.regimes import Regime
 
 __all__ = ["DivergedError", "Observer", "Trainer", "Validator"]
 
@@ -101,10 +101,10 @@ class Trainer:
         self.target_error = target_error
         self.regime = regime or Regime()
         self.freezer = Freezer(surrogate.network, self.regime)
-        self.team = options.team
+        self.processes = options.processes
         self.cost = EpochCost(surrogate.network, train, featurized)
         set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
-        self.team.spread(surrogate.network)
+        self.processes.spread(surrogate.network)
         key = options.seed, stage.index
         self.batches = Batches(
             len(train),
@@ -112,7 +112,7 @@ class Trainer:
             stage.batch_size,
             key,
             options.symmetries,
-            self.team,
+            self.processes,
             options.mode_shifts,
         )
         self.num_steps = self.batches.num_steps
@@ -121,7 +121,7 @@ class Trainer:
         )
         self.guard = Guard(options.recovery)
         self.memory = MemoryLimit(
-            stage.part_size(self.team), options.split_batches, self.team, stage.accumulate
+            stage.part_size(self.processes), options.split_batches, self.processes, stage.accumulate
         )
         self.gradient = Gradient(
             surrogate,
@@ -189,16 +189,16 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """Returns the network's state dictionary, whole."""
-        state: dict[str, Tensor] = self.team.whole(self.surrogate.network.state_dict())
+        state: dict[str, Tensor] = self.processes.whole(self.surrogate.network.state_dict())
         return state
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything but the weights and the best state that a continuation needs.
 
-        All processes of a team must call it alike.
+        All processes must call it alike.
         """
         return {
-            "optimizer": self.team.whole(self.optimizer.state_dict()),
+            "optimizer": self.processes.whole(self.optimizer.state_dict()),
             "progress": asdict(self.progress),
             "freezer": self.freezer.state_dict(),
             "sums": asdict(self.sums),
@@ -220,7 +220,10 @@ class Trainer:
         parameters = self.optimizer.parameters
         self.optimizer.load_state_dict(
             {
-                key: {name: self.team.spread_like(t, parameters[key]) for name, t in entry.items()}
+                key: {
+                    name: self.processes.spread_like(t, parameters[key])
+                    for name, t in entry.items()
+                }
                 for key, entry in state.items()
                 if key in parameters
             }
@@ -235,7 +238,7 @@ class Trainer:
             options.weight_decay,
             options.betas,
             getattr(torch, options.precision),
-            self.team,
+            self.processes,
         )
 
     def _renew_optimizer(self, state: dict[str, Any]) -> None:
@@ -252,7 +255,7 @@ class Trainer:
         Nothing more thaws when an epoch is begun anew, or is continued.
         """
         if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
-            self._renew_optimizer(self.team.whole(self.optimizer.state_dict()))
+            self._renew_optimizer(self.processes.whole(self.optimizer.state_dict()))
 
     def _epoch(self, observer: Observer) -> EpochRecord:
         """Takes the steps that the epoch still lacks and validates."""
@@ -349,7 +352,10 @@ class Trainer:
             )
         own = self.surrogate.network.state_dict()
         self.surrogate.network.load_state_dict(
-            {k: self.team.spread_like(tensor, own[k]) for k, tensor in self.best["network"].items()}
+            {
+                k: self.processes.spread_like(tensor, own[k])
+                for k, tensor in self.best["network"].items()
+            }
         )
         self._renew_optimizer(self.best["trainer"]["optimizer"])
         self._count_steps(self.cost.flops * self.sums.num_steps / self.num_steps)
@@ -380,6 +386,6 @@ class Trainer:
 
     def _network_seed(self) -> int:
         """Returns the seed of what a network of the user's draws: a function of the step."""
-        own = (self.team.rank,) if self.team.rank else ()
+        own = (self.processes.rank,) if self.processes.rank else ()
         rng = self.batches.rng(self.progress.epoch, self.sums.num_steps, DRAWN_BY_NETWORK, *own)
         return int(rng.integers(2**63))

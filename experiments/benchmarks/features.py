@@ -1,0 +1,62 @@
+"""What featurised training saves: epochs on features beside epochs on fields, heads trained."""
+
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.benchmarks.epoch import ShortEpoch
+from multigrid.config import Config
+from multigrid.data.samples import Samples
+from multigrid.ladder.experiment import Experiment
+from multigrid.tables import si, table
+from multigrid.training.epoch import EpochRecord
+from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
+from multigrid.training.finetuning import Regime, Thaw
+
+NUM_ROUNDS = 5
+NUM_STEPS = 8
+
+
+def measure_features(config: Config) -> str:
+    """Times short epochs on the finest level, all frozen but the heads, both ways in turn.
+
+    Returns:
+        A table with medians over the rounds, and the largest difference between the losses.
+    """
+    experiment = Experiment(config)
+    short = ShortEpoch(experiment, NUM_STEPS)
+    samples, batch_size = short.samples, short.stage.batch_size
+    names = experiment.family.blueprint(short.stage.level).state_dict()
+    regime = Regime(thaw={name: Thaw() for name in names if ".head." not in name})
+    with tempfile.TemporaryDirectory() as folder:
+        featurized = FeaturizedSurrogate(short.surrogate(), regime.always_frozen)
+        path = Path(folder) / "features.h5"
+        file = featurized.compute(samples, path, batch_size, experiment.precision)
+        size = path.stat().st_size
+        data: dict[str, Samples | FeaturizedSamples] = {
+            "fields": samples,
+            "features in memory": FeaturizedSamples(samples, file, hold=True),
+            "features from disk": FeaturizedSamples(samples, file, hold=False),
+        }
+        rounds = [
+            {name: short.train(train, None, regime) for name, train in data.items()}
+            for _ in range(NUM_ROUNDS + 1)
+        ][1:]  # the first one is slower
+    return f"{short}, {si(size)}B of features, {NUM_ROUNDS} rounds\n{_report(rounds)}"
+
+
+def _report(rounds: Sequence[Mapping[str, tuple[EpochRecord, float]]]) -> str:
+    rows = []
+    for name in rounds[0]:
+        seconds = statistics.median(records[name][0].seconds for records in rounds)
+        ratio = statistics.median(
+            records["fields"][0].seconds / records[name][0].seconds for records in rounds
+        )
+        flops = rounds[0][name][1]
+        faster = rounds[0]["fields"][1] / flops
+        rows.append([name, f"{seconds:.3f}", f"{ratio:.1f}", si(flops), f"{faster:.1f}"])
+    losses = [{name: r.train_loss for name, (r, _) in records.items()} for records in rounds]
+    error = max(abs(loss / each["fields"] - 1) for each in losses for loss in each.values())
+    header = ["Training on", "s/epoch", "Times faster", "FLOPs/epoch", "Times fewer"]
+    return f"{table(header, rows)}\nlargest relative difference of a loss: {error:.1e}"

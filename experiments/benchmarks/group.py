@@ -1,0 +1,93 @@
+"""Processes of a benchmark that work together whenever they are told to."""
+
+import os
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from multigrid.allocator import keep_large_buffers
+from multigrid.distributed.launch import free_port, joined, rank_variables
+from multigrid.distributed.processes import Processes, Strategy
+from multigrid.errors import UserError
+
+THREADS = 2
+"""Threads that the processes of a group share."""
+
+Prepare = Callable[[Processes], Callable[[Any], Any]]
+
+
+class Group:
+    """Processes on the CPU that stay alive, and idle, from one order to the next.
+
+    Args:
+        prepare: Returns what answers orders; called in every process, so it must be importable.
+        size: Number of processes, which share :data:`THREADS` threads.
+        strategy: How they train one network.
+    """
+
+    def __init__(self, prepare: Prepare, size: int, strategy: Strategy = "ddp") -> None:
+        context, port = get_context("spawn"), free_port()
+        self.pipes: list[Connection] = []
+        self.processes: list[BaseProcess] = []
+        for rank in range(size):
+            ours, theirs = context.Pipe()
+            work = (theirs, prepare, strategy, rank, size, port)
+            self.processes.append(context.Process(target=_serve, args=work, daemon=True))
+            self.processes[-1].start()
+            theirs.close()
+            self.pipes.append(ours)
+
+    def answers(self, order: Any) -> list[Any]:
+        """Returns what each process answers.
+
+        Raises:
+            UserError: If a process is gone.
+        """
+        try:
+            for pipe in self.pipes:
+                pipe.send(order)
+            return [pipe.recv() for pipe in self.pipes]
+        except (EOFError, OSError):
+            raise UserError("a process of the benchmark has ended; see above for why") from None
+
+    def end(self) -> None:
+        """Lets the processes end, and waits for them."""
+        for pipe in self.pipes:
+            pipe.close()
+        for process in self.processes:
+            process.join()
+
+
+def check_device(device: torch.device) -> None:
+    """Checks that what is to be compared are ways to use a CPU.
+
+    Raises:
+        UserError: If the device is no CPU.
+    """
+    if device.type != "cpu":
+        raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
+
+
+def _serve(
+    pipe: Connection, prepare: Prepare, strategy: Strategy, rank: int, size: int, port: int
+) -> None:
+    """Answers whenever it is told to, until nobody is there to tell."""
+    keep_large_buffers()
+    os.environ |= rank_variables(rank, size, port)
+    torch.set_num_threads(THREADS // size)
+    with joined("cpu", strategy) as processes:
+        answer = prepare(processes)
+        for order in _orders(pipe):
+            pipe.send(answer(order))
+
+
+def _orders(pipe: Connection) -> Iterator[Any]:
+    while True:
+        try:
+            yield pipe.recv()
+        except EOFError:
+            return

@@ -1,0 +1,165 @@
+"""The memory of a training step against the grid, with and without activation checkpointing."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from multigrid.allocator import keep_large_buffers
+from multigrid.config import Config
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.hardware import autocast, machine, peak_memory
+from multigrid.ladder.experiment import Experiment
+from multigrid.models.activations import PeakMeter
+from multigrid.models.cost import training_flops
+from multigrid.models.steps import set_activation_checkpointing
+from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
+from multigrid.records.run_folder import write_text
+from multigrid.tables import si, table
+from multigrid.training.timing import seconds, training_step
+
+NUM_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step on one grid took.
+
+    Attributes:
+        process: Most memory of the whole process, or of the GPU, in bytes.
+        activations: Most memory of tensors in a forward and backward pass at once, parameters and
+            their gradients left out.
+        seconds: Median time of a step.
+        flops: Its floating-point operations without the optimiser's.
+    """
+
+    process: int
+    activations: int
+    seconds: float
+    flops: float
+
+
+def measure_memory(config: Config, folder: Path) -> str:
+    """Measures a step of every level both ways, each in a process of its own.
+
+    Batches are those of the configuration, parts as in ``parallel.accumulate``.
+
+    Args:
+        config: The experiment.
+        folder: Where to write the table, and a figure of the peaks against the grid; the files
+            have the experiment's name.
+
+    Returns:
+        A table.
+    """
+    experiment = Experiment(config)
+    rows, measured = [], {}
+    for level in sorted({stage.level for stage in experiment.stages}):
+        plain, checkpointed = (
+            _apart(config, level, checkpointed) for checkpointed in (False, True)
+        )
+        rows.append(_row(experiment, level, plain, checkpointed))
+        measured[experiment.hierarchy.levels[level]] = plain, checkpointed
+    header = ["Grid", "At once", "Process B", "checkpointed", "estimated", "Activations B"]
+    header += ["checkpointed", "times less", "s/step", "times longer", "times more FLOPs"]
+    text = (
+        f"{config.name}, {experiment.family.kind}, {experiment.precision} on "
+        f"{machine(experiment.device)}, {torch.get_num_threads()} threads, medians of "
+        f"{NUM_ROUNDS} steps\n{table(header, rows)}"
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+    write_text(folder / f"{config.name}.txt", f"{text}\n")
+    save_figure(plot_memory(measured), folder / f"{config.name}.png")
+    return f"{text}\nwritten to {folder}"
+
+
+def measure_step(config: Config, level: int, checkpointed: bool) -> Measured:
+    """Takes steps on a level in this process, whose memory must not have been used for others."""
+    keep_large_buffers()
+    experiment = Experiment(config)
+    network = experiment.family.build(level).to(experiment.device).train()
+    set_activation_checkpointing(network, checkpointed)
+    shape = _shape(experiment, level)
+    step = training_step(network, shape, experiment.options.optimizer, experiment.precision)
+    times = [seconds(step) for _ in range(NUM_ROUNDS + 1)][1:]
+    process = peak_memory(experiment.device)
+    activations = _peak_of_activations(experiment, network, shape)
+    flops = float(training_flops(network, shape))
+    return Measured(process, activations, statistics.median(times), flops)
+
+
+def _apart(config: Config, level: int, checkpointed: bool) -> Measured:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure_step, config, level, checkpointed).result()
+
+
+def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
+    footprint = experiment.footprint
+    part_size = footprint.chosen(footprint.stages[level]).part_size
+    return part_size, experiment.family.in_channels, *experiment.hierarchy.levels[level].shape
+
+
+def _peak_of_activations(
+    experiment: Experiment, network: torch.nn.Module, shape: tuple[int, ...]
+) -> int:
+    x = torch.randn(shape, device=experiment.device)
+    known = [t for p in network.parameters() for t in (p, p.grad) if t is not None]
+    with PeakMeter([*known, x]) as meter:
+        with autocast(experiment.device, experiment.precision):
+            prediction = network(x)
+        prediction.square().mean().backward()
+    return meter.peak
+
+
+def _row(
+    experiment: Experiment, level: int, plain: Measured, checkpointed: Measured
+) -> Sequence[str]:
+    footprint = experiment.footprint
+    stage = footprint.stages[level]
+    estimates = (
+        footprint.bytes(level, replace(footprint.chosen(stage), checkpointed=checkpointed))
+        - footprint.sample_bytes
+        for checkpointed in (False, True)
+    )
+    return [
+        str(experiment.hierarchy.levels[level]),
+        str(_shape(experiment, level)[0]),
+        si(plain.process),
+        si(checkpointed.process),
+        ", ".join(map(si, estimates)),
+        si(plain.activations),
+        si(checkpointed.activations),
+        f"{plain.activations / checkpointed.activations:.2f}",
+        f"{plain.seconds:.3f}",
+        f"{checkpointed.seconds / plain.seconds:.2f}",
+        f"{checkpointed.flops / plain.flops:.2f}",
+    ]
+
+
+def plot_memory(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
+    """Draws the most memory of a step against the points of the grid, plain and checkpointed."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    points = [grid.size for grid in measured]
+    for axis, quantity, label in (
+        (axes[0], "activations", "activations and their gradients [MB]"),
+        (axes[1], "process", "whole process [MB]"),
+    ):
+        for index, name in enumerate(("plain", "checkpointed")):
+            peaks = [getattr(pair[index], quantity) / 1e6 for pair in measured.values()]
+            axis.plot(points, peaks, color=COLOURS[index], marker=MARKERS[index], label=name)
+        axis.set(xscale="log", yscale="log", xlabel="grid", ylabel=f"most at once, {label}")
+        axis.set_xticks(points, [str(grid) for grid in measured])
+        axis.minorticks_off()
+        tidy(axis)
+    axes[0].legend(frameon=False)
+    return figure

@@ -1,0 +1,196 @@
+"""The suites: which methods are compared on which problem, and with which settings."""
+
+from dataclasses import dataclass, replace
+
+DIRECT = "direct"
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training, as changes to the suite's experiment.
+
+    Attributes:
+        name: Short name, used for folders and in tables.
+        label: What it is, for the legend.
+        overrides: Settings ``key=value``.
+        rates: Learning rates to search before the runs that count; none for no search.
+        search_overrides: Further settings of the runs of the search, a smaller budget above all.
+        equal_time: Whether to train for as many seconds as the ladder did with the same seed.
+        network: Name of another project's network to train, see ``peers.py``.
+    """
+
+    name: str
+    label: str
+    overrides: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ()
+    search_overrides: tuple[str, ...] = ()
+    equal_time: bool = False
+    network: str | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Methods that are compared on the same data.
+
+    Attributes:
+        experiment: Experiment file.
+        overrides: Settings of all methods.
+        seeds: Seeds of initialisation, data order and augmentation; searches take the first.
+        methods: The methods; the first is the ladder. One that is called ``direct`` is what the
+            ladder's speed-up is taken against.
+        grids_differ: Whether the methods have finest grids of their own, and so their own samples.
+    """
+
+    experiment: str
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    methods: tuple[Method, ...]
+    grids_differ: bool = False
+
+
+def _ladder(*overrides: str) -> Method:
+    return Method("ladder", "ladder (ours)", overrides)
+
+
+def _direct(*overrides: str, rates: tuple[float, ...] = RATES) -> Method:
+    """Returns direct training at full length: 60 epochs on the finest grid."""
+    return Method(
+        DIRECT,
+        "same network, finest grid only",
+        ("schedule.cycle=single", "schedule.epochs=60", *overrides),
+        rates,
+        ("schedule.epochs=15",),
+    )
+
+
+def _at_equal_time(finest: str) -> tuple[Method, ...]:
+    """Returns everything else, trained for the ladder's time.
+
+    But for other projects' networks: they get the fewest epochs that take as long or longer, two
+    and one on the machine of the record, as theirs are too long to fill the time.
+    """
+    single = "schedule.cycle=single"
+    classic = ("model.form=classic", "model.width={outer: 8, max: 256}")
+    peer = (
+        single,
+        f"levels=[{finest}]",
+        "optimizer.name=adamw",
+        "optimizer.weight_decay=1e-4",
+        "compute.precision=float32",
+    )
+    methods = (
+        Method("direct_short", "finest grid only, ladder's time", (single,), RATES),
+        Method(
+            "recipe",
+            "classic UNet, doubling widths, fresh outer layers",
+            (*classic, "schedule.transferred_ratio=1.0"),
+            RATES,
+        ),
+        Method("resize", "same network on all grids", ("model.growth=false",), RATES),
+        Method("classic", "classic UNet, finest grid only", (single, *classic), RATES),
+    )
+    peers = (
+        Method(
+            name,
+            f"{name.upper()} (neuraloperator)",
+            (*peer, f"schedule.epochs={epochs}"),
+            (2e-3, 5e-3),
+            network=name,
+        )
+        for name, epochs in (("fno", 2), ("uno", 1))
+    )
+    return (*(replace(method, equal_time=True) for method in methods), *peers)
+
+
+SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
+POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
+
+
+def _poisson_schedule(
+    num_levels: int, epochs: tuple[int, ...] = (40, 12, 2, 1, 0)
+) -> tuple[str, str]:
+    """Returns epochs and learning rates of a ladder on Poisson's equation, from 16 points on."""
+    rates = (3e-3, 1.5e-3, 2e-4, 1e-4, 5e-5)
+    return (
+        f"schedule.epochs={list(epochs[:num_levels])}",
+        f"schedule.learning_rate={list(rates[:num_levels])}",
+    )
+
+
+POISSON_LADDER = _ladder(*_poisson_schedule(4))
+NARROW = (*POISSON, "model.width=32")
+NARROW_EPOCHS = (60, 16, 2, 1, 0)
+"""A narrow network takes more steps to the same error, and each is cheaper."""
+
+SUITES = {
+    "poisson_128": Suite(
+        "experiments/poisson.yaml",
+        POISSON,
+        (0, 1, 2),
+        (POISSON_LADDER, _direct()),
+    ),
+    "poisson_128_methods": Suite(
+        "experiments/poisson.yaml",
+        NARROW,
+        (0,),
+        (_ladder(*_poisson_schedule(4, NARROW_EPOCHS)), *_at_equal_time("128")),
+    ),
+    "poisson_256": Suite(
+        "experiments/poisson.yaml",
+        (*POISSON, "model.width=48", "levels=[16, 32, 64, 128, 256]"),
+        (0,),
+        (
+            _ladder(*_poisson_schedule(5, (52, 22, 1, 0, 0))),
+            _direct("schedule.learning_rate=4e-3", rates=()),
+        ),
+    ),
+    "darcy_128": Suite(
+        "experiments/darcy.yaml",
+        SMALL,
+        (0,),
+        (_ladder("schedule.epochs=[40, 44, 4, 1]"), _direct()),
+    ),
+    "poisson_3d": Suite(
+        "experiments/poisson_3d.yaml",
+        (
+            "levels=[16, 32, 64]",
+            "data.train=64",
+            "data.validation=16",
+            "data.test=16",
+            "model.width=16",
+            "schedule.batch_size=4",
+        ),
+        (0,),
+        (
+            _ladder(
+                "schedule.epochs=[64, 14, 0]",
+                "schedule.learning_rate=[4e-3, 1.5e-3, 2e-4]",
+            ),
+            _direct(),
+        ),
+    ),
+    "resolution": Suite(
+        "experiments/poisson.yaml",
+        (*POISSON, "model.width=48", "problem.num_modes=32"),
+        (0,),
+        tuple(
+            Method(
+                f"to_{levels[-1]}",
+                f"ladder to {levels[-1]}x{levels[-1]}",
+                (f"levels={list(levels)}", *_poisson_schedule(len(levels))),
+            )
+            for levels in ((16, 32, 64), (16, 32, 64, 128), (16, 32, 64, 128, 256))
+        ),
+        grids_differ=True,
+    ),
+    "cycles": Suite(
+        "experiments/poisson.yaml",
+        (*SMALL, "schedule.epochs=auto", "schedule.budget={work_units: 4.0}"),
+        (0, 1, 2),
+        tuple(
+            Method(cycle, f"cycle {cycle}", (f"schedule.cycle={cycle}",))
+            for cycle in ("half-v", "v", "w", "f", "single")
+        ),
+    ),
+}

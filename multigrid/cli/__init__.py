@@ -1,0 +1,18 @@
+"""The commands, one a module: ``multigrid <command>`` or ``python -m multigrid <command>``."""
+
+# Name of each command, where it is, and what it does: read without importing any of them.
+COMMANDS = {
+    "run": ("multigrid.run", "train a ladder of networks from an experiment file"),
+    "generate": (
+        "multigrid.cli.generate",
+        "make the samples of an experiment, without training",
+    ),
+    "inspect": (
+        "multigrid.cli.inspect",
+        "say what is in a data file, and how to train from it",
+    ),
+    "evaluate": ("multigrid.cli.evaluate", "measure a run on its test samples or on any file"),
+    "predict": ("multigrid.cli.predict", "apply a trained surrogate to a file"),
+    "compare": ("multigrid.cli.compare", "put several runs into one table and one figure"),
+    "plot": ("multigrid.cli.plot", "draw the figures of runs again, from their result files"),
+}

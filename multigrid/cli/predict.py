@@ -1,0 +1,84 @@
+"""``multigrid predict``: applies a trained surrogate to a file, batch by batch."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from multigrid.cli.arguments import add_json, add_trained
+from multigrid.cli.command import Command, print_json
+from multigrid.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_trained(parser)
+    parser.add_argument(
+        "source", type=Path, metavar="input", help="inputs [N, fields, *grid]: .npy, .npz or .h5"
+    )
+    parser.add_argument("target", type=Path, metavar="output", help="file to write: .npy or .h5")
+    parser.add_argument(
+        "--input",
+        metavar="NAME",
+        help="name of the input array; needed if a file holds several arrays",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file")
+    add_json(parser)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Reads, predicts and writes batch after batch, so that files may be larger than memory."""
+    if options.target.suffix not in (".npy", ".h5", ".hdf5"):
+        raise UserError(f"{options.target}: the name must end in .npy, .h5 or .hdf5")
+    if options.target.exists() and not options.overwrite:
+        raise UserError(f"{options.target}: exists already; use --overwrite to replace it")
+    from tqdm import tqdm
+
+    from multigrid.data.arrays import open_array, write_array
+    from multigrid.surrogate import load
+
+    inputs = open_array(options.source, options.input)
+    surrogate = load(options.run, options.device)
+    try:
+        grid = surrogate.grids[surrogate.level_of(inputs.shape)]
+    except UserError as error:
+        raise UserError(f"{options.source}: {error}") from None
+    names = surrogate.output_names
+    shape = (inputs.shape[0], len(names), *grid.shape)
+    batches = surrogate.stream(inputs, options.batch_size)
+    with tqdm(total=len(inputs), unit="sample", disable=not sys.stderr.isatty()) as bar:
+        write_array(options.target, shape, _finite(options.source, batches), bar.update, names)
+    if options.json:
+        print_json({"file": str(options.target), "shape": list(shape)})
+    else:
+        print(f"{options.target}: {', '.join(names)} {list(shape)}, float32")
+
+
+def _finite(path: Path, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the batches, and refuses NaN, which only comes of NaN or far too large inputs."""
+    start = 0
+    for batch in batches:
+        bad = np.flatnonzero(~np.isfinite(batch).all(axis=tuple(range(1, batch.ndim))))
+        if len(bad):
+            raise UserError(
+                f"{path}: the prediction of sample {start + bad[0]} is not finite, as its input "
+                "is NaN, infinite or far too large"
+            )
+        start += len(batch)
+        yield batch
+
+
+COMMAND = Command(
+    "predict",
+    "Applies a trained surrogate to all samples of a file. The inputs are in physical units and "
+    "on a grid of the ladder; so are the outputs.",
+    (
+        "results/poisson inputs.npy outputs.npy",
+        "results/poisson measured.h5 predicted.h5 --input f --batch-size 64",
+        "poisson.safetensors inputs.npz outputs.h5 --overwrite",
+    ),
+    add_arguments,
+    execute,
+)

@@ -1,0 +1,138 @@
+"""The processes that train one network together; a single one, where there is no other.
+
+What several processes do is in :mod:`multigrid.distributed.process_group`; this module imports no
+torch.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from multigrid import signals
+from multigrid.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+T = TypeVar("T")
+
+Strategy = Literal["ddp", "fsdp"]
+
+
+class Processes:
+    """A process that trains alone, for which all that concerns others is trivial.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        shards: Whether parameters and optimiser state are spread over the processes.
+    """
+
+    rank = 0
+    size = 1
+    shards = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """Returns which of the ``count`` samples of a batch are for this process, maybe none.
+
+        Shares differ by one sample at most.
+        """
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def largest_share(self, count: int) -> int:
+        """Returns the size of the largest share of a batch."""
+        return -(-count // self.size)
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Returns a context in which this process is not ended because others are gone."""
+        return nullcontext()
+
+    def total(self, value: float) -> float:
+        """Returns the sum of the processes' values."""
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process."""
+        return flag
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Returns, in all processes, what a call gives in the first one."""
+        return make()
+
+    def first_then_others(self, call: Callable[[], T]) -> T:
+        """Has the first process make a call before the others make it."""
+        return call()
+
+    def each(self, compute: "Callable[[slice], Tensor]", count: int) -> "Tensor":
+        """Returns ``[count, ...]`` numbers, some for each sample, to which all contribute.
+
+        Args:
+            compute: Returns the numbers ``[n, ...]`` of a range of n samples; n is the same in
+                every process.
+            count: Number of samples.
+        """
+        return compute(slice(0, count))
+
+    def agree(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process.
+
+        Raises:
+            Interrupted: In all processes alike, if a signal is waiting in any.
+        """
+        signals.check()
+        return flag
+
+    def train_together(self, surrogate: "nn.Module") -> "nn.Module":
+        """Returns a surrogate whose gradients become the mean over the processes."""
+        return surrogate
+
+    def reducing(self, surrogate: "nn.Module", reduce: bool) -> AbstractContextManager[None]:
+        """Returns the context of a forward and backward pass.
+
+        Args:
+            surrogate: What :meth:`train_together` gave.
+            reduce: Whether the gradients of this pass, and of those before, are to be exchanged.
+        """
+        return nullcontext()
+
+    def spread(self, network: "nn.Module") -> None:
+        """Spreads the parameters of a network over the processes, if that is the strategy."""
+
+    def whole(self, state: Any) -> Any:
+        """Returns nested containers with tensors that are spread over processes put together."""
+        return state
+
+    def spread_like(self, tensor: "Tensor", parameter: "Tensor") -> "Tensor":
+        """Returns a whole tensor spread as a parameter is, if the shapes are equal."""
+        return tensor
+
+
+ALONE = Processes()
+
+
+def num_processes() -> int:
+    """Returns the number of processes that were started together, as ``torchrun`` says."""
+    return _number("WORLD_SIZE", 1)
+
+
+def local_rank() -> int:
+    """Returns the number of this process among those on its machine, from 0."""
+    return _number("LOCAL_RANK", 0)
+
+
+def local_size() -> int:
+    """Returns the number of processes on this machine."""
+    return max(1, _number("LOCAL_WORLD_SIZE", 1))
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isascii() or not text.isdigit():
+        raise UserError(f"{name}: '{text}' is no number of processes; torchrun sets it")
+    return int(text)

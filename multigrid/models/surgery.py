@@ -1,0 +1,154 @@
+"""Surgery on networks: pure functions that return a new one and leave the old untouched.
+
+Also by settings alone: ``checkpoints.load`` into an experiment with other fields, levels or grids
+does the same by name and shape.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multigrid.errors import UserError, nearest
+from multigrid.grid import Grid, halvings_between
+from multigrid.models.growth import initialized
+from multigrid.models.name_patterns import matches, require_match
+from multigrid.models.transfer import partition, transfer_weights
+from multigrid.models.transfer_report import Status, TransferReport
+from multigrid.models.unet import UNet, silence
+
+Operated = tuple[UNet, TransferReport]
+
+
+def replace_head(unet: UNet, out_channels: int, seed: int = 0) -> Operated:
+    """Returns a network with another number of output fields; the last layers of heads are new.
+
+    Raises:
+        UserError: If there would be no output field.
+    """
+    return _rebuilt(unet, seed, out_channels=_positive(out_channels, "out_channels"))
+
+
+def replace_stem(unet: UNet, in_channels: int, seed: int = 0) -> Operated:
+    """Returns a network with another number of input fields; the weights of stems are new.
+
+    Raises:
+        UserError: If there would be no input field.
+    """
+    return _rebuilt(unet, seed, in_channels=_positive(in_channels, "in_channels"))
+
+
+def add_level(unet: UNet, grid: Grid, width: int | None = None, seed: int = 0) -> Operated:
+    """Returns a network with a further scale on a grid twice as fine.
+
+    In the pyramid form the new scale is silent: the network computes what the old one did,
+    prolonged. In the classic form stem and head are new, on the new scale.
+
+    Args:
+        unet: The network.
+        grid: The finer grid.
+        width: Number of channels of the new scale; that of the outermost one by default.
+        seed: Seed of what is new.
+
+    Raises:
+        UserError: If the grid is not twice as fine.
+    """
+    if halvings_between(unet.grids[-1], grid) != 1:
+        raise UserError(f"grid: {grid} is not one halving finer than {unet.grids[-1]}")
+    new_width = unet.widths[-1] if width is None else _positive(width, "width")
+    grids, widths = (*unet.grids, grid), (*unet.widths, new_width)
+    grown, report = _rebuilt(unet, seed, grids=grids, widths=widths)
+    if unet.form == "pyramid":
+        silence(grown, len(unet.grids))
+    return grown, report
+
+
+def remove_levels(unet: UNet, num_levels: int = 1, seed: int = 0) -> Operated:
+    """Returns a network without its outermost scales, for a coarser grid.
+
+    Raises:
+        UserError: If no scale would be left, or none is to be removed.
+    """
+    last = len(unet.grids) - 1
+    if not 1 <= num_levels <= last:
+        raise UserError(
+            f"num_levels: {num_levels} must be from 1 to {last}, as one scale must stay"
+        )
+    keep = len(unet.grids) - num_levels
+    return _rebuilt(unet, seed, grids=unet.grids[:keep], widths=unet.widths[:keep])
+
+
+def transplant(
+    network: nn.Module, source: Mapping[str, Tensor], patterns: Sequence[str]
+) -> tuple[nn.Module, TransferReport]:
+    """Returns a copy of a network with selected weights from elsewhere.
+
+    Args:
+        network: Any network.
+        source: State dictionary to take them from.
+        patterns: Patterns of names, such as ``scales.0``.
+
+    Returns:
+        The new network, and a report in which everything not transplanted is new or unused.
+
+    Raises:
+        UserError: If a pattern matches nothing, or a tensor does not fit into the network.
+    """
+    for pattern in patterns:
+        require_match(pattern, source, "patterns")
+    chosen = {name: t for name, t in source.items() if matches(name, patterns)}
+    copied = copy.deepcopy(network)
+    report = partition(chosen, copied.state_dict())
+    wrong = [e for e in report.entries if e.status in (Status.MISMATCHED, Status.UNUSED)]
+    if wrong:
+        raise UserError(f"patterns: '{wrong[0].key}' does not fit into the network")
+    return copied, transfer_weights(chosen, copied)
+
+
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """Returns a copy of any network with one of its modules replaced.
+
+    Args:
+        network: Any network.
+        name: Dotted name of the module.
+        module: What to put in its place.
+
+    Raises:
+        UserError: If there is no such module.
+    """
+    copied = copy.deepcopy(network)
+    known = [n for n, _ in copied.named_modules() if n]
+    if name not in known:
+        raise UserError(f"name: there is no module '{name}'{nearest(name, known)}")
+    parent, _, child = name.rpartition(".")
+    setattr(copied.get_submodule(parent), child, module)
+    return copied
+
+
+def _rebuilt(unet: UNet, seed: int, **changes: Any) -> Operated:
+    options = {
+        "grids": unet.grids,
+        "widths": unet.widths,
+        "in_channels": unet.in_channels,
+        "out_channels": unet.out_channels,
+        "form": unet.form,
+        "num_blocks": unet.num_blocks,
+        "padding": unet.padding,
+        "norm": unet.norm,
+        "prolongation": unet.prolongation,
+        "bottleneck": unet.bottleneck,
+    }
+    with torch.device("meta"):
+        blueprint = UNet(**{**options, **changes})
+    example = next(unet.parameters())
+    new = initialized(blueprint, seed).to(example.device, example.dtype)
+    report = transfer_weights(unet.state_dict(), new)
+    return new.train(unet.training), report
+
+
+def _positive(value: int, name: str) -> int:
+    if value < 1:
+        raise UserError(f"{name}: {value} must be at least 1")
+    return value

@@ -1,1 +1,0 @@
-"""Weights: in files, and from one network to another."""
