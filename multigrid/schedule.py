@@ -41,7 +41,7 @@ class Stage:
     checkpoint_activations: bool = False
 
     def part_size(self, processes: Processes) -> int:
-        """Returns how many samples a process of a processes takes at once."""
+        """Returns how many samples each process takes at once."""
         return math.ceil(processes.largest_share(self.batch_size) / self.accumulate)
 
 
@@ -125,7 +125,8 @@ def check_shares(stages: Sequence[Stage], processes: Processes) -> None:
         if stage.accumulate > share:
             raise UserError(
                 f"parallel.accumulate: {stage.accumulate} parts on level {stage.level} are "
-                f"more than the {share} samples that each of {processes.size} processes takes of a batch"
+                f"more than the {share} samples that each of {processes.size} processes "
+                f"takes of a batch"
             )
 
 

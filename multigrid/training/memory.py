@@ -54,7 +54,7 @@ class MemoryLimit:
     def reduce(self, compute: Callable[[int, bool], float], samples: Samples) -> float:
         """Calls ``compute(part_size, True)``, with smaller and smaller parts until they fit.
 
-        Processes of a processes wait for each other in such a call, so where one of them may lack
+        Processes wait for each other in such a call, so where one of them may lack
         memory, each tries alone first, with ``compute(part_size, False)``.
 
         Raises:
@@ -101,7 +101,8 @@ class MemoryLimit:
             raise UserError(f"{what}; not even one fits: use a smaller model.width or grid")
         if not self.split_batches:
             raise UserError(
-                f"{what}; try schedule.batch_size={half * self.num_parts * self.processes.size}, or "
+                f"{what}; try schedule.batch_size="
+                f"{half * self.num_parts * self.processes.size}, or "
                 "recovery.split_batches=true to take each batch in parts"
             )
         if samples.inputs.device.type == "cuda":
