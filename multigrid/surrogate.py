@@ -13,6 +13,7 @@ from torch import Tensor
 from multigrid.config import Config, parse_saved
 from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
+from multigrid.files import write_file
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device
 from multigrid.input_grids import find_level, names_of
@@ -23,7 +24,6 @@ from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.models.weight_files import save_weights
 from multigrid.problems import Problem, build_problem
-from multigrid.records.run_folder import write_bytes
 from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
@@ -219,7 +219,7 @@ class TrainedSurrogate:
             )
         content = BytesIO()
         torch.export.save(program, content)
-        write_bytes(path, content.getvalue())
+        write_file(path, content.getvalue())
 
     def level_of(self, shape: Sequence[int]) -> int:
         """Returns the level whose grid a batch ``[N, in, *grid]`` is on.

@@ -27,7 +27,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from multigrid import storage
+from multigrid import files
 from multigrid.errors import UserError
 from multigrid.ladder import ladder_run  # noqa: F401
 from multigrid.records.history import read_history
@@ -262,7 +262,7 @@ class Sabotage:
     def install(self) -> None:
         """Wraps all operations; to be called in the process that is to suffer."""
         for name in OPERATIONS:
-            setattr(storage, name, self._wrap(name, getattr(storage, name)))
+            setattr(files, name, self._wrap(name, getattr(files, name)))
 
     def _wrap(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any) -> Any:

@@ -53,7 +53,7 @@ def test_full_disk_leaves_the_old_file_and_says_so(path, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_real_full_device_ends_in_one_sentence(path):
     path.with_name("last.pt.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         save_checkpoint(path, PAYLOAD)
     assert_intact(path)
 

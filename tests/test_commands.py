@@ -26,11 +26,11 @@ from experiments.benchmarks import __main__ as benchmark
 from multigrid.__main__ import find, main
 from multigrid.cli import COMMANDS
 from multigrid.data.store import DataStore
+from multigrid.files import to_json
 from multigrid.report.course import describe_course
 from multigrid.report.figures import draw_convergence
 from multigrid.report.record import RunRecord
 from multigrid.signals import check, deferred
-from multigrid.strict_json import to_json
 
 ROOT = Path(__file__).parents[1]
 

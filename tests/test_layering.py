@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "multigrid"
 
 FLOORS = {
-    "values": {"errors", "grid", "tables", "strict_json", "config"},
+    "values": {"errors", "grid", "files", "tables", "config"},
     "tools": {
         "allocator",
         "fields",
@@ -21,7 +21,6 @@ FLOORS = {
         "records",
         "signals",
         "spectrum",
-        "storage",
     },
     "families": {"solvers", "problems", "data", "models"},
     "do": {"distributed", "schedule", "training"},

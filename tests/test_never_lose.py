@@ -17,7 +17,7 @@ import soak
 import torch
 from tiny import run, write_experiment
 
-from multigrid import storage
+from multigrid import files
 from multigrid.config import load_config
 from multigrid.data.generation import Recipe
 from multigrid.errors import UserError
@@ -181,7 +181,7 @@ def test_a_failing_disk_costs_no_more_than_the_interval(
 ):
     with monkeypatch.context() as patch:
         for name in soak.OPERATIONS:
-            patch.setattr(storage, name, getattr(storage, name))
+            patch.setattr(files, name, getattr(files, name))
         soak.Sabotage(at, random.Random(at).choice(["no space", "input/output error"])).install()
         assert run(experiment, tmp_path) in (0, 2)
     last = capsys.readouterr().err.splitlines()[-1]
@@ -254,7 +254,7 @@ def test_the_previous_checkpoint_is_kept(tmp_path):
 def test_what_reads_back_differently_does_not_replace(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"epoch": 1})
-    monkeypatch.setattr(storage, "read_back", lambda path: b"something else")
+    monkeypatch.setattr(files, "read_back", lambda path: b"something else")
     with pytest.raises(UserError, match="reads back differently"):
         save_checkpoint(path, {"epoch": 2})
     assert load_checkpoint(path)["epoch"] == 1
@@ -263,15 +263,15 @@ def test_what_reads_back_differently_does_not_replace(tmp_path, monkeypatch):
 def test_a_file_keeps_its_name_where_the_new_one_cannot_have_it(tmp_path, monkeypatch):
     path, previous = tmp_path / "last.pt", tmp_path / "last.previous.pt"
     save_checkpoint(path, {"epoch": 1}, previous)
-    original = storage.rename
+    original = files.rename
 
     def failing(source, target):
-        if source.suffix == storage.PART:
+        if source.suffix == files.PART:
             raise OSError(5, "Input/output error")
         original(source, target)
 
-    monkeypatch.setattr(storage, "rename", failing)
-    with pytest.raises(UserError, match="could not be written"):
+    monkeypatch.setattr(files, "rename", failing)
+    with pytest.raises(UserError, match="cannot be written"):
         save_checkpoint(path, {"epoch": 2}, previous)
     assert load_checkpoint(path)["epoch"] == 1
 

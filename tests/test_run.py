@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from multigrid import storage
+from multigrid import files
 from multigrid.ladder.recorder import StageRecorder
 from multigrid.records.history import read_history
 from multigrid.report import closing
@@ -472,14 +472,14 @@ def test_results_folder_that_is_a_file(base, tmp_path, capsys):
     ],
 )
 def test_no_space_to_write(base, tmp_path, capsys, monkeypatch, name):
-    original = storage.write
+    original = files.write
 
     def write(file, content):
         if str(file.name).endswith(f"{name}.part"):
             raise OSError(errno.ENOSPC, "No space left on device")
         original(file, content)
 
-    monkeypatch.setattr(storage, "write", write)
+    monkeypatch.setattr(files, "write", write)
     assert main(arguments(base, tmp_path, "schedule.epochs=[1,1]")) == 2
     assert Path(name).name in capsys.readouterr().err
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from multigrid.allocator import keep_large_buffers
 from multigrid.config import Config
 from multigrid.errors import UserError
+from multigrid.files import write_text
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, machine, peak_memory
 from multigrid.ladder.experiment import Experiment
@@ -20,7 +21,6 @@ from multigrid.models.activations import PeakMeter
 from multigrid.models.cost import training_flops
 from multigrid.models.steps import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
-from multigrid.records.run_folder import write_text
 from multigrid.tables import si, table
 from multigrid.training.timing import seconds, training_step
 

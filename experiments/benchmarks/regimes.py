@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from experiments.benchmarks.speedup import train_without_report
 from multigrid.config import load_config
+from multigrid.files import write_json, write_text
 from multigrid.plots.style import COLOURS, save_figure, tidy
-from multigrid.records.run_folder import RunFolder, write_json, write_text
+from multigrid.records.run_folder import RunFolder
 from multigrid.tables import si, table
 
 log = logging.getLogger("multigrid")

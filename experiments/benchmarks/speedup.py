@@ -17,12 +17,13 @@ from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.suites import DIRECT, Method, Suite
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
+from multigrid.files import write_json, write_text
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.ladder_run import LadderRun
 from multigrid.ladder.summary import summarise
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.records.history import Row, read_history
-from multigrid.records.run_folder import RunFolder, write_json, write_text
+from multigrid.records.run_folder import RunFolder
 from multigrid.run import failures_explained
 from multigrid.tables import si, table
 from multigrid.training.trainer import DivergedError

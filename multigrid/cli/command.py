@@ -9,7 +9,7 @@ from typing import Any
 
 from multigrid import signals
 from multigrid.errors import UserError
-from multigrid.strict_json import to_json
+from multigrid.files import to_json
 
 SUCCESS, USER_ERROR, STOPPED, INTERRUPTED = 0, 2, signals.STATUS, 130
 

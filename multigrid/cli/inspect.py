@@ -10,7 +10,7 @@ from typing import Any
 from multigrid.cli.arguments import add_json, add_reader
 from multigrid.cli.command import Command
 from multigrid.errors import UserError
-from multigrid.records.run_folder import write_text
+from multigrid.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from multigrid.data.formats import hdf5
 from multigrid.data.formats.origin import require_regular_file
 from multigrid.errors import UserError, brief, nearest
+from multigrid.files import written_aside
 
 HDF5 = (".h5", ".hdf5", ".hdf")
 
@@ -136,8 +137,7 @@ def write_array(
     Raises:
         UserError: If the file cannot be written; one already there is untouched.
     """
-    aside = path.with_name(path.name + ".part")
-    try:
+    with written_aside(path) as aside:
         if path.suffix in HDF5:
             with h5py.File(aside, "w") as file:
                 target = file.create_dataset("output", shape, "float32", chunks=(1, *shape[1:]))
@@ -147,12 +147,6 @@ def write_array(
             mapped = np.lib.format.open_memmap(aside, "w+", np.float32, shape)
             _fill(mapped, batches, told)
             mapped.flush()
-        aside.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error).split("\n")[0]
-        raise UserError(f"{path}: cannot be written: {reason}") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _fill(target: Any, batches: Iterable[np.ndarray], told: Callable[[int], Any]) -> None:

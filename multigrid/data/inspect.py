@@ -12,6 +12,7 @@ from multigrid.data.formats import FieldFile
 from multigrid.data.formats.splits import split_pools
 from multigrid.data.formats.survey import FieldSurvey, Survey, name_samples
 from multigrid.errors import UserError
+from multigrid.files import to_json
 from multigrid.grid import Centering, Grid, guess_centering
 
 COARSEST = 16
@@ -76,7 +77,7 @@ class FileReport:
 
     def to_json(self) -> str:
         """Returns the report as JSON."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False)
+        return to_json(asdict(self), indent=2)
 
     def to_text(self) -> str:
         """Returns the report for the screen."""

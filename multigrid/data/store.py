@@ -22,6 +22,7 @@ from multigrid.data.sample_file import (
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
+from multigrid.files import PART, put_in_place
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
@@ -106,7 +107,7 @@ class DataStore:
         return self.file.open(split, count)
 
     def _extend(self, counts: Mapping[str, int], progress: bool, workers: int | None) -> int:
-        aside = SampleFile(self.path.with_name(self.path.name + ".part"), self.recipe)
+        aside = SampleFile(self.path.with_name(self.path.name + PART), self.recipe)
         if not self._continues(aside):
             aside.path.unlink(missing_ok=True)
             if self.path.exists():
@@ -130,7 +131,7 @@ class DataStore:
                     write_samples(file[block.split], block.start, *fields)
                     file.flush()
                     bar.update(len(block))
-        aside.path.replace(self.path)
+        put_in_place(aside.path, self.path)
         return total
 
     def _continues(self, aside: SampleFile) -> bool:

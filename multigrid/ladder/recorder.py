@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Any
 
+from multigrid.files import write_json
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.ladder.ledger import BEST, LAST, PREVIOUS, Ledger, save_best
@@ -14,7 +15,6 @@ from multigrid.models.transfer_report import COPIED
 from multigrid.records.autosave import Autosave
 from multigrid.records.environment import environment
 from multigrid.records.history import Row, outcome
-from multigrid.records.run_folder import write_json
 from multigrid.training.checkpoint import save_checkpoint
 from multigrid.training.epoch import EpochRecord
 from multigrid.training.trainer import Trainer

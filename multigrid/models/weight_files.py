@@ -15,7 +15,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from multigrid.errors import UserError, nearest
-from multigrid.records.run_folder import write_bytes
+from multigrid.files import to_json, write_file
 from multigrid.training.checkpoint import read_tensors
 
 SUFFIXES = (".pt", ".safetensors")
@@ -62,13 +62,13 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
     if path.suffix == ".safetensors":
         separate = {key: tensor.clone() for key, tensor in state.items()}
-        metadata = {METADATA: json.dumps(dict(about))}
+        metadata = {METADATA: to_json(dict(about))}
         content = to_safetensors(separate, metadata)
     else:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-    write_bytes(path, content)
+    write_file(path, content)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

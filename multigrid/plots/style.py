@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from multigrid.records.run_folder import write_bytes
+from multigrid.files import write_file
 
 # Okabe and Ito's palette, told apart also by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -67,5 +67,5 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ()) -> list
         picture = BytesIO()
         with matplotlib.rc_context(WRITING):
             figure.savefig(picture, format=ending, dpi=130, metadata=METADATA[ending])
-        write_bytes(target, picture.getvalue())
+        write_file(target, picture.getvalue())
     return paths

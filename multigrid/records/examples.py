@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from multigrid.errors import UserError
-from multigrid.records.run_folder import write_bytes
+from multigrid.files import write_file
 
 AXES = "xyz"
 
@@ -116,7 +116,7 @@ class Examples:
                 arrays[f"rollout_{name}"] = getattr(self.rollout, name)
         content = BytesIO()
         np.savez(content, allow_pickle=False, **arrays)
-        write_bytes(path, content.getvalue())
+        write_file(path, content.getvalue())
 
     @classmethod
     def read(cls, path: Path) -> "Examples":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from multigrid.records.run_folder import write_text
+from multigrid.files import write_text
 
 STILL_IMPROVING = 0.05
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrid.errors import UserError
+from multigrid.files import to_json
 
 
 class Journal:
@@ -29,7 +30,7 @@ class Journal:
         try:
             with self.path.open("ab") as file:
                 # a line of its own, also after one that a kill has cut short
-                file.write(b"\n" * bool(file.tell()) + json.dumps(record).encode())
+                file.write(b"\n" * bool(file.tell()) + to_json(record).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

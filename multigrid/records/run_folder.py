@@ -1,16 +1,14 @@
 """The folder of a run: its files, and who may write there."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
+from multigrid.files import PART, discard, write_text
 from multigrid.grid import Grid
 from multigrid.records.journal import Journal
 from multigrid.records.lock import FolderLock
-from multigrid.storage import PART, discard, write_file
 
 PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
 
@@ -130,29 +128,3 @@ class RunFolder:
         for path in (self.tensorboard, *self.path.glob("level_*_*")):
             if path.is_dir():
                 shutil.rmtree(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file aside and renames it into place.
-
-    Raises:
-        UserError: If it cannot be written; a file already there is untouched.
-    """
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file aside and renames it into place, as :func:`write_text` does.
-
-    Raises:
-        UserError: If it cannot be written; a file already there is untouched.
-    """
-    try:
-        write_file(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes plain containers as JSON, aside and renamed into place."""
-    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -3,9 +3,9 @@
 import logging
 from typing import Any
 
+from multigrid.files import write_json
 from multigrid.ladder.ladder_run import LadderRun
 from multigrid.ladder.summary import summarise
-from multigrid.records.run_folder import write_json
 from multigrid.report.collect import collect
 from multigrid.report.course import describe_course
 from multigrid.report.figures import draw_run

@@ -4,9 +4,9 @@ import numpy as np
 from torch import Tensor
 
 from multigrid.fields import prolong_to
+from multigrid.files import write_json
 from multigrid.ladder.ladder_run import LadderRun
 from multigrid.records.examples import Examples, RollOut, middle_plane
-from multigrid.records.run_folder import write_json
 from multigrid.spectrum import spectrum
 from multigrid.training.evaluation import predict, roll_out
 

@@ -5,13 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from multigrid.files import to_json, write_text
 from multigrid.plots.convergence import epochs_so_far
 from multigrid.plots.style import COLOURS
-from multigrid.records.run_folder import write_text
 from multigrid.report.fields import colour_maps, frames
 from multigrid.report.record import RunRecord
 from multigrid.report.sections import QUANTITIES, body
-from multigrid.strict_json import to_json
 
 
 def write_page(record: RunRecord, folder: Path | None = None) -> Path:

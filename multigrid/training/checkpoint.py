@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from multigrid.errors import UserError, brief
-from multigrid.storage import write_file
+from multigrid.files import write_file
 
 FORMAT = 2
 
@@ -47,11 +47,7 @@ def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None =
     content = buffer.getvalue()
     _load(path, content)  # proves that it can be read, and that nothing in it needs a pickle
     trailer = _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    try:
-        write_file(path, content + trailer, previous)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: the checkpoint could not be written: {reason}") from None
+    write_file(path, content + trailer, previous)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.errors import UserError
+from multigrid.files import written_aside
 from multigrid.grid import Grid
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.blocks import channels_last
 from multigrid.models.cost import without_data
 from multigrid.models.scaling import Surrogate
 from multigrid.models.steps import SplitNetwork
-from multigrid.storage import PART, discard, rename
 
 
 class FeatureFile:
@@ -44,18 +44,12 @@ class FeatureFile:
         Raises:
             UserError: If the file cannot be written.
         """
-        aside = self.path.with_name(self.path.name + PART)
-        try:
-            with h5py.File(aside, "w") as file:
-                start = 0
-                for block in blocks:
-                    for name, tensor in block.items():
-                        self._write(file, name, tensor, start, count)
-                    start += len(next(iter(block.values())))
-            rename(aside, self.path)
-        except OSError as error:
-            discard(aside)
-            raise UserError(f"{self.path}: the features could not be written: {error}") from None
+        with written_aside(self.path) as aside, h5py.File(aside, "w") as file:
+            start = 0
+            for block in blocks:
+                for name, tensor in block.items():
+                    self._write(file, name, tensor, start, count)
+                start += len(next(iter(block.values())))
 
     def read(self, indices: np.ndarray) -> dict[str, Tensor]:
         """Returns the features of samples, in any order, by name.

@@ -1,0 +1,146 @@
+"""Result files that are whole or not there at all, and JSON that every reader takes.
+
+Every file of a run but its log and its journal goes through the operations at the end, which is
+where tests make disks fail.
+"""
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from multigrid.errors import UserError, brief
+
+PART = ".part"
+
+
+def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:
+    """Writes a file aside, flushes it to disk, reads it back and renames it into place.
+
+    Args:
+        path: Target file; its folder must exist.
+        content: What to write.
+        previous: Where to keep the file that was there before; by default it is replaced.
+
+    Raises:
+        UserError: If it cannot be written; a file already there is untouched.
+    """
+    with written_aside(path, previous) as aside:
+        with create(aside) as file:
+            write(file, content)
+        if read_back(aside) != content:
+            raise OSError(errno.EIO, "what was written reads back differently")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file as :func:`write_file` does."""
+    write_file(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain containers as JSON, as :func:`write_file` does."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Returns plain containers as JSON, with null for numbers that are not finite."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+@contextmanager
+def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
+    """Yields where to write a file, which then gets its name; a failure leaves nothing behind.
+
+    Args:
+        path: Target file; its folder must exist.
+        previous: Where to keep the file that was there before; by default it is replaced.
+
+    Raises:
+        UserError: If it cannot be written; a file already there is untouched.
+    """
+    aside = path.with_name(path.name + PART)
+    try:
+        yield aside
+        put_in_place(aside, path, previous)
+    except OSError as error:
+        discard(aside)
+        raise UserError(f"{path}: cannot be written: {error.strerror or brief(error)}") from None
+    except BaseException:
+        discard(aside)
+        raise
+
+
+def put_in_place(aside: Path, path: Path, previous: Path | None = None) -> None:
+    """Flushes a finished file to disk and gives it its name.
+
+    Raises:
+        OSError: If that fails; a file already there has its name still.
+    """
+    sync(aside)
+    moved = previous is not None and path.exists()
+    if previous is not None and moved:
+        rename(path, previous)
+    try:
+        rename(aside, path)
+    except OSError:
+        if previous is not None and moved:
+            rename(previous, path)
+        raise
+    sync_folder(path.parent)
+
+
+def discard(aside: Path) -> None:
+    """Removes what is left of a file that could not be written."""
+    with suppress(OSError):  # the folder is read-only or gone: the error that led here says more
+        aside.unlink(missing_ok=True)
+
+
+def create(path: Path) -> BinaryIO:
+    """Opens a file for writing."""
+    return path.open("wb")
+
+
+def write(file: BinaryIO, content: bytes) -> None:
+    """Writes all of the content."""
+    file.write(content)
+
+
+def sync(path: Path) -> None:
+    """Has what was written reach the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def read_back(path: Path) -> bytes:
+    """Returns the content of a file."""
+    return path.read_bytes()
+
+
+def rename(source: Path, target: Path) -> None:
+    """Gives a file its name, in one step."""
+    source.replace(target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Has renamed files reach the disk, where the system can do that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # Windows opens no folders
+    with suppress(OSError):  # some network file systems refuse
+        os.fsync(descriptor)
+    os.close(descriptor)
