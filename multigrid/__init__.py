@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multigrid.schedule import build_schedule
     from multigrid.surrogate import TrainedSurrogate, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Config",

@@ -1,0 +1,67 @@
+"""What is installed, and what a user's script imports."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+import multigrid
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def installed():
+    """The distribution, if ``pip install -e`` of this folder made it."""
+    try:
+        package = distribution("multigrid-surrogates")
+    except PackageNotFoundError:
+        pytest.skip("multigrid-surrogates is not installed")
+    address = json.loads(package.read_text("direct_url.json") or "{}")
+    if not address.get("dir_info", {}).get("editable"):
+        pytest.skip("the installation is not editable")
+    return package
+
+
+def test_a_script_beside_the_clone_imports_the_package(installed, tmp_path):
+    """The folder of the clone may be called multigrid; it must not hide the package."""
+    clone = tmp_path / "multigrid"
+    clone.mkdir()
+    (clone / "README.md").touch()
+    script = tmp_path / "script.py"
+    script.write_text("import multigrid\nprint(multigrid.Grid((8, 8), 'cell').shape)\n")
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
+    shown = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == "(8, 8)\n"
+
+
+def test_one_version_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == multigrid.__version__
+    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == multigrid.__version__
+
+
+def test_all_that_is_installed_is_pinned():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    wanted += project["optional-dependencies"]["docs"]
+    names = [re.split(r"[<>=\[ ]", requirement)[0].lower() for requirement in wanted]
+    assert [name for name in names if f"\n{name}==" not in pinned] == []
+    assert (ROOT / "multigrid" / "py.typed").exists()
