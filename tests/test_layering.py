@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "multigrid"
 
 FLOORS = {
-    "values": {"errors", "grid", "files", "tables", "config"},
+    "values": {"errors", "grid", "registry", "files", "tables", "config"},
     "tools": {
         "allocator",
         "fields",
