@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.formats import FieldFile
 from multigrid.data.samples import Samples
@@ -82,7 +81,7 @@ def own_samples(surrogate: TrainedSurrogate, split: str, count: int | None) -> S
     """
     config = surrogate.config
     available = getattr(config.data, split)
-    if isinstance(config.problem, FileConfig) and split == "train":
+    if config.files is not None and split == "train":
         available = config.samples()[-1]
     count = _at_most(count, available, f"the run has {available} {split} samples")
     _, source = problem_and_source(config)

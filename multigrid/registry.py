@@ -86,9 +86,9 @@ class Registry:
         return self._items[name]
 
     def names(self) -> tuple[str, ...]:
-        """Returns all names, the built-in ones first."""
+        """Returns all names, sorted."""
         self._import_home()
-        return tuple(self._items)
+        return tuple(sorted(self._items))
 
     def __contains__(self, name: object) -> bool:
         return name in self._listed or name in self._items or name in self.names()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from multigrid.config import Config, parse_saved
-from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 from multigrid.files import write_file
 from multigrid.grid import Grid
@@ -23,7 +22,7 @@ from multigrid.models.saved_network import SavedNetwork, read_network
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.models.weight_files import save_weights
-from multigrid.problems import Problem, build_problem
+from multigrid.problems import Problem
 from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
@@ -238,9 +237,9 @@ class TrainedSurrogate:
 
 
 def _problem(config: Config, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Problem:
-    if isinstance(config.problem, FileConfig):
-        return file_problem(config.problem, inputs, outputs)
-    return build_problem(**config.problem.model_dump())
+    if config.files is not None:
+        return file_problem(config.files, inputs, outputs)
+    return config.pde()
 
 
 def _real(inputs: Any) -> np.ndarray:

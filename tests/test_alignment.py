@@ -12,7 +12,7 @@ from multigrid.data import files
 from multigrid.data.formats import open_fields
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
-from multigrid.problems import Poisson
+from multigrid.problems.poisson import Poisson
 from multigrid.training.evaluation import interpolation_error, mean_rel_l2
 
 CENTERINGS: tuple[Centering, ...] = ("cell", "node")

@@ -6,8 +6,9 @@ from sine import solve_poisson
 from multigrid.data.samples import Samples
 from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
-from multigrid.problems import Poisson, Symmetries
+from multigrid.problems import Symmetries
 from multigrid.problems.cno_poisson import CNOPoisson
+from multigrid.problems.poisson import Poisson
 from multigrid.solvers.sine_modes import shift_solutions
 from multigrid.training.augmentation import augment, draw
 

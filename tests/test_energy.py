@@ -18,7 +18,8 @@ from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid
 from multigrid.metrics import rel_l2
 from multigrid.models.scaling import FieldScaling, Surrogate
-from multigrid.problems import Diffusion, Poisson
+from multigrid.problems.diffusion import Diffusion
+from multigrid.problems.poisson import Poisson
 from multigrid.solvers.energy_descent import EnergyDescent
 from multigrid.training.losses import build_loss
 
@@ -84,7 +85,7 @@ def test_the_gradient_at_the_solution_vanishes_between_the_plates(ndim: int) -> 
 def test_steps_of_descent_lead_to_the_solution(ndim: int) -> None:
     samples = solved(ndim)
     grid, inputs, solution = samples.grid, samples.inputs, samples.outputs
-    profile = torch.from_numpy(Diffusion().linear_profile(grid).copy()).expand_as(solution)
+    profile = torch.from_numpy(Diffusion().initial_outputs(grid).copy()).expand_as(solution)
     energies = [energy(samples)(profile).item()]
     for num_steps in (1, 2, 4, 300):
         change = EnergyDescent(grid, grid, num_steps=num_steps)(inputs[:, 0], profile[:, 0])
@@ -156,7 +157,7 @@ def test_unlabelled_samples_have_the_inputs_of_the_labelled(tmp_path: Path) -> N
     for where in (grid, coarse):
         found, expected = unlabelled.read("train", where, 7), store.read("train", 7)
         torch.testing.assert_close(found.inputs, expected.restrict_to(where).inputs)
-        profile = torch.from_numpy(Diffusion().linear_profile(where).copy()).float()
+        profile = torch.from_numpy(Diffusion().initial_outputs(where).copy()).float()
         assert (found.outputs == profile).all()
     some = unlabelled.open("train", coarse, 7)[torch.tensor([5, 2])]
     assert torch.equal(some.inputs, found.inputs[[5, 2]])
@@ -206,11 +207,11 @@ def test_energy_of_another_problem_is_one_sentence(problem, tmp_path: Path, caps
     )
     assert run(experiment, tmp_path, "loss.name=energy") == 2
     error = capsys.readouterr().err
-    assert "'energy' is known for the problem 'diffusion' only" in error
+    assert "'energy' is available for the problems diffusion only" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "results").exists()
 
 
 def test_energy_of_another_problem_is_refused_by_the_loss_too() -> None:
-    with pytest.raises(UserError, match="'energy' is not known for the problem 'poisson'"):
+    with pytest.raises(UserError, match="'energy' is not available for the problem 'poisson'"):
         build_loss("energy", Grid((9, 9), "node"), Poisson())

@@ -11,18 +11,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "multigrid"
 
 FLOORS = {
-    "values": {"errors", "grid", "registry", "files", "tables", "config"},
+    "values": {"errors", "grid", "registry", "files", "tables"},
     "tools": {
         "allocator",
         "fields",
         "hardware",
         "metrics",
-        "plots",
-        "records",
         "signals",
         "spectrum",
     },
-    "families": {"solvers", "problems", "data", "models"},
+    "equations": {"solvers", "problems"},
+    "settings": {"config", "plots", "records"},
+    "families": {"data", "models"},
     "do": {"distributed", "schedule", "training"},
     "drive": {"input_grids", "ladder", "measurement", "report", "surrogate"},
     "run": {"run", "cli", "api"},

@@ -5,7 +5,8 @@ from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
-from multigrid.problems import Diffusion, Poisson
+from multigrid.problems.diffusion import Diffusion
+from multigrid.problems.poisson import Poisson
 from multigrid.training.losses import build_loss
 
 GRID = Grid((4, 6))
@@ -67,5 +68,5 @@ def test_energy_by_hand():
 
 
 def test_a_problem_without_energy_says_so():
-    with pytest.raises(UserError, match=r"loss\.name: 'energy' is not known .*'poisson'"):
+    with pytest.raises(UserError, match=r"loss\.name: 'energy' is not available .*'poisson'"):
         build_loss("energy", GRID, Poisson())

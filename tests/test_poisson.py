@@ -3,7 +3,8 @@ import pytest
 from sine import solve_poisson
 
 from multigrid.grid import Grid
-from multigrid.problems import Poisson, build_problem
+from multigrid.problems import build_problem
+from multigrid.problems.poisson import Poisson
 
 
 def rngs(*seeds):

@@ -12,14 +12,15 @@ from multigrid.config import load_config, parse_config
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
-from multigrid.problems import PROBLEMS, build_problem
+from multigrid.problems import build_problem
 from multigrid.problems.random_fields import GaussianField
+from multigrid.registry import PROBLEMS
 from multigrid.solvers.finite_elements import solve_between_plates
 from multigrid.solvers.finite_volumes import solve_diffusion
 from multigrid.solvers.sine_modes import shift_solutions
 
 CELLS, NODES = Grid((16, 16)), Grid((17, 17), "node")
-GRIDS = {kind: NODES if kind == "diffusion" else CELLS for kind in PROBLEMS}
+GRIDS = {kind: NODES if kind == "diffusion" else CELLS for kind in PROBLEMS.names()}
 SMALL = {"poisson": {"num_modes": 8}, "cno_poisson": {"num_modes": 8}}
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 
@@ -32,7 +33,7 @@ def rngs(count, first=0):
     return [np.random.default_rng(first + i) for i in range(count)]
 
 
-every_kind = pytest.mark.parametrize("kind", PROBLEMS)
+every_kind = pytest.mark.parametrize("kind", PROBLEMS.names())
 
 
 @every_kind
@@ -275,15 +276,15 @@ def config(problem, levels=(16, 32), **sections):
     ("problem", "sentence"),
     [
         ({"kind": "poison"}, "problem.kind: \"poison\" is not allowed; .*; did you mean 'poisson'"),
-        ({"kind": "darci"}, r"one of poisson, cno_poisson, darcy, .*; did you mean 'darcy'\?"),
-        ({}, "problem.kind: missing; it must be one of poisson, "),
-        ({"kind": 3}, 'problem.kind: "3" is not allowed'),
+        ({"kind": "darci"}, r"one of .*darcy, .*; did you mean 'darcy'\?"),
+        ({}, "problem.kind: missing; it must be one of .*poisson"),
+        ({"kind": 3}, "problem.kind: 3 is not allowed"),
         (3, "problem: 3 is not allowed; it must be a mapping with the key 'kind'"),
         ({"kind": "darcy", "hihg": 3}, "problem.hihg: unknown key; .*; did you mean 'high'"),
         ({"kind": "darcy", "log_std": 1.0}, "problem.log_std: unknown key; allowed here: kind,"),
         ({"kind": "darcy", "ndim": 5}, "problem.ndim: 5 is not allowed; it must be the number of"),
         ({"kind": "cno_poisson", "num_modes": 64}, "problem.num_modes: 64 sine modes .* at most"),
-        ({"kind": "diffusion"}, "data.centering: problem 'diffusion' gives boundary values"),
+        ({"kind": "diffusion"}, "data.centering: problem 'diffusion' has boundary values"),
     ],
 )
 def test_mistakes_in_the_problem(problem, sentence):
@@ -291,13 +292,13 @@ def test_mistakes_in_the_problem(problem, sentence):
         config(problem)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PROBLEMS if kind != "diffusion"])
+@pytest.mark.parametrize("kind", [kind for kind in PROBLEMS.names() if kind != "diffusion"])
 def test_modes_are_shifted_where_the_problem_declares_it_and_refused_elsewhere(kind):
     problem = {"kind": kind, **SMALL.get(kind, {})}
-    if PROBLEMS[kind].symmetries.mode_shifts:
+    if PROBLEMS.get(kind).symmetries.mode_shifts:
         config(problem, data={"mode_shifts": 0.5})
         return
-    sentence = f"data.mode_shifts: modes .* poisson and cno_poisson only; for '{kind}' it must be 0"
+    sentence = f"data.mode_shifts: modes .* cno_poisson and poisson only; for '{kind}' it must be 0"
     with pytest.raises(UserError, match=sentence):
         config(problem, data={"mode_shifts": 0.5})
 
@@ -336,4 +337,4 @@ def test_grids_that_do_not_suit_the_problem():
 def test_configuration_and_constructor_have_the_same_defaults(kind):
     grid = {"levels": (33, 65), "data": {"centering": "node"}} if kind == "diffusion" else {}
     settings = config({"kind": kind}, **{"levels": (32, 64), **grid}).problem.model_dump()
-    assert build_problem(**settings).parameters == PROBLEMS[kind]().parameters
+    assert build_problem(**settings).parameters == PROBLEMS.get(kind)().parameters

@@ -19,7 +19,7 @@ from multigrid.data.formats.splits import split_pools
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems import Poisson
+from multigrid.problems.poisson import Poisson
 
 N = 20
 RNG = np.random.default_rng(0)

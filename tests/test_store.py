@@ -7,7 +7,7 @@ from multigrid.data import store as store_module
 from multigrid.data.store import BLOCK, SPLITS, DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems import Poisson
+from multigrid.problems.poisson import Poisson
 
 COUNTS = {"train": 6, "validation": 3, "test": 2}
 GRID = Grid((8, 8))

@@ -28,7 +28,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate
-from multigrid.problems import Poisson
+from multigrid.problems.poisson import Poisson
 from multigrid.schedule import Stage
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.losses import build_loss

@@ -6,7 +6,6 @@ import time
 from multigrid.cli.arguments import add_experiment, add_json
 from multigrid.cli.command import Command, go_on, print_json
 from multigrid.config import load_config
-from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 
 
@@ -19,16 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Generates what is missing and says where it is."""
     config = load_config(options.experiment, options.overrides)
-    if isinstance(config.problem, FileConfig):
+    if config.files is not None:
         raise UserError(
             f"{options.experiment}: the samples come from files; there is nothing to generate"
         )
     from multigrid.data import SPLITS
     from multigrid.ladder.parts import generated_source
-    from multigrid.problems import build_problem
 
-    problem = build_problem(**config.problem.model_dump())
-    source = generated_source(config, problem, config.labelled)
+    source = generated_source(config, config.pde(), config.labelled)
     store = source.store
     counts = source.wanted({split: getattr(config.data, split) for split in SPLITS})
     started = time.perf_counter()

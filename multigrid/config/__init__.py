@@ -60,7 +60,7 @@ def parse_config(raw: Mapping[str, Any], source: str = "configuration") -> Confi
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{source}: {sentence(error)}") from None
+        raise UserError(f"{source}: {sentence(error, Config)}") from None
     try:
         check_config(config)
     except UserError as error:

@@ -1,24 +1,10 @@
 """Checks of an experiment that concern several keys at once."""
 
-from collections.abc import Sequence
-
-from pydantic import ValidationError
-
 from multigrid.config.experiment import Config
-from multigrid.config.problem import (
-    CNOPoissonConfig,
-    DiffusionConfig,
-    FileConfig,
-    PoissonConfig,
-    ProblemConfig,
-    ReactionDiffusionConfig,
-)
-from multigrid.config.section import Section
-from multigrid.config.sentences import sentence
+from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-
-WITH_RESIDUAL = ("poisson", "cno_poisson", "darcy", "darcy_lognormal", "poisson_two_phase")
+from multigrid.registry import PROBLEMS
 
 BY_LEVEL = (
     "schedule.epochs",
@@ -40,8 +26,8 @@ def check_config(config: Config) -> None:
         UserError: With one sentence for the first thing that is wrong.
     """
     config.shapes()
-    if isinstance(config.problem, FileConfig):
-        _check_files(config.problem)
+    if config.files is not None:
+        _check_files(config.files)
     if config.is_settled:
         _check_grids(config)
     _check_budget(config)
@@ -74,9 +60,10 @@ def _check_grids(config: Config) -> None:
             "model.padding: 'periodic' needs grids without the right boundary point, but "
             f"{hierarchy.finest} nodes have it; use even sizes"
         )
-    _check_problem(config.problem, hierarchy.levels)
+    if config.files is None:
+        config.pde().check_grids(hierarchy.levels)
     if config.data.mode_shifts:
-        _check_mode_shifts(config.problem, hierarchy.levels[0])
+        _check_mode_shifts(config, hierarchy.levels[0])
 
 
 def _check_levels(config: Config) -> None:
@@ -122,18 +109,19 @@ def _check_budget(config: Config) -> None:
 
 
 def _check_loss(config: Config) -> None:
-    """Checks that the problem knows what is to be minimised."""
-    problem = config.problem
-    if config.loss.name == "energy" and not isinstance(problem, DiffusionConfig):
-        raise UserError(
-            f"loss.name: 'energy' is known for the problem 'diffusion' only, not for "
-            f"'{problem.kind}'"
-        )
-    if config.loss.residual and problem.kind not in WITH_RESIDUAL:
-        raise UserError(
-            f"loss.residual: the residual is known for the problems {', '.join(WITH_RESIDUAL)} "
-            f"only; for '{problem.kind}' it must be 0"
-        )
+    """Checks that the problem has what is to be minimised."""
+    problem = config.problem_class
+    for key, used, hook, what in (
+        ("loss.name", not config.labelled, "energy_loss", "'energy'"),
+        ("loss.residual", config.loss.residual > 0, "discrete_equation", "the residual"),
+    ):
+        if used and not problem.has(hook):
+            able = [name for name in PROBLEMS.names() if PROBLEMS.get(name).has(hook)]
+            must = "be another loss" if key == "loss.name" else "be 0"
+            raise UserError(
+                f"{key}: {what} is available for the problems {', '.join(able)} only; for "
+                f"'{config.kind}' it must {must}"
+            )
 
 
 def _check_parallel(config: Config) -> None:
@@ -215,67 +203,31 @@ def _check_effect(config: Config) -> None:
 
 def _check_tests(config: Config) -> None:
     """Checks what is to be tested besides the test samples."""
-    problem = config.problem
-    if config.data.rollout_steps and not isinstance(problem, ReactionDiffusionConfig):
+    if config.data.rollout_steps and not config.problem_class.time_dependent:
         raise UserError(
-            f"data.rollout_steps: the problem '{problem.kind}' does not depend on time; it must "
-            "be 0"
+            f"data.rollout_steps: the problem '{config.kind}' does not depend on time; it must be 0"
         )
     for name, changes in config.data.extra_tests.items():
-        if isinstance(problem, FileConfig):
+        if config.files is not None:
             raise UserError("data.extra_tests: samples from files cannot be made anew")
-        changed = {**config.model_dump(), "problem": {**problem.model_dump(), **changes}}
         try:
-            variant = Config.model_validate(changed)
-        except ValidationError as error:
-            raise UserError(f"data.extra_tests.{name}: {sentence(error)}") from None
-        _check_problem(variant.problem, config.hierarchy().levels)
+            config.pde(changes).check_grids(config.hierarchy().levels)
+        except UserError as error:
+            raise UserError(f"data.extra_tests.{name}: {error}") from None
 
 
-def _check_problem(problem: Section, levels: Sequence[Grid]) -> None:
-    """Checks that a problem can be had on the grids of the ladder."""
-    finest = levels[-1]
-    match problem:
-        case PoissonConfig() | CNOPoissonConfig():
-            limit = min(finest.shape)
-            if problem.num_modes > limit:
-                raise UserError(
-                    f"problem.num_modes: {problem.num_modes} sine modes need more than the "
-                    f"{limit} points of the finest level; at most {limit} are allowed"
-                )
-        case DiffusionConfig():
-            _require_boundary_nodes(levels)
-        case ReactionDiffusionConfig():
-            if finest.centering == "node" and any(n % 2 for n in finest.shape):
-                raise UserError(
-                    f"levels[{len(levels) - 1}]: problem 'reaction_diffusion' is periodic, which "
-                    f"nodes with both boundary points are not: the sizes of {finest} must be even"
-                )
-
-
-def _check_mode_shifts(problem: ProblemConfig, coarsest: Grid) -> None:
+def _check_mode_shifts(config: Config, coarsest: Grid) -> None:
     """Checks that modes are shifted for problems only where, and on grids on which, it is exact."""
-    if not isinstance(problem, PoissonConfig | CNOPoissonConfig):
+    problem = config.problem_class
+    if not problem.symmetries.mode_shifts:
+        able = [name for name in PROBLEMS.names() if PROBLEMS.get(name).symmetries.mode_shifts]
         raise UserError(
-            "data.mode_shifts: modes can be shifted in the problems poisson and cno_poisson only; "
-            f"for '{problem.kind}' it must be 0"
+            f"data.mode_shifts: modes can be shifted in the problems {' and '.join(able)} only; "
+            f"for '{config.kind}' it must be 0"
         )
-    if problem.num_modes > min(coarsest.num_sines):
+    num_modes = getattr(config.problem, "num_modes", 0)
+    if num_modes > min(coarsest.num_sines):
         raise UserError(
             f"data.mode_shifts: levels[0], {coarsest}, tells apart {min(coarsest.num_sines)} sine "
-            f"modes only, fewer than problem.num_modes, {problem.num_modes}; it must be 0"
+            f"modes only, fewer than problem.num_modes, {num_modes}; it must be 0"
         )
-
-
-def _require_boundary_nodes(levels: Sequence[Grid]) -> None:
-    if levels[-1].centering == "cell":
-        raise UserError(
-            "data.centering: problem 'diffusion' gives boundary values at nodes; it must be 'node'"
-        )
-    for index, grid in enumerate(levels):
-        if any(n % 2 == 0 for n in grid.shape):
-            odd = Grid(tuple(n + 1 - n % 2 for n in grid.shape), "node")
-            raise UserError(
-                f"levels[{index}]: problem 'diffusion' needs nodes on both ends of each axis, so "
-                f"odd sizes such as {odd}, not {grid}"
-            )

@@ -1,13 +1,14 @@
 """An experiment file as a whole, and what follows from its settings."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializeAsAny, field_validator
 
 from multigrid.config.data import DataConfig, LevelConfig
 from multigrid.config.model import DoublingConfig, ModelConfig
-from multigrid.config.problem import FileConfig, ProblemConfig
+from multigrid.config.problem import FileConfig, parse_problem
 from multigrid.config.section import Section, Size
 from multigrid.config.settings import (
     CheckpointsConfig,
@@ -20,6 +21,8 @@ from multigrid.config.training import BudgetConfig, LossConfig, OptimizerConfig,
 from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, Hierarchy, guess_centering
+from multigrid.problems import PDE, FileProblem, Problem, build_problem
+from multigrid.registry import PROBLEMS
 
 COARSEST_RATE = 4e-3
 DEFAULT_WORK_UNITS = 4.0
@@ -35,7 +38,7 @@ class Config(Section):
         "letter or digit",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
-    problem: ProblemConfig = Field(description="a mapping with the key 'kind'")
+    problem: SerializeAsAny[Section] = Field(description="a mapping with the key 'kind'")
     data: DataConfig = Field(DataConfig(), description="a mapping")
     levels: list[Size | list[Size] | LevelConfig] = Field(
         min_length=1,
@@ -53,11 +56,45 @@ class Config(Section):
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
     output: OutputConfig = Field(OutputConfig(), description="a mapping")
 
+    @field_validator("problem", mode="before")
+    @classmethod
+    def _by_kind(cls, value: Any) -> Section:
+        """Reads the section that the problem's kind defines."""
+        return parse_problem(value)
+
     @field_validator("schedule", mode="before")
     @classmethod
     def _automatic(cls, value: Any) -> Any:
         """Reads ``schedule: auto`` as the automatic choice of all that may be chosen so."""
         return {"epochs": "auto"} if value == "auto" else value
+
+    @property
+    def files(self) -> FileConfig | None:
+        """The section ``problem`` if the samples come from files, else None."""
+        return self.problem if isinstance(self.problem, FileConfig) else None
+
+    @property
+    def kind(self) -> str:
+        """Name of the problem."""
+        return str(getattr(self.problem, "kind"))  # noqa: B009 (each section has its own type)
+
+    @property
+    def problem_class(self) -> type[Problem]:
+        """The class of the problem."""
+        problem: type[Problem] = FileProblem if self.files else PROBLEMS.get(self.kind)
+        return problem
+
+    def pde(self, changes: Mapping[str, Any] | None = None) -> PDE:
+        """Returns the problem of which samples are made.
+
+        Args:
+            changes: Settings of the section ``problem`` to be changed.
+
+        Raises:
+            UserError: If a changed setting is not allowed.
+        """
+        section = parse_problem({**self.problem.model_dump(), **(changes or {})})
+        return build_problem(**section.model_dump())
 
     def hierarchy(self) -> Hierarchy:
         """Returns the grids of the ladder and of the scales below it.
@@ -112,7 +149,7 @@ class Config(Section):
     @property
     def is_settled(self) -> bool:
         """Whether it is known where the points lie; what files show is known once they are open."""
-        return self.data.centering != "auto" or not isinstance(self.problem, FileConfig)
+        return self.data.centering != "auto" or self.files is None
 
     @property
     def centering(self) -> Centering:
@@ -152,7 +189,7 @@ class Config(Section):
     def _shape(self, index: int) -> tuple[int, ...]:
         level = self.levels[index]
         size = level.grid if isinstance(level, LevelConfig) else level
-        ndim = self.problem.ndim
+        ndim = getattr(self.problem, "ndim", self.problem_class.ndim)
         shape = (size,) * ndim if isinstance(size, int) else tuple(size)
         if len(shape) != ndim:
             raise UserError(f"levels[{index}]: {list(shape)} must have {ndim} numbers, one an axis")

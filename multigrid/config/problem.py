@@ -1,114 +1,19 @@
-"""The section ``problem``: one class for each kind."""
+"""The section ``problem``: the parameters of a PDE's constructor, or the user's files."""
 
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Mapping
+from functools import cache
+from inspect import Parameter, signature
+from typing import Any, Literal, get_type_hints
 
-from pydantic import Field
+from pydantic import Field, ValidationError, create_model
 
 from multigrid.config.section import Positive, Section
+from multigrid.config.sentences import sentence, shown
+from multigrid.errors import UserError, nearest
+from multigrid.problems import PDE
+from multigrid.registry import PROBLEMS
 
-
-class PoissonConfig(Section):
-    """-Laplace(u) = f on the unit box, u = 0 on its boundary, f a Gaussian random field."""
-
-    kind: Literal["poisson"]
-    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
-    smoothness: float = Field(
-        2.0, gt=0, le=10, description="the exponent alpha of (-Laplace + tau^2)^-alpha, in (0, 10]"
-    )
-    inverse_length: float = Field(
-        3.0, ge=0, le=1000, description="the tau of (-Laplace + tau^2)^-alpha, in [0, 1000]"
-    )
-    num_modes: int = Field(
-        64, ge=1, le=1024, description="the number of sine modes along each axis, 1 to 1024"
-    )
-
-
-class CNOPoissonConfig(Section):
-    """Poisson's equation as in the benchmarks of the Convolutional Neural Operator."""
-
-    kind: Literal["cno_poisson"]
-    ndim: ClassVar[int] = 2
-    num_modes: int = Field(
-        16, ge=1, le=1024, description="the number of sine modes along each axis, 1 to 1024"
-    )
-
-
-class _DarcyConfig(Section):
-    kind: Literal["darcy", "darcy_lognormal", "poisson_two_phase"]
-    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
-    smoothness: float = Field(
-        2.0, gt=0, le=10, description="the exponent alpha of (-Laplace + tau^2)^-alpha, in (0, 10]"
-    )
-    inverse_length: float = Field(
-        3.0, ge=0, le=1000, description="the tau of (-Laplace + tau^2)^-alpha, in [0, 1000]"
-    )
-    num_modes: int = Field(
-        64, ge=1, le=1024, description="the highest cosine mode along each axis, 1 to 1024"
-    )
-    tolerance: float = Field(
-        1e-6, ge=1e-12, le=1e-2, description="the solver's relative error, 1e-12 to 0.01"
-    )
-
-
-class _TwoPhaseConfig(_DarcyConfig):
-    kind: Literal["darcy", "poisson_two_phase"]
-    high: float = Field(12.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
-    low: float = Field(3.0, gt=0, le=1e3, description="a permeability in (0, 1000]")
-
-
-class TwoPhaseDarcyConfig(_TwoPhaseConfig):
-    """-div(a grad u) = 1, u = 0 on the boundary, a piecewise constant."""
-
-    kind: Literal["darcy"]
-
-
-class TwoPhasePoissonConfig(_TwoPhaseConfig):
-    """-Laplace(u) = 1/a, u = 0 on the boundary, a piecewise constant; to train on before Darcy."""
-
-    kind: Literal["poisson_two_phase"]
-
-
-class LognormalDarcyConfig(_DarcyConfig):
-    """-div(a grad u) = 1, u = 0 on the boundary, log(a) a Gaussian random field."""
-
-    kind: Literal["darcy_lognormal"]
-    smoothness: float = Field(
-        3.0, gt=0, le=10, description="the exponent alpha of (-Laplace + tau^2)^-alpha, in (0, 10]"
-    )
-    log_std: float = Field(
-        1.0, gt=0, le=3, description="the standard deviation of log(a), in (0, 3]"
-    )
-
-
-class DiffusionConfig(Section):
-    """div(nu grad u) = 0, u = 1 and 0 on the two faces across x, natural elsewhere."""
-
-    kind: Literal["diffusion"]
-    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
-    max_weight: float = Field(
-        3.0, gt=0, le=3, description="the bound of the weights in log(nu), in (0, 3]"
-    )
-    tolerance: float = Field(
-        1e-8, ge=1e-12, le=1e-2, description="the solver's relative error, 1e-12 to 0.01"
-    )
-
-
-class ReactionDiffusionConfig(Section):
-    """The FitzHugh-Nagumo equations in a periodic box, one step in time."""
-
-    kind: Literal["reaction_diffusion"]
-    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
-    diffusivity_u: float = Field(1e-3, ge=0, le=1, description="a diffusivity in [0, 1]")
-    diffusivity_v: float = Field(5e-3, ge=0, le=1, description="a diffusivity in [0, 1]")
-    threshold: float = Field(5e-3, ge=-1, le=1, description="a number in [-1, 1]")
-    time_step: float = Field(0.5, gt=0, le=10, description="a time in (0, 10]")
-    num_starts: int = Field(10, ge=1, le=1000, description="a number of start times, 1 to 1000")
-    substeps: int = Field(
-        10, ge=1, le=10_000, description="the integrator's steps within time_step, 1 to 10000"
-    )
-    num_modes: int = Field(
-        8, ge=1, le=64, description="the highest mode of the first state, 1 to 64"
-    )
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 class FileEntryConfig(Section):
@@ -169,14 +74,63 @@ class FileConfig(Section):
         return {str(name): True for name in self.symmetries}
 
 
-ProblemConfig: TypeAlias = Annotated[
-    PoissonConfig
-    | CNOPoissonConfig
-    | TwoPhaseDarcyConfig
-    | LognormalDarcyConfig
-    | TwoPhasePoissonConfig
-    | DiffusionConfig
-    | ReactionDiffusionConfig
-    | FileConfig,
-    Field(discriminator="kind"),
-]
+def parse_problem(raw: Any) -> Section:
+    """Returns the section of a PDE or of files, with defaults filled in.
+
+    Raises:
+        UserError: If there is no such problem, or a value is not allowed.
+    """
+    if isinstance(raw, Section):
+        return raw
+    if not isinstance(raw, Mapping):
+        raise UserError(
+            f"problem: {shown(raw)} is not allowed; it must be a mapping with the key 'kind'"
+        )
+    kinds = (*PROBLEMS.names(), "file")
+    allowed = f"it must be one of {', '.join(kinds)}"
+    kind = raw.get("kind")
+    if kind is None:
+        raise UserError(f"problem.kind: missing; {allowed}")
+    if kind not in kinds:
+        raise UserError(
+            f"problem.kind: {shown(kind)} is not allowed; {allowed}{nearest(kind, kinds)}"
+        )
+    model = FileConfig if kind == "file" else problem_section(PROBLEMS.get(kind))
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(sentence(error, model, "problem")) from None
+
+
+@cache
+def problem_section(problem: type[PDE]) -> type[Section]:
+    """Returns the section that the constructor of a PDE defines by its annotated parameters.
+
+    Raises:
+        UserError: If a parameter has no type, or a name that is taken.
+    """
+    hints = get_type_hints(problem.__init__, include_extras=True)
+    fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
+    for name, parameter in signature(problem).parameters.items():
+        if (
+            name in fields
+            or name not in hints
+            or parameter.kind
+            in (
+                Parameter.VAR_POSITIONAL,
+                Parameter.VAR_KEYWORD,
+            )
+        ):
+            raise UserError(
+                f"problem.kind: the constructor of {problem.__name__} has a parameter '{name}'; "
+                "each needs a type and a name other than 'kind'"
+            )
+        default = ... if parameter.default is Parameter.empty else parameter.default
+        hint = hints[name]
+        if hint in PLAIN:
+            default = Field(default, description=PLAIN[hint])
+        fields[name] = (hint, default)
+    section: type[Section] = create_model(
+        f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
+    )
+    return section

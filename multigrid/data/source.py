@@ -8,7 +8,6 @@ from multigrid.data.store import DataStore
 from multigrid.data.streaming import StoredSamples, StreamedSamples
 from multigrid.data.unlabelled import UnlabelledSplit
 from multigrid.grid import Centering, Grid
-from multigrid.problems import Diffusion
 
 
 class SampleSource(Protocol):
@@ -90,6 +89,4 @@ class GeneratedSource:
     def _stored(self, split: str, count: int) -> StoredSamples:
         if self.labelled or split != "train":
             return self.store.open(split, count)
-        problem = self.store.problem
-        assert isinstance(problem, Diffusion)  # no other can be trained without labels
-        return UnlabelledSplit(problem, self.store.recipe, split, count)
+        return UnlabelledSplit(self.store.problem, self.store.recipe, split, count)

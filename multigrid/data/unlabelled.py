@@ -8,7 +8,7 @@ import torch
 from multigrid.data.generation import Recipe
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
-from multigrid.problems import Diffusion
+from multigrid.problems import PDE
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class UnlabelledSplit:
     """The first inputs of a split, drawn when they are asked for; nothing is solved or stored.
 
     They are the inputs that the solved samples of the same split have. In place of the solutions
-    stands what is known of them beforehand, the linear profile between the plates, so that
-    statistics of the outputs can be taken as if there were solutions.
+    stand the problem's initial outputs, so that statistics of the outputs can be taken as if there
+    were solutions.
 
     Attributes:
         problem: What to draw inputs of.
@@ -26,7 +26,7 @@ class UnlabelledSplit:
         count: Number of samples.
     """
 
-    problem: Diffusion
+    problem: PDE
     recipe: Recipe
     split: str
     count: int
@@ -48,7 +48,7 @@ class UnlabelledSplit:
         """Draws inputs, in any order, one by one: rounding may differ between samples at once."""
         inputs = torch.empty(len(indices), self.num_channels[0], *self.grid.shape)
         for place, index in zip(inputs, indices.tolist(), strict=True):
-            drawn = self.problem.draw(self.grid, self.recipe.rngs(self.split, [index]))
+            drawn = self.problem.draw_inputs(self.grid, self.recipe.rngs(self.split, [index]))
             place.copy_(torch.from_numpy(drawn[0]))
-        profile = torch.from_numpy(self.problem.linear_profile(self.grid).copy()).float()
-        return Samples(inputs, profile.expand(len(indices), *profile.shape), self.grid)
+        outputs = torch.from_numpy(self.problem.initial_outputs(self.grid).copy()).float()
+        return Samples(inputs, outputs.expand(len(indices), *outputs.shape), self.grid)

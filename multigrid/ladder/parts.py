@@ -15,7 +15,7 @@ from multigrid.hardware import PrecisionName
 from multigrid.models.custom_network import NetworkFactory, OwnFamily
 from multigrid.models.growth import UNetFamily
 from multigrid.models.protocol import NetworkFamily
-from multigrid.problems import PDE, FileProblem, Problem, Symmetries, build_problem
+from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.training.compilation import Compiler
 from multigrid.training.divergence import RecoveryOptions
 from multigrid.training.options import TrainerOptions
@@ -31,13 +31,13 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
     Raises:
         UserError: If the user's files cannot be used.
     """
-    section = config.problem
-    if isinstance(section, FileConfig):
+    section = config.files
+    if section is not None:
         files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
         options = ReaderOptions.of(section)
         source = FileSource(files, _counts(config), config.data.centering, section.reader, options)
         return file_problem(section, source.input_names, source.output_names), source
-    problem = build_problem(**section.model_dump())
+    problem = config.pde()
     return problem, generated_source(config, problem, labelled)
 
 

@@ -13,7 +13,6 @@ from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.parts import generated_source
 from multigrid.models.scaling import FieldScaling
-from multigrid.problems import ReactionDiffusion, build_problem
 from multigrid.training.evaluation import interpolation_error
 
 NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
@@ -66,20 +65,20 @@ class RunData:
 
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""
-        config, problem = self.experiment.config, self.experiment.config.problem
+        config = self.experiment.config
         found = {}
         for name, changes in config.data.extra_tests.items():
-            changed = build_problem(**{**problem.model_dump(), **changes})
-            source = generated_source(config, changed)
+            source = generated_source(config, config.pde(changes))
             source.prepare({"test": config.data.test})
             found[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
         return found
 
     def trajectories(self, grid: Grid) -> Tensor | None:
         """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""
-        data, problem = self.experiment.config.data, self.experiment.problem
-        if not data.rollout_steps or not isinstance(problem, ReactionDiffusion):
+        data = self.experiment.config.data
+        if not data.rollout_steps:
             return None
+        problem = self.experiment.config.pde()
         rngs = [
             np.random.default_rng(np.random.SeedSequence(data.seed, spawn_key=(len(SPLITS), index)))
             for index in range(NUM_TRAJECTORIES)

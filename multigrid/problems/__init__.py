@@ -1,48 +1,24 @@
-"""The PDEs, one file each."""
+"""The PDEs, one file each: a module of this folder that registers a class adds a PDE."""
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from multigrid.problems.base import PDE, FileProblem, Problem, Symmetries
-from multigrid.problems.cno_poisson import CNOPoisson
-from multigrid.problems.darcy import LognormalDarcy, TwoPhaseDarcy
-from multigrid.problems.diffusion import Diffusion
-from multigrid.problems.elliptic import EllipticPDE
-from multigrid.problems.poisson import Poisson
-from multigrid.problems.reaction_diffusion import ReactionDiffusion
-from multigrid.problems.two_phase_poisson import TwoPhasePoisson
+from multigrid.registry import PROBLEMS
 
-PROBLEMS: dict[str, type[PDE]] = {
-    problem.kind: problem
-    for problem in (
-        Poisson,
-        CNOPoisson,
-        TwoPhaseDarcy,
-        LognormalDarcy,
-        TwoPhasePoisson,
-        Diffusion,
-        ReactionDiffusion,
-    )
-}
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 
 def build_problem(kind: str, **parameters: Any) -> PDE:
-    """Returns the problem of a kind, built from its parameters."""
-    return PROBLEMS[kind](**parameters)
+    """Returns the problem of a kind, built from its parameters.
+
+    Raises:
+        UserError: If there is no such kind.
+    """
+    problem: PDE = PROBLEMS.get(kind)(**parameters)
+    return problem
 
 
-__all__ = [
-    "PDE",
-    "PROBLEMS",
-    "CNOPoisson",
-    "Diffusion",
-    "EllipticPDE",
-    "FileProblem",
-    "LognormalDarcy",
-    "Poisson",
-    "Problem",
-    "ReactionDiffusion",
-    "Symmetries",
-    "TwoPhaseDarcy",
-    "TwoPhasePoisson",
-    "build_problem",
-]
+__all__ = ["PDE", "FileProblem", "Problem", "Symmetries", "build_problem"]

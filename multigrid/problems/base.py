@@ -1,14 +1,22 @@
-"""What a PDE has to say of itself."""
+"""What a PDE says about itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+from pydantic import Field
 
 from multigrid.grid import Grid
+
+SpaceDimensions: TypeAlias = Annotated[
+    int, Field(ge=2, le=3, description="the number of space dimensions, 2 or 3")
+]
+Tolerance: TypeAlias = Annotated[
+    float, Field(ge=1e-12, le=1e-2, description="the solver's relative error, 1e-12 to 0.01")
+]
 
 
 @dataclass(frozen=True)
@@ -41,17 +49,27 @@ class Symmetries:
 class Problem:
     """A map from input fields to output fields.
 
+    What is special about a problem is an attribute or a method here, with a default for problems
+    that have nothing to say; nothing else in the package asks of which class a problem is.
+
     Attributes:
         kind: Name of the problem in experiment files.
+        ndim: Number of space dimensions.
         input_names: Names of the input fields.
         output_names: Names of the output fields.
         symmetries: What is exact for the problem.
+        periodic: Whether fields wrap around the box.
+        time_dependent: Whether outputs are inputs at a later time, so that a surrogate can be
+            applied to its own output; a PDE then has :meth:`PDE.trajectory`.
     """
 
     kind: str
+    ndim: int = 2
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
-    symmetries: Symmetries
+    symmetries: Symmetries = Symmetries()
+    periodic: bool = False
+    time_dependent: bool = False
 
     @property
     def num_channels(self) -> tuple[int, int]:
@@ -67,6 +85,45 @@ class Problem:
         """
         return None
 
+    def check_grids(self, levels: Sequence[Grid]) -> None:
+        """Checks that the problem can be solved on the grids of a ladder, coarsest first.
+
+        Raises:
+            UserError: If it cannot; the sentence starts with the key of the experiment file.
+        """
+
+    def discrete_equation(self, inputs: Any, outputs: Any, grid: Grid) -> tuple[Any, Any] | None:
+        """Returns both sides of the discrete equation, for ``loss.residual``.
+
+        Args:
+            inputs: Input fields ``[N, in, *grid]``, a numpy array or torch tensor.
+            outputs: Any output fields ``[N, out, *grid]`` of the same library.
+            grid: Their grid.
+
+        Returns:
+            ``A u`` and ``f``, ``[N, ...]`` each; None if the equation is not available.
+        """
+        return None
+
+    def energy_loss(self, grid: Grid, finer: Grid, degree: int) -> Callable[..., Any] | None:
+        """Returns the loss ``energy``, which needs no labels.
+
+        Args:
+            grid: Grid of the fields.
+            finer: Grid whose energy is to be minimised.
+            degree: Polynomial degree of the prolongation to it.
+
+        Returns:
+            A function of a prediction ``[N, out, *grid]`` and a batch of samples that returns a
+            scalar tensor; None if the problem has no energy.
+        """
+        return None
+
+    @classmethod
+    def has(cls, hook: str) -> bool:
+        """Whether a class overrides an optional method: ``discrete_equation``, ``energy_loss``."""
+        return getattr(cls, hook) is not getattr(Problem, hook)
+
 
 class FileProblem(Problem):
     """A problem of which there are samples in files, and nothing else.
@@ -77,10 +134,11 @@ class FileProblem(Problem):
         symmetries: What the user declares exact.
     """
 
+    kind = "file"
+
     def __init__(
         self, input_names: tuple[str, ...], output_names: tuple[str, ...], symmetries: Symmetries
     ) -> None:
-        self.kind = "file"
         self.input_names = input_names
         self.output_names = output_names
         self.symmetries = symmetries
@@ -89,18 +147,21 @@ class FileProblem(Problem):
 class PDE(Problem, ABC):
     """A problem with a way to make samples.
 
+    The parameters of the constructor are the keys of the section ``problem`` of an experiment
+    file. Each has a type and usually a default, stands as ``Annotated[type, Field(...)]`` where
+    its values have limits or a description, and is kept as an attribute of the same name.
+    Experiments with invalid values are refused before an object is made, but objects are made to
+    check experiments, so constructors should be cheap.
+
     Attributes:
         version: Raised when the same parameters begin to give other samples.
     """
 
-    version: int
+    version: int = 1
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Everything that the samples depend on besides grid and seed, as plain values.
-
-        These are the constructor's arguments, which a problem keeps under their own names.
-        """
+        """Everything that the samples depend on besides grid and seed, as plain values."""
         return {name: getattr(self, name) for name in signature(type(self)).parameters}
 
     @abstractmethod
@@ -117,3 +178,27 @@ class PDE(Problem, ABC):
         Returns:
             Input fields ``[N, in, *grid]`` and output fields ``[N, out, *grid]`` in float64.
         """
+
+    def trajectory(self, grid: Grid, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        """Returns consecutive states ``[num_steps + 1, C, *grid]``, for time-dependent problems.
+
+        Args:
+            grid: Where to evaluate the fields.
+            rng: Source of randomness of the first state.
+            num_steps: Number of steps of the size that lies between input and output.
+        """
+        raise NotImplementedError(f"{self.kind} has no trajectories")
+
+    def draw_inputs(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """Returns the inputs ``[N, in, *grid]`` of :meth:`sample` without solving.
+
+        By default it solves; problems that can be trained without labels should do better.
+        """
+        return self.sample(grid, rngs)[0]
+
+    def initial_outputs(self, grid: Grid) -> np.ndarray:
+        """Returns outputs ``[out, *grid]`` to start from where there are no labels.
+
+        Statistics of the outputs are taken of them.
+        """
+        return np.zeros((len(self.output_names), *grid.shape))

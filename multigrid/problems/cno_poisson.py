@@ -1,17 +1,18 @@
 """The Poisson problem of the Convolutional Neural Operator's benchmarks."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from multigrid.grid import Grid
-from multigrid.problems.base import Symmetries
-from multigrid.problems.elliptic import EllipticPDE
-from multigrid.problems.poisson import sine_series
+from multigrid.problems.poisson import SineModes, SinePoisson, sine_series
+from multigrid.registry import register_problem
 
 
-class CNOPoisson(EllipticPDE):
+@register_problem("cno_poisson")
+@dataclass
+class CNOPoisson(SinePoisson):
     """-Laplace(u) = f on the unit square, u = 0 on its boundary, f a random multiscale field.
 
         f = (pi / K^2) sum_ij a_ij (i^2 + j^2)^(1/2) sin(pi i x) sin(pi j y)
@@ -25,30 +26,15 @@ class CNOPoisson(EllipticPDE):
         num_modes: The number K.
     """
 
-    kind = "cno_poisson"
-    version = 1
-    input_names = ("f",)
-    output_names = ("u",)
-    symmetries = Symmetries(
-        reflections=True, rotations=True, linear=True, homogeneous=True, mode_shifts=True
-    )
-
-    def __init__(self, num_modes: int = 16) -> None:
-        self.num_modes = num_modes
-        k = np.arange(1, num_modes + 1)
-        self._wavenumbers = np.hypot(k[:, None], k)
+    num_modes: SineModes = 16
 
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws right-hand sides ``[N, 1, *grid]`` and their solutions ``[N, 1, *grid]``."""
-        a = np.stack([rng.uniform(-1, 1, self._wavenumbers.shape) for rng in rngs])
-        f = sine_series(np.pi / self.num_modes**2 * a * self._wavenumbers, grid)
-        u = sine_series(a / self._wavenumbers / (np.pi * self.num_modes**2), grid)
+        k = np.arange(1, self.num_modes + 1)
+        wavenumbers = np.hypot(k[:, None], k)
+        a = np.stack([rng.uniform(-1, 1, wavenumbers.shape) for rng in rngs])
+        f = sine_series(np.pi / self.num_modes**2 * a * wavenumbers, grid)
+        u = sine_series(a / wavenumbers / (np.pi * self.num_modes**2), grid)
         return f[:, None], u[:, None]
-
-    @staticmethod
-    def terms(inputs: Any) -> tuple[Any, Any]:
-        """Returns 1 and f."""
-        f = inputs[:, 0]
-        return 0 * f + 1, f

@@ -2,17 +2,32 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from multigrid.grid import Grid
-from multigrid.problems.base import Symmetries
+from multigrid.problems.base import SpaceDimensions, Symmetries, Tolerance
 from multigrid.problems.elliptic import EllipticPDE
-from multigrid.problems.random_fields import GaussianField
+from multigrid.problems.random_fields import (
+    CosineModes,
+    GaussianField,
+    InverseLength,
+    Smoothness,
+)
+from multigrid.registry import register_problem
 from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
 
+Permeability = Annotated[float, Field(gt=0, le=1e3, description="a permeability in (0, 1000]")]
+LogStd = Annotated[
+    float, Field(gt=0, le=3, description="the standard deviation of log(a), in (0, 3]")
+]
 
+
+@dataclass
 class DarcyFlow(EllipticPDE):
     """-div(a grad u) = 1 on the unit box, u = 0 on its boundary, a made of a Gaussian field.
 
@@ -27,25 +42,15 @@ class DarcyFlow(EllipticPDE):
         tolerance: Relative error of the solver in the energy norm, roughly.
     """
 
-    version = 1
     input_names = ("a",)
     output_names = ("u",)
     symmetries = Symmetries(reflections=True, rotations=True)
 
-    def __init__(
-        self,
-        ndim: int,
-        smoothness: float,
-        inverse_length: float,
-        num_modes: int,
-        tolerance: float,
-    ) -> None:
-        self.ndim = ndim
-        self.smoothness = smoothness
-        self.inverse_length = inverse_length
-        self.num_modes = num_modes
-        self.tolerance = tolerance
-        self._field = GaussianField(ndim, "cosine", smoothness, inverse_length, num_modes)
+    ndim: SpaceDimensions = 2
+    smoothness: Smoothness = 2.0
+    inverse_length: InverseLength = 3.0
+    num_modes: CosineModes = 64
+    tolerance: Tolerance = 1e-6
 
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
@@ -56,6 +61,12 @@ class DarcyFlow(EllipticPDE):
         u = solve_diffusion(a, source, grid, self.tolerance, self.is_smooth).values
         on_grid = a[(slice(None), *(slice(n) for n in grid.shape))]
         return on_grid[:, None], u[:, None]
+
+    @cached_property
+    def _field(self) -> GaussianField:
+        return GaussianField(
+            self.ndim, "cosine", self.smoothness, self.inverse_length, self.num_modes
+        )
 
     @staticmethod
     def terms(inputs: Any) -> tuple[Any, Any]:
@@ -73,67 +84,47 @@ class DarcyFlow(EllipticPDE):
         """Returns the permeability that a Gaussian field of unit variance stands for, at points."""
 
 
+@register_problem("darcy")
+@dataclass
 class TwoPhaseDarcy(DarcyFlow):
     """Darcy flow through two phases, after Li et al., FNO (arXiv 2010.08895): 12 and 3.
 
     Args:
-        ndim: Number of space dimensions.
-        high: Permeability where the field is not negative.
-        low: Permeability where it is negative.
+        ndim: As in ``DarcyFlow``.
         smoothness: As in ``DarcyFlow``.
         inverse_length: As in ``DarcyFlow``.
         num_modes: As in ``DarcyFlow``.
         tolerance: As in ``DarcyFlow``.
+        high: Permeability where the field is not negative.
+        low: Permeability where it is negative.
     """
 
-    kind = "darcy"
+    high: Permeability = 12.0
+    low: Permeability = 3.0
     is_smooth = False
-
-    def __init__(
-        self,
-        ndim: int = 2,
-        high: float = 12.0,
-        low: float = 3.0,
-        smoothness: float = 2.0,
-        inverse_length: float = 3.0,
-        num_modes: int = 64,
-        tolerance: float = 1e-6,
-    ) -> None:
-        super().__init__(ndim, smoothness, inverse_length, num_modes, tolerance)
-        self.high = high
-        self.low = low
 
     def permeability(self, field: np.ndarray) -> np.ndarray:
         """Returns ``high`` where the field is not negative, else ``low``."""
         return np.where(field >= 0, self.high, self.low)
 
 
+@register_problem("darcy_lognormal")
+@dataclass
 class LognormalDarcy(DarcyFlow):
     """Darcy flow through a smooth medium, a = exp(sigma g), g Gaussian of unit variance.
 
     Args:
-        ndim: Number of space dimensions.
-        log_std: The standard deviation sigma of log(a).
+        ndim: As in ``DarcyFlow``.
         smoothness: As in ``DarcyFlow``.
         inverse_length: As in ``DarcyFlow``.
         num_modes: As in ``DarcyFlow``.
         tolerance: As in ``DarcyFlow``.
+        log_std: The standard deviation sigma of log(a).
     """
 
-    kind = "darcy_lognormal"
+    smoothness: Smoothness = 3.0
+    log_std: LogStd = 1.0
     is_smooth = True
-
-    def __init__(
-        self,
-        ndim: int = 2,
-        log_std: float = 1.0,
-        smoothness: float = 3.0,
-        inverse_length: float = 3.0,
-        num_modes: int = 64,
-        tolerance: float = 1e-6,
-    ) -> None:
-        super().__init__(ndim, smoothness, inverse_length, num_modes, tolerance)
-        self.log_std = log_std
 
     def permeability(self, field: np.ndarray) -> np.ndarray:
         """Returns ``exp(log_std * field)``."""

@@ -1,4 +1,4 @@
-"""What the problems have in common whose discrete equation is known."""
+"""What the problems have in common whose discrete equation is available."""
 
 from abc import abstractmethod
 from typing import Any
@@ -11,8 +11,8 @@ from multigrid.solvers.finite_volumes import apply_diffusion, equations
 class EllipticPDE(PDE):
     """-div(a grad u) = f on the unit box, u = 0 on its boundary.
 
-    Both sides can be told of any output, by the finite volumes of the solver: harmonic means of a
-    on the faces between points, zero at nodes on the boundary or half a spacing beyond cells.
+    Both sides can be computed for any output, by the finite volumes of the solver: harmonic means
+    of a on the faces between points, zero at nodes on the boundary or half a spacing beyond cells.
     """
 
     @staticmethod
@@ -20,10 +20,10 @@ class EllipticPDE(PDE):
     def terms(inputs: Any) -> tuple[Any, Any]:
         """Returns a and f, each ``[N, *grid]``, for input fields ``[N, in, *grid]``."""
 
-    def equation(self, inputs: Any, outputs: Any, grid: Grid) -> tuple[Any, Any]:
+    def discrete_equation(self, inputs: Any, outputs: Any, grid: Grid) -> tuple[Any, Any]:
         """Returns both sides of the discrete equation; their difference is the residual.
 
-        The labels of Darcy flow fulfil it on the grid they were solved on, to the solver's
+        The labels of Darcy flow satisfy it on the grid they were solved on, to the solver's
         tolerance; those of Poisson's equation, exact solutions of the differential equation, to
         second order in the spacing. On a coarser grid the labels are restricted, and do not solve
         the equation with restricted inputs. Their residual is still of second order for Poisson's

@@ -1,17 +1,49 @@
 """Poisson's equation with a random right-hand side and an exact solution."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
+from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
-from multigrid.problems.base import Symmetries
+from multigrid.problems.base import SpaceDimensions, Symmetries
 from multigrid.problems.elliptic import EllipticPDE
+from multigrid.problems.random_fields import InverseLength, Smoothness
+from multigrid.registry import register_problem
+
+SineModes = Annotated[
+    int, Field(ge=1, le=1024, description="the number of sine modes along each axis, 1 to 1024")
+]
 
 
-class Poisson(EllipticPDE):
+class SinePoisson(EllipticPDE):
+    """-Laplace(u) = f on the unit box, u = 0 on its boundary, f a sum of sines."""
+
+    input_names = ("f",)
+    output_names = ("u",)
+    symmetries = Symmetries(
+        reflections=True, rotations=True, linear=True, homogeneous=True, mode_shifts=True
+    )
+    num_modes: int
+
+    def check_grids(self, levels: Sequence[Grid]) -> None:
+        """Checks that the points of the finest level tell the modes apart."""
+        check_modes(self.num_modes, levels[-1])
+
+    @staticmethod
+    def terms(inputs: Any) -> tuple[Any, Any]:
+        """Returns 1 and f."""
+        f = inputs[:, 0]
+        return 0 * f + 1, f
+
+
+@register_problem("poisson")
+@dataclass
+class Poisson(SinePoisson):
     """-Laplace(u) = f on the unit box, u = 0 on its boundary.
 
     f is the Gaussian random field N(0, (-Laplace + tau^2)^-alpha), normalised to a pointwise
@@ -29,29 +61,10 @@ class Poisson(EllipticPDE):
         num_modes: Number of sine modes along each axis.
     """
 
-    kind = "poisson"
-    version = 1
-    input_names = ("f",)
-    output_names = ("u",)
-    symmetries = Symmetries(
-        reflections=True, rotations=True, linear=True, homogeneous=True, mode_shifts=True
-    )
-
-    def __init__(
-        self,
-        ndim: int = 2,
-        smoothness: float = 2.0,
-        inverse_length: float = 3.0,
-        num_modes: int = 64,
-    ) -> None:
-        self.ndim = ndim
-        self.smoothness = smoothness
-        self.inverse_length = inverse_length
-        self.num_modes = num_modes
-        k = np.pi * np.arange(1, num_modes + 1)
-        self._eigenvalues = sum(np.meshgrid(*[k**2] * ndim, indexing="ij", sparse=True))
-        spectrum = (self._eigenvalues + inverse_length**2) ** (-smoothness / 2)
-        self._amplitudes = spectrum / np.sqrt(np.sum(spectrum**2) / 2**ndim)
+    ndim: SpaceDimensions = 2
+    smoothness: Smoothness = 2.0
+    inverse_length: InverseLength = 3.0
+    num_modes: SineModes = 64
 
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
@@ -63,11 +76,29 @@ class Poisson(EllipticPDE):
         u = sine_series(coefficients / self._eigenvalues, grid)
         return f[:, None], u[:, None]
 
-    @staticmethod
-    def terms(inputs: Any) -> tuple[Any, Any]:
-        """Returns 1 and f."""
-        f = inputs[:, 0]
-        return 0 * f + 1, f
+    @cached_property
+    def _eigenvalues(self) -> np.ndarray:
+        k = np.pi * np.arange(1, self.num_modes + 1)
+        return sum(np.meshgrid(*[k**2] * self.ndim, indexing="ij", sparse=True))  # type: ignore[return-value]
+
+    @cached_property
+    def _amplitudes(self) -> np.ndarray:
+        spectrum = (self._eigenvalues + self.inverse_length**2) ** (-self.smoothness / 2)
+        return spectrum / np.sqrt(np.sum(spectrum**2) / 2**self.ndim)
+
+
+def check_modes(num_modes: int, grid: Grid) -> None:
+    """Checks that the points of a grid tell apart some number of sines.
+
+    Raises:
+        UserError: If there are fewer points than modes along an axis.
+    """
+    limit = min(grid.shape)
+    if num_modes > limit:
+        raise UserError(
+            f"problem.num_modes: {num_modes} sine modes need more than the {limit} points of the "
+            f"finest level; at most {limit} are allowed"
+        )
 
 
 def sine_series(coefficients: np.ndarray, grid: Grid) -> np.ndarray:

@@ -2,11 +2,22 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
+from pydantic import Field
 
 Basis = Literal["cosine", "periodic"]
+Smoothness: TypeAlias = Annotated[
+    float,
+    Field(gt=0, le=10, description="the exponent alpha of (-Laplace + tau^2)^-alpha, in (0, 10]"),
+]
+InverseLength: TypeAlias = Annotated[
+    float, Field(ge=0, le=1000, description="the tau of (-Laplace + tau^2)^-alpha, in [0, 1000]")
+]
+CosineModes: TypeAlias = Annotated[
+    int, Field(ge=1, le=1024, description="the highest cosine mode along each axis, 1 to 1024")
+]
 
 
 class GaussianField:

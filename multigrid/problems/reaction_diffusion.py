@@ -1,16 +1,25 @@
 """Reaction and diffusion of two species in a periodic box, one step in time."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import PDE, Symmetries
+from multigrid.problems.base import PDE, SpaceDimensions, Symmetries
 from multigrid.problems.random_fields import GaussianField
+from multigrid.registry import register_problem
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta
 
+Diffusivity = Annotated[float, Field(ge=0, le=1, description="a diffusivity in [0, 1]")]
 
+
+@register_problem("reaction_diffusion")
+@dataclass
 class ReactionDiffusion(PDE):
     """The FitzHugh-Nagumo equations on the periodic unit box.
 
@@ -36,34 +45,31 @@ class ReactionDiffusion(PDE):
         num_modes: Highest mode of the first state along each axis.
     """
 
-    kind = "reaction_diffusion"
-    version = 1
     input_names = ("u", "v")
     output_names = ("u_next", "v_next")
     symmetries = Symmetries(reflections=True, rotations=True, shifts=True)
+    periodic = True
+    time_dependent = True
 
-    def __init__(
-        self,
-        ndim: int = 2,
-        diffusivity_u: float = 1e-3,
-        diffusivity_v: float = 5e-3,
-        threshold: float = 5e-3,
-        time_step: float = 0.5,
-        num_starts: int = 10,
-        substeps: int = 10,
-        num_modes: int = 8,
-    ) -> None:
-        self.ndim = ndim
-        self.diffusivity_u = diffusivity_u
-        self.diffusivity_v = diffusivity_v
-        self.threshold = threshold
-        self.time_step = time_step
-        self.num_starts = num_starts
-        self.substeps = substeps
-        self.num_modes = num_modes
-        self._field = GaussianField(
-            ndim, "periodic", smoothness=2.0, inverse_length=10.0, num_modes=num_modes
-        )
+    ndim: SpaceDimensions = 2
+    diffusivity_u: Diffusivity = 1e-3
+    diffusivity_v: Diffusivity = 5e-3
+    threshold: Annotated[float, Field(ge=-1, le=1, description="a number in [-1, 1]")] = 5e-3
+    time_step: Annotated[float, Field(gt=0, le=10, description="a time in (0, 10]")] = 0.5
+    num_starts: Annotated[
+        int, Field(ge=1, le=1000, description="a number of start times, 1 to 1000")
+    ] = 10
+    substeps: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="the integrator's steps within time_step, 1 to 10000"),
+    ] = 10
+    num_modes: Annotated[
+        int, Field(ge=1, le=64, description="the highest mode of the first state, 1 to 64")
+    ] = 8
+
+    def check_grids(self, levels: Sequence[Grid]) -> None:
+        """Checks that the grids are periodic."""
+        check_periodic(self.kind, levels)
 
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]
@@ -101,6 +107,12 @@ class ReactionDiffusion(PDE):
             states.append(integrator.advance(states[-1], self.substeps))
         return np.concatenate(states)
 
+    @cached_property
+    def _field(self) -> GaussianField:
+        return GaussianField(
+            self.ndim, "periodic", smoothness=2.0, inverse_length=10.0, num_modes=self.num_modes
+        )
+
     def _integrator(self, grid: Grid) -> ExponentialRungeKutta:
         if not grid.is_open:
             raise UserError(
@@ -117,3 +129,17 @@ class ReactionDiffusion(PDE):
     def _reaction(self, states: np.ndarray) -> np.ndarray:
         u, v = states[:, 0], states[:, 1]
         return np.stack([u - u * u * u - self.threshold - v, u - v], axis=1)
+
+
+def check_periodic(kind: str, levels: Sequence[Grid]) -> None:
+    """Checks that the grids of a ladder have no boundary points.
+
+    Raises:
+        UserError: If nodes have both ends of an axis.
+    """
+    finest = levels[-1]
+    if finest.centering == "node" and any(n % 2 for n in finest.shape):
+        raise UserError(
+            f"levels[{len(levels) - 1}]: problem '{kind}' is periodic, which nodes with both "
+            f"boundary points are not: the sizes of {finest} must be even"
+        )

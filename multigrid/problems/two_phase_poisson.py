@@ -1,24 +1,25 @@
 """Poisson's equation with the source that a two-phase medium would suggest."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from multigrid.grid import Grid
 from multigrid.problems.darcy import TwoPhaseDarcy
+from multigrid.registry import register_problem
 from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
 
 
+@register_problem("poisson_two_phase")
+@dataclass
 class TwoPhasePoisson(TwoPhaseDarcy):
     """-Laplace(u) = 1/a on the unit box, u = 0 on its boundary, a as in two-phase Darcy flow.
 
     What is left of ``-div(a grad u) = 1``, divided by a, if the jumps of a are ignored. A fast
     Poisson solve gives a sample, to the tolerance. Meant for training before Darcy flow.
     """
-
-    kind = "poisson_two_phase"
-    version = 1
 
     def sample(
         self, grid: Grid, rngs: Sequence[np.random.Generator]

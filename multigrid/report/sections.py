@@ -52,7 +52,7 @@ def _head(record: RunRecord) -> str:
     config = record.config
     levels = ", ".join(str(grid) for grid in config.hierarchy().levels)
     title = f"<h1>{escape(config.name)}</h1>"
-    lead = f'<p class="lead">{escape(config.problem.kind)} on {levels}</p>'
+    lead = f'<p class="lead">{escape(config.kind)} on {levels}</p>'
     if not record.is_finished:
         return f"{title}{lead}<p>This run is unfinished; here is what there is so far.</p>"
     summary = record.summary

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 
 import numpy as np
-import scipy.fft
+import scipy
 
 from multigrid.grid import Grid
 

@@ -4,7 +4,7 @@ from functools import reduce
 from typing import Literal
 
 import numpy as np
-import scipy.fft
+import scipy
 
 from multigrid.grid import Grid
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy
 
 from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import Operator, Solution, conjugate_gradients
