@@ -109,7 +109,7 @@ METRICS = Registry("metric", "multigrid.metrics")
 OPTIMIZERS = Registry("optimizer", "multigrid.training.optimizers", ("muon", "adamw"))
 READERS = Registry("reader", "multigrid.data.formats")
 CALLBACKS = Registry("callback", "multigrid.training.callbacks")
-BLOCKS = Registry("block", "multigrid.models.blocks")
+BLOCKS = Registry("block", "multigrid.models.layers")
 
 register_problem = PROBLEMS.register
 register_loss = LOSSES.register

@@ -17,7 +17,7 @@ from torch import nn
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.recorder import StageRecorder
 from multigrid.models.growth import UNetFamily
-from multigrid.models.steps import set_activation_checkpointing
+from multigrid.models.layers import set_activation_checkpointing
 
 COMPILED = "compute.compile=true"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")

@@ -1,4 +1,4 @@
-import copy
+import math
 
 import pytest
 import torch
@@ -7,10 +7,9 @@ from torch import nn
 from multigrid.config import parse_config
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.experiment import Experiment
-from multigrid.models import cost
-from multigrid.models.activations import PeakMeter, activation_bytes
-from multigrid.models.blocks import Head
 from multigrid.models.cost import (
+    PeakMeter,
+    activation_bytes,
     count_flops,
     count_parameters,
     scale_flops,
@@ -18,7 +17,8 @@ from multigrid.models.cost import (
     without_data,
 )
 from multigrid.models.growth import UNetFamily
-from multigrid.models.steps import set_activation_checkpointing
+from multigrid.models.layers import Head, set_activation_checkpointing
+from multigrid.models.surgery import replace_module
 from multigrid.models.unet import UNet
 
 WIDTH = 5
@@ -90,41 +90,6 @@ def test_counting_leaves_the_network_alone(unet):
     training_flops(unet, (1, 2, 8, 8))
     assert all(parameter.grad is None for parameter in unet.parameters())
     assert all(torch.equal(t, before[k]) for k, t in unet.state_dict().items())
-
-
-def test_equal_networks_are_counted_once(unet, monkeypatch):
-    counted = []
-    original = cost.run_without_data
-
-    def noted(network, shape):
-        counted.append(shape)
-        return original(network, shape)
-
-    monkeypatch.setattr(cost, "run_without_data", noted)
-    monkeypatch.setattr(cost, "_COUNTED", {})
-    same = copy.deepcopy(unet)
-    flops = training_flops(unet, (1, 2, 8, 8))
-    assert training_flops(same, (1, 2, 8, 8)) == flops
-    assert len(counted) == 1
-    same.scales[0].requires_grad_(False)
-    assert training_flops(same, (1, 2, 8, 8)) < flops
-    same.scales[1].head = nn.Sequential(same.scales[1].head, nn.Conv2d(1, 1, 1))
-    assert training_flops(same, (1, 2, 8, 8)) < flops + 6 * 64
-    same.scales[1].head = Twice(unet.scales[1].head)
-    assert same.signature() is None
-    assert training_flops(same, (1, 2, 8, 8)) == training_flops(same, (1, 2, 8, 8))
-    assert len(counted) == 5
-
-
-class Twice(nn.Module):
-    """A module that no signature knows."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, x):
-        return 2 * self.module(x)
 
 
 def test_parameters_by_hand():
@@ -257,19 +222,47 @@ def test_checkpointed_activations_take_less_and_give_the_same_gradient():
     assert training_flops(network, (1, 1, 32, 32)) > 0
 
 
-@pytest.mark.parametrize(
-    ("shape", "width", "times"), [((16, 128, 128), 48, 2.4), ((1, 64, 64, 64), 16, 2.7)]
-)
-def test_checkpointing_saves_most_of_the_memory(shape, width, times):
+@pytest.mark.parametrize("shape", [(16, 128, 128), (1, 64, 64, 64)])
+def test_checkpointing_saves_a_third_of_the_memory(shape):
     count, *shape = shape
     grids = [Grid(tuple(n // 2**k for n in shape)) for k in (5, 4, 3, 2, 1, 0)]
-    network = UNet(grids, [width] * len(grids), 1, 1)
+    network = UNet(grids, [16] * len(grids), 1, 1)
     plain, less = (activation_bytes(network, (count, 1, *shape), 4, c) for c in (False, True))
-    assert less < plain / times
+    assert less < plain / 1.5
 
 
-def test_heads_in_slabs_give_the_same_gradient():
-    grids = [Grid((64, 64)), Grid((128, 128))]
-    network = UNet(grids, [8, 8], 1, 1)
-    for plain, checkpointed in gradients_both_ways(network, torch.randn(3, 1, 128, 128)):
-        torch.testing.assert_close(plain, checkpointed)
+@pytest.mark.parametrize("module", [nn.GroupNorm(4, 8), nn.Conv2d(8, 8, 3, padding=2, dilation=2)])
+def test_a_module_swapped_into_a_block_counts_with_recomputed_activations(module):
+    grids = [Grid((8, 8)), Grid((16, 16))]
+    plain = UNet(grids, [8] * 2, 1, 1)
+    network = replace_module(plain, "scales.1.encoder.0.conv1", module)
+    x = torch.randn(2, 1, 16, 16)
+    assert not torch.allclose(network(x), plain(x), rtol=1e-3)
+    pairs = gradients_both_ways(network, x)
+    assert all(torch.equal(kept, recomputed) for kept, recomputed in pairs)
+    set_activation_checkpointing(network, True)
+    recomputed = network(x)
+    assert torch.equal(recomputed, network.eval()(x))
+
+
+class Spectral(nn.Module):
+    """A spectral convolution as in Fourier neural operators, without truncation."""
+
+    def __init__(self, channels, modes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, channels, *modes, dtype=torch.cfloat))
+
+    def forward(self, x):
+        coefficients = torch.einsum("nixy,ioxy->noxy", torch.fft.rfft2(x), self.weight)
+        return torch.fft.irfft2(coefficients, s=x.shape[2:])
+
+
+def test_transforms_and_complex_products_count_as_they_are():
+    n, channels = 16, 3
+    layer = Spectral(channels, (n, n // 2 + 1))
+    transforms = 2 * channels * 2.5 * n**2 * math.log2(n**2)
+    products = 8 * n * (n // 2 + 1) * channels**2
+    assert count_flops(layer, (1, channels, n, n)).forward == transforms + products
+    # going backward: both transforms, and the gradient of the weight; none of the input
+    training = training_flops(layer, (1, channels, n, n))
+    assert training >= 2 * products + 1.5 * transforms

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from multigrid.models.blocks import channels_last
+from multigrid.models.layers import channels_last
 from multigrid.training.optimizers import (
     Muon,
     NamedOptimizer,

@@ -70,7 +70,7 @@ class ShortEpoch:
         """
         experiment, loss = self.experiment, self.experiment.config.loss
         surrogate, regime = self.surrogate(), regime or Regime()
-        known = FeaturizedSurrogate(surrogate, regime.always_frozen)
+        with_features = isinstance(samples, FeaturizedSamples)
         trainer = Trainer(
             surrogate,
             samples,
@@ -79,7 +79,9 @@ class ShortEpoch:
             build_loss(loss.name, samples.grid, experiment.problem, loss.residual),
             replace(experiment.options, symmetries=symmetries),
             regime,
-            featurized=known if isinstance(samples, FeaturizedSamples) else None,
+            featurized=FeaturizedSurrogate(surrogate, regime.always_frozen)
+            if with_features
+            else None,
         )
         stopwatch = _Stopwatch()
         trainer.fit(stopwatch)

@@ -17,9 +17,8 @@ from multigrid.files import write_text
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, machine, peak_memory
 from multigrid.ladder.experiment import Experiment
-from multigrid.models.activations import PeakMeter
-from multigrid.models.cost import training_flops
-from multigrid.models.steps import set_activation_checkpointing
+from multigrid.models.cost import PeakMeter, training_flops
+from multigrid.models.layers import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
 from multigrid.tables import si, table
 from multigrid.training.timing import seconds, training_step

@@ -30,7 +30,7 @@ from multigrid.distributed.processes import (
 )
 from multigrid.errors import UserError
 from multigrid.hardware import choose_device
-from multigrid.models.steps import Stepwise, steps_of
+from multigrid.models.unet import UNet
 from multigrid.signals import Interrupted
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class ProcessGroup(Processes):
             return surrogate
         return DistributedDataParallel(
             surrogate,
-            find_unused_parameters=not isinstance(surrogate.network, Stepwise),
+            find_unused_parameters=not isinstance(surrogate.network, UNet),
             gradient_as_bucket_view=True,
         )
 
@@ -129,7 +129,9 @@ class ProcessGroup(Processes):
         """Spreads the parameters of a network over the processes, if that is the strategy."""
         if not self.shards:
             return
-        parts = [module for step in steps_of(network) or () for module in step.modules]
+        chains = [network] if isinstance(network, nn.Sequential) else []
+        chains += list(network.iter_scales()) if isinstance(network, UNet) else []
+        parts = [module for chain in chains for module in chain.children()]
         sharding.spread(network, parts, init_device_mesh(self.device.type, (self.size,)))
 
     def whole(self, state: Any) -> Any:

@@ -24,8 +24,8 @@ from multigrid.ladder.parts import (
     trainer_options,
 )
 from multigrid.models.custom_network import NetworkFactory
+from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.models.scaling import FieldScaling, NormalizationKind
-from multigrid.models.steps import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.schedule import (
     Stage,
     build_schedule,

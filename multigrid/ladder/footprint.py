@@ -9,8 +9,7 @@ from torch import nn
 from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.models.activations import activation_bytes
-from multigrid.models.cost import count_parameters
+from multigrid.models.cost import activation_bytes, count_parameters
 from multigrid.schedule import Stage
 from multigrid.tables import si, table
 from multigrid.training.optimizers import OptimizerName, is_hidden

@@ -29,7 +29,7 @@ from multigrid.signals import Interrupted
 from multigrid.tables import si
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.evaluation import LevelValidator
-from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
+from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate, split
 from multigrid.training.losses import build_loss
 from multigrid.training.trainer import DivergedError, Trainer
 
@@ -189,11 +189,12 @@ class LadderRun:
         )
         stop = config.schedule.stop_at_interpolation_error
         surrogate = self._surrogate(start.network, samples.grid)
-        featurized = FeaturizedSurrogate(surrogate, start.regime.always_frozen)
-        known = config.transfer.featurize and featurized.split.is_worthwhile
+        frozen, featurized = start.regime.always_frozen, None
+        if config.transfer.featurize and split(surrogate.network, frozen):
+            featurized = FeaturizedSurrogate(surrogate, frozen)
         trainer = Trainer(
             surrogate,
-            self._featurized(featurized, samples, stage) if known else samples,
+            self._featurized(featurized, samples, stage) if featurized else samples,
             validator,
             stage,
             build_loss(
@@ -207,7 +208,7 @@ class LadderRun:
             experiment.options,
             start.regime,
             target_error=interpolation_error if stop else None,
-            featurized=featurized if known else None,
+            featurized=featurized,
         )
         if config.optimizer.carry_moments:
             trainer.load_moments(start.moments)
@@ -223,7 +224,7 @@ class LadderRun:
             lambda: surrogate.compute(samples, path, stage.batch_size, precision)
         )
         size = path.stat().st_size
-        log.info("features %s: %sB in %s", ", ".join(surrogate.split.kept), si(size), path)
+        log.info("features of %s samples: %sB in %s", len(samples), si(size), path)
         hold = self.experiment.holds_bytes(size)
         return FeaturizedSamples(samples, file, hold)
 

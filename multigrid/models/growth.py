@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from multigrid.grid import Hierarchy
-from multigrid.models.blocks import Normalization, Padding, channels_last
-from multigrid.models.bottleneck import Bottleneck
 from multigrid.models.cost import Flops, count_flops, count_parameters
+from multigrid.models.layers import Bottleneck, Normalization, Padding, channels_last
 from multigrid.models.unet import Form, UNet, silence
 from multigrid.tables import si, table
 

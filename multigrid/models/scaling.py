@@ -11,7 +11,7 @@ from multigrid.data.samples import block_size
 from multigrid.data.statistics import ChannelStatistics
 from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Grid
-from multigrid.models.blocks import channels_last
+from multigrid.models.layers import channels_last
 from multigrid.problems.base import Problem
 
 NormalizationKind = Literal["none", "gaussian", "min-max", "homogeneous"]

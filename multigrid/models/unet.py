@@ -1,7 +1,7 @@
 """The UNet whose outer scales come and go with the grid."""
 
-from collections.abc import Hashable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, cast
 
 import torch
@@ -10,20 +10,130 @@ from torch import Tensor, nn
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid
 from multigrid.hardware import full_precision
-from multigrid.models.blocks import Head, Normalization, Padding, are_plain
-from multigrid.models.bottleneck import Bottleneck, build_bottleneck
-from multigrid.models.cost import Alike, count_parameters, scale_flops
-from multigrid.models.scale import Scale
-from multigrid.models.steps import INPUT, ActivationCheckpointing, Step, run_steps
+from multigrid.models.cost import count_parameters, scale_flops
+from multigrid.models.layers import (
+    ActivationCheckpointing,
+    Bottleneck,
+    Down,
+    Head,
+    Normalization,
+    Padding,
+    ResidualBlock,
+    Stem,
+    Up,
+    build_bottleneck,
+)
 from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
 
-KNOWN = ("torch.nn.", "multigrid.models.")
-"""Where the modules come from whose class, settings and shapes say what they do."""
+AUTOCAST_POINTS = 64
+"""Points of the smallest grid whose features may be in bfloat16: 8x8, or 4x4x4."""
 
 
-class UNet(Alike, ActivationCheckpointing):
+class Scale(nn.Module):
+    """Everything a UNet does at one resolution, and its transitions to the next coarser one.
+
+    Args:
+        grid: The grid.
+        width: Number of channels of its features.
+        coarser_width: That of the next coarser scale; None at the bottleneck.
+        in_channels: Number of input fields, or None for no stem.
+        out_channels: Number of output fields, or None for no head.
+        num_blocks: Residual blocks in the encoder and in the decoder.
+        padding: What lies outside the grid for the convolutions.
+        norm: Normalisation layer in front of each convolution of a block.
+        bottleneck: What follows the encoder, or None.
+
+    Attributes:
+        grid: The grid.
+        stem: Lifts the input fields to the width, or None.
+        encoder: Residual blocks on the way down.
+        bottleneck: What follows them at the bottleneck, or None.
+        down: Strided convolution to the next coarser scale; None at the bottleneck.
+        up: Transposed convolution from the next coarser scale; None at the bottleneck.
+        decoder: Residual blocks on the way up; None at the bottleneck.
+        head: Projects features to the output fields, or None.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        width: int,
+        coarser_width: int | None,
+        in_channels: int | None,
+        out_channels: int | None,
+        num_blocks: int,
+        padding: Padding,
+        norm: Normalization,
+        bottleneck: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        ndim, centering = grid.ndim, grid.centering
+        self.grid = grid
+        self.stem = Stem(ndim, in_channels, width, padding) if in_channels else None
+        self.encoder = _blocks(num_blocks, ndim, width, padding, norm)
+        self.bottleneck = bottleneck
+        self.down: Down | None = None
+        self.up: Up | None = None
+        self.decoder: nn.Sequential | None = None
+        if coarser_width is not None:
+            self.down = Down(ndim, width, coarser_width, centering, padding)
+            self.up = Up(ndim, coarser_width, width, centering, padding)
+            self.decoder = _blocks(num_blocks, ndim, width, padding, norm)
+        self.head = Head(ndim, width, out_channels) if out_channels else None
+
+    def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
+        """Returns the encoder's features ``[N, width, *grid]``.
+
+        Args:
+            x: The input fields on this grid ``[N, in, *grid]``; not looked at without a stem.
+            finer: What the next finer scale sent down ``[N, width, *grid]``, or None.
+        """
+        with self._precision(x.device):
+            if self.grid.size < AUTOCAST_POINTS:
+                dtype = next(self.parameters()).dtype
+                x, finer = x.to(dtype), None if finer is None else finer.to(dtype)
+            features = finer if self.stem is None else self.stem(x)
+            if self.stem is not None and finer is not None:
+                features = features + finer
+            features = self.encoder(features)
+            return features if self.bottleneck is None else self.bottleneck(features)
+
+    def send_down(self, features: Tensor) -> Tensor:
+        """Returns what the encoder's features add to those of the next coarser scale."""
+        assert self.down is not None
+        with self._precision(features.device):
+            return cast(Tensor, self.down(features))
+
+    def decode(self, skip: Tensor, coarser: Tensor) -> Tensor:
+        """Returns the decoder's features ``[N, width, *grid]``; not to be called at the bottleneck.
+
+        Args:
+            skip: The encoder's features ``[N, width, *grid]``.
+            coarser: Decoder features of the next coarser scale.
+        """
+        assert self.up is not None
+        assert self.decoder is not None
+        with self._precision(skip.device):
+            return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
+
+    def correct(self, features: Tensor) -> Tensor:
+        """Returns what the head makes of features: a correction ``[N, out, *grid]``."""
+        assert self.head is not None
+        with self._precision(features.device):
+            return self.head(features)
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[None]:
+        """Returns the context to compute in: autocast, if it is on at all, but for small grids.
+
+        There float32 costs nothing, and what they do reaches every point.
+        """
+        return full_precision(device) if self.grid.size < AUTOCAST_POINTS else nullcontext()
+
+
+class UNet(ActivationCheckpointing):
     """A UNet on the scales of a hierarchy, whose coarse part is a network in its own right.
 
     In the *pyramid* form every scale has a stem, fed with the restricted input, and a head; the
@@ -49,9 +159,12 @@ class UNet(Alike, ActivationCheckpointing):
         bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
 
     Attributes:
-        checkpoint_activations: Whether the backward pass computes the activations within encoders,
-            decoders and heads anew instead of keeping them.
+        tail: Patterns of the names of what turns features into fields.
+        checkpoint_activations: Whether the backward pass of a training step recomputes the
+            activations within encoders, decoders and heads instead of keeping them.
     """
+
+    tail = ("*.head",)
 
     def __init__(
         self,
@@ -103,73 +216,50 @@ class UNet(Alike, ActivationCheckpointing):
         ]
         return table(["Scale", "Grid", "Width", "Parameters", "FLOPs/sample"], rows)
 
-    def signature(self) -> Hashable | None:
-        """Returns what is equal for networks that do the same operations.
-
-        None if a part has been replaced by a module of others, which may do anything.
-        """
-        modules = dict(self.named_modules())
-        if not all(type(m).__module__.startswith(KNOWN) for m in modules.values()):
-            return None
-        parts = tuple((name, type(m), m.extra_repr()) for name, m in modules.items())
-        shapes = tuple((name, parameter.shape) for name, parameter in self.named_parameters())
-        checkpointed = self.checkpoint_activations and self.training
-        return self.grids, self.form, self.padding, self.prolongation, checkpointed, parts, shapes
-
     def iter_scales(self) -> Iterator[Scale]:
         """Yields the scales, coarsest first."""
         return (cast(Scale, scale) for scale in self.scales)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
-        return run_steps(self.steps(), {INPUT: x}, self.checkpoint_activations and self.training)
+        return self.finish(self.features(x))
 
-    def steps(self) -> list[Step]:
-        """Returns the steps of a forward pass: down to the coarsest scale and up again."""
-        return [*self._steps_down(), *self._steps_up()]
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Returns what the heads are given: each scale's features ``[N, width, *grid]``.
 
-    def _steps_down(self) -> Iterator[Step]:
-        """Yields ``encode.<k>``, the encoder features, and ``down.<k>``, what they send down."""
-        inputs, from_finer = INPUT, None
-        for k, scale in reversed(list(enumerate(self.iter_scales()))):
-            needs = [inputs] if scale.stem is not None else []
-            needs += [from_finer] if from_finer is not None else []
-            own = [m for m in (scale.stem, scale.encoder, scale.bottleneck) if m is not None]
-            yield Step(f"encode.{k}", tuple(needs), scale.encode, tuple(own))
-            if scale.down is None:
-                continue
-            from_finer = f"down.{k}"
-            yield Step(from_finer, (f"encode.{k}",), scale.send_down, (scale.down,), keeps=False)
-            if self.form == "pyramid":
-                yield Step(f"restrict.{k}", (inputs,), partial(restrict, grid=scale.grid))
-                inputs = f"restrict.{k}"
+        Down to the coarsest scale and up again. The list has an entry for every scale, coarsest
+        first.
 
-    def _steps_up(self) -> Iterator[Step]:
-        """Yields ``merge.<k>``, ``decode.<k>`` and ``output.<k>``.
-
-        What the decoder takes, its features, and the sum of the heads.
+        Args:
+            x: Input fields ``[N, in, *grid]``.
         """
-        features, output = "encode.0", None
-        for k, scale in enumerate(self.iter_scales()):
-            if scale.up is not None and scale.decoder is not None:
-                merged, needs = f"merge.{k}", (f"encode.{k}", features)
-                yield Step(merged, needs, scale.merge, (scale.up,), keeps=False)
-                features = f"decode.{k}"
-                keeps = not are_plain(scale.decoder)
-                yield Step(features, (merged,), scale.decode, (scale.decoder,), keeps)
-            if scale.head is None:
-                continue
-            correction = f"head.{k}"
-            pointwise = isinstance(scale.head, Head)
-            yield Step(
-                correction, (features,), scale.correct, (scale.head,), is_pointwise=pointwise
-            )
-            if output is not None:
-                yield Step(f"output.{k}", (output, correction), partial(self._add, scale.grid))
-                correction = f"output.{k}"
-            output = correction
+        skips: list[Tensor] = []
+        from_finer = None
+        for scale in reversed(list(self.iter_scales())):
+            skips.append(self.compute(scale.encode, x, from_finer))
+            if scale.down is not None:
+                from_finer = scale.send_down(skips[-1])
+                x = restrict(x, scale.grid) if self.form == "pyramid" else x
+        features = [skips.pop()]
+        for scale in list(self.iter_scales())[1:]:
+            features.append(self.compute(scale.decode, skips.pop(), features[-1]))
+        return features
 
-    def _add(self, grid: Grid, output: Tensor, correction: Tensor) -> Tensor:
+    def finish(self, features: Sequence[Tensor]) -> Tensor:
+        """Returns the output fields ``[N, out, *grid]``: all heads' corrections, prolonged.
+
+        Args:
+            features: What :meth:`features` gave.
+        """
+        output = None
+        for scale, decoded in zip(self.iter_scales(), features, strict=True):
+            if scale.head is not None:
+                correction = self.compute(scale.correct, decoded)
+                output = correction if output is None else self._add(output, correction, scale.grid)
+        assert output is not None
+        return output
+
+    def _add(self, output: Tensor, correction: Tensor, grid: Grid) -> Tensor:
         """Adds a head's correction on a grid to the output of the scales below, prolonged to it."""
         with full_precision(output.device):
             output = prolong(output, grid, self.prolongation, periodic=self.padding == "periodic")
@@ -189,3 +279,9 @@ def silence(unet: UNet, first: int) -> None:
             for module in (scale.down, scale.head.project):
                 for parameter in module.parameters():
                     parameter.zero_()
+
+
+def _blocks(
+    num_blocks: int, ndim: int, width: int, padding: Padding, norm: Normalization
+) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(ndim, width, padding, norm) for _ in range(num_blocks)))

@@ -11,7 +11,7 @@ from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.distributed.processes import Processes
 from multigrid.grid import Grid
-from multigrid.models.blocks import channels_layout
+from multigrid.models.layers import channels_layout
 from multigrid.training.batches import Batch
 from multigrid.training.featurization import FeaturizedSamples
 from multigrid.training.gradient import Gradient

@@ -1,19 +1,20 @@
-"""Training on features: what depends on frozen weights alone is computed once and kept on disk.
+"""Training on features: what a frozen trunk gives is computed once and kept on disk.
 
-After the "bottleneck features" of transfer learning in image recognition; here for any network
-that tells its steps, and exact: an epoch on features has the losses of one on fields.
+After the "bottleneck features" of transfer learning in image recognition, and exact: an epoch on
+features has the losses of one on fields.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
@@ -21,10 +22,70 @@ from multigrid.errors import UserError
 from multigrid.files import written_aside
 from multigrid.grid import Grid
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.blocks import channels_last
-from multigrid.models.cost import without_data
+from multigrid.models.cost import FlopCounter, without_data
+from multigrid.models.layers import channels_last
+from multigrid.models.name_patterns import matches
 from multigrid.models.scaling import Surrogate
-from multigrid.models.steps import SplitNetwork
+
+
+@runtime_checkable
+class HasTail(Protocol):
+    """A network whose tail can be trained on features that its trunk computes.
+
+    ``network(x)`` must be ``network.finish(network.features(x))``.
+
+    Attributes:
+        tail: Patterns of the names of the tail's tensors.
+    """
+
+    tail: tuple[str, ...]
+
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Returns the features ``[N, ...]`` of inputs ``[N, in, *grid]``."""
+
+    def finish(self, features: Sequence[Tensor]) -> Tensor:
+        """Returns the network's output ``[N, out, *grid]``."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A network in two: a frozen trunk, and the tail that is trained on its features.
+
+    Attributes:
+        trunk: Returns the features of inputs.
+        tail: Returns the network's output.
+    """
+
+    trunk: Callable[[Tensor], Sequence[Tensor]]
+    tail: Callable[[Sequence[Tensor]], Tensor]
+
+
+def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
+    """Splits a network into trunk and tail.
+
+    Args:
+        network: One that has a tail, such as a UNet, whose tail are its heads, or a chain of
+            modules, whose trunk are the leading ones that are frozen.
+        frozen: Names in its state dictionary of what never changes.
+
+    Returns:
+        Both, or None if nothing is left to train, or the trunk is not frozen as a whole.
+    """
+    names = set(network.state_dict())
+    if names <= set(frozen):
+        return None
+    if isinstance(network, HasTail):
+        trunk = {name for name in names if not matches(name, network.tail)}
+        return Split(network.features, network.finish) if trunk and trunk <= set(frozen) else None
+    if not isinstance(network, nn.Sequential):
+        return None
+    is_frozen = (
+        all(f"{name}.{key}" in frozen for key in child.state_dict())
+        for name, child in network.named_children()
+    )
+    count = len(list(takewhile(bool, is_frozen)))
+    first, rest = network[:count], network[count:]
+    return Split(lambda x: [first(x)], lambda f: rest(f[0])) if first.state_dict() else None
 
 
 class FeatureFile:
@@ -143,12 +204,12 @@ def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> N
     Raises:
         UserError: If all of them have to be run as a whole in every step.
     """
-    if not any(SplitNetwork(network, frozen).is_worthwhile for network, frozen in networks):
+    if not any(split(network, frozen) for network, frozen in networks):
         raise UserError(
-            "transfer.featurize: no part of the network depends on the input and frozen "
-            "weights alone; freeze all that comes first with transfer.rules, such as "
-            "{pattern: '*', freeze: true} and {pattern: '*.head', freeze: false}, or set it to "
-            "false (a network of your own needs steps, as a torch.nn.Sequential has)"
+            "transfer.featurize: nothing can be computed once, as more than the network's heads is "
+            "trained; freeze the rest with transfer.rules, such as {pattern: '*', freeze: true} "
+            "and {pattern: '*.head', freeze: false}, or set it to false (a network of your own "
+            "must be a torch.nn.Sequential, or have tail, features and finish)"
         )
 
 
@@ -157,24 +218,22 @@ class FeaturizedSurrogate:
 
     Args:
         surrogate: The surrogate.
-        frozen: Names in its network's state dictionary of what never changes.
+        frozen: Names in its network's state dictionary of what never changes; all but the tail.
 
     Attributes:
-        split: Its network in two parts.
         flops: Floating-point operations spent on features so far.
     """
 
     def __init__(self, surrogate: Surrogate, frozen: Collection[str]) -> None:
         self.surrogate = surrogate
         self.frozen = frozen
-        self.split = SplitNetwork(surrogate.network, frozen)
         self.flops = 0.0
+        self.split = _require(split(surrogate.network, frozen))
 
     def finish(self, batch: Samples) -> Callable[[Tensor], Tensor]:
         """Returns what gives the network's output for a batch, from its features alone."""
-        features = batch.features
-        assert features is not None
-        return lambda x: self.split.finish(features)
+        features = _listed(batch)
+        return lambda x: self.split.tail(features)
 
     @torch.no_grad()
     def compute(
@@ -186,20 +245,30 @@ class FeaturizedSurrogate:
         def blocks() -> Iterator[dict[str, Tensor]]:
             for block in samples.split(batch_size):
                 with autocast(block.inputs.device, precision):
-                    yield self.split.features(self.surrogate.scaled(block.inputs)[0])
+                    features = self.split.trunk(self.surrogate.scaled(block.inputs)[0])
+                yield {str(number): tensor for number, tensor in enumerate(features)}
 
         file = FeatureFile(path)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounter() as counter:
             file.write(blocks(), len(samples))
         self.flops += counter.get_total_flops()
         return file
 
     def step_flops(self, batch: Samples) -> float:
         """Returns the operations of a forward and backward pass on the features of a batch."""
-        assert batch.features is not None
         twin = without_data(self.surrogate.network)
         dtype = next(twin.parameters()).dtype  # there is no autocast here
-        features = {name: t.to("meta", dtype) for name, t in batch.features.items()}
-        with FlopCounterMode(display=False) as counter:
-            SplitNetwork(twin, self.frozen).finish(features).sum().backward()
+        features = [tensor.to("meta", dtype) for tensor in _listed(batch)]
+        with FlopCounter() as counter:
+            _require(split(twin, self.frozen)).tail(features).sum().backward()
         return float(counter.get_total_flops())
+
+
+def _listed(batch: Samples) -> list[Tensor]:
+    assert batch.features is not None
+    return [batch.features[str(number)] for number in range(len(batch.features))]
+
+
+def _require(found: Split | None) -> Split:
+    assert found is not None
+    return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.blocks import channels_last
+from multigrid.models.layers import channels_last
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 
 NUM_STEPS = 7

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
+from multigrid.models.layers import set_activation_checkpointing
 from multigrid.models.scaling import Surrogate
-from multigrid.models.steps import set_activation_checkpointing
 from multigrid.schedule import Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches
 from multigrid.training.compilation import Compiled

@@ -1,18 +1,23 @@
-"""Building blocks that work alike in two and three dimensions."""
+"""Layers of a UNet that work alike in one, two and three dimensions."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from multigrid.grid import Centering
+from multigrid.errors import UserError
+from multigrid.grid import Centering, Grid
 from multigrid.hardware import full_precision
-from multigrid.models.residual import frugal_residual
-from multigrid.models.steps import ActivationCheckpointing
 
 Padding = Literal["zeros", "replicate", "periodic"]
 Normalization = Literal["none", "group", "instance"]
+Bottleneck = Literal["conv", "dense", "attention"]
+
+MAX_POINTS = 4096
+"""Points of the largest grid all of which a bottleneck may connect."""
 
 _TORCH_PADDING: dict[Padding, Literal["zeros", "replicate", "circular"]] = {
     "zeros": "zeros",
@@ -49,6 +54,29 @@ def channels_layout(ndim: int) -> torch.memory_format:
     return layouts.get(ndim, torch.contiguous_format)
 
 
+class ActivationCheckpointing(nn.Module):
+    """A network that can recompute activations going backward instead of keeping them.
+
+    Attributes:
+        checkpoint_activations: Whether it does so in training steps.
+    """
+
+    checkpoint_activations = False
+
+    def compute(self, function: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
+        """Returns a function's result; what lies within may be recomputed going backward."""
+        if self.checkpoint_activations and self.training:
+            return cast(Tensor, checkpoint(function, *args, use_reentrant=False))
+        return function(*args)
+
+
+def set_activation_checkpointing(network: nn.Module, wanted: bool) -> None:
+    """Chooses whether a network and those within it recompute activations, where they can."""
+    for module in network.modules():
+        if isinstance(module, ActivationCheckpointing):
+            module.checkpoint_activations = wanted
+
+
 class Stem(nn.Module):
     """Lifts fields to features.
 
@@ -78,16 +106,11 @@ def _num_groups(channels: int) -> int:
     return next(groups for groups in (8, 6, 4, 3, 2, 1) if channels % groups == 0)
 
 
-class ResidualBlock(ActivationCheckpointing):
+class ResidualBlock(nn.Module):
     """Two convolutions around a skip: ``x + conv(act(conv(x)))``, shapes kept.
 
     One activation a block, as on a CPU each costs about as much time as a third of a convolution,
     and a second one did not lower the error.
-
-    Attributes:
-        is_plain: Whether there is nothing but convolutions with zeros outside. If so it keeps
-            nothing but its input when activations are checkpointed; else what runs it has to see
-            to that.
     """
 
     def __init__(self, ndim: int, channels: int, padding: Padding, norm: Normalization) -> None:
@@ -96,18 +119,10 @@ class ResidualBlock(ActivationCheckpointing):
         self.conv1 = conv(ndim, channels, channels, 3, padding)
         self.norm2 = normalization(norm, ndim, channels)
         self.conv2 = conv(ndim, channels, channels, 3, padding)
-        self.is_plain = norm == "none" and padding == "zeros"
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, C, *grid]`` to the same shape."""
-        if self.checkpoint_activations and self.is_plain and self.training:
-            return frugal_residual(x, self.conv1, self.conv2)
         return x + self.conv2(F.silu(self.norm2(self.conv1(self.norm1(x)))))
-
-
-def are_plain(blocks: nn.Sequential) -> bool:
-    """Whether blocks keep nothing but their inputs when activations are checkpointed."""
-    return all(isinstance(block, ResidualBlock) and block.is_plain for block in blocks)
 
 
 class Down(nn.Module):
@@ -205,3 +220,68 @@ class Head(nn.Module):
         hidden = F.silu(self.hidden(x)).movedim(1, -1)
         with full_precision(x.device):
             return self.project(hidden.to(self.project.weight.dtype)).movedim(-1, 1)
+
+
+class DenseBottleneck(nn.Module):
+    """A linear map between all points of the grid, the same for each channel, around a skip."""
+
+    def __init__(self, grid: Grid, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(grid.size, grid.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[N, C, *grid]`` to the same shape."""
+        return x + self.mix(x.flatten(2)).reshape(x.shape)
+
+
+class AttentionBottleneck(nn.Module):
+    """Self-attention over all points of the grid around a skip, with a learned position embedding.
+
+    Pre-normalised, after Vaswani et al., arXiv:1706.03762, and Xiong et al., arXiv:2002.04745.
+    """
+
+    def __init__(self, grid: Grid, width: int) -> None:
+        super().__init__()
+        self.position = PositionEmbedding(grid.size, width)
+        self.norm = nn.LayerNorm(width)
+        heads = next(n for n in (4, 3, 2, 1) if width % n == 0)
+        self.attend = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[N, C, *grid]`` to the same shape."""
+        points = self.norm(self.position(x.flatten(2).mT))
+        mixed, _ = self.attend(points, points, points, need_weights=False)
+        return x + mixed.mT.reshape(x.shape)
+
+
+class PositionEmbedding(nn.Module):
+    """Adds a learned vector to each point."""
+
+    def __init__(self, num_points: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_points, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws small random vectors."""
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[N, points, C]`` to the same shape."""
+        return x + self.weight
+
+
+def build_bottleneck(kind: Bottleneck, grid: Grid, width: int) -> nn.Module | None:
+    """Returns what follows the encoder of the coarsest scale; nothing for ``conv``.
+
+    Raises:
+        UserError: If the grid has too many points for all of them to be connected.
+    """
+    if kind == "conv":
+        return None
+    if grid.size > MAX_POINTS:
+        raise UserError(
+            f"model.bottleneck: '{kind}' connects all points of the bottleneck's grid, {grid}, of "
+            f"which there may be {MAX_POINTS} at most; use 'conv' or more scales (model.depth)"
+        )
+    return (DenseBottleneck if kind == "dense" else AttentionBottleneck)(grid, width)
