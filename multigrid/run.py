@@ -97,7 +97,7 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
     """Checks that a run may write where it wants."""
     folder.check(config, resume, overwrite)
     if config.checkpoints.save is not None:
-        from multigrid.models.weight_files import check_writable
+        from multigrid.training.weight_files import check_writable
 
         replace = overwrite or (resume and folder.config.exists())
         check_writable(Path(config.checkpoints.save), replace)

@@ -18,12 +18,11 @@ from multigrid.hardware import choose_device
 from multigrid.input_grids import find_level, names_of
 from multigrid.ladder.parts import file_problem, network_family
 from multigrid.models.custom_network import NetworkFactory
-from multigrid.models.saved_network import SavedNetwork, read_network
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
-from multigrid.models.weight_files import save_weights
 from multigrid.problems import Problem
 from multigrid.training.evaluation import predict
+from multigrid.training.weight_files import SavedNetwork, read_network, save_weights
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
 OWN_NETWORK = (

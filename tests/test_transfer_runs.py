@@ -21,11 +21,11 @@ from multigrid.errors import UserError
 from multigrid.ladder import initialization
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.recorder import StageRecorder
-from multigrid.models.weight_files import load_weights
 from multigrid.report import closing
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.gradient import Gradient
+from multigrid.training.weight_files import load_weights
 from tests.tiny import run, train, write_experiment
 
 TIMES = {"seconds": 0, "evaluation_seconds": 0}

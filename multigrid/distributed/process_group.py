@@ -129,8 +129,8 @@ class ProcessGroup(Processes):
         """Spreads the parameters of a network over the processes, if that is the strategy."""
         if not self.shards:
             return
-        chains = [network] if isinstance(network, nn.Sequential) else []
-        chains += list(network.iter_scales()) if isinstance(network, UNet) else []
+        chains: list[nn.Module] = [network] if isinstance(network, nn.Sequential) else []
+        chains += network.iter_scales() if isinstance(network, UNet) else []
         parts = [module for chain in chains for module in chain.children()]
         sharding.spread(network, parts, init_device_mesh(self.device.type, (self.size,)))
 

@@ -20,7 +20,6 @@ from multigrid.models.transfer import (
     transfer_weights,
 )
 from multigrid.models.transfer_report import COPIED, IN_TARGET, Status, TransferReport
-from multigrid.models.weight_files import load_weights
 from multigrid.schedule import Stage
 from multigrid.training.finetuning import (
     Anatomy,
@@ -31,6 +30,7 @@ from multigrid.training.finetuning import (
     check_rules,
     plan_regime,
 )
+from multigrid.training.weight_files import load_weights
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from multigrid.ladder.run_data import RunData
 from multigrid.ladder.tested import TestResult
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
-from multigrid.models.weight_files import save_weights
 from multigrid.records.environment import changes, environment
 from multigrid.records.run_folder import RunFolder
 from multigrid.schedule import Stage
@@ -32,6 +31,7 @@ from multigrid.training.evaluation import LevelValidator
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate, split
 from multigrid.training.losses import build_loss
 from multigrid.training.trainer import DivergedError, Trainer
+from multigrid.training.weight_files import save_weights
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from multigrid.errors import UserError
 from multigrid.files import rename
 from multigrid.grid import Grid
 from multigrid.ladder.board import Board
-from multigrid.models.weight_files import ABOUT
 from multigrid.records.history import Row, write_history
 from multigrid.records.run_folder import RunFolder
 from multigrid.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
+from multigrid.training.weight_files import ABOUT
 
 log = logging.getLogger(__name__)
 

@@ -95,10 +95,9 @@ class Scale(nn.Module):
             if self.grid.size < AUTOCAST_POINTS:
                 dtype = next(self.parameters()).dtype
                 x, finer = x.to(dtype), None if finer is None else finer.to(dtype)
-            features = finer if self.stem is None else self.stem(x)
-            if self.stem is not None and finer is not None:
-                features = features + finer
-            features = self.encoder(features)
+            lifted = [] if self.stem is None else [self.stem(x)]
+            lifted += [] if finer is None else [finer]
+            features = self.encoder(sum(lifted[1:], start=lifted[0]))
             return features if self.bottleneck is None else self.bottleneck(features)
 
     def send_down(self, features: Tensor) -> Tensor:
