@@ -15,6 +15,9 @@ from mkdocs.structure.pages import Page
 
 import multigrid
 from multigrid.config import Config
+from multigrid.config.problem import FileConfig, problem_section
+from multigrid.config.section import Section
+from multigrid.registry import PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "benchmarks"
@@ -47,23 +50,38 @@ def reference() -> str:
 def settings() -> str:
     """Returns a section with a table for each section of the experiment file."""
     schema = Config.model_json_schema()
-    definitions = schema["$defs"]
-    lines = ["## The top level", "", *_rows(schema, definitions)]
+    lines = ["## The top level", "", *_table(schema)]
     for name, value in schema["properties"].items():
-        classes = _classes(value, definitions)
+        if name == "problem":
+            lines += ["", "## problem", ""]
+            for kind in PROBLEMS.names():
+                lines += _section(f"problem: kind: {kind}", problem_section(PROBLEMS.get(kind)))
+            lines += _section("problem: kind: file", FileConfig)
+            continue
+        classes = _classes(value, schema["$defs"])
         lines += ["", f"## {name}", ""] if classes else []
         for title in classes:
-            section = definitions[title]
-            kind = section["properties"].get("kind", {}).get("const")
-            heading = f"### {name}: kind: {kind}" if kind else ""
-            heading = heading or (f"### An entry: {title}" if title != classes[0] else "")
-            lines += [heading, "", section.get("description", ""), ""]
-            lines += [*_rows(section, definitions), ""]
+            section = schema["$defs"][title]
+            lines += [f"### An entry: {title}", ""] if title != classes[0] else []
+            lines += [_first_paragraph(section), "", *_table(section), ""]
     return "\n".join(lines)
 
 
+def _section(heading: str, model: type[Section]) -> list[str]:
+    """Returns a heading, what a section is about, and its table."""
+    schema = model.model_json_schema()
+    lines = [f"### {heading}", "", _first_paragraph(schema), "", *_table(schema), ""]
+    for title, nested in schema.get("$defs", {}).items():
+        lines += [f"#### An entry: {title}", "", _first_paragraph(nested), "", *_table(nested), ""]
+    return lines
+
+
+def _first_paragraph(schema: dict[str, Any]) -> str:
+    return str(schema.get("description", "")).split("\n\n")[0].replace("``", "`")
+
+
 def _classes(value: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """Returns the names of the sections within a setting, its own first, nested ones after it."""
+    """Returns the names of the sections within a setting, the outermost first."""
     names: list[str] = []
     queue = [value]
     while queue:
@@ -81,15 +99,17 @@ def _classes(value: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     return names
 
 
-def _rows(section: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
+def _table(section: dict[str, Any]) -> list[str]:
     """Returns a table of a section's settings."""
-    rows = ["| key | default | what it is |", "|---|---|---|"]
+    rows = []
     required = section.get("required", [])
     for name, value in section["properties"].items():
-        if name == "kind":
-            continue
-        rows.append(f"| `{name}` | {_default(name, value, required)} | {_text(value)} |")
-    return rows if len(rows) > 2 else ["No settings."]
+        if name != "kind":
+            text = str(value.get("description", "")).replace("|", "\\|").replace("*", "\\*")
+            rows.append(f"| `{name}` | {_default(name, value, required)} | {text} |")
+    if not rows:
+        return ["No settings."]
+    return ["| key | default | what it is |", "|---|---|---|", *rows]
 
 
 def _default(name: str, value: dict[str, Any], required: list[str]) -> str:
@@ -97,10 +117,4 @@ def _default(name: str, value: dict[str, Any], required: list[str]) -> str:
     if name in required or "default" not in value:
         return "*required*" if name in required else ""
     default = value["default"]
-    if isinstance(default, dict) and default:
-        return "see below"
-    return f"`{json.dumps(default)}`"
-
-
-def _text(value: dict[str, Any]) -> str:
-    return str(value.get("description", "")).replace("|", "\\|").replace("*", "\\*")
+    return "see below" if isinstance(default, dict) and default else f"`{json.dumps(default)}`"

@@ -3,7 +3,6 @@
 import doctest
 import importlib
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -164,41 +163,6 @@ def test_docstrings(place, monkeypatch, name):
     found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert found.attempted > 0
     assert found.failed == 0
-
-
-def blocks(language):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-SMALLER = (
-    ("1000, 1, 128, 128", "16, 1, 16, 16"),
-    ("1000, 64, 64", "56, 16, 16"),
-    ("800", "32"),
-    ("100", "12"),
-    ("[16, 32, 64]", "[8, 16]"),
-    ("[32, 64]", "[8, 16]"),
-    ("[30, 10, 3]", "1"),
-    ("[20, 5]", "1"),
-)
-
-
-def test_the_python_of_the_readme_runs(place, tmp_path, monkeypatch):
-    """With smaller numbers, in the order of the README."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
-    (tmp_path / "experiments").mkdir()
-    problem = {"kind": "poisson", "num_modes": 8}
-    write_experiment(tmp_path / "experiments" / "poisson.yaml", problem=problem)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "poisson").symlink_to(place / "results" / "tiny")
-    names: dict[str, object] = {}
-    code = blocks("python")
-    assert len(code) >= 3
-    for block in code:
-        for old, new in SMALLER:
-            block = block.replace(old, new)
-        exec(block, names)
 
 
 def test_the_package_is_typed(tmp_path):
