@@ -1,43 +1,105 @@
 """Errors of predicted fields, one value for each sample.
 
-All functions take a prediction and the truth as ``[N, C, *grid]`` and return ``[N]``; norms run
-over channels and grid points together. Means over samples are left to the caller.
+Metrics take a prediction and the truth as ``[N, C, *grid]`` and return ``[N]``; norms run over
+channels and grid points together. :func:`field_errors` calls them once for each output field, in
+float64, so that a small field counts as much as a large one and no unit over- or underflows.
+:func:`per_field` then takes means over samples, and :func:`mean_over_fields` over fields.
+
+**The relative error of a zero field.** A field that is zero has no size to relate an error to, and
+one that is smaller than rounding errors has none that means anything. So where the norm of a
+sample's field is at most :data:`NEGLIGIBLE` times what is typical of that field over the training
+samples, its error is taken relative to the typical norm instead. The rule knows no absolute
+number: fields in any unit give the same relative errors. :func:`negligible_fields` names the
+samples to which it applies.
+
+Users add metrics with ``multigrid.register_metric(name)``, or hand them in as ``metrics={name:
+function}``. A function that takes a parameter ``grid`` or ``field`` as well is given the
+:class:`Grid` or the :class:`FieldScale`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.registry import METRICS
+
+Metric = Callable[..., Tensor]
+
+NEGLIGIBLE = 1e-6
+"""A field of less than this times its typical size counts as zero in relative errors."""
+
+BANDS = {"low": (0.0, 1 / 3), "mid": (1 / 3, 2 / 3), "high": (2 / 3, 2.0)}
+"""Wavenumbers over Nyquist's."""
+
+BLOCK_VALUES = 2**21
 
 
-def _norm(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=1)
+@dataclass(frozen=True)
+class FieldScale:
+    """What is typical of an output field over the training samples, in its unit.
+
+    All zeros if that is unknown; the relative error of a zero field is then infinite.
+
+    Attributes:
+        size: Root mean square; 1 if the field is zero in all samples.
+        spread: Standard deviation; the size if the field has one value everywhere.
+        low: Smallest value.
+        high: Largest value.
+    """
+
+    size: float = 0.0
+    spread: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
 
 
-def rel_l2(prediction: Tensor, truth: Tensor) -> Tensor:
+UNKNOWN = FieldScale()
+
+
+@METRICS.register("rel_l2")
+def rel_l2(prediction: Tensor, truth: Tensor, field: FieldScale = UNKNOWN) -> Tensor:
     """Relative L2 error ``||p - u|| / ||u||``."""
-    return _norm(prediction - truth) / _norm(truth)
+    return _over(_norm(prediction - truth), _norm(truth), field.size * truth[0].numel() ** 0.5)
 
 
-def rel_l1(prediction: Tensor, truth: Tensor) -> Tensor:
+@METRICS.register("rel_l1")
+def rel_l1(prediction: Tensor, truth: Tensor, field: FieldScale = UNKNOWN) -> Tensor:
     """Relative L1 error ``sum |p - u| / sum |u|``."""
-    return (prediction - truth).abs().flatten(1).sum(1) / truth.abs().flatten(1).sum(1)
+    error, size = ((prediction - truth).abs().flatten(1).sum(1), truth.abs().flatten(1).sum(1))
+    return _over(error, size, field.size * truth[0].numel())
 
 
-def rel_h1(prediction: Tensor, truth: Tensor, spacing: tuple[float, ...]) -> Tensor:
+@METRICS.register("rel_h1")
+def rel_h1(prediction: Tensor, truth: Tensor, grid: Grid, field: FieldScale = UNKNOWN) -> Tensor:
     """Relative H1 error ``||p - u||_1 / ||u||_1`` with ``||e||_1^2 = ||e||^2 + ||grad e||^2``.
 
     The gradient is taken by differences between neighbouring points, inside the box only.
     """
-    return _h1(prediction - truth, spacing) / _h1(truth, spacing)
+    return _over(_h1(prediction - truth, grid), _h1(truth, grid), field.size)
 
 
-def _h1(x: Tensor, spacing: tuple[float, ...]) -> Tensor:
-    parts = [x, *(x.diff(dim=axis) / h for axis, h in enumerate(spacing, start=2))]
-    # A norm of norms, as the square root of a sum has no gradient where the error is zero.
-    return torch.stack([_norm(part) / part[0].numel() ** 0.5 for part in parts]).norm(dim=0)
+@METRICS.register("vrmse")
+def vrmse(prediction: Tensor, truth: Tensor, field: FieldScale = UNKNOWN) -> Tensor:
+    """Error relative to the fluctuation, ``sqrt(mean (p - u)^2 / var u)``, unlike ``rel_l2`` that
+    to an offset of u. The variance is that of the sample's values in space.
+
+    After Ohana et al., The Well, NeurIPS 2024, who add 1e-7 to the variance.
+    """
+    spread = truth.flatten(1).var(1, correction=0).sqrt()
+    return _over(rmse(prediction, truth), spread, field.spread)
+
+
+@METRICS.register("rmse")
+def rmse(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Root of the mean squared error."""
+    return mse(prediction, truth).sqrt()
 
 
 def mse(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -45,16 +107,13 @@ def mse(prediction: Tensor, truth: Tensor) -> Tensor:
     return (prediction - truth).square().flatten(1).mean(1)
 
 
-def rmse(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Root of the mean squared error."""
-    return mse(prediction, truth).sqrt()
-
-
+@METRICS.register("max")
 def max_error(prediction: Tensor, truth: Tensor) -> Tensor:
     """Largest absolute error."""
     return (prediction - truth).abs().flatten(1).amax(1)
 
 
+@METRICS.register("boundary_rmse")
 def boundary_rmse(prediction: Tensor, truth: Tensor) -> Tensor:
     """Root of the mean squared error over the outermost points of the grid."""
     squares = (prediction - truth).square()
@@ -63,7 +122,9 @@ def boundary_rmse(prediction: Tensor, truth: Tensor) -> Tensor:
     return squares[:, mask].mean(1).sqrt()
 
 
-def spectral_errors(prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
+def band_error(
+    prediction: Tensor, truth: Tensor, field: FieldScale = UNKNOWN, band: str = "low"
+) -> Tensor:
     """Relative L2 error by wavelength: ``low``, ``mid`` and ``high`` thirds up to Nyquist.
 
     The error's discrete Fourier coefficients are sorted by the largest wavenumber among the axes,
@@ -73,46 +134,147 @@ def spectral_errors(prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
     axes = list(range(2, truth.ndim))
     coefficients = torch.fft.fftn(prediction - truth, dim=axes, norm="ortho").abs()
     wavenumber = torch.zeros(truth.shape[2:], device=truth.device)
-    for i, n in enumerate(truth.shape[2:]):
-        shape = [1] * len(axes)
-        shape[i] = n
-        part = 2 * torch.fft.fftfreq(n, device=truth.device).abs()
-        wavenumber = torch.maximum(wavenumber, part.reshape(shape))
-    bands = {"low": (0, 1 / 3), "mid": (1 / 3, 2 / 3), "high": (2 / 3, 2)}
-    return {
-        name: _norm(coefficients * ((wavenumber >= first) & (wavenumber < last))) / _norm(truth)
-        for name, (first, last) in bands.items()
-    }
+    for axis, n in enumerate(truth.shape[2:]):
+        along = 2 * torch.fft.fftfreq(n, device=truth.device).abs()
+        shape = [n if other == axis else 1 for other in range(len(axes))]
+        wavenumber = torch.maximum(wavenumber, along.reshape(shape))
+    first, last = BANDS[band]
+    error = _norm(coefficients * ((wavenumber >= first) & (wavenumber < last)))
+    return _over(error, _norm(truth), field.size * truth[0].numel() ** 0.5)
 
 
-def min_max_rel_l1(
-    prediction: Tensor, truth: Tensor, low: Sequence[float], high: Sequence[float]
-) -> Tensor:
-    """Relative L1 error in percent after scaling fields to [0, 1] by given ranges.
+for _band in BANDS:
+    METRICS.register(f"rel_l2_{_band}")(partial(band_error, band=_band))
 
-    The metric of Raonic et al., arXiv:2302.01178, who report its median over samples; the ranges
-    are those of the training outputs.
+
+@METRICS.register("min_max_rel_l1")
+def min_max_rel_l1(prediction: Tensor, truth: Tensor, field: FieldScale) -> Tensor:
+    """Relative L1 error in percent of fields scaled to [0, 1] by the range of training outputs.
+
+    The metric of Raonic et al., arXiv:2302.01178, who report its median over samples.
+    """
+    span = field.high - field.low
+    span = span if span > NEGLIGIBLE * field.size else field.size
+    if not span:
+        return torch.full_like(truth.flatten(1)[:, 0], torch.nan)
+    scaled = ((fields - field.low) / span for fields in (prediction, truth))
+    return 100 * rel_l1(*scaled, FieldScale(size=1.0))
+
+
+def field_errors(
+    prediction: Tensor,
+    truth: Tensor,
+    grid: Grid,
+    fields: Sequence[FieldScale] = (),
+    metrics: Mapping[str, Metric] | None = None,
+) -> dict[str, Tensor]:
+    """Returns errors of each output field by metric, each ``[N, C]`` in float64.
 
     Args:
         prediction: Tensor ``[N, C, *grid]``.
         truth: Tensor ``[N, C, *grid]``.
-        low: Smallest value of each channel.
-        high: Largest value of each channel.
+        grid: Their grid.
+        fields: What is typical of each of the C fields; unknown if left out.
+        metrics: Functions by name; by default all that are registered.
+
+    Raises:
+        UserError: If a metric does not return a value for each sample.
     """
-    shape = (1, -1, *(1,) * (truth.ndim - 2))
-    minimum = torch.tensor(low, device=truth.device).reshape(shape)
-    span = (torch.tensor(high, device=truth.device).reshape(shape) - minimum).clamp_min(1e-30)
-    return 100 * rel_l1((prediction - minimum) / span, (truth - minimum) / span)
+    if metrics is None:
+        metrics = {name: METRICS.get(name) for name in METRICS.names()}
+    num_samples, num_fields = truth.shape[:2]
+    size = max(1, BLOCK_VALUES // max(1, truth[0, 0].numel())) if num_samples else 1
+    errors = {name: truth.new_zeros(truth.shape[:2], dtype=torch.float64) for name in metrics}
+    for channel, field in enumerate(fields or [UNKNOWN] * num_fields):
+        bound = {name: bind(fn, grid=grid, field=field) for name, fn in metrics.items()}
+        for start in range(0, num_samples, size):
+            part = (slice(start, start + size), slice(channel, channel + 1))
+            p, u = prediction[part].double(), truth[part].double()
+            for name, metric in bound.items():
+                values = metric(p, u)
+                if values.shape != (len(u),):
+                    raise UserError(
+                        f"metrics: '{name}' returns the shape {tuple(values.shape)}, but must "
+                        f"return one value for each of the {len(u)} samples"
+                    )
+                errors[name][part[0], channel] = values
+    return errors
 
 
-def field_errors(prediction: Tensor, truth: Tensor, grid: Grid) -> dict[str, Tensor]:
-    """Returns every metric by its name, each ``[N]``."""
+def per_field(errors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Returns errors over samples as ``{metric: {field: value}}``.
+
+    Means over samples; the largest value for ``max``, the median for ``min_max_rel_l1``.
+
+    Args:
+        errors: Values ``[N, C]`` of each metric.
+        names: Names of the C fields.
+    """
+    table = {}
+    for metric, values in errors.items():
+        if metric == "max":
+            reduced = values.amax(0)
+        elif metric == "min_max_rel_l1":
+            reduced = values.quantile(0.5, dim=0)
+        else:
+            reduced = values.mean(0)
+        table[metric] = dict(zip(names, reduced.tolist(), strict=True))
+    return table
+
+
+def mean_over_fields(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Returns the mean of each metric over the fields; the largest value for ``max``."""
     return {
-        "rel_l2": rel_l2(prediction, truth),
-        "rel_l1": rel_l1(prediction, truth),
-        "rel_h1": rel_h1(prediction, truth, grid.spacing),
-        "rmse": rmse(prediction, truth),
-        "max": max_error(prediction, truth),
-        "boundary_rmse": boundary_rmse(prediction, truth),
-        **{f"rel_l2_{k}": v for k, v in spectral_errors(prediction, truth).items()},
+        metric: max(row.values()) if metric == "max" else sum(row.values()) / len(row)
+        for metric, row in table.items()
     }
+
+
+def mean_rel_l2(prediction: Tensor, truth: Tensor, fields: Sequence[FieldScale] = ()) -> Tensor:
+    """Returns the relative L2 error of each sample, the mean over its fields, ``[N]``, float64."""
+    grid = Grid(tuple(truth.shape[2:]))
+    return field_errors(prediction, truth, grid, fields, {"rel_l2": rel_l2})["rel_l2"].mean(1)
+
+
+def negligible_fields(
+    truth: Tensor, fields: Sequence[FieldScale], names: Sequence[str]
+) -> dict[str, list[int]]:
+    """Returns the numbers of the samples whose field counts as zero in relative errors.
+
+    Args:
+        truth: Output fields ``[N, C, *grid]``.
+        fields: What is typical of each of the C fields.
+        names: Names of the C fields; those of which no sample is negligible are left out.
+    """
+    sizes = torch.stack([block.double().square().flatten(1).mean(1) for block in truth.unbind(1)])
+    typical = sizes.new_tensor([NEGLIGIBLE * field.size for field in fields])
+    small = (sizes.sqrt() <= typical[:, None]).cpu()
+    return {
+        name: row.nonzero().flatten().tolist()
+        for name, row in zip(names, small, strict=True)
+        if row.any()
+    }
+
+
+def bind(function: Callable[..., Any], **context: Any) -> Callable[..., Any]:
+    """Returns a function that is given those arguments of a context that it has parameters for."""
+    try:
+        parameters = signature(function).parameters
+    except ValueError:  # written in C
+        return function
+    return partial(function, **{k: v for k, v in context.items() if k in parameters})
+
+
+def _norm(x: Tensor) -> Tensor:
+    return x.flatten(1).norm(dim=1)
+
+
+def _h1(x: Tensor, grid: Grid) -> Tensor:
+    terms = [x, *(x.diff(dim=axis) / h for axis, h in enumerate(grid.spacing, start=2))]
+    # A norm of norms, as the square root of a sum has no gradient where the error is zero.
+    return torch.stack([_norm(term) / term[0].numel() ** 0.5 for term in terms]).norm(dim=0)
+
+
+def _over(error: Tensor, size: Tensor, typical: float) -> Tensor:
+    """Returns ``error / size``, with the typical size in place of negligible ones."""
+    return error / size.where(size > NEGLIGIBLE * typical, typical)

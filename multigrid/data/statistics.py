@@ -1,10 +1,14 @@
 """Statistics of the channels of samples, taken block by block, so that they may be on disk."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from multigrid.data.samples import block_size
 from multigrid.data.streaming import TrainingSamples
+from multigrid.metrics import NEGLIGIBLE, FieldScale
 
 CONSTANT = 1e-6
 
@@ -25,6 +29,7 @@ class ChannelStatistics:
         self.low = torch.full_like(self.mean, torch.inf)
         self.high = -self.low
         self._deviation = torch.zeros_like(self.mean)
+        self._sizes: list[Tensor] = []
 
     def add(self, fields: Tensor) -> None:
         """Looks at fields ``[N, C, *grid]``."""
@@ -37,6 +42,8 @@ class ChannelStatistics:
         self._deviation += deviation + step.square() * (self.count * count / total)
         self.low, self.high = self.low.minimum(low.cpu()), self.high.maximum(high.cpu())
         self.count = total
+        by_sample = values.unflatten(1, (len(fields), -1))
+        self._sizes.append(by_sample.square().mean(2).sqrt().T.cpu())
 
     @property
     def std(self) -> Tensor:
@@ -48,15 +55,58 @@ class ChannelStatistics:
         """Root of the mean square."""
         return (self._deviation / self.count + self.mean.square()).sqrt()
 
-    def or_one(self, spread: Tensor) -> Tensor:
-        """Returns a measure of the spread ``[C]``, with 1 for channels of a single value."""
+    @property
+    def sample_sizes(self) -> Tensor:
+        """Root mean square of each sample ``[N, C]``."""
+        return torch.cat(self._sizes)
+
+    def or_size(self, spread: Tensor) -> Tensor:
+        """Returns a measure of the spread ``[C]``; of a constant channel its size, or 1 if zero."""
         size = self.low.abs().maximum(self.high.abs())
-        return spread.where(spread > CONSTANT * size, torch.ones_like(spread))
+        return spread.where(spread > CONSTANT * size, size.where(size > 0, 1.0))
 
 
-def output_range(samples: TrainingSamples) -> tuple[list[float], list[float]]:
-    """Returns the smallest and the largest value of each output channel."""
-    statistics = ChannelStatistics(samples.num_channels[1])
-    for block in samples.split(block_size(samples.grid)):
-        statistics.add(block.outputs)
-    return statistics.low.tolist(), statistics.high.tolist()
+@dataclass(frozen=True)
+class TrainingStatistics:
+    """What scaling and the measurement of errors need to know of the training samples.
+
+    Attributes:
+        inputs: Statistics of the input fields.
+        outputs: Statistics of the output fields.
+        ratios: Statistics of the output fields over the root mean square of the sample's input.
+    """
+
+    inputs: ChannelStatistics
+    outputs: ChannelStatistics
+    ratios: ChannelStatistics
+
+    @classmethod
+    def of(cls, samples: TrainingSamples) -> "TrainingStatistics":
+        """Takes the statistics in one pass over the samples."""
+        num_inputs, num_outputs = samples.num_channels
+        seen = cls(*map(ChannelStatistics, (num_inputs, num_outputs, num_outputs)))
+        for block in samples.split(block_size(samples.grid)):
+            seen.inputs.add(block.inputs)
+            seen.outputs.add(block.outputs)
+            size = block.inputs.double().square().flatten(1).mean(1).sqrt()
+            size = size.where(size > 0, torch.inf)  # a zero input says nothing of the ratio
+            size = size.reshape(-1, *(1,) * (block.outputs.ndim - 1))
+            seen.ratios.add(block.outputs.double() / size)
+        return seen
+
+    @property
+    def fields(self) -> tuple[FieldScale, ...]:
+        """What is typical of each output field."""
+        seen = self.outputs
+        size = seen.root_mean_square.where(seen.root_mean_square > 0, 1.0)
+        columns = (size, seen.or_size(seen.std), seen.low, seen.high)
+        return tuple(map(FieldScale, *(column.tolist() for column in columns)))
+
+    def negligible(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """Returns, by field, the training samples whose field counts as zero in errors."""
+        small = self.outputs.sample_sizes <= NEGLIGIBLE * self.outputs.root_mean_square
+        return {
+            name: column.nonzero().flatten().tolist()
+            for name, column in zip(names, small.T, strict=True)
+            if column.any()
+        }

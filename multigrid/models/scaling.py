@@ -1,16 +1,17 @@
-"""A network with its normalisation: physical fields in, physical fields out."""
+"""A network with its scaling: physical fields in, physical fields out."""
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from multigrid.data.samples import block_size
-from multigrid.data.statistics import ChannelStatistics
+from multigrid.data.statistics import ChannelStatistics, TrainingStatistics
 from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Grid
+from multigrid.metrics import UNKNOWN, FieldScale
 from multigrid.models.layers import channels_last
 from multigrid.problems.base import Problem
 
@@ -26,8 +27,10 @@ class FieldScaling:
             ``min-max``: each channel to the range [0, 1]; ``homogeneous``: each sample is divided
             by the root mean square of its input, and the output multiplied by it, which is exact
             where the problem is homogeneous.
-        input_shift, input_scale: What each input channel is lessened by, then divided by.
+        input_shift, input_scale: What is subtracted from each input channel, and what it is then
+            divided by. The scale of a constant channel is its absolute value, or 1.
         output_shift, output_scale: The same of each output channel.
+        fields: What is typical of each output field; errors are measured relative to it.
     """
 
     kind: NormalizationKind
@@ -35,47 +38,47 @@ class FieldScaling:
     input_scale: tuple[float, ...]
     output_shift: tuple[float, ...]
     output_scale: tuple[float, ...]
+    fields: tuple[FieldScale, ...]
 
     @classmethod
     def fit(cls, kind: NormalizationKind, samples: TrainingSamples) -> "FieldScaling":
-        """Computes the statistics of training samples, block by block.
-
-        The scale of a channel that has one value everywhere is 1.
-        """
-        if kind == "none":
-            return cls.identity(*samples.num_channels)
-        if kind == "homogeneous":
-            return cls._fit_homogeneous(samples)
-        fields = [ChannelStatistics(channels) for channels in samples.num_channels]
-        for block in samples.split(block_size(samples.grid)):
-            fields[0].add(block.inputs)
-            fields[1].add(block.outputs)
-        pick = _standardisation if kind == "gaussian" else _unit_range
-        return cls(kind, *pick(fields[0]), *pick(fields[1]))
+        """Computes the scaling for training samples, block by block in float64."""
+        return cls.of(kind, TrainingStatistics.of(samples))
 
     @classmethod
-    def identity(cls, in_channels: int, out_channels: int) -> "FieldScaling":
+    def of(cls, kind: NormalizationKind, seen: TrainingStatistics) -> "FieldScaling":
+        """Returns the scaling for the statistics of training samples."""
+        in_channels, out_channels = len(seen.inputs.mean), len(seen.outputs.mean)
+        if kind == "none":
+            return cls.identity(in_channels, out_channels, seen.fields)
+        if kind == "homogeneous":
+            # a power of two, which changes no digit
+            size = seen.inputs.root_mean_square.square().mean().sqrt().item()
+            unit = binary_unit(size)
+            ratios = seen.ratios.root_mean_square
+            scale = ratios.where(ratios > 0, 1.0) * unit
+            shifts = (0.0,) * in_channels, (0.0,) * out_channels
+            units = (unit,) * in_channels
+            return cls(kind, shifts[0], units, shifts[1], tuple(scale.tolist()), seen.fields)
+        pick = _standardisation if kind == "gaussian" else _unit_range
+        return cls(kind, *pick(seen.inputs), *pick(seen.outputs), seen.fields)
+
+    @classmethod
+    def identity(
+        cls, in_channels: int, out_channels: int, fields: tuple[FieldScale, ...] = ()
+    ) -> "FieldScaling":
         """Returns the scaling that changes nothing."""
         zeros, ones = (0.0,) * in_channels, (1.0,) * in_channels
-        return cls("none", zeros, ones, (0.0,) * out_channels, (1.0,) * out_channels)
-
-    @classmethod
-    def _fit_homogeneous(cls, samples: TrainingSamples) -> "FieldScaling":
-        in_channels, out_channels = samples.num_channels
-        ratios = ChannelStatistics(out_channels)
-        for block in samples.split(block_size(samples.grid)):
-            ratios.add(block.outputs.double() / root_mean_square(block.inputs.double()))
-        return replace(
-            cls.identity(in_channels, out_channels),
-            kind="homogeneous",
-            output_scale=tuple(ratios.root_mean_square.tolist()),
-        )
+        fields = fields or (UNKNOWN,) * out_channels
+        return cls("none", zeros, ones, (0.0,) * out_channels, (1.0,) * out_channels, fields)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FieldScaling":
-        """Restores what :meth:`to_dict` gave."""
-        kind = values["kind"]
-        return cls(kind, *(tuple(values[key]) for key in cls.__annotations__ if key != "kind"))
+        """Restores what :meth:`to_dict` returned, or what a run before version 0.2 saved."""
+        names = ("input_shift", "input_scale", "output_shift", "output_scale")
+        unknown = [{}] * len(values["output_scale"])
+        fields = tuple(FieldScale(**field) for field in values.get("fields", unknown))
+        return cls(values["kind"], *(tuple(values[name]) for name in names), fields)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain containers."""
@@ -83,28 +86,50 @@ class FieldScaling:
 
 
 def _standardisation(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(seen.mean.tolist()), tuple(seen.or_one(seen.std).tolist())
+    return tuple(seen.mean.tolist()), tuple(seen.or_size(seen.std).tolist())
 
 
 def _unit_range(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(seen.low.tolist()), tuple(seen.or_one(seen.high - seen.low).tolist())
+    return tuple(seen.low.tolist()), tuple(seen.or_size(seen.high - seen.low).tolist())
+
+
+def binary_unit(size: float) -> float:
+    """Returns the largest power of two up to a positive number, 1 for zero."""
+    return math.ldexp(1.0, math.frexp(size)[1] - 1) if size else 1.0
 
 
 def root_mean_square(fields: Tensor) -> Tensor:
-    """Returns the root mean square of each sample, ``[N, 1, ..., 1]``, never zero."""
+    """Returns the root mean square of each sample, ``[N, 1, ..., 1]``, never zero.
+
+    Of float32 fields in any unit: squares are taken of the fields over a power of two.
+    """
     dims = list(range(1, fields.ndim))
-    return fields.square().mean(dims, keepdim=True).sqrt().clamp_min(1e-30)
+    largest = fields.detach().abs().amax(dims, keepdim=True)
+    largest = largest.where(largest > 0, 2.0**-60)
+    unit = largest / (2 * torch.frexp(largest).mantissa)
+    squares = (fields / unit).square().mean(dims, keepdim=True)
+    return unit * squares.clamp_min(2.0**-60).sqrt()
 
 
 class Surrogate(nn.Module):
-    """A network that takes and gives fields in physical units.
+    """A network that takes and returns fields in physical units.
+
+    Scaling and boundary values are buffers: they move with the network, but are not part of the
+    state dictionary.
 
     Args:
         network: Maps scaled input fields to scaled output fields.
         scaling: How the fields are scaled.
-        boundary: Where outputs are known, boolean ``[out, *grid]``, and their values there; they
-            replace the network's output.
+        boundary: Where outputs are prescribed, boolean ``[out, *grid]``, and their values there;
+            they replace the network's output.
     """
+
+    input_shift: Tensor
+    input_scale: Tensor
+    output_shift: Tensor
+    output_scale: Tensor
+    on_boundary: Tensor | None
+    boundary_values: Tensor | None
 
     def __init__(
         self,
@@ -115,7 +140,17 @@ class Surrogate(nn.Module):
         super().__init__()
         self.network = network
         self.scaling = scaling
-        self.boundary = boundary
+        place = next((p.device for p in network.parameters()), None)
+        buffers: dict[str, Tensor | None] = {
+            name: torch.tensor(getattr(scaling, name), dtype=torch.float32)
+            for name in ("input_shift", "input_scale", "output_shift", "output_scale")
+        }
+        buffers["on_boundary"], buffers["boundary_values"] = boundary or (None, None)
+        for name, values in buffers.items():
+            values = values if values is None else values.to(place)
+            self.register_buffer(name, values, persistent=False)
+        # all processes hold the same, so there is nothing to send before each step
+        self._ddp_params_and_buffers_to_ignore = list(buffers)
 
     @classmethod
     def of(
@@ -126,13 +161,12 @@ class Surrogate(nn.Module):
         grid: Grid,
         device: torch.device,
     ) -> "Surrogate":
-        """Returns the surrogate of a problem on a device, with the boundary values it knows."""
-        known = problem.boundary_values(grid)
-        boundary = None
-        if known is not None:
-            where, values = (torch.from_numpy(array).to(device) for array in known)
+        """Returns the surrogate of a problem on a device, with the problem's boundary values."""
+        boundary, prescribed = None, problem.boundary_values(grid)
+        if prescribed is not None:
+            where, values = map(torch.from_numpy, prescribed)
             boundary = where, values.float()
-        return cls(network.to(device), scaling, boundary)
+        return cls(network, scaling, boundary).to(device)
 
     def forward(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``.
@@ -141,12 +175,13 @@ class Surrogate(nn.Module):
             inputs: The fields.
             network: What to call instead of the network, with scaled inputs, to the same effect.
         """
-        scaling = self.scaling
         x, size = self.scaled(inputs)
         y = (self.network if network is None else network)(x).to(inputs.dtype)
         y = y if size is None else y * size
-        y = y * _channels(scaling.output_scale, y) + _channels(scaling.output_shift, y)
-        return y if self.boundary is None else torch.where(self.boundary[0], self.boundary[1], y)
+        y = y * _by_channel(self.output_scale, y) + _by_channel(self.output_shift, y)
+        if self.on_boundary is None or self.boundary_values is None:
+            return y
+        return torch.where(self.on_boundary, self.boundary_values, y)
 
     def scaled(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns what the network is given, and what it was divided by where that counts.
@@ -158,12 +193,12 @@ class Surrogate(nn.Module):
             Fields of the same shape; the size of each sample ``[N, 1, ...]`` for a homogeneous
             problem, else None.
         """
-        scaling = self.scaling
-        x = inputs - _channels(scaling.input_shift, inputs)
-        x = x / _channels(scaling.input_scale, inputs)
-        size = root_mean_square(x) if scaling.kind == "homogeneous" else None
+        x = inputs - _by_channel(self.input_shift, inputs)
+        x = x / _by_channel(self.input_scale, inputs)
+        size = root_mean_square(x) if self.scaling.kind == "homogeneous" else None
         return channels_last(x if size is None else x / size), size
 
 
-def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device).reshape(1, -1, *(1,) * (like.ndim - 2))
+def _by_channel(values: Tensor, fields: Tensor) -> Tensor:
+    """Returns values ``[C]`` as ``[1, C, 1, ...]``, to be combined with fields."""
+    return values.reshape(1, -1, *(1,) * (fields.ndim - 2))

@@ -1,6 +1,7 @@
 """Errors of a surrogate on samples, on its own grid and on finer ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,7 +11,15 @@ from multigrid.data.samples import Samples
 from multigrid.distributed.processes import ALONE, Processes
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
-from multigrid.metrics import field_errors, min_max_rel_l1, rel_l2
+from multigrid.metrics import (
+    FieldScale,
+    Metric,
+    field_errors,
+    mean_over_fields,
+    mean_rel_l2,
+    negligible_fields,
+    per_field,
+)
 from multigrid.models.scaling import Surrogate
 
 
@@ -26,11 +35,6 @@ def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
         signals.check()
         outputs.append(surrogate(part))
     return torch.cat(outputs)
-
-
-def mean_rel_l2(prediction: Tensor, truth: Tensor) -> float:
-    """Returns the mean relative L2 error over samples, of fields ``[N, C, *grid]``."""
-    return rel_l2(prediction, truth).mean().item()
 
 
 class LevelValidator:
@@ -62,7 +66,10 @@ class LevelValidator:
         self.processes = processes
 
     def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
-        """Returns the mean relative L2 error on the own and on the finest grid."""
+        """Returns the mean relative L2 error on its own and on the finest grid.
+
+        The mean is over samples and output fields.
+        """
         errors = self.processes.each(lambda part: self._errors(surrogate, part), len(self.finest))
         own, finest = (column.contiguous().mean().item() for column in errors.unbind(1))
         return own, finest
@@ -70,33 +77,50 @@ class LevelValidator:
     def _errors(self, surrogate: Surrogate, part: slice) -> Tensor:
         """Returns the errors ``[N, 2]`` of some samples, on the own and on the finest grid."""
         samples, finest = self.samples[part], self.finest[part]
+        fields = surrogate.scaling.fields
         prediction = predict(surrogate, samples.inputs, self.batch_size)
-        errors = rel_l2(prediction, samples.outputs)
+        errors = mean_rel_l2(prediction, samples.outputs, fields)
         if samples.grid == finest.grid:
             return torch.stack([errors, errors], dim=1)
         prolonged = prolong_to(prediction, samples.grid, finest.grid, self.degree, self.periodic)
-        return torch.stack([errors, rel_l2(prolonged, finest.outputs)], dim=1)
+        return torch.stack([errors, mean_rel_l2(prolonged, finest.outputs, fields)], dim=1)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of predictions of some samples.
+
+    Attributes:
+        mean: Every metric, the mean over fields of what :func:`multigrid.metrics.per_field` says.
+        by_field: The same of each field, ``{metric: {field: value}}``.
+        negligible: By field, the samples whose field counts as zero in relative errors.
+    """
+
+    mean: dict[str, float]
+    by_field: dict[str, dict[str, float]]
+    negligible: dict[str, list[int]]
 
 
 def evaluate(
-    prediction: Tensor, samples: Samples, low: Sequence[float], high: Sequence[float]
-) -> dict[str, float]:
+    prediction: Tensor,
+    samples: Samples,
+    fields: Sequence[FieldScale],
+    names: Sequence[str],
+    metrics: Mapping[str, Metric] | None = None,
+) -> Errors:
     """Returns every metric of a prediction.
-
-    Means over samples; the largest value for ``max``; the median for ``min_max_rel_l1``, which is
-    in percent and scaled by the range of the training outputs.
 
     Args:
         prediction: Tensor ``[N, out, *grid]``.
         samples: What is true.
-        low: Smallest value of each output channel of the training samples.
-        high: Largest value of each.
+        fields: What is typical of each output field over the training samples.
+        names: Names of the output fields.
+        metrics: Functions by name, by default all that are registered.
     """
-    errors = field_errors(prediction, samples.outputs, samples.grid)
-    metrics = {name: values.mean().item() for name, values in errors.items()}
-    metrics["max"] = errors["max"].max().item()
-    scaled = min_max_rel_l1(prediction, samples.outputs, low, high)
-    return {**metrics, "min_max_rel_l1": scaled.quantile(0.5).item()}
+    values = field_errors(prediction, samples.outputs, samples.grid, fields, metrics)
+    table = per_field(values, names)
+    negligible = negligible_fields(samples.outputs, fields, names)
+    return Errors(mean_over_fields(table), table, negligible)
 
 
 @torch.no_grad()
@@ -123,11 +147,20 @@ def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
     """
     truths = states[:, 1:].unbind(1)
     guesses = roll_out(surrogate, states[:, 0], len(truths))
-    return [mean_rel_l2(guess, truth) for guess, truth in zip(guesses, truths, strict=True)]
+    fields = surrogate.scaling.fields
+    return [
+        mean_rel_l2(guess, truth, fields).mean().item()
+        for guess, truth in zip(guesses, truths, strict=True)
+    ]
 
 
 def interpolation_error(
-    truth: Tensor, fine: Grid, coarse: Grid, degree: int, periodic: bool
+    truth: Tensor,
+    fine: Grid,
+    coarse: Grid,
+    degree: int,
+    periodic: bool,
+    fields: Sequence[FieldScale] = (),
 ) -> float:
     """Returns what prolongation costs: the mean relative L2 error of the prolonged restriction.
 
@@ -137,6 +170,8 @@ def interpolation_error(
         coarse: The grid to restrict to and prolong from.
         degree: Polynomial degree of the prolongation.
         periodic: Whether the prolongation wraps around.
+        fields: What is typical of each output field over the training samples.
     """
     restricted = restrict_to(truth, fine, coarse)
-    return mean_rel_l2(prolong_to(restricted, coarse, fine, degree, periodic), truth)
+    prolonged = prolong_to(restricted, coarse, fine, degree, periodic)
+    return mean_rel_l2(prolonged, truth, fields).mean().item()

@@ -1,30 +1,99 @@
-"""What is minimised: errors or an energy, and the residual of the PDE, as means over a batch."""
+"""What is minimised: errors or an energy, and the residual of the PDE, as means over a batch.
 
-from collections.abc import Callable
+Users add losses with ``multigrid.register_loss(name)``, for ``loss.name``, or hand one in as
+``loss=function``: of a prediction ``[N, out, *grid]`` and the batch, in physical units, to a scalar
+tensor. A function that takes a parameter ``scale`` as well is given the :class:`LossScale`, by
+which it can bring fields to a common size.
+"""
 
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
 from torch import Tensor
 
+from multigrid import metrics
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
+from multigrid.metrics import FieldScale, bind
+from multigrid.models.scaling import binary_unit
 from multigrid.problems import Problem
+from multigrid.registry import LOSSES
 
 Loss = Callable[[Tensor, Samples], Tensor]
 
 
+class LossScale:
+    """Brings output fields to a common size, in which their errors count alike.
+
+    Each field is divided by its standard deviation over the training samples and multiplied by its
+    weight, all of them then by a power of two, so that a single field keeps its digits.
+
+    Args:
+        fields: What is typical of each output field; none for fields that are left as they are.
+        weights: What the error of each field is multiplied by.
+
+    Attributes:
+        field: What is typical of the scaled fields taken together.
+        square: The mean squared error of scaled fields, times this, is relative to the spread.
+    """
+
+    def __init__(self, fields: Sequence[FieldScale] = (), weights: Sequence[float] = ()) -> None:
+        fields = fields if all(field.spread for field in fields) else ()
+        spread = fields[0].spread if fields else 1.0
+        unit = binary_unit(spread)
+        self.square = (unit / spread) ** 2
+        weights = weights or [1.0] * len(fields)
+        self.factors = [
+            weight * (spread / field.spread) / unit
+            for field, weight in zip(fields, weights, strict=True)
+        ]
+        sizes = [f * field.size for f, field in zip(self.factors, fields, strict=True)]
+        size = (sum(s**2 for s in sizes) / len(sizes)) ** 0.5 if sizes else 0.0
+        self.field = FieldScale(size=size)
+
+    def __call__(self, fields: Tensor) -> Tensor:
+        """Returns fields ``[N, C, *grid]`` in the common size."""
+        if len(self.factors) > 1:
+            shape = (1, -1, *(1,) * (fields.ndim - 2))
+            return fields * fields.new_tensor(self.factors).reshape(shape)
+        return fields * self.factors[0] if self.factors else fields
+
+
+def _mean_error(metric: metrics.Metric) -> Loss:
+    """Returns the loss that is the mean of a metric of all fields together over a batch."""
+
+    def loss(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
+        error = bind(metric, grid=batch.grid, field=scale.field)
+        return error(scale(prediction), scale(batch.outputs)).mean()
+
+    return loss
+
+
+for _metric in (metrics.rel_l2, metrics.rel_l1, metrics.rel_h1):
+    LOSSES.register(_metric.__name__)(_mean_error(_metric))
+
+
+@LOSSES.register("mse")
+def mse(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
+    """Mean squared error of fields of spread 1."""
+    return scale.square * metrics.mse(scale(prediction), scale(batch.outputs)).mean()
+
+
 def build_loss(
-    name: str,
+    loss: str | Loss,
     grid: Grid,
     problem: Problem,
     residual: float = 0.0,
     finer: Grid | None = None,
     prolongation: int = 4,
+    fields: Sequence[FieldScale] = (),
+    weights: Mapping[str, float] | None = None,
 ) -> Loss:
     """Returns a loss: a prediction ``[N, out, *grid]`` and a batch to one number.
 
     Args:
-        name: ``rel_l2``, ``rel_l1``, ``rel_h1``, ``mse`` or ``energy``.
+        loss: A registered name such as ``rel_l2``; ``energy``; or a function of the user's.
         grid: Grid of the fields.
         problem: The PDE, which knows its energy or its discrete equation.
         residual: Weight of the relative L2 norm of the discrete equation's residual, mean over
@@ -32,19 +101,22 @@ def build_loss(
             labels, on coarse levels above all.
         finer: Grid whose energy is to be least; by default the fields' own.
         prolongation: Polynomial degree of the prolongation to it.
+        fields: What is typical of each output field over the training samples.
+        weights: What errors of output fields are multiplied by, 1 where none is given.
 
     Raises:
-        UserError: If the problem has no energy, or no equation to take the residual of.
+        UserError: If the problem has no energy, or no equation to take the residual of, or the
+            loss or an output field does not exist.
     """
-    if name == "energy":
-        energy = problem.energy_loss(grid, finer or grid, prolongation)
-        if energy is None:
+    scale = LossScale(fields, _weights(weights or {}, problem))
+    if loss == "energy":
+        error = problem.energy_loss(grid, finer or grid, prolongation)
+        if error is None:
             raise UserError(
                 f"loss.name: 'energy' is not available for the problem '{problem.kind}'"
             )
-        error: Loss = energy
     else:
-        error = _build_error(name, grid)
+        error = bind(LOSSES.get(loss) if isinstance(loss, str) else loss, scale=scale)
     if residual == 0:
         return error
     equation = _residual(problem, grid)
@@ -53,16 +125,21 @@ def build_loss(
     )
 
 
-def _build_error(name: str, grid: Grid) -> Loss:
-    """Returns an error against the labels."""
-    if name == "rel_h1":
-        return lambda prediction, batch: rel_h1(prediction, batch.outputs, grid.spacing).mean()
-    metric = {"rel_l2": rel_l2, "rel_l1": rel_l1, "mse": mse}[name]
-    return lambda prediction, batch: metric(prediction, batch.outputs).mean()
+def _weights(weights: Mapping[str, float], problem: Problem) -> list[float]:
+    names = problem.output_names
+    for name in weights:
+        if name not in names:
+            raise UserError(
+                f"loss.weights: there is no output field '{name}'; there are {', '.join(names)}"
+            )
+    return [weights.get(name, 1.0) for name in names] if weights else []
 
 
 def _residual(problem: Problem, grid: Grid) -> Loss:
-    """Returns the mean of ``||A u - f|| / ||f||`` for the discrete equation ``A u = f``."""
+    """Returns the mean of ``||A u - f|| / ||f||`` for the discrete equation ``A u = f``.
+
+    Where f is zero, or nearly, the residual is relative to the size of f in the batch.
+    """
     if not problem.has("discrete_equation"):
         raise UserError(
             f"loss.residual: the discrete equation of the problem '{problem.kind}' is not available"
@@ -71,6 +148,11 @@ def _residual(problem: Problem, grid: Grid) -> Loss:
     def residual(prediction: Tensor, batch: Samples) -> Tensor:
         sides = problem.discrete_equation(batch.inputs, prediction, grid)
         assert sides is not None
-        return rel_l2(*sides).mean()
+        image, source = sides
+        unit = binary_unit(source.abs().max().item())
+        source = source / unit
+        size = source.square().mean().sqrt().item() or 1.0
+        return metrics.rel_l2(image / unit, source, FieldScale(size=size)).mean()
 
     return residual
+
