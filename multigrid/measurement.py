@@ -16,7 +16,7 @@ from multigrid.errors import UserError
 from multigrid.fields import prolong_to
 from multigrid.grid import Grid, halvings_between
 from multigrid.ladder.parts import problem_and_source
-from multigrid.metrics import field_errors, rel_l2
+from multigrid.metrics import field_errors, over_fields, per_field, rel_l2_by_field
 from multigrid.surrogate import TrainedSurrogate
 from multigrid.training.evaluation import predict
 
@@ -49,13 +49,16 @@ class Measurement:
     Attributes:
         level: The level.
         grid: Its grid.
-        errors: Each metric on the level's grid for every sample ``[N]``; ``on_data_grid`` is the
-            relative L2 error of the prediction prolonged to the samples' grid.
+        errors: Each metric on the level's grid for every sample ``[N]``, the mean over output
+            fields; ``on_data_grid`` is the relative L2 error of the prediction prolonged to the
+            samples' grid.
+        by_field: Each metric of each output field, ``{metric: {field: value}}``.
     """
 
     level: int
     grid: Grid
     errors: dict[str, Tensor]
+    by_field: dict[str, dict[str, float]]
 
     def mean(self, name: str) -> float:
         """Returns the mean of a metric over samples."""
@@ -68,6 +71,7 @@ class Measurement:
             "level": self.level,
             "grid": list(self.grid.shape),
             "mean": {name: self.mean(name) for name in self.errors},
+            "by_field": self.by_field,
             "rel_l2_median": rel_l2s.median().item(),
             "rel_l2_worst": rel_l2s.max().item(),
         }
@@ -158,12 +162,15 @@ def measure(
         for level, network in networks.items():
             samples = block.restrict_to(surrogate.grids[level]).to(surrogate.device)
             guess = predict(network, samples.inputs, batch_size)
-            errors = field_errors(guess, samples.outputs, samples.grid)
+            fields = network.scaling.fields
+            errors = field_errors(guess, samples.outputs, samples.grid, fields)
             prolonged = prolong_to(guess, samples.grid, block.grid, model.prolongation, periodic)
-            errors["on_data_grid"] = rel_l2(prolonged.cpu(), block.outputs)
+            errors["on_data_grid"] = rel_l2_by_field(prolonged.cpu(), block.outputs, fields)
             for name, values in errors.items():
                 found[level][name].append(values.cpu())
-    return [
-        Measurement(k, surrogate.grids[k], {name: torch.cat(v) for name, v in parts.items()})
-        for k, parts in found.items()
-    ]
+    measured = []
+    for level, blocks in found.items():
+        errors = {name: torch.cat(values) for name, values in blocks.items()}
+        table = per_field(errors, surrogate.output_names)
+        measured.append(Measurement(level, surrogate.grids[level], over_fields(errors), table))
+    return measured

@@ -87,10 +87,10 @@ def rel_h1(prediction: Tensor, truth: Tensor, grid: Grid, field: FieldScale = UN
 
 @METRICS.register("vrmse")
 def vrmse(prediction: Tensor, truth: Tensor, field: FieldScale = UNKNOWN) -> Tensor:
-    """Error relative to the fluctuation, ``sqrt(mean (p - u)^2 / var u)``, unlike ``rel_l2`` that
-    to an offset of u. The variance is that of the sample's values in space.
+    """Error relative to the fluctuation, ``sqrt(mean (p - u)^2 / var u)``, the variance in space.
 
-    After Ohana et al., The Well, NeurIPS 2024, who add 1e-7 to the variance.
+    It does not become small where u has a large offset, as ``rel_l2`` does. After Ohana et al.,
+    The Well, NeurIPS 2024, who add 1e-7 to the variance instead of the rule for zero fields.
     """
     spread = truth.flatten(1).var(1, correction=0).sqrt()
     return _over(rmse(prediction, truth), spread, field.spread)
@@ -157,8 +157,8 @@ def min_max_rel_l1(prediction: Tensor, truth: Tensor, field: FieldScale) -> Tens
     span = span if span > NEGLIGIBLE * field.size else field.size
     if not span:
         return torch.full_like(truth.flatten(1)[:, 0], torch.nan)
-    scaled = ((fields - field.low) / span for fields in (prediction, truth))
-    return 100 * rel_l1(*scaled, FieldScale(size=1.0))
+    prediction, truth = ((fields - field.low) / span for fields in (prediction, truth))
+    return 100 * rel_l1(prediction, truth, FieldScale(size=1.0))
 
 
 def field_errors(
@@ -230,10 +230,23 @@ def mean_over_fields(table: Mapping[str, Mapping[str, float]]) -> dict[str, floa
     }
 
 
+def over_fields(errors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns ``[N]`` of each metric's ``[N, C]``: means over fields, the largest for ``max``."""
+    return {
+        metric: values.amax(1) if metric == "max" else values.mean(1)
+        for metric, values in errors.items()
+    }
+
+
+def rel_l2_by_field(prediction: Tensor, truth: Tensor, fields: Sequence[FieldScale] = ()) -> Tensor:
+    """Returns the relative L2 error of each sample and field, ``[N, C]`` in float64."""
+    grid = Grid(tuple(truth.shape[2:]))
+    return field_errors(prediction, truth, grid, fields, {"rel_l2": rel_l2})["rel_l2"]
+
+
 def mean_rel_l2(prediction: Tensor, truth: Tensor, fields: Sequence[FieldScale] = ()) -> Tensor:
     """Returns the relative L2 error of each sample, the mean over its fields, ``[N]``, float64."""
-    grid = Grid(tuple(truth.shape[2:]))
-    return field_errors(prediction, truth, grid, fields, {"rel_l2": rel_l2})["rel_l2"].mean(1)
+    return rel_l2_by_field(prediction, truth, fields).mean(1)
 
 
 def negligible_fields(

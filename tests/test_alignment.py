@@ -12,8 +12,9 @@ from multigrid.data import files
 from multigrid.data.formats import open_fields
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
+from multigrid.metrics import mean_rel_l2
 from multigrid.problems.poisson import Poisson
-from multigrid.training.evaluation import interpolation_error, mean_rel_l2
+from multigrid.training.evaluation import interpolation_error
 
 CENTERINGS: tuple[Centering, ...] = ("cell", "node")
 FINE = 16
@@ -28,7 +29,7 @@ def poisson(n: int, centering: Centering, first: int = 0, count: int = 8) -> np.
 
 def error_of(prolongation: Centering, truth: torch.Tensor, coarse: torch.Tensor) -> float:
     fine = Grid(tuple(truth.shape[2:]), prolongation)
-    return mean_rel_l2(prolong(coarse, fine), truth)
+    return mean_rel_l2(prolong(coarse, fine), truth).mean().item()
 
 
 @pytest.mark.parametrize(("centering", "wrong"), [CENTERINGS, CENTERINGS[::-1]])

@@ -13,7 +13,7 @@ GRID = Grid((4, 6))
 METRICS = {
     "rel_l2": rel_l2,
     "rel_l1": rel_l1,
-    "rel_h1": lambda prediction, truth: rel_h1(prediction, truth, GRID.spacing),
+    "rel_h1": lambda prediction, truth: rel_h1(prediction, truth, GRID),
     "mse": mse,
 }
 names = pytest.mark.parametrize("name", METRICS)

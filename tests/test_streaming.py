@@ -21,7 +21,7 @@ from multigrid.data.files import FileSource
 from multigrid.data.sample_file import StoredSplit
 from multigrid.data.samples import Samples, block_size
 from multigrid.data.source import GeneratedSource
-from multigrid.data.statistics import ChannelStatistics, output_range
+from multigrid.data.statistics import ChannelStatistics
 from multigrid.data.store import DataStore
 from multigrid.data.streaming import StreamedSamples
 from multigrid.errors import UserError
@@ -227,7 +227,7 @@ def test_statistics_by_hand() -> None:
     assert statistics.std.tolist() == pytest.approx([math.sqrt((1 + 0 + 1 + 16 + 4 + 4) / 5), 0])
     assert statistics.root_mean_square.tolist() == pytest.approx([math.sqrt(50 / 6), 5])
     assert (statistics.low.tolist(), statistics.high.tolist()) == ([0, 5], [6, 5])
-    assert statistics.or_one(statistics.high - statistics.low).tolist() == [6, 1]
+    assert statistics.or_size(statistics.high - statistics.low).tolist() == [6, 5]
 
 
 def test_a_large_mean_costs_no_digits() -> None:
@@ -246,10 +246,10 @@ def test_statistics_are_the_same_bits_either_way(kind, tmp_path: Path, monkeypat
     source = independent(tmp_path)
     monkeypatch.setattr(samples_module, "BLOCK_POINTS", 3 * GRID.size)
     held, streamed = (read("train", GRID, 20) for read in (source.read, source.open))
-    assert FieldScaling.fit(kind, held) == FieldScaling.fit(kind, streamed)
-    low, high = output_range(streamed)
-    assert (low, high) == output_range(held)
-    assert (low, high) == ([held.outputs.min().item()], [held.outputs.max().item()])
+    scaling = FieldScaling.fit(kind, streamed)
+    assert FieldScaling.fit(kind, held) == scaling
+    (field,) = scaling.fields
+    assert (field.low, field.high) == (held.outputs.min().item(), held.outputs.max().item())
 
 
 # ---------------------------------------------------------------- whole runs

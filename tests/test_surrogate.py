@@ -45,7 +45,7 @@ def test_min_max_scaling_by_hand():
     inputs = torch.tensor([[[[1.0, 2.0]], [[7.0, 7.0]]], [[[3.0, 5.0]], [[7.0, 7.0]]]])
     outputs = torch.tensor([[[[-10.0, 0.0]]], [[[30.0, 10.0]]]])
     scaling = FieldScaling.fit("min-max", Samples(inputs, outputs, Grid((1, 2))))
-    assert (scaling.input_shift, scaling.input_scale) == ((1.0, 7.0), (4.0, 1.0))
+    assert (scaling.input_shift, scaling.input_scale) == ((1.0, 7.0), (4.0, 7.0))
     assert (scaling.output_shift, scaling.output_scale) == ((-10.0,), (40.0,))
     half = Surrogate(nn.Conv2d(2, 1, 1), scaling)
     nn.init.zeros_(half.network.weight)
@@ -57,7 +57,7 @@ def test_min_max_scaling_by_hand():
 def test_constant_channels_stay_harmless(samples, kind):
     samples.inputs[:, 1] = 0.5
     scaling = FieldScaling.fit(kind, samples)
-    assert scaling.input_scale[1] == 1
+    assert scaling.input_scale[1] == 0.5
     samples.inputs[:, 1] += 1e-7
     assert Surrogate(nn.Conv2d(2, 1, 1), scaling)(samples.inputs).abs().max() < 1e4
 

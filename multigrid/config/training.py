@@ -98,3 +98,8 @@ class LossConfig(Section):
         allow_inf_nan=False,
         description="the weight of at least 0 of the PDE's residual, added to the loss",
     )
+    weights: dict[str, Rate] = Field(
+        {},
+        description="{field: factor}: what the error of an output field is multiplied by, 1 "
+        "where none is given",
+    )

@@ -204,6 +204,8 @@ class LadderRun:
                 config.loss.residual,
                 experiment.hierarchy.finer(stage.level),
                 config.model.prolongation,
+                self.data.scaling.fields,
+                config.loss.weights,
             ),
             experiment.options,
             start.regime,

@@ -94,4 +94,5 @@ class RunData:
         fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
         degree = self.experiment.config.model.prolongation
         periodic = self.experiment.periodic
-        return interpolation_error(fine.outputs, fine.grid, levels[level], degree, periodic)
+        fields = self.scaling.fields
+        return interpolation_error(fine.outputs, fine.grid, levels[level], degree, periodic, fields)

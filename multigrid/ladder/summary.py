@@ -17,6 +17,8 @@ def summarise(run: LadderRun) -> dict[str, Any]:
         "network": experiment.family.kind,
         "levels": ledger.finished,
         "test": run.tested.errors,
+        "test_by_field": run.tested.by_field,
+        "negligible_fields": run.tested.negligible,
         "extra_tests": run.tested.extra,
         "rollout": run.tested.rollout,
         "events": run.folder.journal.read(),

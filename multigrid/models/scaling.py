@@ -17,6 +17,8 @@ from multigrid.problems.base import Problem
 
 NormalizationKind = Literal["none", "gaussian", "min-max", "homogeneous"]
 
+SHIFTS_AND_SCALES = ("input_shift", "input_scale", "output_shift", "output_scale")
+
 
 @dataclass(frozen=True)
 class FieldScaling:
@@ -75,10 +77,10 @@ class FieldScaling:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FieldScaling":
         """Restores what :meth:`to_dict` returned, or what a run before version 0.2 saved."""
-        names = ("input_shift", "input_scale", "output_shift", "output_scale")
-        unknown = [{}] * len(values["output_scale"])
+        scaling = {name: tuple(values[name]) for name in SHIFTS_AND_SCALES}
+        unknown: list[dict[str, float]] = [{}] * len(values["output_scale"])
         fields = tuple(FieldScale(**field) for field in values.get("fields", unknown))
-        return cls(values["kind"], *(tuple(values[name]) for name in names), fields)
+        return cls(kind=values["kind"], fields=fields, **scaling)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain containers."""
@@ -143,7 +145,7 @@ class Surrogate(nn.Module):
         place = next((p.device for p in network.parameters()), None)
         buffers: dict[str, Tensor | None] = {
             name: torch.tensor(getattr(scaling, name), dtype=torch.float32)
-            for name in ("input_shift", "input_scale", "output_shift", "output_scale")
+            for name in SHIFTS_AND_SCALES
         }
         buffers["on_boundary"], buffers["boundary_values"] = boundary or (None, None)
         for name, values in buffers.items():

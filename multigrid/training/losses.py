@@ -8,7 +8,6 @@ which it can bring fields to a common size.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from multigrid import metrics
@@ -60,7 +59,7 @@ class LossScale:
         return fields * self.factors[0] if self.factors else fields
 
 
-def _mean_error(metric: metrics.Metric) -> Loss:
+def _mean_error(metric: metrics.Metric) -> Callable[[Tensor, Samples, LossScale], Tensor]:
     """Returns the loss that is the mean of a metric of all fields together over a batch."""
 
     def loss(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
@@ -155,4 +154,3 @@ def _residual(problem: Problem, grid: Grid) -> Loss:
         return metrics.rel_l2(image / unit, source, FieldScale(size=size)).mean()
 
     return residual
-
