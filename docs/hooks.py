@@ -6,6 +6,7 @@ below ``benchmarks/``, so that pages can show their figures.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,14 @@ from multigrid.registry import PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "benchmarks"
-FIGURES = ("*/*.png",)
+FIRST = ("train", "load", "configure")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the figures of the benchmarks to the site."""
-    for pattern in FIGURES:
-        for path in sorted(RECORDS.glob(pattern)):
-            name = f"benchmarks/{path.relative_to(RECORDS).as_posix()}"
-            files.append(File.generated(config, name, abs_src_path=str(path)))
+    for path in sorted(RECORDS.glob("*/*.png")):
+        name = f"benchmarks/{path.relative_to(RECORDS).as_posix()}"
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
@@ -42,61 +42,67 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return markdown
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Takes the roles out of cross-references in docstrings, as in ``:attr:`name```."""
+    return re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code>)", "", html)
+
+
 def reference() -> str:
-    """Returns a directive for each public name."""
-    return "\n\n".join(f"::: multigrid.{name}" for name in sorted(multigrid.__all__))
+    """Returns a directive for each public name, the functions that most people need first."""
+    names = sorted(multigrid.__all__, key=lambda name: (name not in FIRST, name))
+    return "\n\n".join(f"::: multigrid.{name}" for name in names)
 
 
 def settings() -> str:
-    """Returns a section with a table for each section of the experiment file."""
+    """Returns a heading and a table for each section of the experiment file."""
     schema = Config.model_json_schema()
     lines = ["## The top level", "", *_table(schema)]
     for name, value in schema["properties"].items():
         if name == "problem":
-            lines += ["", "## problem", ""]
+            lines += ["", "## problem", "", "The keys depend on `kind`.", ""]
             for kind in PROBLEMS.names():
-                lines += _section(f"problem: kind: {kind}", problem_section(PROBLEMS.get(kind)))
-            lines += _section("problem: kind: file", FileConfig)
-            continue
-        classes = _classes(value, schema["$defs"])
-        lines += ["", f"## {name}", ""] if classes else []
-        for title in classes:
-            section = schema["$defs"][title]
-            lines += [f"### An entry: {title}", ""] if title != classes[0] else []
-            lines += [_first_paragraph(section), "", *_table(section), ""]
+                lines += _problem(kind, problem_section(PROBLEMS.get(kind)))
+            lines += _problem("file", FileConfig)
+        else:
+            lines += _section(name, value, schema["$defs"], "##")
     return "\n".join(lines)
 
 
-def _section(heading: str, model: type[Section]) -> list[str]:
-    """Returns a heading, what a section is about, and its table."""
+def _problem(kind: str, model: type[Section]) -> list[str]:
+    """Returns the settings of one kind of problem."""
     schema = model.model_json_schema()
-    lines = [f"### {heading}", "", _first_paragraph(schema), "", *_table(schema), ""]
-    for title, nested in schema.get("$defs", {}).items():
-        lines += [f"#### An entry: {title}", "", _first_paragraph(nested), "", *_table(nested), ""]
+    lines = [f"### problem, kind: {kind}", "", _summary(schema), "", *_table(schema), ""]
+    for name, value in schema["properties"].items():
+        lines += _section(f"problem.{name}", value, schema.get("$defs", {}), "####")
     return lines
 
 
-def _first_paragraph(schema: dict[str, Any]) -> str:
+def _section(path: str, value: dict[str, Any], definitions: dict[str, Any], head: str) -> list[str]:
+    """Returns the settings of the sections within a value, and of those within them."""
+    lines = []
+    for title in _references(value):
+        section = definitions[title]
+        lines += ["", f"{head} {path}", "", _summary(section), "", *_table(section), ""]
+        for name, nested in section["properties"].items():
+            lines += _section(f"{path}.{name}", nested, definitions, "###")
+    return lines
+
+
+def _references(value: Any) -> list[str]:
+    """Returns the names of the sections that a value may be, or consist of."""
+    if isinstance(value, list):
+        return [name for item in value for name in _references(item)]
+    if not isinstance(value, dict):
+        return []
+    if "$ref" in value:
+        return [value["$ref"].rsplit("/", 1)[1]]
+    inner = ("anyOf", "oneOf", "allOf", "items", "additionalProperties")
+    return [name for key in inner for name in _references(value.get(key))]
+
+
+def _summary(schema: dict[str, Any]) -> str:
+    """Returns the first paragraph of a section's docstring."""
     return str(schema.get("description", "")).split("\n\n")[0].replace("``", "`")
-
-
-def _classes(value: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """Returns the names of the sections within a setting, the outermost first."""
-    names: list[str] = []
-    queue = [value]
-    while queue:
-        item = queue.pop(0)
-        if "$ref" in item:
-            name = item["$ref"].rsplit("/", 1)[1]
-            if name not in names:
-                names.append(name)
-                queue += definitions[name].get("properties", {}).values()
-            continue
-        for key in ("anyOf", "oneOf", "allOf"):
-            queue += item.get(key, [])
-        if isinstance(item.get("items"), dict):
-            queue.append(item["items"])
-    return names
 
 
 def _table(section: dict[str, Any]) -> list[str]:
@@ -105,11 +111,18 @@ def _table(section: dict[str, Any]) -> list[str]:
     required = section.get("required", [])
     for name, value in section["properties"].items():
         if name != "kind":
-            text = str(value.get("description", "")).replace("|", "\\|").replace("*", "\\*")
+            text = _escaped(str(value.get("description", "")))
             rows.append(f"| `{name}` | {_default(name, value, required)} | {text} |")
     if not rows:
         return ["No settings."]
     return ["| key | default | what it is |", "|---|---|---|", *rows]
+
+
+def _escaped(text: str) -> str:
+    """Returns plain text as Markdown for the cell of a table."""
+    for character in "|*{}_<":
+        text = text.replace(character, f"&#{ord(character)};")
+    return text
 
 
 def _default(name: str, value: dict[str, Any], required: list[str]) -> str:

@@ -40,8 +40,7 @@ def name(page):
 
 def blocks(page):
     """Yields language, title and content of the blocks of a page."""
-    for language, title, content in BLOCK.findall(page.read_text(encoding="utf-8")):
-        yield language, title, content
+    yield from BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
 def pages_with(language, titled=False):

@@ -159,8 +159,37 @@ def folding() -> plt.Figure:
     return drawing
 
 
+def floors() -> plt.Figure:
+    """Where the ladder stalls: error against operations on the wave equation, 64x64.
+
+    The numbers are those of the lab notebook.
+    """
+    drawing, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
+    curves = (
+        ("direct training on 64x64", [3.7, 20.0], [18.6, 3.2], "o--", "#546e7a"),
+        ("restricted 16x16 alone", [2.1], [9.2], "s", "#e57373"),
+        ("ladder of restricted levels", [3.6], [9.5], "D", "#c62828"),
+        ("folded 16x16 alone", [0.9, 1.4, 2.3, 3.7], [7.2, 5.3, 3.9, 2.7], "^-", "#3949ab"),
+    )
+    for label, operations, errors, style, color in curves:
+        axes.plot(operations, errors, style, color=color, label=label)
+    axes.axhline(9.5, color="#c62828", linestyle=":", linewidth=1)
+    axes.text(20, 9.9, "floor of the 16x16 grid", ha="right", fontsize=8)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="training operations [TFLOP]",
+        ylabel="relative L2 error on 64x64 [%]",
+    )
+    axes.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    axes.set_yticks([2, 5, 10, 20], ["2", "5", "10", "20"])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    return drawing
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     with plt.rc_context(STYLE):
-        for name, draw in (("pyramid", pyramid), ("folding", folding)):
+        for name, draw in (("pyramid", pyramid), ("folding", folding), ("floors", floors)):
             draw().savefig(IMAGES / f"{name}.svg", metadata={"Date": None})
