@@ -1,6 +1,6 @@
-"""Memory for large buffers: kept by the process, and in large pages.
+"""Keeps large buffers in the process instead of returning them, and in large pages.
 
-To be set before torch is imported.
+Call it before torch is imported.
 """
 
 import ctypes
@@ -15,8 +15,8 @@ def keep_large_buffers() -> bool:
     """Makes freed memory stay with the process instead of going back to the system.
 
     By default glibc maps every large buffer afresh and the system clears it page by page, which
-    made a training step on a 128x128 grid half as fast again. The price is that the process holds
-    on to the most memory it ever used. Also has torch ask for huge pages (another 10 %).
+    made a training step on a 128x128 grid take half as long again. The price is that the process
+    holds on to the most memory it ever used. Also makes torch ask for huge pages (another 10 %).
 
     Returns:
         Whether it could be done: only with glibc.

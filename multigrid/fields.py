@@ -108,7 +108,7 @@ def prolong_to(
 
 
 _matrices: dict[Hashable, Tensor] = {}
-"""Not cached by functools, as torch.compile would trace how each matrix is made."""
+"""Not cached by functools, because torch.compile would trace the construction of each matrix."""
 
 
 def _matrix(

@@ -25,8 +25,8 @@ class Stage:
         learning_rate: Highest learning rate, of new weights.
         transferred_ratio: Learning rate of transferred weights over that of new ones.
         warmup: Fraction of the steps with a rising learning rate.
-        accumulate: In how many parts each process takes its share of a batch.
-        checkpoint_activations: Whether the backward pass computes activations anew instead of
+        accumulate: Number of microbatches in which each process takes its share of a batch.
+        checkpoint_activations: Whether the backward pass recomputes activations instead of
             keeping them.
     """
 
@@ -133,11 +133,11 @@ def check_shares(stages: Sequence[Stage], processes: Processes) -> None:
 def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[int]) -> list[int]:
     """Spreads a budget over levels: twice the share for the finest, equal shares for the others.
 
-    What whole epochs leave over of a share is spent on the finest level on which another epoch
-    fits.
+    What is left over of a share after whole epochs is spent on the finest level on which another
+    epoch fits.
 
     Args:
-        budget: What all visits together may cost, in any unit.
+        budget: Cost of all visits together at most, in any unit.
         epoch_costs: Cost of one epoch on each level, coarsest first, in the same unit.
         visits: How often the schedule visits each level; a level without a visit gets no epochs.
 
@@ -145,7 +145,7 @@ def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[
         Epochs of one visit to each level, at least one wherever there is a visit.
 
     Raises:
-        UserError: If the budget does not suffice for that.
+        UserError: If the budget is too small for that.
     """
     costs = [cost * count for cost, count in zip(epoch_costs, visits, strict=True)]
     spare = budget - sum(costs)

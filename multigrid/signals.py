@@ -1,7 +1,7 @@
-"""Being told to stop: Ctrl-C, SIGTERM, and SIGUSR1, with which Slurm warns before it kills.
+"""Signals that ask a run to stop: Ctrl-C, SIGTERM, and SIGUSR1, Slurm's warning before it kills.
 
-The first signal raises :class:`Interrupted`, at once or, while something must not be cut short,
-where the work asks (:func:`check`). A second Ctrl-C raises ``KeyboardInterrupt`` in any case.
+The first signal raises :class:`Interrupted`: at once or, while work must not be cut short, where
+the work calls :func:`check`. A second Ctrl-C raises ``KeyboardInterrupt`` in any case.
 """
 
 import os
@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 STATUS = 75
-"""Exit status of what was told to stop and can go on: EX_TEMPFAIL of BSD's sysexits."""
+"""Exit status of a command that was stopped and can be resumed: EX_TEMPFAIL of BSD's sysexits."""
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 NUMBERS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Interrupted(BaseException):
-    """A signal has asked to stop; the argument is its name. No error, so no ``Exception``."""
+    """A signal has asked to stop; its name is the argument. Not an error, so no ``Exception``."""
 
 
 class _State:
@@ -44,7 +44,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Turns the signals into :class:`Interrupted` meanwhile; does nothing in other threads."""
+    """Turns signals into :class:`Interrupted` within the context; does nothing in other threads."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,11 +60,11 @@ def watched() -> Iterator[None]:
 
 @contextmanager
 def deferred(agreeing: bool = False) -> Iterator[None]:
-    """Has signals wait meanwhile until the work asks with :func:`check`.
+    """Makes signals wait within the context until the work calls :func:`check`.
 
     Args:
-        agreeing: Whether :func:`check` is silent too, as several processes agree on when to stop
-            with the help of :func:`received`.
+        agreeing: Whether :func:`check` is silent too, because several processes agree on when to
+            stop by :func:`received`.
     """
     before = _State.deferring, _State.agreeing
     _State.deferring, _State.agreeing = True, agreeing

@@ -1,4 +1,4 @@
-"""How much of a field, or of an error, lies at which wavelength. Knows arrays only, not torch."""
+"""Spectra of fields and errors by wavelength. Works on arrays; does not import torch."""
 
 import numpy as np
 from scipy import fft

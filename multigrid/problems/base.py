@@ -50,7 +50,7 @@ class Problem:
     """A map from input fields to output fields.
 
     What is special about a problem is an attribute or a method here, with a default for problems
-    that have nothing to say; nothing else in the package asks of which class a problem is.
+    without it; nothing else in the package depends on the class of a problem.
 
     Attributes:
         kind: Name of the problem in experiment files.

@@ -19,7 +19,7 @@ class NotConvergedError(UserError):
 
 @dataclass(frozen=True)
 class Solution:
-    """What an iteration found.
+    """The result of an iteration.
 
     Attributes:
         values: Solutions ``[N, ...]``.
@@ -40,21 +40,21 @@ def conjugate_gradients(
 ) -> Solution:
     """Solves ``A_n x_n = b_n`` for symmetric positive definite ``A_n``, starting from zero.
 
-    A system ends when ``r . M^-1 r <= tolerance^2 * b . M^-1 b``, with the residual r and the
-    preconditioner M. Where M resembles A this is the relative error in the energy norm. Ended
-    systems are left as they are while others go on, so that no system depends on another.
+    A system is finished when ``r . M^-1 r <= tolerance^2 * b . M^-1 b``, with the residual r and
+    the preconditioner M. Where M resembles A this is the relative error in the energy norm.
+    Finished systems stay as they are while others go on, so that no system depends on another.
 
     Args:
         operator: Maps ``[N, ...]`` to ``A_n x_n``, in the precision of its argument.
         right_side: The ``b_n``, ``[N, ...]`` in float64.
         preconditioner: Maps residuals ``[N, ...]`` to ``M_n^-1 r_n``, symmetric positive definite.
-        tolerance: When to end.
+        tolerance: When to stop.
         max_iterations: When to give up.
         single: Whether to iterate in float32, which is faster. The solution is still summed up,
             and the residual recomputed now and then, in float64, so that any tolerance is met.
 
     Raises:
-        NotConvergedError: If a system has not ended after ``max_iterations``.
+        NotConvergedError: If a system has not converged after ``max_iterations``.
     """
     total = np.zeros_like(right_side)
     residual: np.ndarray = right_side.astype(np.float32 if single else np.float64)

@@ -1,4 +1,4 @@
-"""What lowers the energy of a field: a correction towards the solution, without knowing it."""
+"""Steps that lower the energy of a field: a correction towards the solution, without labels."""
 
 import copy
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class EnergyDescent:
 
     @torch.no_grad()
     def __call__(self, log_nu: Tensor, u: Tensor) -> Tensor:
-        """Returns what the steps, started from u, add to it: zero for the solution.
+        """Returns what the steps, started from u, add to u: zero if u is the solution.
 
         Args:
             log_nu: Logarithms of the coefficients at the nodes, ``[N, *grid]``.

@@ -75,8 +75,8 @@ class DiffusionOperator:
 def equations(grid: Grid) -> tuple[slice, ...]:
     """Returns where in a grid ``apply_diffusion`` holds: everywhere but at the outermost nodes.
 
-    These are the unknowns, save the last ones of grids whose right end is no boundary node: a
-    coefficient beyond the grid goes into their equations.
+    These are the unknowns, except for the last ones of grids whose right end is not a boundary
+    node: a coefficient beyond the grid goes into their equations.
     """
     outermost = slice(None) if grid.centering == "cell" else slice(1, -1)
     return (outermost,) * grid.ndim
@@ -136,7 +136,7 @@ def solve_diffusion(
         u on the grid, ``[N, *grid]``, zero at nodes on the boundary, and the iterations.
 
     Raises:
-        NotConvergedError: If the contrast is beyond what the preconditioner can bear.
+        NotConvergedError: If the contrast is too high for the preconditioner.
     """
     poisson = FastPoisson(grid)
     size = max(1, BATCH_POINTS // grid.size)

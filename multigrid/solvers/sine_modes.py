@@ -1,4 +1,4 @@
-"""Fields as series of sines, and moving their waves to others."""
+"""Fields as series of sines, and shifting their modes."""
 
 from collections.abc import Sequence
 from functools import lru_cache, reduce
@@ -31,7 +31,7 @@ def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence
         steps: The number s for each axis.
 
     Returns:
-        Both, one after the other ``[N, in + out, *grid]``.
+        Both, concatenated: ``[N, in + out, *grid]``.
     """
     wavenumbers = [torch.arange(1.0, m + 1, device=inputs.device) for m in grid.num_sines]
     squares = reduce(lambda a, b: a[..., None] + b, [k**2 for k in wavenumbers])
