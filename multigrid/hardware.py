@@ -1,20 +1,26 @@
-"""Device, number format, and what the machine is."""
+"""The machine: device, number format, memory.
+
+Imports torch only where it is used, so that processes that generate samples start without.
+"""
 
 import math
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
-
-import torch
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from multigrid.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 PrecisionName = Literal["float32", "bfloat16"]
 
 
-def choose_device(name: str, rank: int = 0, num_processes: int = 1) -> torch.device:
+def choose_device(name: str, rank: int = 0, num_processes: int = 1) -> "torch.device":
     """Returns the device for ``auto``, ``cpu`` or ``cuda``.
 
     Args:
@@ -25,21 +31,23 @@ def choose_device(name: str, rank: int = 0, num_processes: int = 1) -> torch.dev
     Raises:
         UserError: If CUDA is asked for and there is none, or there are too few.
     """
+    import torch
+
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise UserError("compute.device: 'cuda' was asked for, but this machine offers none")
     if name == "cpu" or not available:
         return torch.device("cpu")
-    count = torch.cuda.device_count()
-    if max(rank + 1, num_processes) > count:
+    count, needed = torch.cuda.device_count(), max(rank + 1, num_processes)
+    if needed > count:
         raise UserError(
-            f"compute.device: {max(rank + 1, num_processes)} processes on this machine need a GPU "
-            f"each, but there are {count}; start at most {count} here, or set compute.device=cpu"
+            f"compute.device: {needed} processes on this machine need a GPU each, but there are "
+            f"{count}; start at most {count} here, or set compute.device=cpu"
         )
     return torch.device("cuda", rank) if rank else torch.device("cuda")
 
 
-def choose_precision(name: str, device: torch.device) -> PrecisionName:
+def choose_precision(name: str, device: "torch.device") -> PrecisionName:
     """Returns the precision for ``auto``, ``float32`` or ``bfloat16``.
 
     ``auto`` takes bfloat16 where the hardware multiplies it natively, as it is slow elsewhere.
@@ -49,58 +57,143 @@ def choose_precision(name: str, device: torch.device) -> PrecisionName:
     return "bfloat16" if name == "bfloat16" or has_native_bfloat16(device) else "float32"
 
 
-def has_native_bfloat16(device: torch.device) -> bool:
+def has_native_bfloat16(device: "torch.device") -> bool:
     """Whether a device multiplies matrices in bfloat16 by itself."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
-def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[None]:
+def autocast(device: "torch.device", precision: PrecisionName) -> AbstractContextManager[None]:
     """Returns the context in which a network runs in the given precision."""
+    import torch
+
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def working_dtype(x: torch.Tensor) -> torch.dtype:
+def working_dtype(x: "torch.Tensor") -> "torch.dtype":
     """Returns the number format in which convolutions of a tensor are computed: autocast's."""
+    import torch
+
     kind = x.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return x.dtype
     return torch.get_autocast_dtype(kind)
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Returns a context in which autocast is off; it does not know the meta device."""
+def full_precision(device: "torch.device") -> AbstractContextManager[None]:
+    """Returns a context without autocast, which does not know the meta device."""
+    import torch
+
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-def machine(device: torch.device) -> str:
+@contextmanager
+def default_float32() -> Iterator[None]:
+    """Makes new tensors float32 meanwhile, whatever the caller's ``torch.set_default_dtype``."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def machine(device: "torch.device") -> str:
     """Returns what computes: the model of the GPU, or of the processor."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
     return f"{name}, {platform.machine()}"
 
 
-def total_memory(device: torch.device) -> float:
-    """Returns the memory in bytes of the machine, or of the GPU if that has less.
+def total_memory(device: "torch.device") -> float:
+    """Returns the memory in bytes that this process may have, or the GPU's if that is less.
 
-    Infinite where the system does not tell, as on Windows.
+    That is the machine's memory or the limit of a container (cgroup); infinite where the system
+    does not tell, as on Windows.
     """
-    here = math.inf
+    limits = [math.inf, *_cgroup_limits()]
     if hasattr(os, "sysconf"):
-        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     if device.type == "cuda":
-        here = min(here, torch.cuda.get_device_properties(device).total_memory)
-    return here
+        import torch
+
+        limits.append(torch.cuda.get_device_properties(device).total_memory)
+    return min(limits)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Returns the most memory in bytes held so far: of the GPU, or of this process."""
+def _cgroup_limits(
+    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """Yields the memory limits in bytes of the control groups, v1 and v2, that hold a process.
+
+    Each line of the first file reads ``number:controllers:path``; v2 names no controllers. Limits
+    of all groups above count too. Inside a container the path may be the host's: what is not
+    there is passed over, and the container's limit lies at the root.
+    """
+    try:
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        return  # not Linux
+    for _, controllers, path in lines:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = mount / "memory" if controllers else mount
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root):
+                try:
+                    yield int((folder / name).read_text())
+                except (OSError, ValueError):  # not there, or "max"
+                    continue
+
+
+def peak_memory(device: "torch.device") -> float:
+    """Returns the most memory in bytes held so far: of the GPU, or of this process.
+
+    Not a number where the system does not tell, as on Windows.
+    """
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # not there on Windows, where runs work but for this number
+    if sys.platform == "win32":
+        return math.nan
+    import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+# Numbers of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+def keep_large_buffers() -> bool:
+    """Makes freed memory stay with the process instead of going back to the system.
+
+    By default glibc maps every large buffer afresh and the system clears it page by page, which
+    made a training step on a 128x128 grid half as slow again. The price is that the process holds
+    on to the most memory it ever used. Also has torch ask for huge pages (another 10 %), if it
+    has not allocated anything yet. For processes of this project only, never a caller's.
+
+    Returns:
+        Whether it could be done: only with glibc.
+    """
+    import ctypes
+
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26))
+    return all(libc.mallopt(name, value) for name, value in settings)

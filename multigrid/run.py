@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrid.allocator import keep_large_buffers
 from multigrid.cli.arguments import add_experiment
 from multigrid.cli.command import Command
 from multigrid.config import Config, load_config
 from multigrid.distributed.launch import joined
 from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
+from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def execute(options: argparse.Namespace) -> None:
     if options.dry_run:
         _dry_run(config)
     else:
+        keep_large_buffers()  # this process does nothing else
         train_ladder(config, options.resume, options.overwrite)
 
 
@@ -79,9 +80,9 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
-    keep_large_buffers()
     folder = RunFolder(Path(config.output.folder) / config.name)
-    with joined(config.compute.device, config.parallel.strategy) as processes:
+    strategy = config.parallel.strategy
+    with default_float32(), joined(config.compute.device, strategy) as processes:
         if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
         processes.from_first(lambda: _check(config, folder, resume, overwrite))

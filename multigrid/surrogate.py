@@ -14,7 +14,7 @@ from multigrid.config import Config, parse_saved
 from multigrid.errors import UserError
 from multigrid.files import write_file
 from multigrid.grid import Grid
-from multigrid.hardware import choose_device
+from multigrid.hardware import choose_device, default_float32
 from multigrid.input_grids import find_level, names_of
 from multigrid.ladder.parts import file_problem, network_family
 from multigrid.models.custom_network import NetworkFactory
@@ -161,6 +161,7 @@ class TrainedSurrogate:
             batch = torch.from_numpy(_real(inputs[start : start + batch_size])).to(self.device)
             yield predict(surrogate, batch, batch_size).cpu().numpy()
 
+    @default_float32()
     def surrogate(self, level: int | None = None) -> Surrogate:
         """Returns the ``torch.nn.Module`` of a level, by default of the finest, to go on with.
 

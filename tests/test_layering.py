@@ -13,7 +13,6 @@ PACKAGE = ROOT / "multigrid"
 FLOORS = {
     "values": {"errors", "grid", "registry", "files", "tables"},
     "tools": {
-        "allocator",
         "fields",
         "hardware",
         "metrics",

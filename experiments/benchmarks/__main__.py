@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmarks.suites import SUITES
-from multigrid.allocator import keep_large_buffers
 from multigrid.cli.command import Command, go_on, start_again
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
+from multigrid.hardware import keep_large_buffers
 
 MEASUREMENTS = ("step", "processes", "streaming", "features", "memory")
 UNCOMPILED = ("features", "memory")

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 
-from multigrid.allocator import keep_large_buffers
 from multigrid.grid import Grid
+from multigrid.hardware import keep_large_buffers
 from multigrid.problems.darcy import TwoPhaseDarcy
 from multigrid.solvers.finite_volumes import solve_diffusion
 from multigrid.tables import table

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from multigrid.allocator import keep_large_buffers
 from multigrid.distributed.launch import free_port, joined, rank_variables
 from multigrid.distributed.processes import Processes, Strategy
 from multigrid.errors import UserError
+from multigrid.hardware import keep_large_buffers
 
 THREADS = 2
 """Threads that the processes of a group share."""

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from multigrid.allocator import keep_large_buffers
 from multigrid.config import Config
 from multigrid.errors import UserError
 from multigrid.files import write_text
 from multigrid.grid import Grid
-from multigrid.hardware import autocast, machine, peak_memory
+from multigrid.hardware import autocast, keep_large_buffers, machine, peak_memory
 from multigrid.ladder.experiment import Experiment
 from multigrid.models.cost import PeakMeter, training_flops
 from multigrid.models.layers import set_activation_checkpointing

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from multigrid import signals
-from multigrid.allocator import keep_large_buffers
 from multigrid.data import SPLITS
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.hardware import keep_large_buffers
 from multigrid.problems.base import PDE
 
 BLOCK = 64

@@ -166,7 +166,7 @@ def _environment(record: RunRecord) -> str:
     if not record.is_finished:
         return ""
     summary = dict(record.summary)
-    if "peak_memory_bytes" in summary:
+    if summary.get("peak_memory_bytes") is not None:
         summary["peak_memory_bytes"] = f"{si(summary['peak_memory_bytes'])}B"
     rows = [[label, _plain(summary[key])] for key, label in ENVIRONMENT.items() if key in summary]
     return f"<h2>Environment</h2>{_table(['', ''], rows)}"
