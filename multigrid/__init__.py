@@ -16,16 +16,28 @@ if TYPE_CHECKING:
     from multigrid.models.growth import UNetFamily
     from multigrid.models.transfer import transfer_weights
     from multigrid.models.unet import UNet
+    from multigrid.problems.base import PDE, Symmetries
+    from multigrid.registry import (
+        register_block,
+        register_callback,
+        register_loss,
+        register_metric,
+        register_optimizer,
+        register_problem,
+        register_reader,
+    )
     from multigrid.schedule import build_schedule
     from multigrid.surrogate import TrainedSurrogate, load
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "PDE",
     "Config",
     "Experiment",
     "Grid",
     "Hierarchy",
+    "Symmetries",
     "TrainedSurrogate",
     "UNet",
     "UNetFamily",
@@ -33,6 +45,13 @@ __all__ = [
     "build_schedule",
     "configure",
     "load",
+    "register_block",
+    "register_callback",
+    "register_loss",
+    "register_metric",
+    "register_optimizer",
+    "register_problem",
+    "register_reader",
     "train",
     "transfer_weights",
 ]
@@ -42,6 +61,8 @@ _PLACES = {
     "Experiment": "ladder.experiment",
     "Grid": "grid",
     "Hierarchy": "grid",
+    "PDE": "problems.base",
+    "Symmetries": "problems.base",
     "TrainedSurrogate": "surrogate",
     "UNet": "models.unet",
     "UNetFamily": "models.growth",
@@ -49,6 +70,13 @@ _PLACES = {
     "build_schedule": "schedule",
     "configure": "api",
     "load": "surrogate",
+    "register_block": "registry",
+    "register_callback": "registry",
+    "register_loss": "registry",
+    "register_metric": "registry",
+    "register_optimizer": "registry",
+    "register_problem": "registry",
+    "register_reader": "registry",
     "train": "api",
     "transfer_weights": "models.transfer",
 }

@@ -9,6 +9,7 @@ from multigrid import signals
 from multigrid.config import Config, load_config, parse_config
 from multigrid.config.yaml_file import override
 from multigrid.models.custom_network import NetworkFactory
+from multigrid.problems import PDE
 from multigrid.run import train_ladder
 from multigrid.surrogate import TrainedSurrogate, load
 
@@ -18,6 +19,7 @@ def train(
     *overrides: str,
     resume: bool = False,
     overwrite: bool = False,
+    problem: PDE | None = None,
     network: NetworkFactory | None = None,
 ) -> TrainedSurrogate:
     """Trains a ladder as ``multigrid run`` does, and loads it.
@@ -27,6 +29,7 @@ def train(
         overrides: Settings to replace, ``section.key=value``.
         resume: Continue an interrupted run.
         overwrite: Replace an earlier run.
+        problem: A PDE of the user's own, instead of the section ``problem``.
         network: Factory of the user's own networks: called with the grid of a level, it gives a
             module that maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
 
@@ -41,7 +44,7 @@ def train(
         >>> print(surrogate)
         smaller: f -> u on 8x8, 16x16
     """
-    config = configure(experiment, *overrides)
+    config = configure(experiment, *overrides, problem=problem)
     try:
         with signals.watched():
             folder = train_ladder(config, resume, overwrite, network)
@@ -50,12 +53,17 @@ def train(
     return load(folder.path, network=network)
 
 
-def configure(experiment: str | Path | Mapping[str, Any] | Config, *overrides: str) -> Config:
+def configure(
+    experiment: str | Path | Mapping[str, Any] | Config,
+    *overrides: str,
+    problem: PDE | None = None,
+) -> Config:
     """Returns the checked configuration of an experiment.
 
     Args:
         experiment: An experiment file, its content as a dictionary, or a configuration.
         overrides: Settings to replace, ``section.key=value``.
+        problem: A PDE of the user's own, instead of the section ``problem``.
 
     Raises:
         UserError: With one sentence for the first thing that is wrong.
@@ -66,8 +74,8 @@ def configure(experiment: str | Path | Mapping[str, Any] | Config, *overrides: s
         48
     """
     if isinstance(experiment, str | Path):
-        return load_config(experiment, overrides)
+        return load_config(experiment, overrides, problem)
     raw = experiment.model_dump() if isinstance(experiment, Config) else deepcopy(dict(experiment))
     for assignment in overrides:
         override(raw, assignment)
-    return parse_config(raw)
+    return parse_config(raw, problem=problem)

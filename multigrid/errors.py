@@ -1,4 +1,4 @@
-"""The one exception that is meant for the user's eyes."""
+"""The one exception that is meant for the user's eyes, and text that is safe to print."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,11 +7,29 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """A mistake the user can mend, told in one sentence.
 
-    The commands print the sentence without a traceback and exit with status 2.
+    The commands print the sentence without a traceback and exit with status 2. Line breaks and
+    control characters in it, which names from files may have, are escaped.
     """
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
+
+def printable(text: str, keep: str = "") -> str:
+    """Escapes line breaks and control characters, so that text from files cannot pass for ours.
+
+    Args:
+        text: Text of any origin.
+        keep: Characters to leave as they are, such as a line break between the rows of a table.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest allowed name, or an empty string."""
     matches = get_close_matches(str(name), [str(option) for option in allowed], n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""

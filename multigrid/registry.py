@@ -16,11 +16,14 @@ Imports no torch. What is built in registers when its module is imported, which 
 when it is first asked for something that it does not know yet.
 """
 
+import sys
 from collections.abc import Callable
-from importlib import import_module
+from importlib import import_module, invalidate_caches
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
-from multigrid.errors import UserError, nearest
+from multigrid.errors import UserError, brief, nearest
 
 T = TypeVar("T")
 
@@ -88,7 +91,7 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """Returns all names, sorted."""
         self._import_home()
-        return tuple(sorted(self._items))
+        return tuple(sorted({*self._listed, *self._items}))
 
     def __contains__(self, name: object) -> bool:
         return name in self._listed or name in self._items or name in self.names()
@@ -118,3 +121,39 @@ register_optimizer = OPTIMIZERS.register
 register_reader = READERS.register
 register_callback = CALLBACKS.register
 register_block = BLOCKS.register
+
+
+def import_plugin(name: str) -> None:
+    """Imports a module or a Python file that registers what a user adds.
+
+    A file is imported under its own name from its folder, which is added to the end of
+    ``sys.path``, so that worker processes can import it as well.
+
+    Args:
+        name: A module's dotted name, or a file's name that ends in ``.py``.
+
+    Raises:
+        UserError: If it is not there, has the name of another module, or fails.
+    """
+    module = name
+    if name.endswith(".py"):
+        path = Path(name).resolve()
+        module = path.stem
+        if not path.is_file():
+            raise UserError(f"plugins: {name}: there is no such file")
+        if not module.isidentifier():
+            raise UserError(f"plugins: {name}: '{module}' is not a name that Python can import")
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        invalidate_caches()
+        spec = find_spec(module)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve() != path:
+            raise UserError(f"plugins: {name}: there is another module '{module}'; rename the file")
+    try:
+        import_module(module)
+    except UserError as error:
+        raise UserError(f"plugins: {name}: {error}") from None
+    except Exception as error:
+        raise UserError(
+            f"plugins: {name}: cannot be imported: {type(error).__name__}: {brief(error)}"
+        ) from error

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from multigrid.errors import printable
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns an aligned table; columns of numbers are set flush right.
@@ -10,6 +12,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         header: Column titles.
         rows: Cells as text, each row as long as the header.
     """
+    header, *rows = [[printable(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
 

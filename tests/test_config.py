@@ -1,10 +1,14 @@
 import copy
+import os
 import re
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from multigrid.api import configure
@@ -16,6 +20,7 @@ from multigrid.config import (
     parse_config,
     read_saved,
 )
+from multigrid.config.reference import settings
 from multigrid.errors import UserError
 
 BASE = {
@@ -207,12 +212,11 @@ def nested(depth):
         ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
         ("a: !!int x", "not valid YAML"),
         ('a: !!int ""', "not valid YAML"),
-        ("a: 2001-99-99", "not valid YAML"),
         ("a: \x00", "not valid YAML"),
         ("a: " + "9" * 5000, "not valid YAML"),
         ("#" * 200_001, "larger than 200,000 bytes"),
     ],
-    ids=range(16),
+    ids=range(15),
 )
 def test_files_that_are_no_experiment(write, text, sentence):
     path = write(text)
@@ -237,6 +241,111 @@ def test_files_that_are_no_experiment(write, text, sentence):
 def test_odd_yaml(write, text):
     with pytest.raises(UserError):
         load_config(write(yaml.safe_dump(BASE) + text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("024", 24), ("1_000", 1000), ("0x1F", 31), ("0o17", 15), ("+3", 3), ("7", 7)],
+)
+def test_numbers_are_read_as_people_mean_them(write, text, value):
+    assert load_config(write(BASE), [f"data.train={text}", "schedule.batch_size=1"]).data.train == (
+        value
+    )
+
+
+@pytest.mark.parametrize("text", ["1:20", "2001-01-01", "1__0", "0b11", "yes", "1e", "12,000"])
+def test_texts_that_look_like_numbers_are_refused(write, text):
+    with pytest.raises(UserError, match=r"data\.train: .* is not allowed"):
+        load_config(write(BASE), [f"data.train={text}"])
+
+
+def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(UserError, match="not a regular file"):
+            load_config(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: " + "[" * 19 + "1," * 90_000 + "]" * 19, "\n".join(f"k{i}: {i}" for i in range(15_000))],
+    ids=["long-list", "many-keys"],
+)
+def test_large_files_are_refused_quickly(write, text):
+    started = time.perf_counter()
+    with pytest.raises(UserError):
+        load_config(write(text))
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.train=1000000000000", r"data\.train: 1000000000000 is not allowed; .* 1 to 10\^8"),
+        (
+            "levels=[16384,32768]",
+            r"data: 1280 samples of 2 fields on 32768x32768 would take .*TB, ",
+        ),
+        ("problem.num_modes=100000", r"problem\.num_modes: 100000 is not allowed"),
+    ],
+)
+def test_numbers_beyond_any_machine_are_told_at_once(write, override, sentence):
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=sentence):
+        load_config(write(BASE), [override])
+    assert time.perf_counter() - started < 2
+
+
+def test_names_of_files_are_expanded(write, monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("HOME", "/home/me")
+    names = [
+        "data.folder=$SCRATCH/data",
+        "output.folder=~/runs",
+        "checkpoints.load=${SCRATCH}/a.pt",
+    ]
+    config = load_config(write(BASE), names)
+    assert config.data.folder == "/scratch/me/data"
+    assert config.output.folder == "/home/me/runs"
+    assert config.checkpoints.load == "/scratch/me/a.pt"
+    with pytest.raises(UserError, match=r"output\.folder: the environment variable \$NOWHERE in"):
+        load_config(write(BASE), ["output.folder=$NOWHERE/runs"])
+
+
+def test_values_from_python_are_accepted(tmp_path):
+    raw = {
+        **BASE,
+        "seed": np.int64(3),
+        "levels": (8, np.int32(16)),
+        "data": {"folder": tmp_path, "train": np.uint16(64)},
+        "schedule": {"epochs": range(2, 4), "learning_rate": np.array([1e-3, 1e-4])},
+        "optimizer": {"clip": np.float32(0.5)},
+    }
+    config = parse_config(raw)
+    assert (config.seed, config.levels, config.data.folder) == (3, [8, 16], str(tmp_path))
+    assert config.schedule.epochs == [2, 3]
+    assert config.schedule.learning_rate == [1e-3, 1e-4]
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_sentences_escape_what_could_pass_for_another_line(write):
+    with pytest.raises(UserError) as caught:
+        parse_config({**BASE, "a\nerror: b\x1b[2J": 1})
+    assert str(caught.value).isprintable()
+    assert r"a\nerror: b\x1b[2J: unknown key" in str(caught.value)
+
+
+def test_every_setting_has_a_description():
+    rows = settings()
+    assert [row for row in rows if not row.description or row.description == "valid"] == []
+    assert {"name", "schedule.epochs", "problem.darcy.high"} <= {row.key for row in rows}
+    assert settings("loss")[0] == ("loss.name", '"rel_l2"', rows_by_key(rows)["loss.name"])
+    with pytest.raises(UserError, match=r"no section 'schedul'.*did you mean 'schedule'"):
+        settings("schedul")
+
+
+def rows_by_key(rows):
+    return {row.key: row.description for row in rows}
 
 
 def test_unreadable_files(tmp_path):
@@ -381,7 +490,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@limits(deadline=None, max_examples=200)
 @given(st.dictionaries(KEYS, JUNK, max_size=6), st.booleans())
 def test_junk_gives_a_configuration_or_a_sentence(junk, on_top_of_valid):
     raw = {**BASE, **junk} if on_top_of_valid else junk
@@ -392,7 +501,7 @@ def test_junk_gives_a_configuration_or_a_sentence(junk, on_top_of_valid):
     assert isinstance(result, Config) or "\n" not in result
 
 
-@settings(deadline=None, max_examples=200)
+@limits(deadline=None, max_examples=200)
 @given(st.dictionaries(KEYS, JUNK, max_size=6))
 def test_valid_settings_survive_a_round_trip(junk):
     try:

@@ -12,8 +12,21 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Adds the Python files that define what a run has used of the user's; see Command.main."""
+    parser.add_argument(
+        "--plugin",
+        dest="plugins",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file or module that registers a PDE or another part that the run has used",
+    )
+
+
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """Adds what was trained, and how it is applied."""
+    add_plugins(parser)
     parser.add_argument("run", type=Path, help="folder of a run, or a file of a trained network")
     parser.add_argument(
         "--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"
@@ -23,6 +36,7 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Adds the folders of one or several runs."""
+    add_plugins(parser)
     parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="folder of a run")
 
 

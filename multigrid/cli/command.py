@@ -10,6 +10,7 @@ from typing import Any
 from multigrid import signals
 from multigrid.errors import UserError
 from multigrid.files import to_json
+from multigrid.registry import import_plugin
 
 SUCCESS, USER_ERROR, STOPPED, INTERRUPTED = 0, 2, signals.STATUS, 130
 
@@ -73,6 +74,8 @@ class Command:
         options = parser.parse_intermixed_args(arguments)
         try:
             with signals.watched():
+                for plugin in getattr(options, "plugins", ()):
+                    import_plugin(plugin)
                 self.execute(options)
             sys.stdout.flush()
         except UserError as error:

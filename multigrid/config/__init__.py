@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
 from multigrid.config.experiment import Config
-from multigrid.config.section import Section
-from multigrid.config.sentences import sentence
+from multigrid.config.problem import register_handed_in
+from multigrid.config.section import Section, expand, plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError
+from multigrid.problems import PDE
+from multigrid.registry import import_plugin
 
 __all__ = [
     "Config",
@@ -31,49 +33,62 @@ RENAMED = {("recovery", "accumulate"): "split_batches"}
 """Keys of earlier versions, by section, and what they are called now."""
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), problem: PDE | None = None
+) -> Config:
     """Reads, overrides and validates an experiment file.
 
     Args:
         path: YAML file.
         overrides: Assignments ``section.key=value``, the value in YAML.
+        problem: A PDE to use instead of the section ``problem``.
 
     Raises:
         UserError: With one sentence for the first thing that is wrong.
     """
-    raw = read_yaml(Path(path))
+    path = Path(path)
+    raw = read_yaml(path)
     for assignment in overrides:
         override(raw, assignment)
-    return parse_config(raw, source=str(path))
+    return parse_config(raw, str(path), problem, path.parent)
 
 
-def parse_config(raw: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Validates an experiment given as plain containers.
+def parse_config(
+    raw: Mapping[str, Any],
+    source: str = "configuration",
+    problem: PDE | None = None,
+    folder: Path | None = None,
+) -> Config:
+    """Imports the plugins of an experiment given as plain containers, and validates it.
 
     Args:
-        raw: Its sections.
-        source: What they come from, for the sentence.
+        raw: Its sections; numbers of numpy, arrays, tuples, ranges and paths are accepted.
+        source: Where they come from, for the sentence.
+        problem: A PDE to use instead of the section ``problem``.
+        folder: The folder that plugins are relative to, by default the current one.
 
     Raises:
         UserError: With one sentence for the first thing that is wrong.
     """
+    raw = plain(raw)
     try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        raise UserError(f"{source}: {sentence(error, Config)}") from None
-    try:
-        check_config(config)
+        if raw.get("plugins"):
+            raw = {**raw, "plugins": _import_plugins(raw["plugins"], folder)}
+        if problem is not None:
+            raw = {**raw, "problem": register_handed_in(problem)}
+        return _validated(raw)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    return config
 
 
 def parse_saved(raw: Any, source: str) -> Config:
     """Validates what a run has saved of its configuration, maybe in an earlier version.
 
+    Reading what others have saved runs none of their code: plugins have to be imported already.
+
     Args:
         raw: What :func:`dump_config` gave or a checkpoint holds, as plain containers.
-        source: What it comes from, for the sentence.
+        source: Where it comes from, for the sentence.
 
     Raises:
         UserError: With one sentence for the first thing that is wrong.
@@ -83,7 +98,34 @@ def parse_saved(raw: Any, source: str) -> Config:
         section = current.get(name)
         if isinstance(section, Mapping) and old in section:
             current[name] = {new if key == old else key: section[key] for key in section}
-    return parse_config(current, source)
+    try:
+        return _validated(current)
+    except UserError as error:
+        plugins = current.get("plugins")
+        names = ", ".join(map(str, plugins)) if isinstance(plugins, list) else ""
+        hint = f"; the run used {names}: give that as --plugin, or import it before" * bool(names)
+        raise UserError(f"{source}: {error}{hint}") from None
+
+
+def _validated(raw: Mapping[str, Any]) -> Config:
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(sentence(error, Config)) from None
+    check_config(config)
+    return config
+
+
+def _import_plugins(names: Any, folder: Path | None) -> list[str]:
+    """Imports plugins and returns their names, those of files from the current folder."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return names  # validation says what is wrong
+    places = [
+        str((folder or Path()) / expand(name)) if name.endswith(".py") else name for name in names
+    ]
+    for place in places:
+        import_plugin(place)
+    return places
 
 
 def read_saved(path: Path) -> Config:

@@ -1,10 +1,14 @@
 """Checks of an experiment that concern several keys at once."""
 
+import shutil
+from pathlib import Path
+
 from multigrid.config.experiment import Config
 from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.registry import PROBLEMS
+from multigrid.tables import si
 
 BY_LEVEL = (
     "schedule.epochs",
@@ -30,6 +34,7 @@ def check_config(config: Config) -> None:
         _check_files(config.files)
     if config.is_settled:
         _check_grids(config)
+        _check_size(config)
     _check_budget(config)
     _check_levels(config)
     if config.output.num_predictions > config.data.test:
@@ -64,6 +69,26 @@ def _check_grids(config: Config) -> None:
         config.pde().check_grids(hierarchy.levels)
     if config.data.mode_shifts:
         _check_mode_shifts(config, hierarchy.levels[0])
+
+
+def _check_size(config: Config) -> None:
+    """Checks that the disk can hold the samples that would be generated."""
+    if config.files is not None:
+        return
+    data, finest = config.data, config.hierarchy().finest
+    num_fields = sum(config.pde().num_channels)
+    count = data.validation + data.test + (data.train if config.labelled else 0)
+    size = 4.0 * count * num_fields * finest.size
+    folder = Path(data.folder).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    disk = shutil.disk_usage(folder).total
+    if size > disk:
+        raise UserError(
+            f"data: {count} samples of {num_fields} fields on {finest} would take {si(size)}B, but "
+            f"the disk of '{data.folder}' has {si(disk)}B in all; lower data.train, data.test "
+            "or the finest level"
+        )
 
 
 def _check_levels(config: Config) -> None:

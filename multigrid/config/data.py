@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from multigrid.config.section import Fraction, Positive, Section, Size
+from multigrid.config.section import Count, FileName, Fraction, Positive, Section, Size
 
 
 class LevelConfig(Section):
@@ -24,15 +24,15 @@ class LevelConfig(Section):
 class DataConfig(Section):
     """What is generated or read, and how it is presented to the network."""
 
-    folder: str = Field("data", min_length=1, description="the name of a folder")
+    folder: FileName = Field("data", description="the name of a folder")
     centering: Literal["auto", "cell", "node"] = Field(
         "cell",
         description="'cell' (coarse fields are averages), 'node' (every second point) or 'auto' "
         "(as files of several grids nest, else as a file says, else 'node' for odd sizes)",
     )
-    train: int = Field(1024, gt=0, description="a positive number of training samples")
-    validation: int = Field(128, gt=0, description="a positive number of validation samples")
-    test: int = Field(128, gt=0, description="a positive number of test samples")
+    train: Count = Field(1024, description="the number of training samples, 1 to 10^8")
+    validation: Count = Field(128, description="the number of validation samples, 1 to 10^8")
+    test: Count = Field(128, description="the number of test samples, 1 to 10^8")
     seed: int = Field(0, ge=0, description="a whole number of at least 0")
     extra_tests: dict[str, dict[str, Any]] = Field(
         {},

@@ -9,15 +9,18 @@ from pydantic import Field, SerializeAsAny, field_validator
 from multigrid.config.data import DataConfig, LevelConfig
 from multigrid.config.model import DoublingConfig, ModelConfig
 from multigrid.config.problem import FileConfig, parse_problem
-from multigrid.config.section import Section, Size
+from multigrid.config.section import FileName, Section, Size
 from multigrid.config.settings import (
+    BudgetConfig,
     CheckpointsConfig,
     ComputeConfig,
+    LossConfig,
+    OptimizerConfig,
     OutputConfig,
     ParallelConfig,
     RecoveryConfig,
+    ScheduleConfig,
 )
-from multigrid.config.training import BudgetConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid, Hierarchy, guess_centering
@@ -36,6 +39,11 @@ class Config(Section):
         pattern=NAME_PATTERN,
         description="a name of up to 100 letters, digits, '.', '_' and '-', starting with a "
         "letter or digit",
+    )
+    plugins: list[FileName] = Field(
+        [],
+        description="a list of Python files, relative to the experiment file, or modules, which "
+        "register problems, losses, metrics and more of the user's",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
     problem: SerializeAsAny[Section] = Field(description="a mapping with the key 'kind'")

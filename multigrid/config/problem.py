@@ -7,8 +7,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import Field, ValidationError, create_model
 
-from multigrid.config.section import Positive, Section
-from multigrid.config.sentences import sentence, shown
+from multigrid.config.section import FileName, Positive, Section, plain, sentence, shown
 from multigrid.errors import UserError, nearest
 from multigrid.problems import PDE
 from multigrid.registry import PROBLEMS
@@ -19,7 +18,7 @@ PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "
 class FileEntryConfig(Section):
     """One of several data files."""
 
-    file: str = Field(min_length=1, description="the name of a data file")
+    file: FileName = Field(description="the name of a data file")
     split: Literal["train", "validation", "test"] | None = Field(
         None, description="'train', 'validation' or 'test', or null for what no other file is for"
     )
@@ -29,8 +28,8 @@ class FileConfig(Section):
     """Samples from the user's own files; ``multigrid inspect FILE`` writes this."""
 
     kind: Literal["file"]
-    file: str | None = Field(None, min_length=1, description="the name of a data file")
-    files: list[str | FileEntryConfig] | None = Field(
+    file: FileName | None = Field(None, description="the name of a data file")
+    files: list[FileName | FileEntryConfig] | None = Field(
         None,
         min_length=1,
         description="a list of data files, each a name or {file: ..., split: ...}; of several "
@@ -134,3 +133,25 @@ def problem_section(problem: type[PDE]) -> type[Section]:
         f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
     )
     return section
+
+
+def register_handed_in(problem: PDE) -> dict[str, Any]:
+    """Registers the class of a PDE that was handed in from Python and returns its section.
+
+    Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
+
+    Raises:
+        UserError: If it is no PDE, its name is taken, or it does not keep its parameters.
+    """
+    if not isinstance(problem, PDE):
+        raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")
+    cls = type(problem)
+    kind = vars(cls).get("kind", cls.__name__.lower())
+    PROBLEMS.register(kind)(cls)
+    try:
+        return {"kind": kind, **plain(problem.parameters)}
+    except AttributeError as error:
+        raise UserError(
+            f"problem: {cls.__name__} must keep its constructor's parameters as attributes of the "
+            f"same names: {error}"
+        ) from None

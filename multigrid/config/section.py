@@ -1,14 +1,51 @@
-"""What all sections of an experiment file have in common."""
+"""What all sections of an experiment file have in common, and what is wrong in one sentence."""
 
-from typing import Annotated, TypeAlias
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from multigrid.errors import UserError, nearest
+from multigrid.registry import Registry
 
 
 class Section(BaseModel):
-    """A mapping of the experiment file; unknown keys and implicit conversions are errors."""
+    """A mapping of the experiment file; unknown keys and implicit conversions are errors.
+
+    Each field's description completes the sentence "``key`` must be ...".
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def expand(name: str) -> str:
+    """Returns the name of a file with ``~`` and environment variables replaced.
+
+    Raises:
+        ValueError: If a variable is not set.
+    """
+    name = os.path.expandvars(os.path.expanduser(name))  # noqa: PTH111 (keeps ./ and final /)
+    if unset := re.search(r"\$(\w+|\{\w+\})", name):
+        raise ValueError(f"the environment variable {unset[0]} in '{name}' is not set")
+    return name
+
+
+def registered(registry: Registry, *others: str) -> AfterValidator:
+    """Returns a validator that allows what a registry has, and some other names."""
+
+    def check(name: str) -> str:
+        if name in others or name in registry:
+            return name
+        allowed = (*registry.names(), *others)
+        raise ValueError(
+            f"{shown(name)} is not allowed; it must be one of {', '.join(allowed)}"
+            f"{nearest(name, allowed)}"
+        )
+
+    return AfterValidator(check)
 
 
 PER_LEVEL = "or a list with one for each level, coarsest first"
@@ -16,5 +53,94 @@ PER_LEVEL = "or a list with one for each level, coarsest first"
 
 Size: TypeAlias = Annotated[int, Field(gt=0, le=65536)]
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
+Count: TypeAlias = Annotated[int, Field(gt=0, le=100_000_000)]
 Rate: TypeAlias = Annotated[float, Field(gt=0, lt=float("inf"), allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+FileName: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(expand)]
+
+
+def plain(value: Any) -> Any:
+    """Returns settings given from Python as what YAML would hold.
+
+    Tuples, ranges and arrays become lists, numbers of numpy those of Python, paths texts.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> str:
+    """Says the most telling error of a validation in one sentence.
+
+    Unknown keys come first, as a misspelt key often makes another one missing; among the
+    branches of a union the one that got furthest is what the user meant.
+
+    Args:
+        error: What pydantic raised.
+        root: The section that was validated.
+        prefix: Its path in the experiment file.
+    """
+    details = error.errors(include_url=False)
+    first = max(details, key=lambda d: (d["type"] == "extra_forbidden", len(d["loc"])))
+    model, path, description = _locate(first["loc"], root, prefix)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):  # a complete sentence
+        return str(cause)
+    if cause is not None:
+        return f"{path}: {cause}"
+    if first["type"] == "extra_forbidden":
+        key, allowed = str(first["loc"][-1]), list(model.model_fields)
+        path = f"{path}.{key}" if path else key
+        return f"{path}: unknown key; allowed here: {', '.join(allowed)}{nearest(key, allowed)}"
+    if first["type"] == "missing":
+        return f"{path}: missing; it must be {description}"
+    value = first["input"]
+    hint = nearest(value, _choices(details)) if isinstance(value, str) else ""
+    return f"{path}: {shown(value)} is not allowed; it must be {description}{hint}"
+
+
+def shown(value: Any) -> str:
+    """Returns a value as it stands in YAML, shortened."""
+    try:
+        text = json.dumps(value, default=str)
+    except (TypeError, ValueError):
+        text = type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _choices(details: Sequence[Any]) -> list[str]:
+    """Returns the texts that would have been allowed."""
+    expected = [detail.get("ctx", {}).get("expected", "") for detail in details]
+    return [option for text in expected for option in text.split("'")[1::2]]
+
+
+def _locate(
+    loc: Sequence[str | int], root: type[Section], prefix: str
+) -> tuple[type[Section], str, str]:
+    """Follows an error's location: the section, the dotted path, what is allowed there.
+
+    Entries of the location that are no keys of the file (the branch of a union that was tried)
+    are left out of the path.
+    """
+    model, path, description = root, prefix, "valid"
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif field is not None:
+            path += f".{part}" if path else part
+            description = field.description or description
+            model = section_in(field.annotation) or model
+    return model, path, description
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """Returns the section class within a field's type, if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    inner = (section_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((section for section in inner if section), None)

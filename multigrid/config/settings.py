@@ -1,13 +1,116 @@
-"""The sections of an experiment file on where a run computes, and what it keeps.
+"""The sections of an experiment file on how a run trains, where, and what it keeps."""
 
-Each field's description completes the sentence "``key`` must be ...".
-"""
-
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from multigrid.config.section import PER_LEVEL, Positive, Rate, Section
+from multigrid.config.section import (
+    PER_LEVEL,
+    FileName,
+    Fraction,
+    Positive,
+    Rate,
+    Section,
+    registered,
+)
+from multigrid.registry import LOSSES, OPTIMIZERS
+
+
+class BudgetConfig(Section):
+    """What a training may cost, in one of two units."""
+
+    work_units: Rate | None = Field(
+        None, description="a positive number of work units, 1 being an epoch on the finest level"
+    )
+    seconds: Rate | None = Field(None, description="a positive number of seconds of training")
+
+
+class ScheduleConfig(Section):
+    """How the training is spread over the levels."""
+
+    cycle: Literal["half-v", "v", "w", "f", "single"] = Field(
+        "half-v", description="'half-v', 'v', 'w', 'f' or 'single'"
+    )
+    epochs: Literal["auto"] | Annotated[int, Field(ge=0)] | list[Annotated[int, Field(ge=0)]] = (
+        Field(
+            10,
+            description=f"a number of epochs of at least 0, {PER_LEVEL}, or 'auto' (from budget)",
+        )
+    )
+    budget: BudgetConfig | None = Field(
+        None,
+        description="{work_units: N} or {seconds: N}, which 'epochs: auto' spreads over the levels",
+    )
+    batch_size: Positive | list[Positive] = Field(
+        16, description=f"a positive number of samples, {PER_LEVEL}"
+    )
+    learning_rate: Literal["auto"] | Rate | list[Rate] = Field(
+        "auto",
+        description=f"a positive learning rate, {PER_LEVEL}, or 'auto' (0.004 times the root of "
+        "batch_size / 16 on the coarsest level, half of it on each further one; with cycle "
+        "'single' the whole)",
+    )
+    transferred_ratio: Fraction | list[Fraction] = Field(
+        0.2,
+        description="the learning rate of transferred weights over that of new ones, 0 to 1, "
+        f"{PER_LEVEL}",
+    )
+    warmup: Fraction | list[Fraction] = Field(
+        0.05,
+        description=f"the fraction of the steps with a rising learning rate, 0 to 1, {PER_LEVEL}",
+    )
+    patience: Positive | None = Field(
+        None,
+        description="a positive number of epochs without improvement after which a level ends, "
+        "or null",
+    )
+    stop_at_interpolation_error: bool = Field(
+        False, description="true or false: end a level at the interpolation error of its grid"
+    )
+
+
+class OptimizerConfig(Section):
+    """How the weights are updated."""
+
+    name: Annotated[str, registered(OPTIMIZERS)] = Field(
+        "muon", description="'muon', 'adamw' or a registered optimizer"
+    )
+
+    weight_decay: float = Field(0.0, ge=0, le=1, description="a number from 0 to 1")
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="two numbers in [0, 1)"
+    )
+    decay: Literal["cosine", "one-cycle"] = Field(
+        "cosine", description="'cosine' (after the warm-up) or 'one-cycle'"
+    )
+    final_rate: Fraction = Field(
+        0.01, description="the last learning rate of a level over its highest, 0 to 1"
+    )
+    clip: Rate | None = Field(1.0, description="the largest gradient norm, positive, or null")
+    carry_moments: bool = Field(
+        True, description="true or false: carry the moments of transferred weights over"
+    )
+
+
+class LossConfig(Section):
+    """What is minimised."""
+
+    name: Annotated[str, registered(LOSSES, "energy")] = Field(
+        "rel_l2",
+        description="'rel_l2', 'rel_l1', 'rel_h1', 'mse', 'energy' (steps of a solver down the "
+        "energy, which need no labels) or a registered loss",
+    )
+    residual: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="the weight of at least 0 of the PDE's residual, added to the loss",
+    )
+    weights: dict[str, Rate] = Field(
+        {},
+        description="{field: factor}: what the error of an output field is multiplied by, 1 "
+        "where none is given",
+    )
 
 
 class ComputeConfig(Section):
@@ -36,7 +139,7 @@ class ParallelConfig(Section):
     )
     checkpoint_activations: bool | list[bool] = Field(
         False,
-        description="true or false: compute activations anew in the backward pass instead of "
+        description="true or false: recompute activations in the backward pass instead of "
         f"keeping them, {PER_LEVEL}",
     )
 
@@ -51,13 +154,12 @@ class CheckpointsConfig(Section):
     minutes: Rate | None = Field(
         10.0, description="a positive number of minutes after which to save as well, or null"
     )
-    load: str | None = Field(
+    load: FileName | None = Field(
         None,
-        min_length=1,
         description="the name of a checkpoint or state dictionary (.pt, .safetensors) to take "
         "weights from, or null",
     )
-    save: str | None = Field(
+    save: FileName | None = Field(
         None,
         pattern=r".\.(pt|safetensors)$",
         description="the name of a .pt or .safetensors file for the weights of the finished "
@@ -66,7 +168,7 @@ class CheckpointsConfig(Section):
 
 
 class RecoveryConfig(Section):
-    """What happens when the loss is no number or explodes, or the memory does not suffice."""
+    """What happens when the loss is not finite or explodes, or the memory does not suffice."""
 
     tries: int = Field(
         3,
@@ -92,7 +194,7 @@ class RecoveryConfig(Section):
 class OutputConfig(Section):
     """Where the results go."""
 
-    folder: str = Field("results", min_length=1, description="the name of a folder")
+    folder: FileName = Field("results", description="the name of a folder")
     num_predictions: int = Field(3, ge=1, le=16, description="the test samples drawn, 1 to 16")
     tensorboard: bool = Field(
         False, description="true or false: also write TensorBoard events into the run's folder"

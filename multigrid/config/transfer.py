@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from multigrid.config.section import Fraction, Positive, Rate, Section
+from multigrid.config.section import FileName, Fraction, Positive, Rate, Section
 
 Name = Annotated[str, Field(min_length=1)]
 T = TypeVar("T", int, str)
@@ -53,7 +53,7 @@ class RuleConfig(Section):
 class TransplantConfig(Section):
     """Selected weights from a further checkpoint."""
 
-    load: Name = Field(description="the name of a checkpoint or state dictionary")
+    load: FileName = Field(description="the name of a checkpoint or state dictionary")
     pattern: Name | list[Name] = Field(description="a pattern of names or a list of them")
 
     def patterns(self) -> tuple[str, ...]:

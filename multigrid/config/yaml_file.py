@@ -1,8 +1,9 @@
 """Experiment files: YAML read with care, and settings replaced from the command line."""
 
 import re
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -11,16 +12,31 @@ from multigrid.errors import UserError
 MAX_FILE_BYTES = 200_000
 MAX_DEPTH = 20
 
+# Numbers as in YAML 1.2, where 024 is 24 and 1:20 is a text, and with 1e-3 and 1_000 besides.
+NUMBERS = (
+    ("int", r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?",
+        "-+.0123456789",
+    ),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
+)
+OTHERS = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+)
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases and duplicate keys, and with ``1e-3`` read as a number."""
+# What yaml raises for bad input besides its own errors.
+BAD_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases are not allowed", self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):
+    """Safe YAML 1.2 without duplicate keys."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -34,19 +50,25 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"the key '{key.value}' appears twice", key.start_mark
                 )
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+    def construct_int(self, node: Any) -> int:
+        """Reads 024 as 24; a leading zero is no sign of an octal number."""
+        text = self.construct_scalar(node)
+        return int(text, 0 if text[:2] in ("0x", "0o") else 10)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what :class:`_Loader` reads back unchanged."""
+    """Writes what :class:`_Loader`, and readers of YAML 1.1, read back unchanged."""
 
 
-_FLOAT = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)$")
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-
-# What yaml raises for bad input besides its own errors.
-BAD_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+for _name, _pattern, _first in NUMBERS + OTHERS:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), list(_first)
+        )
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
 
 
 def dump_yaml(value: Any) -> str:
@@ -56,7 +78,9 @@ def dump_yaml(value: Any) -> str:
 
 def _parse_yaml(text: str) -> Any:
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_Base):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError("not valid YAML: aliases are not allowed")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -73,8 +97,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: If it cannot be read, is no YAML, is too large or nested, or no mapping.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"larger than {MAX_FILE_BYTES:,} bytes, no experiment file")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise UserError("not a regular file, so not an experiment file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UserError(f"larger than {MAX_FILE_BYTES:,} bytes, so not an experiment file")
         raw = _parse_yaml(path.read_text(encoding="utf-8"))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -99,6 +126,8 @@ def override(raw: dict[str, Any], assignment: str) -> None:
         raise UserError(f"override '{assignment}' must have the form section.key=value")
     try:
         value = _parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"override '{assignment}': the value is {error}") from None
     except BAD_YAML as error:
         problem = " ".join(str(error).split())
         raise UserError(

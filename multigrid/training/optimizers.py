@@ -7,7 +7,7 @@ learning rate, and each parameter group carries a ``scale`` that multiplies it.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from multigrid.distributed.processes import ALONE, Processes
 
-OptimizerName = Literal["muon", "adamw"]
+OptimizerName: TypeAlias = str
 
 
 class Muon(Optimizer):

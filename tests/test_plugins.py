@@ -1,0 +1,207 @@
+"""A PDE of the user's, in a file of their own or handed in from Python, works everywhere."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from tiny import SECTIONS
+
+import multigrid
+from multigrid.__main__ import main
+from multigrid.config import dump_config, load_config, parse_config, parse_saved
+from multigrid.errors import UserError
+from multigrid.registry import PROBLEMS, Registry, import_plugin
+
+HEAT = '''
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from multigrid import PDE, Symmetries, register_problem
+
+
+@register_problem("{name}")
+class Heat(PDE):
+    """u_t = nu Laplace(u) on the periodic unit square, one mode."""
+
+    input_names = ("u",)
+    output_names = ("u_next",)
+    symmetries = Symmetries(linear=True, homogeneous=True)
+    periodic = True
+    time_dependent = True
+
+    def __init__(self, nu: Annotated[float, Field(gt=0, description="a diffusivity")] = 0.01):
+        self.nu = nu
+
+    def sample(self, grid, rngs):
+        x, y = np.meshgrid(*grid.axes(), indexing="ij")
+        waves = [np.sin(2 * np.pi * (x - rng.uniform())) * np.cos(2 * np.pi * y) for rng in rngs]
+        u = np.stack(waves)[:, None]
+        return u, np.exp(-8 * np.pi**2 * self.nu) * u
+
+    def trajectory(self, grid, rng, num_steps):
+        u = self.sample(grid, [rng])[0]
+        decay = np.exp(-8 * np.pi**2 * self.nu * np.arange(num_steps + 1))
+        return decay.reshape(-1, 1, 1, 1) * u
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """A file that registers a PDE under its own name; forgotten afterwards."""
+    name = f"heat_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(HEAT.replace("{name}", name))
+    path, modules = list(sys.path), set(sys.modules)
+    yield name
+    sys.path[:] = path
+    forget(name)
+    for module in set(sys.modules) - modules:
+        if module.startswith("heat_"):
+            del sys.modules[module]
+
+
+def forget(name):
+    PROBLEMS._items.pop(name, None)
+    sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def experiment(tmp_path, plugin, monkeypatch):
+    """An experiment file that names the plugin, and its folder as the current one."""
+    monkeypatch.chdir(tmp_path)
+    raw = {
+        **SECTIONS,
+        "name": "own",
+        "plugins": [f"{plugin}.py"],
+        "problem": {"kind": plugin, "nu": 0.02},
+        "output": {"folder": "results"},
+    }
+    raw["data"] = {**raw["data"], "rollout_steps": 2, "folder": "data"}
+    raw["data"]["extra_tests"] = {"faster": {"nu": 0.05}}
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps(raw))
+    return path
+
+
+def test_a_pde_in_a_file_works_with_every_command(experiment, plugin, capsys):
+    assert main(["generate", str(experiment)]) == 0
+    assert main(["run", str(experiment)]) == 0
+    assert main(["run", str(experiment), "--resume"]) == 0
+    summary = json.loads((experiment.parent / "results/own/summary.json").read_text())
+    assert len(summary["rollout"]) == 2
+    assert set(summary["extra_tests"]) == {"faster"}
+    capsys.readouterr()
+    forget(plugin)
+    assert main(["evaluate", "results/own"]) == 2
+    sentence = capsys.readouterr().err
+    assert f"{plugin}.py: give that as --plugin, or import it before" in sentence
+    assert main(["evaluate", "results/own", "--plugin", f"{plugin}.py"]) == 0
+    forget(plugin)
+    assert main(["plot", "results/own", "--plugin", f"{plugin}.py"]) == 0
+    surrogate = multigrid.load("results/own")
+    assert surrogate(np.ones((1, 1, *surrogate.finest.shape))).shape[1] == 1
+
+
+def test_the_constructor_defines_the_section(experiment, plugin):
+    config = load_config(experiment)
+    assert config.pde().parameters == {"nu": 0.02}
+    assert load_config(experiment, [f"problem={{kind: {plugin}}}"]).pde().nu == 0.01
+    with pytest.raises(UserError, match=r"problem\.nu: -1 is not allowed; it must be a diffusiv"):
+        load_config(experiment, ["problem.nu=-1"])
+    with pytest.raises(UserError, match=r"problem\.mu: unknown key; .* did you mean 'nu'"):
+        load_config(experiment, ["problem.mu=1"])
+    with pytest.raises(UserError, match=r"extra_tests\.faster: problem\.nu: 0 is not allowed"):
+        load_config(experiment, ["data.extra_tests.faster.nu=0"])
+
+
+def test_a_pde_handed_in_from_python():
+    class Shift(multigrid.PDE):
+        """Moves a wave."""
+
+        input_names = ("u",)
+        output_names = ("v",)
+
+        def __init__(self, distance: int = 1) -> None:
+            self.distance = distance
+
+        def sample(self, grid, rngs):
+            u = np.stack([rng.standard_normal((1, *grid.shape)) for rng in rngs])
+            return u, np.roll(u, self.distance, axis=2)
+
+    raw = {key: value for key, value in SECTIONS.items() if key != "problem"}
+    config = parse_config({**raw, "name": "x"}, problem=Shift(np.int64(3)))
+    assert config.problem.model_dump() == {"kind": "shift", "distance": 3}
+    assert config.pde().distance == 3
+    saved = config.model_dump()
+    assert parse_saved(saved, "checkpoint").pde().distance == 3
+    del PROBLEMS._items["shift"]
+    with pytest.raises(UserError, match=r"checkpoint: problem\.kind: \"shift\" is not allowed"):
+        parse_saved(saved, "checkpoint")
+
+
+class Untyped(multigrid.PDE):
+    input_names = output_names = ("u",)
+
+    def __init__(self, size=3):
+        self.size = size
+
+    def sample(self, grid, rngs):
+        raise NotImplementedError
+
+
+class Forgetful(Untyped):
+    def __init__(self, length: int = 3):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        (Untyped(), r"constructor of Untyped has a parameter 'size'; each needs a type"),
+        (Forgetful(), r"Forgetful must keep its constructor's parameters as attributes"),
+        (3, "must be an object of a subclass of PDE, not 3"),
+    ],
+)
+def test_pdes_that_cannot_be_used(problem, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse_config({**SECTIONS, "name": "x"}, problem=problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("nowhere.py", None, "there is no such file"),
+        ("no-name.py", "", "'no-name' is not a name that Python can import"),
+        ("json.py", "", "there is another module 'json'; rename the file"),
+        ("heat_bad.py", "x = 1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("heat_odd.py", "def f(:", "cannot be imported: SyntaxError"),
+        ("heat_nowhere", None, "cannot be imported: ModuleNotFoundError"),
+    ],
+)
+def test_plugins_that_cannot_be_imported(tmp_path, name, content, sentence):
+    place = tmp_path / name if name.endswith(".py") else name
+    if content is not None:
+        place.write_text(content)
+    with pytest.raises(UserError, match=f"plugins: .*{name}.*{sentence}"):
+        import_plugin(str(place))
+
+
+def test_reading_a_saved_configuration_imports_nothing(experiment, plugin):
+    saved = dump_config(load_config(experiment))
+    forget(plugin)
+    (experiment.parent / "config.yaml").write_text(saved)
+    with pytest.raises(UserError, match="give that as --plugin"):
+        parse_saved(json.loads(experiment.read_text()), "checkpoint")
+    assert plugin not in sys.modules
+
+
+def test_a_name_is_given_once():
+    registry = Registry("thing")
+    registry.register("a")(len)
+    registry.register("a")(len)
+    with pytest.raises(UserError, match=r"the thing 'a' is registered already, by builtins\.len"):
+        registry.register("a")(max)
+    with pytest.raises(UserError, match=r"no thing 'aa'; there are a; did you mean 'a'\?"):
+        registry.get("aa")
