@@ -8,8 +8,7 @@ import torch
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid, Hierarchy
 from multigrid.models.growth import UNetFamily
-from multigrid.models.transfer import transfer_weights
-from multigrid.models.transfer_report import Status
+from multigrid.models.transfer import Status, transfer_weights
 
 LADDERS = {
     "2d-cells": ([(8, 8), (16, 16), (32, 32)], "cell"),
@@ -41,9 +40,10 @@ def perturb(network, generator):
     return network
 
 
-def grow(family, network, level):
-    grown = family.build_grown(level, network.state_dict())
+def grow(family, network, level, copy=False):
+    grown = family.build(level)
     report = transfer_weights(network.state_dict(), grown)
+    family.prepare_new(grown, report.keys(Status.TRANSFERRED), copy)
     return grown, report
 
 
@@ -102,6 +102,20 @@ def test_growth_preserves_the_function_in_double_precision(generator):
     x = random_input(family, 1, generator).double()
     expected = prolonged_coarse_output(family, network.double(), x, 1, 0)
     torch.testing.assert_close(grown.double()(x), expected, rtol=1e-14, atol=1e-14)
+
+
+@torch.no_grad()
+def test_a_copied_scale_preserves_the_function_too(generator):
+    family = build_family("2d-cells")
+    family.widths = (4,) * len(family.widths)
+    network = perturb(family.build(0), generator)
+    grown, _ = grow(family, network, 1, copy=True)
+    x = random_input(family, 1, generator)
+    expected = prolonged_coarse_output(family, network, x, 1, 0)
+    torch.testing.assert_close(grown(x), expected, rtol=1e-6, atol=1e-6)
+    coarser, new = (grown.scales[k].state_dict() for k in family.hierarchy.tops[:2])
+    copied = {k for k in new if torch.equal(new[k], coarser[k])}
+    assert copied == {k for k in new if k.startswith(("encoder.", "decoder.", "up."))}
 
 
 @torch.no_grad()

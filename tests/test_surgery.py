@@ -16,7 +16,7 @@ from multigrid.models.surgery import (
     replace_stem,
     transplant,
 )
-from multigrid.models.transfer_report import COPIED, IN_TARGET, Status
+from multigrid.models.transfer import COPIED, IN_TARGET, Status
 
 
 def build(form="pyramid", seed=0):

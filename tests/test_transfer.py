@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from multigrid.errors import UserError
-from multigrid.models.transfer import partition, transfer_weights
-from multigrid.models.transfer_report import COPIED, IN_TARGET, Status
+from multigrid.models.transfer import COPIED, IN_TARGET, Status, partition, transfer_weights
 
 NAMES = st.sampled_from(["a.weight", "a.bias", "b.weight", "b.bias", "scales.0.c", "d"])
 SHAPES = st.lists(st.integers(1, 4), max_size=3).map(tuple)

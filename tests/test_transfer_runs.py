@@ -107,7 +107,7 @@ def test_features_are_frozen_and_survive_resume(tmp_path, pretrained):
         tmp_path,
         pretrained,
         levels=[8, 16, 32],
-        transfer={"regime": "features"},
+        transfer={"mode": "features"},
         schedule={"epochs": [0, 0, 4]},
         checkpoints={"interval": 1},
     )
@@ -133,7 +133,7 @@ def test_gradual_unfreezing_resumes_bit_for_bit(tmp_path, pretrained):
         pretrained,
         levels=[16],
         model={"depth": 3},
-        transfer={"regime": "gradual", "unfreeze": [0, 2, 3], "warmup": 0.5, "decay": 0.5},
+        transfer={"mode": "gradual", "unfreeze": [0, 2, 3], "decay": 0.5},
         schedule={"epochs": 5},
         checkpoints={"interval": 1},
     )
@@ -168,14 +168,14 @@ def assert_resume_equals(tmp_path, experiment, straight, stage=None, epoch=3, st
 
 @pytest.mark.parametrize("unfreeze", [1, "plateau"])
 @pytest.mark.parametrize("step", [1, 4])
-def test_what_thaws_while_a_run_is_stopped(tmp_path, pretrained, unfreeze, step):
+def test_what_unfreezes_while_a_run_is_stopped(tmp_path, pretrained, unfreeze, step):
     experiment = second(
         tmp_path,
         pretrained,
         levels=[16],
         model={"depth": 3},
         transfer={
-            "regime": "gradual",
+            "mode": "gradual",
             "unfreeze": unfreeze,
             **({"patience": 1} if unfreeze == "plateau" else {}),
         },
@@ -210,14 +210,14 @@ def test_resume_does_without_the_file_that_was_loaded(tmp_path, pretrained):
     assert load_checkpoint(level(tmp_path, 1, 16) / "last.pt")["loaded"] == {}
 
 
-def test_going_back_keeps_what_has_thawed(tmp_path, pretrained):
+def test_going_back_keeps_what_has_unfrozen(tmp_path, pretrained):
     """The weights return, the optimiser fits what is trained, and the lost work is counted."""
     experiment = second(
         tmp_path,
         pretrained,
         levels=[16],
         model={"depth": 3},
-        transfer={"regime": "gradual", "unfreeze": [0, 2, 3]},
+        transfer={"mode": "gradual", "unfreeze": [0, 2, 3]},
         schedule={"epochs": 5},
     )
     straight = train(experiment, tmp_path)["flops"]
@@ -229,7 +229,7 @@ def test_going_back_keeps_what_has_thawed(tmp_path, pretrained):
         return float("nan") if len(seen) == 3 * 4 + 3 else loss
 
     validate = LevelValidator.__call__
-    errors = iter([1.0, 0.5, *[0.9] * 10])  # the best state is older than what has thawed
+    errors = iter([1.0, 0.5, *[0.9] * 10])  # the best state is older than what has unfrozen
 
     def worse(validator, surrogate):
         return next(errors), validate(validator, surrogate)[1]
@@ -374,21 +374,20 @@ def test_foreign_names_are_mapped(tmp_path):
 MISTAKES = [
     ({"checkpoints": {"load": "none.pt"}}, "checkpoints.load: no such file: none.pt"),
     ({"transfer": {"rules": [{"pattern": "scale.0", "freeze": True}]}}, "did you mean 'scales.0"),
-    ({"transfer": {"rules": [{"level": 5, "rate": 0.1}]}}, "no level 5"),
-    ({"transfer": {"rules": [{"freeze": True}]}}, "rules[0]: give 'pattern' or 'level'"),
-    ({"transfer": {"rules": [{"level": 0, "freze": True}]}}, "did you mean 'freeze'"),
+    ({"transfer": {"rules": [{"freeze": True}]}}, "transfer.rules[0].pattern"),
+    ({"transfer": {"rules": [{"pattern": "*", "freze": True}]}}, "did you mean 'freeze'"),
     ({"transfer": {"rules": [{"pattern": "scales.0", "freeze": 7}]}}, "after epoch 7, but the net"),
-    ({"transfer": {"regime": "gradual", "unfreeze": [0, 9]}}, "after epoch 9, but the network of"),
-    ({"transfer": {"regime": "gradual", "unfreeze": [3, 1]}}, "list of rising numbers"),
-    ({"transfer": {"unfreeze": 2}}, "no effect beside transfer.regime 'fine-tuning'"),
-    ({"transfer": {"regime": "features"}}, "parameters of the network of level 0 are frozen"),
-    ({"transfer": {"regime": "feature"}}, "did you mean 'features'"),
+    ({"transfer": {"mode": "gradual", "unfreeze": [0, 9]}}, "after epoch 9, but the network of"),
+    ({"transfer": {"mode": "gradual", "unfreeze": [3, 1]}}, "list of rising numbers"),
+    ({"transfer": {"unfreeze": 2}}, "no effect beside transfer.mode 'finetuning'"),
+    ({"transfer": {"mode": "features"}}, "parameters of the network of level 0 are frozen"),
+    ({"transfer": {"mode": "feature"}}, "did you mean 'features'"),
     ({"transfer": {"rename": {"scales.*": "levels"}}}, "must have as many '*'"),
     ({"transfer": {"rename": {"stage.0": "scales.0"}}}, "'stage.0' matches no tensor"),
     ({"transfer": {"allow": ["scale"]}}, "transfer.allow: 'scale' matches no tensor"),
     ({"transfer": {"mismatch": "error"}, "model": {"width": 9}}, "transfer.mismatch: "),
     ({"transfer": {"featurize": True}}, "data.augmentation: 'auto' makes new samples"),
-    ({"transfer": {"regime": "full"}, "schedule": {"transferred_ratio": 0.5}}, "has no effect"),
+    ({"transfer": {"mode": "full"}, "schedule": {"transferred_ratio": 0.5}}, "has no effect"),
     ({"checkpoints": {"save": "weights.h5"}}, "a .pt or .safetensors file"),
     ({"checkpoints": {"save": "nowhere/w.pt"}}, "the folder nowhere does not exist"),
     ({"model": {"bottleneck": "dens"}}, "did you mean 'dense'"),
@@ -514,7 +513,7 @@ def test_compare_tells_networks_apart(tmp_path, capsys, monkeypatch):
         ladder(path, tmp_path, factory, f"name={name}", f"seed={seed}")["network"]
         for seed, (name, factory) in enumerate(factories.items())
     ]
-    assert kinds == ["pyramid UNet", *["own network"] * 3]
+    assert kinds == ["pyramid UNet", *["custom network"] * 3]
     capsys.readouterr()
     runs = [f"results/{name}" for name in factories]
     assert main(["compare", *runs, "results/other/../unet", "--json"]) == 0

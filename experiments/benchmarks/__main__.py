@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "processes: two processes of one thread against one process of two; streaming: training "
         "with samples from disk against samples in memory; features: epochs on features of "
         "frozen layers against epochs on fields; memory: peak of a training step with and without "
-        f"activation checkpointing, drawn in {MEMORY}; poisson_to_darcy: fine-tuning regimes side "
+        f"activation checkpointing, drawn in {MEMORY}; poisson_to_darcy: ways of finetuning side "
         "by side; "
         "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
         "goes on where it stopped",
@@ -89,9 +89,9 @@ def _measure(name: str, config: Config) -> str:
 def _compare(name: str) -> str:
     folder = Path("results/benchmarks") / name
     if name == "poisson_to_darcy":
-        from experiments.benchmarks.regimes import RegimeComparison
+        from experiments.benchmarks.finetuning import FinetuningComparison
 
-        return RegimeComparison(folder).run()
+        return FinetuningComparison(folder).run()
     from experiments.benchmarks.speedup import SuiteRun
 
     return SuiteRun(SUITES[name], folder).run()

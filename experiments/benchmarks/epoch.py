@@ -13,7 +13,7 @@ from multigrid.problems import Symmetries
 from multigrid.schedule import Stage
 from multigrid.training.epoch import EpochRecord
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
-from multigrid.training.finetuning import Regime
+from multigrid.training.finetuning import Finetuning
 from multigrid.training.losses import build_loss
 from multigrid.training.trainer import Trainer
 
@@ -59,17 +59,17 @@ class ShortEpoch:
         self,
         samples: TrainingSamples | FeaturizedSamples,
         symmetries: Symmetries | None,
-        regime: Regime | None = None,
+        finetuning: Finetuning | None = None,
     ) -> tuple[EpochRecord, float]:
         """Trains a new surrogate; returns what its last epoch gave and the FLOPs of all.
 
         Args:
             samples: What to train on; of featurised ones the features are used.
             symmetries: What to augment with, or None.
-            regime: How the network's tensors are trained.
+            finetuning: How the network's tensors are trained.
         """
         experiment, loss = self.experiment, self.experiment.config.loss
-        surrogate, regime = self.surrogate(), regime or Regime()
+        surrogate, plan = self.surrogate(), finetuning or Finetuning()
         with_features = isinstance(samples, FeaturizedSamples)
         trainer = Trainer(
             surrogate,
@@ -78,8 +78,8 @@ class ShortEpoch:
             self.stage,
             build_loss(loss.name, samples.grid, experiment.problem, loss.residual),
             replace(experiment.options, symmetries=symmetries),
-            regime,
-            featurized=FeaturizedSurrogate(surrogate, regime.always_frozen)
+            plan,
+            featurized=FeaturizedSurrogate(surrogate, plan.always_frozen)
             if with_features
             else None,
         )

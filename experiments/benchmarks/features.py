@@ -12,7 +12,7 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
 from multigrid.training.epoch import EpochRecord
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
-from multigrid.training.finetuning import Regime, Thaw
+from multigrid.training.finetuning import Finetuning, Unfreezing
 
 NUM_ROUNDS = 5
 NUM_STEPS = 8
@@ -28,9 +28,9 @@ def measure_features(config: Config) -> str:
     short = ShortEpoch(experiment, NUM_STEPS)
     samples, batch_size = short.samples, short.stage.batch_size
     names = experiment.family.blueprint(short.stage.level).state_dict()
-    regime = Regime(thaw={name: Thaw() for name in names if ".head." not in name})
+    plan = Finetuning(unfreezings={name: Unfreezing() for name in names if ".head." not in name})
     with tempfile.TemporaryDirectory() as folder:
-        featurized = FeaturizedSurrogate(short.surrogate(), regime.always_frozen)
+        featurized = FeaturizedSurrogate(short.surrogate(), plan.always_frozen)
         path = Path(folder) / "features.h5"
         file = featurized.compute(samples, path, batch_size, experiment.precision)
         size = path.stat().st_size
@@ -40,7 +40,7 @@ def measure_features(config: Config) -> str:
             "features from disk": FeaturizedSamples(samples, file, hold=False),
         }
         rounds = [
-            {name: short.train(train, None, regime) for name, train in data.items()}
+            {name: short.train(train, None, plan) for name, train in data.items()}
             for _ in range(NUM_ROUNDS + 1)
         ][1:]  # the first one is slower
     return f"{short}, {si(size)}B of features, {NUM_ROUNDS} rounds\n{_report(rounds)}"

@@ -98,6 +98,9 @@ def parse_saved(raw: Any, source: str) -> Config:
         section = current.get(name)
         if isinstance(section, Mapping) and old in section:
             current[name] = {new if key == old else key: section[key] for key in section}
+    transfer = current.get("transfer")
+    if isinstance(transfer, Mapping) and "regime" in transfer:
+        current["transfer"] = {}  # of an earlier version; it mattered in training alone
     try:
         return _validated(current)
     except UserError as error:

@@ -192,8 +192,6 @@ def _check_transfer(config: Config) -> None:
             "with transfer.featurize features are computed once; it must be 'none'"
         )
     for index, rule in enumerate(section.rules):
-        if not rule.patterns() and not rule.levels():
-            raise UserError(f"transfer.rules[{index}]: give 'pattern' or 'level'")
         if rule.weights == "new" and rule.freeze not in (None, False):
             raise UserError(
                 f"transfer.rules[{index}].freeze: only transferred weights can be frozen, so "
@@ -204,15 +202,15 @@ def _check_transfer(config: Config) -> None:
 def _check_effect(config: Config) -> None:
     """Checks that no setting is without effect beside the others."""
     section, rules = config.transfer, config.transfer.rules
-    regime = f"transfer.regime '{section.regime}'"
-    waits = section.regime == "gradual" and section.unfreeze == "plateau"
+    mode = f"transfer.mode '{section.mode}'"
+    waits = section.mode == "gradual" and section.unfreeze == "plateau"
     waits = waits or any(rule.freeze == "plateau" for rule in rules)
-    thaws = section.regime != "features" or any(rule.freeze not in (None, True) for rule in rules)
+    learns = section.mode != "features" or any(rule.freeze not in (None, True) for rule in rules)
     for key, used, beside in (
-        ("schedule.transferred_ratio", section.regime != "full" and thaws, regime),
-        ("transfer.decay", thaws, regime),
-        ("transfer.unfreeze", section.regime == "gradual", regime),
-        ("transfer.patience", waits, "what thaws by itself, as nothing waits for a plateau"),
+        ("schedule.transferred_ratio", section.mode != "full" and learns, mode),
+        ("transfer.decay", learns, mode),
+        ("transfer.unfreeze", section.mode == "gradual", mode),
+        ("transfer.patience", waits, "what unfreezes by itself, as nothing waits for a plateau"),
         ("data.mode_shifts", config.data.augmentation == "auto", "data.augmentation 'none'"),
         ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),

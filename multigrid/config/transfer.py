@@ -1,29 +1,24 @@
 """The section ``transfer``: what is taken over from earlier networks, and how it is trained."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from multigrid.config.section import FileName, Fraction, Positive, Rate, Section
 
 Name = Annotated[str, Field(min_length=1)]
-T = TypeVar("T", int, str)
 
 
-def _tuple(value: T | list[T] | None) -> tuple[T, ...]:
-    """Returns one value, several or none as a tuple."""
-    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
+def _tuple(value: str | list[str]) -> tuple[str, ...]:
+    """Returns one value or several as a tuple."""
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 class RuleConfig(Section):
     """How some weights are trained; what is null is left as it is."""
 
-    pattern: Name | list[Name] | None = Field(
-        None,
+    pattern: Name | list[Name] = Field(
         description="a pattern of names, such as 'scales.0' or '*.head', or a list of them",
-    )
-    level: int | list[int] | None = Field(
-        None, description="the number of a level, 0 the coarsest, or a list of them"
     )
     weights: Literal["transferred", "new", "all"] = Field(
         "transferred", description="'transferred', 'new' or 'all'"
@@ -45,9 +40,14 @@ class RuleConfig(Section):
         """Returns the patterns as a tuple."""
         return _tuple(self.pattern)
 
-    def levels(self) -> tuple[int, ...]:
-        """Returns the levels as a tuple."""
-        return _tuple(self.level)
+    def concerns(self, transferred: bool) -> bool:
+        """Whether the rule is for weights that were transferred, or for those that were not."""
+        return self.weights in ("all", "transferred" if transferred else "new")
+
+    def optimizer_options(self) -> dict[str, float]:
+        """Returns the options of the optimiser that the rule sets."""
+        options = {"scale": self.rate, "weight_decay": self.weight_decay, "warmup": self.warmup}
+        return {key: value for key, value in options.items() if value is not None}
 
 
 class TransplantConfig(Section):
@@ -78,11 +78,11 @@ class TransferConfig(Section):
     allow: list[Name] = Field(
         [], description="a list of patterns of tensors that may have another shape"
     )
-    regime: Literal["full", "fine-tuning", "features", "gradual"] = Field(
-        "fine-tuning",
-        description="'full' (no lower rate for transferred weights), 'fine-tuning' (transferred "
+    mode: Literal["full", "finetuning", "features", "gradual"] = Field(
+        "finetuning",
+        description="'full' (no lower rate for transferred weights), 'finetuning' (transferred "
         "weights at schedule.transferred_ratio), 'features' (they are frozen) or 'gradual' (they "
-        "thaw one scale after the other)",
+        "unfreeze one scale after the other)",
     )
     decay: float = Field(
         1.0,
@@ -93,16 +93,16 @@ class TransferConfig(Section):
     )
     unfreeze: Positive | list[Annotated[int, Field(ge=0)]] | Literal["plateau"] = Field(
         "plateau",
-        description="for the regime 'gradual': the epochs between one scale and the next, a list "
-        "of the epochs after which they thaw, or 'plateau'",
+        description="for the mode 'gradual': the epochs between one scale and the next, a list "
+        "of the epochs after which they unfreeze, or 'plateau'",
     )
     patience: Positive = Field(
         3, description="a positive number of epochs without improvement that make a plateau"
     )
-    warmup: Fraction = Field(
-        0.0,
-        description="the fraction of the steps in which the rate of new weights alone rises from "
-        "zero, 0 to 1",
+    new_scales: Literal["fresh", "copy"] = Field(
+        "fresh",
+        description="'fresh' (drawn from the seed) or 'copy' (encoder, decoder and up of a new "
+        "scale start as those of the next coarser one)",
     )
     rules: list[RuleConfig] = Field(
         [],
@@ -110,5 +110,6 @@ class TransferConfig(Section):
     )
     featurize: bool = Field(
         False,
-        description="true or false: compute what depends on frozen weights alone once and keep it",
+        description="true or false: compute once what the network's heads are given, where they "
+        "alone are trained",
     )

@@ -16,7 +16,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.ladder.footprint import CPU_OVERHEAD, Footprint
-from multigrid.ladder.initialization import Initializer, TransferSettings, weights_to_load
+from multigrid.ladder.initialization import Initializer, weights_to_load
 from multigrid.ladder.parts import (
     network_family,
     problem_and_source,
@@ -84,7 +84,7 @@ class Experiment:
         self.precision = choose_precision(config.compute.precision, self.device)
         self.family = network_family(config, *self.problem.num_channels, network)
         self.options = trainer_options(config, self.problem, self.precision, self.processes)
-        self.initializer = Initializer(self.family, TransferSettings.from_config(config))
+        self.initializer = Initializer(self.family, config.transfer)
         self.loaded: Mapping[str, Tensor] = {}
         self.set_epochs([0] * len(config.levels))
         self._check_processes()
@@ -99,10 +99,10 @@ class Experiment:
         """
         self.set_epochs(self.processes.from_first(self._chosen_epochs))
         self.loaded = self.processes.from_first(lambda: weights_to_load(self.config))
-        regimes = self.initializer.check(self.stages, self.loaded)
+        plans = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
             networks = [self.family.blueprint(stage.level) for stage in self.stages]
-            frozen = [regime.always_frozen for regime in regimes]
+            frozen = [plan.always_frozen for plan in plans]
             require_features(zip(networks, frozen, strict=True))
 
     @property

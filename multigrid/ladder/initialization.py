@@ -9,26 +9,27 @@ from typing import Any
 from torch import Tensor, nn
 
 from multigrid.config import Config
+from multigrid.config.transfer import TransferConfig
+from multigrid.errors import UserError
 from multigrid.ladder.ledger import Ledger
+from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.models.name_patterns import matches, rename, require_match
-from multigrid.models.protocol import NetworkFamily
 from multigrid.models.transfer import (
-    MismatchPolicy,
+    COPIED,
+    IN_TARGET,
+    TransferReport,
     check_report,
     load_strictly,
     partition,
+    tensors_of,
     transfer_weights,
 )
-from multigrid.models.transfer_report import COPIED, IN_TARGET, Status, TransferReport
 from multigrid.schedule import Stage
 from multigrid.training.finetuning import (
-    Anatomy,
-    Regime,
-    RegimeSettings,
-    Rule,
-    check_regime,
+    Finetuning,
+    check_finetuning,
     check_rules,
-    plan_regime,
+    plan_finetuning,
 )
 from multigrid.training.weight_files import load_weights
 
@@ -43,61 +44,20 @@ class Start:
         network: The network, filled.
         report: What was transferred into it, or None if nothing was.
         moments: State of the optimiser by parameter name.
-        regime: How its tensors are trained.
+        finetuning: How its tensors are trained.
         slow: Names of what learns at a lower rate beside new weights.
     """
 
     network: nn.Module
     report: TransferReport | None = None
     moments: dict[str, Any] = field(default_factory=dict)
-    regime: Regime = field(default_factory=Regime)
+    finetuning: Finetuning = field(default_factory=Finetuning)
     slow: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Returns what a stage that is resumed must know of its start."""
         report = None if self.report is None else self.report.to_json()
         return {"report": report, "slow": sorted(self.slow)}
-
-
-@dataclass(frozen=True)
-class TransferSettings:
-    """What is transferred, and how it is trained.
-
-    Attributes:
-        policy: What to do about mismatched shapes.
-        regime: How transferred and new weights are trained.
-    """
-
-    policy: MismatchPolicy
-    regime: RegimeSettings
-
-    @classmethod
-    def from_config(cls, config: Config) -> "TransferSettings":
-        """Returns what the section ``transfer`` says."""
-        section = config.transfer
-        unfreeze = section.unfreeze
-        return cls(
-            MismatchPolicy(section.mismatch, tuple(section.allow)),
-            RegimeSettings(
-                section.regime,
-                section.decay,
-                tuple(unfreeze) if isinstance(unfreeze, list) else unfreeze,
-                section.patience,
-                section.warmup,
-                tuple(
-                    Rule(
-                        rule.patterns(),
-                        rule.levels(),
-                        rule.weights,
-                        rule.freeze,
-                        rule.rate,
-                        rule.weight_decay,
-                        rule.warmup,
-                    )
-                    for rule in section.rules
-                ),
-            ),
-        )
 
 
 def weights_to_load(config: Config) -> dict[str, Tensor]:
@@ -124,20 +84,20 @@ def weights_to_load(config: Config) -> dict[str, Tensor]:
 class Initializer:
     """Builds the network of each stage and fills it.
 
-    What it shares with the stage before comes from there; the rest comes from the level's own
+    What it shares with the stage before comes from there; the rest comes from the level's
     latest checkpoint if a cycle has been here before, then from the weights that the user wants
     loaded, and is new otherwise.
 
     Args:
         family: Builds the networks.
-        settings: What is transferred, and how it is trained.
+        section: What is transferred, and how it is trained.
     """
 
-    def __init__(self, family: NetworkFamily, settings: TransferSettings) -> None:
+    def __init__(self, family: NetworkFamily, section: TransferConfig) -> None:
         self.family = family
-        self.settings = settings
+        self.section = section
 
-    def check(self, stages: Sequence[Stage], loaded: Mapping[str, Tensor]) -> list[Regime]:
+    def check(self, stages: Sequence[Stage], loaded: Mapping[str, Tensor]) -> list[Finetuning]:
         """Goes through all stages by names and shapes alone.
 
         Args:
@@ -145,36 +105,41 @@ class Initializer:
             loaded: Weights to start from, by the network's names.
 
         Returns:
-            The regime of each stage.
+            How the tensors are trained in each stage.
 
         Raises:
             UserError: If something could not be transferred, a pattern matches nothing, nothing
-                would be left to train, or something would thaw too late.
+                would be left to train, or something would unfreeze too late.
         """
+        section = self.section
+        if section.new_scales == "copy" and not isinstance(self.family, UNetFamily):
+            raise UserError(
+                "transfer.new_scales: 'copy' is for the networks of the section 'model'; it must "
+                "be 'fresh'"
+            )
         largest = max(stage.level for stage in stages)
-        names = tuple(self.family.blueprint(largest).state_dict())
-        check_rules(self.settings.regime, self._anatomy(names))
-        for pattern in self.settings.policy.allow:
+        names = tensors_of(self.family.blueprint(largest))
+        check_rules(section, names)
+        for pattern in section.allow:
             require_match(pattern, names, "transfer.allow")
-        regimes: list[Regime] = []
+        plans: list[Finetuning] = []
         before: dict[str, Tensor] = {}
         seen: dict[int, dict[str, Tensor]] = {}
         for stage in stages:
             network = self.family.blueprint(stage.level)
-            own = network.state_dict()
+            tensors = tensors_of(network)
             weights = {**loaded, **seen.get(stage.level, {}), **before}
-            regime = self._fresh(network)
+            plan = self._fresh(network)
             if weights:
-                report = partition(weights, own)
-                check_report(report, self.settings.policy)
+                report = partition(weights, tensors)
+                check_report(report, section.mismatch, section.allow)
+                plan = self._plan(stage, report, _slow(report, before or loaded))
                 parameters = [name for name, _ in network.named_parameters()]
-                slow = _slow(report, before or loaded)
-                regime = self._regime(stage, report, slow)
                 where = f"the network of level {stage.level}"
-                check_regime(regime, parameters, stage.epochs, where)
-            before = seen[stage.level] = own
-            regimes.append(regime)
-        return regimes
+                check_finetuning(plan, parameters, stage.epochs, where)
+            before = seen[stage.level] = tensors
+            plans.append(plan)
+        return plans
 
     def start(self, ledger: Ledger, stage: Stage) -> Start:
         """Builds the network of a stage and fills it."""
@@ -190,15 +155,15 @@ class Initializer:
                 moments |= payload["trainer"]["optimizer"]
         if not weights:
             network = self.family.build(stage.level)
-            return Start(network, regime=self._fresh(network))
-        plan = partition(weights, self.family.blueprint(stage.level).state_dict())
-        network = self.family.build_grown(stage.level, plan.keys(Status.TRANSFERRED))
-        report = transfer_weights(weights, network, self.settings.policy)
-        for warning in check_report(report, self.settings.policy):
+            return Start(network, finetuning=self._fresh(network))
+        section, network = self.section, self.family.build(stage.level)
+        report = transfer_weights(weights, network, section.mismatch, section.allow)
+        for warning in check_report(report, section.mismatch, section.allow):
             log.warning("%s", warning)
+        self.family.prepare_new(network, report.keys(*COPIED), section.new_scales == "copy")
         slow = _slow(report, latest)
-        regime = self._regime(stage, report, slow)
-        return Start(network, report.frozen(regime.frozen()), moments, regime, slow)
+        plan = self._plan(stage, report, slow)
+        return Start(network, report.frozen(plan.frozen()), moments, plan, slow)
 
     def resume(self, stage: Stage, checkpoint: Mapping[str, Any], path: Path) -> Start:
         """Builds the network of a stage that is resumed and fills it from its checkpoint alone.
@@ -215,27 +180,25 @@ class Initializer:
         load_strictly(checkpoint["network"], network, path)
         record = checkpoint["start"]
         if record["report"] is None:
-            return Start(network, regime=self._fresh(network))
+            return Start(network, finetuning=self._fresh(network))
         report = TransferReport.from_json(record["report"])
         slow = frozenset(record["slow"])
-        return Start(network, report, {}, self._regime(stage, report, slow), slow)
+        return Start(network, report, {}, self._plan(stage, report, slow), slow)
 
-    def _fresh(self, network: nn.Module) -> Regime:
-        anatomy = self._anatomy(tuple(network.state_dict()))
-        return plan_regime(self.settings.regime, anatomy, (), (), 1.0)
+    def _fresh(self, network: nn.Module) -> Finetuning:
+        return plan_finetuning(
+            self.section, tuple(tensors_of(network)), self.family.group_of, (), (), 1.0
+        )
 
-    def _regime(self, stage: Stage, report: TransferReport, slow: Collection[str]) -> Regime:
-        transferred = report.keys(*COPIED)
-        return plan_regime(
-            self.settings.regime,
-            self._anatomy(tuple(report.keys(*IN_TARGET))),
-            transferred,
+    def _plan(self, stage: Stage, report: TransferReport, slow: Collection[str]) -> Finetuning:
+        return plan_finetuning(
+            self.section,
+            report.keys(*IN_TARGET),
+            self.family.group_of,
+            set(report.keys(*COPIED)),
             slow,
             stage.transferred_ratio,
         )
-
-    def _anatomy(self, names: tuple[str, ...]) -> Anatomy:
-        return Anatomy(names, self.family.group_of, self.family.level_of)
 
 
 def _slow(report: TransferReport, latest: Mapping[str, Tensor]) -> frozenset[str]:

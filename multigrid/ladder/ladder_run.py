@@ -189,7 +189,7 @@ class LadderRun:
         )
         stop = config.schedule.stop_at_interpolation_error
         surrogate = self._surrogate(start.network, samples.grid)
-        frozen, featurized = start.regime.always_frozen, None
+        frozen, featurized = start.finetuning.always_frozen, None
         if config.transfer.featurize and split(surrogate.network, frozen):
             featurized = FeaturizedSurrogate(surrogate, frozen)
         trainer = Trainer(
@@ -208,7 +208,7 @@ class LadderRun:
                 config.loss.weights,
             ),
             experiment.options,
-            start.regime,
+            start.finetuning,
             target_error=interpolation_error if stop else None,
             featurized=featurized,
         )

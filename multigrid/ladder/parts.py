@@ -12,9 +12,8 @@ from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
 from multigrid.distributed.processes import Processes
 from multigrid.hardware import PrecisionName
-from multigrid.models.custom_network import NetworkFactory, OwnFamily
-from multigrid.models.growth import UNetFamily
-from multigrid.models.protocol import NetworkFamily
+from multigrid.models.custom_network import CustomFamily, NetworkFactory
+from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.training.compilation import Compiler
 from multigrid.training.divergence import RecoveryOptions
@@ -79,7 +78,7 @@ def network_family(
     """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
     hierarchy, model = config.hierarchy(), config.model
     if network is not None:
-        return OwnFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
+        return CustomFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
     return UNetFamily(
         hierarchy,
         config.widths(hierarchy),

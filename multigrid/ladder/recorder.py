@@ -10,8 +10,7 @@ from multigrid.ladder.initialization import Start
 from multigrid.ladder.ledger import BEST, LAST, PREVIOUS, Ledger, save_best
 from multigrid.ladder.progress import ProgressPrinter
 from multigrid.models.cost import count_named, count_parameters
-from multigrid.models.transfer import partition
-from multigrid.models.transfer_report import COPIED
+from multigrid.models.transfer import COPIED, partition
 from multigrid.records.autosave import Autosave
 from multigrid.records.environment import environment
 from multigrid.records.history import Row, outcome
@@ -205,7 +204,7 @@ class StageRecorder:
         parameters = count_parameters(network)
         copied = self.start.report.keys(*COPIED) if self.start.report else []
         transferred = count_named(network, copied)
-        frozen = count_named(network, self.trainer.regime.frozen())
+        frozen = count_named(network, self.trainer.finetuning.frozen())
         return {
             "stage": self.stage.index,
             "level": self.stage.level,

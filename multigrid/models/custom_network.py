@@ -9,30 +9,30 @@ from torch import nn
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
 from multigrid.models.cost import Flops, count_flops, count_parameters, run_without_data
+from multigrid.models.transfer import tensors_of
 from multigrid.tables import si, table
 
 NetworkFactory = Callable[[Grid], nn.Module]
 
 
-class OwnFamily:
+class CustomFamily:
     """Networks from a factory of the user's.
 
     Each maps ``[N, in, *grid]`` to ``[N, out, *grid]``. Weights are transferred by name and shape.
-    Where the order of parts matters, it is the order in which the network's children were
-    registered, inmost first.
+    Where order matters, it is that in which the network's children were registered, inmost first.
 
     Args:
-        factory: Called with the grid of a level; weights are drawn under a seed of ours.
+        factory: Called with the grid of a level; weights are drawn under the seed.
         hierarchy: Grids of levels and scales.
         in_channels: Number of input fields.
         out_channels: Number of output fields.
         seed: Seed of the initialisation.
 
     Raises:
-        UserError: If what the factory gives is no module, or maps fields to another shape.
+        UserError: If what the factory gives is not a module, or maps fields to another shape.
     """
 
-    kind = "own network"
+    kind = "custom network"
 
     def __init__(
         self,
@@ -88,36 +88,33 @@ class OwnFamily:
             self._flops[level] = count_flops(self.blueprint(level), shape)
         return self._flops[level]
 
-    def build_grown(self, level: int, known: Collection[str]) -> nn.Module:
-        """Returns the network of a level: what is new in it starts as the factory made it."""
-        return self.build(level)
+    def prepare_new(
+        self, network: nn.Module, transferred: Collection[str], copy: bool = False
+    ) -> None:
+        """Leaves what is new in a network as the factory made it."""
 
     def group_of(self, name: str) -> int:
         """Returns the number of the child that a tensor belongs to."""
         return self._children.index(name.split(".")[0])
 
-    def level_of(self, name: str) -> int | None:
-        """Returns None: only names tell the parts of such a network apart."""
-        return None
-
     def _check(self, level: int) -> None:
         network, grid = self.build(level), self.hierarchy.levels[level]
-        for name in network.state_dict():
+        for name in tensors_of(network):
             child = name.split(".")[0]
             if child not in self._children:
                 self._children.append(child)
         shape = (2, self.in_channels, *grid.shape)
         try:
-            found = tuple(run_without_data(network, shape).shape)
+            shape_given = tuple(run_without_data(network, shape).shape)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             reason = str(error).split("\n")[0]
             raise UserError(
                 f"network: on the {grid} grid it cannot take inputs of shape {list(shape)}: "
                 f"{reason}"
             ) from None
-        wanted = (2, self.out_channels, *grid.shape)
-        if found != wanted:
+        expected = (2, self.out_channels, *grid.shape)
+        if shape_given != expected:
             raise UserError(
-                f"network: on the {grid} grid it gives {list(found)} for inputs {list(shape)}; "
-                f"it must give {list(wanted)}"
+                f"network: on the {grid} grid it gives {list(shape_given)} for inputs "
+                f"{list(shape)}; it must give {list(expected)}"
             )

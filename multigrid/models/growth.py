@@ -1,15 +1,58 @@
-"""The resolution-parametric factory: one network for every level of a ladder."""
+"""The networks of a ladder, one for every level, and how new scales start."""
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from multigrid.grid import Hierarchy
 from multigrid.models.cost import Flops, count_flops, count_parameters
 from multigrid.models.layers import Bottleneck, Normalization, Padding, channels_last
-from multigrid.models.unet import Form, UNet, silence
+from multigrid.models.unet import Form, UNet
 from multigrid.tables import si, table
+
+
+class NetworkFamily(Protocol):
+    """Builds the network of any level of a hierarchy.
+
+    Names in the networks' state dictionaries must mean the same on all levels, as weights are
+    transferred by name.
+
+    Attributes:
+        kind: What the networks are, for the log.
+        in_channels: Number of input fields.
+        out_channels: Number of output fields.
+    """
+
+    kind: str
+    in_channels: int
+    out_channels: int
+
+    def build(self, level: int) -> nn.Module:
+        """Returns the network of a level with its initial weights, on the CPU."""
+
+    def blueprint(self, level: int) -> nn.Module:
+        """Returns the network of a level on the meta device if possible: only shapes count."""
+
+    def flops(self, level: int) -> Flops:
+        """Returns what the network of a level costs for one sample."""
+
+    def prepare_new(
+        self, network: nn.Module, transferred: Collection[str], copy: bool = False
+    ) -> None:
+        """Prepares what is new in a network beside the tensors of some names.
+
+        Args:
+            network: The network, which has just taken over weights.
+            transferred: Names of the tensors that it has taken over.
+            copy: Whether what is new starts as a copy of its neighbour, where that is possible.
+        """
+
+    def group_of(self, name: str) -> int:
+        """Returns the scale or module that a tensor belongs to, counted outwards."""
 
 
 class UNetFamily:
@@ -63,6 +106,7 @@ class UNetFamily:
         self.seed = seed
         self.kind = f"{form} UNet"
         self._blueprints: dict[int, UNet] = {}
+        self._flops: dict[int, Flops] = {}
 
     def __str__(self) -> str:
         rows = []
@@ -103,37 +147,70 @@ class UNetFamily:
             )
 
     def flops(self, level: int) -> Flops:
-        """Returns what the network of a level costs for one sample."""
-        shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
-        return count_flops(self.blueprint(level), shape)
+        """Returns what the network of a level costs for one sample; counted once."""
+        if level not in self._flops:
+            shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
+            self._flops[level] = count_flops(self.blueprint(level), shape)
+        return self._flops[level]
 
-    def build_grown(self, level: int, known: Collection[str]) -> UNet:
-        """Returns the network of a level, ready to take over weights.
+    def prepare_new(
+        self, network: nn.Module, transferred: Collection[str], copy: bool = False
+    ) -> None:
+        """Prepares the scales above those that a network has taken over.
 
-        In the pyramid form the scales above those that will be taken over are silent, so that the
-        network will compute the prolonged output of the coarser ones. In the classic form they
-        are fresh.
+        In the pyramid form they are silent, so that the network computes the prolonged output of
+        the coarser ones. In the classic form they are fresh.
 
         Args:
-            level: The level.
-            known: Names of the tensors that will be taken over.
+            network: The network of some level.
+            transferred: Names of the tensors that it has taken over.
+            copy: Whether encoder, decoder and ``up`` of new scales start as those of the next
+                coarser scale, where shapes are equal.
         """
-        unet = self.build(level)
-        first = 1 + max((self.group_of(name) for name in known), default=len(unet.grids))
-        if self.form == "pyramid":
-            silence(unet, first)
-        return unet
+        assert isinstance(network, UNet)
+        if transferred:
+            first = 1 + max(map(self.group_of, transferred))
+            if copy:
+                copy_neighbours(network, first)
+            if self.form == "pyramid":
+                silence(network, first)
 
     def group_of(self, name: str) -> int:
         """Returns the scale that a tensor belongs to, counted from the bottleneck."""
         return int(name.split(".")[1])
 
-    def level_of(self, name: str) -> int | None:
-        """Returns the level with which the scale of a tensor comes in."""
-        if not self.growth:
-            return 0
-        scale = self.group_of(name)
-        return next(level for level, top in enumerate(self.hierarchy.tops) if scale <= top)
+
+def silence(unet: UNet, first: int) -> None:
+    """Makes scales ``first`` and above silent, so that the network starts as its coarse part.
+
+    With the transition down into the old network and the new head's projection at zero, a pyramid
+    computes exactly ``P F(R x)``, F being the network on the scales below ``first``.
+    """
+    with torch.no_grad():
+        for scale in list(unet.iter_scales())[first:]:
+            assert scale.down is not None
+            assert scale.head is not None
+            for module in (scale.down, scale.head.project):
+                for parameter in module.parameters():
+                    parameter.zero_()
+
+
+def copy_neighbours(unet: UNet, first: int) -> None:
+    """Starts scales ``first`` and above as copies of the next coarser scale, where shapes fit.
+
+    Encoder, decoder and ``up`` are copied.
+    """
+    scales = list(unet.iter_scales())
+    for coarser, scale in pairwise(scales[max(first - 1, 0) :]):
+        before, after = coarser.state_dict(), scale.state_dict()
+        chosen = {
+            name: tensor
+            for name, tensor in before.items()
+            if name.startswith(("encoder.", "decoder.", "up."))
+            and name in after
+            and after[name].shape == tensor.shape
+        }
+        scale.load_state_dict({**after, **chosen})
 
 
 def initialized(blueprint: UNet, seed: int) -> UNet:
@@ -146,7 +223,7 @@ def initialized(blueprint: UNet, seed: int) -> UNet:
     return unet
 
 
-def _initialize(module: torch.nn.Module, seed: np.random.SeedSequence) -> None:
+def _initialize(module: nn.Module, seed: np.random.SeedSequence) -> None:
     """Runs the layers' own initialisation under a seed of ours."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed.generate_state(1)[0]))

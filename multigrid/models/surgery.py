@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from multigrid.errors import UserError, nearest
 from multigrid.grid import Grid, halvings_between
-from multigrid.models.growth import initialized
+from multigrid.models.growth import initialized, silence
 from multigrid.models.name_patterns import matches, require_match
-from multigrid.models.transfer import partition, transfer_weights
-from multigrid.models.transfer_report import Status, TransferReport
-from multigrid.models.unet import UNet, silence
+from multigrid.models.transfer import Status, TransferReport, partition, transfer_weights
+from multigrid.models.unet import UNet
 
 Operated = tuple[UNet, TransferReport]
 
@@ -119,9 +118,9 @@ def replace_module(network: nn.Module, name: str, module: nn.Module) -> nn.Modul
         UserError: If there is no such module.
     """
     copied = copy.deepcopy(network)
-    known = [n for n, _ in copied.named_modules() if n]
-    if name not in known:
-        raise UserError(f"name: there is no module '{name}'{nearest(name, known)}")
+    names = [n for n, _ in copied.named_modules() if n]
+    if name not in names:
+        raise UserError(f"name: there is no module '{name}'{nearest(name, names)}")
     parent, _, child = name.rpartition(".")
     setattr(copied.get_submodule(parent), child, module)
     return copied

@@ -1,43 +1,187 @@
 """Weight transfer by name between state dictionaries.
 
 Works for any ``torch.nn.Module``: what has the same name and shape is copied, everything else is
-reported. Nothing is guessed and nothing is hidden.
+reported. Nothing is guessed and nothing is hidden. What a state dictionary holds besides tensors
+belongs to the module and stays in it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from multigrid.errors import UserError
-from multigrid.models.name_patterns import matches
-from multigrid.models.transfer_report import (
-    COPIED,
-    Entry,
-    Status,
-    TransferReport,
-    shape_of,
-    times,
-)
+from multigrid.models.name_patterns import layers, matches
+from multigrid.tables import table
+
+Mismatch = Literal["error", "warn", "allow"]
+
+
+class Status(StrEnum):
+    """What became of a tensor; a frozen one was transferred and is not trained (at first)."""
+
+    TRANSFERRED = "TRANSFERRED"
+    NEW = "NEW"
+    MISMATCHED = "MISMATCHED"
+    UNUSED = "UNUSED"
+    FROZEN = "FROZEN"
+
+
+COPIED = (Status.TRANSFERRED, Status.FROZEN)
+IN_TARGET = (*COPIED, Status.NEW, Status.MISMATCHED)
 
 
 @dataclass(frozen=True)
-class MismatchPolicy:
-    """What to do about tensors of equal name and different shape.
+class Entry:
+    """One tensor of the target, or of the source if the target has none of that name.
 
     Attributes:
-        mismatch: ``error``, ``warn`` or ``allow``; such tensors are in the report in any case.
-        allow: Patterns of tensors of which a mismatch is expected.
+        key: Name in the state dictionary.
+        status: What became of it.
+        shape: Its shape in the target; in the source for an unused tensor.
+        source_shape: Its shape in the source, None for a new tensor.
     """
 
-    mismatch: Literal["error", "warn", "allow"] = "warn"
-    allow: tuple[str, ...] = ()
+    key: str
+    status: Status
+    shape: tuple[int, ...]
+    source_shape: tuple[int, ...] | None
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
 
 
-def partition(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> TransferReport:
+@dataclass(frozen=True)
+class TransferReport:
+    """Which tensors were transferred, and which were not."""
+
+    entries: tuple[Entry, ...]
+
+    def keys(self, *statuses: Status) -> list[str]:
+        """Returns the names of all tensors with one of the statuses."""
+        return [entry.key for entry in self.entries if entry.status in statuses]
+
+    def count(self, *statuses: Status) -> tuple[int, int]:
+        """Returns the number of tensors and of parameters with one of the statuses."""
+        chosen = [entry for entry in self.entries if entry.status in statuses]
+        return len(chosen), sum(entry.num_parameters for entry in chosen)
+
+    def totals(self) -> str:
+        """Returns one line: how much of the target was transferred, and what was left over."""
+        tensors, parameters = self.count(*COPIED)
+        all_tensors, all_parameters = self.count(*IN_TARGET)
+        line = (
+            f"transferred {tensors}/{all_tensors} tensors, {parameters:,}/{all_parameters:,} "
+            "parameters"
+        )
+        for status in (Status.FROZEN, Status.NEW, Status.MISMATCHED, Status.UNUSED):
+            tensors, parameters = self.count(status)
+            if tensors:
+                line += f"; {status.lower()} {tensors} ({parameters:,})"
+        return line
+
+    def frozen(self, names: Collection[str]) -> "TransferReport":
+        """Returns the report with those of the names frozen that were transferred."""
+        entries = (
+            replace(e, status=Status.FROZEN) if e.status in COPIED and e.key in names else e
+            for e in self.entries
+        )
+        return TransferReport(tuple(entries))
+
+    def notices(self) -> list[str]:
+        """Returns a line for every layer that was skipped, in the familiar words.
+
+        A layer of which the other side knows nothing is named as a whole.
+        """
+        known = [e.key for e in self.entries if e.source_shape is not None]
+        wanted = [e.key for e in self.entries if e.status is not Status.UNUSED]
+        lines = [
+            f"Skipping layer {name}: not found in {where}"
+            for status, others, where in (
+                (Status.NEW, known, "checkpoint"),
+                (Status.UNUSED, wanted, "network"),
+            )
+            for name in _outermost(self.keys(status), layers(others))
+        ]
+        return lines + [
+            f"Skipping layer {entry.key}: {shape_of([entry])}"
+            for entry in self.entries
+            if entry.status is Status.MISMATCHED
+        ]
+
+    def table(self, depth: int = 3) -> str:
+        """Returns a table by module, names cut to ``depth`` parts.
+
+        Mismatched and unused tensors are never summed up: each has a row of its own.
+        """
+        groups: dict[tuple[str, Status], list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            single = entry.status in (Status.MISMATCHED, Status.UNUSED)
+            name = entry.key if single else ".".join(entry.key.split(".")[:depth])
+            groups[name, entry.status].append(entry)
+        rows = [
+            [name, status.value, shape_of(entries), f"{sum(e.num_parameters for e in entries):,}"]
+            for (name, status), entries in groups.items()
+        ]
+        return table(["Key", "Status", "Shape", "Parameters"], rows)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "TransferReport":
+        """Returns the report that :meth:`to_json` was made from."""
+        return cls(
+            tuple(
+                Entry(
+                    entry["key"],
+                    Status(entry["status"]),
+                    tuple(entry["shape"]),
+                    None if entry["source_shape"] is None else tuple(entry["source_shape"]),
+                )
+                for entry in record["tensors"]
+            )
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain containers: totals and one record for each tensor."""
+        totals = {
+            status.lower(): dict(zip(("tensors", "parameters"), self.count(status), strict=True))
+            for status in Status
+        }
+        tensors = [
+            {
+                "key": entry.key,
+                "status": entry.status.value,
+                "shape": list(entry.shape),
+                "source_shape": None if entry.source_shape is None else list(entry.source_shape),
+            }
+            for entry in self.entries
+        ]
+        return {"totals": totals, "tensors": tensors}
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Returns what of a module's state dictionary are tensors."""
+    return _tensors(module.state_dict())
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Loads tensors by name; whatever else is in the state dictionary stays as it is."""
+    module.load_state_dict({**module.state_dict(), **tensors}, strict=True)
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def partition(source: Mapping[str, Any], target: Mapping[str, Any]) -> TransferReport:
     """Sorts the names of two state dictionaries into what can be transferred and what not."""
+    source, target = _tensors(source), _tensors(target)
     entries = []
     for key, tensor in target.items():
         shape = tuple(tensor.shape)
@@ -54,12 +198,16 @@ def partition(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tra
     return TransferReport(tuple(entries))
 
 
-def check_report(report: TransferReport, policy: MismatchPolicy = MismatchPolicy()) -> list[str]:
+def check_report(
+    report: TransferReport, mismatch: Mismatch = "warn", allow: Sequence[str] = ()
+) -> list[str]:
     """Checks that a transfer is what the user wants.
 
     Args:
         report: Of the transfer.
-        policy: What to do about mismatched shapes.
+        mismatch: What to do about tensors of equal name and different shape: ``error``, ``warn`` or
+            ``allow``; they are in the report in any case.
+        allow: Patterns of tensors of which a mismatch is expected.
 
     Returns:
         Warnings.
@@ -78,17 +226,15 @@ def check_report(report: TransferReport, policy: MismatchPolicy = MismatchPolicy
             f"{sizes[0]}; network: {sizes[1]}); map other names with transfer.rename"
         )
     wrong = [
-        e
-        for e in report.entries
-        if e.status is Status.MISMATCHED and not matches(e.key, policy.allow)
+        e for e in report.entries if e.status is Status.MISMATCHED and not matches(e.key, allow)
     ]
-    if not wrong or policy.mismatch == "allow":
+    if not wrong or mismatch == "allow":
         return []
     sentence = (
         f"{len(wrong)} tensors have another shape in the checkpoint than in the network, first of "
         f"all {wrong[0].key}, {shape_of(wrong[:1])}"
     )
-    if policy.mismatch == "error":
+    if mismatch == "error":
         raise UserError(
             f"transfer.mismatch: {sentence}; to initialise such tensors anew, name them in "
             "transfer.allow or set it to 'warn'"
@@ -97,14 +243,19 @@ def check_report(report: TransferReport, policy: MismatchPolicy = MismatchPolicy
 
 
 def transfer_weights(
-    source: Mapping[str, Tensor], target: nn.Module, policy: MismatchPolicy = MismatchPolicy()
+    source: Mapping[str, Tensor],
+    target: nn.Module,
+    mismatch: Mismatch = "warn",
+    allow: Sequence[str] = (),
 ) -> TransferReport:
     """Copies every tensor of equal name and shape from ``source`` into ``target``.
 
     Args:
         source: State dictionary to copy from.
         target: Initialised module to copy into; tensors that are new stay as they are.
-        policy: What to do about mismatched shapes.
+        mismatch: What to do about tensors of equal name and different shape: ``error``, ``warn`` or
+            ``allow``; they are in the report in any case.
+        allow: Patterns of tensors of which a mismatch is expected.
 
     Returns:
         The report of what was transferred.
@@ -113,11 +264,9 @@ def transfer_weights(
         UserError: If nothing at all could be transferred, or a mismatch is an error; the target
             is left untouched then.
     """
-    own = target.state_dict()
-    report = partition(source, own)
-    check_report(report, policy)
-    transferred = {key: source[key] for key in report.keys(Status.TRANSFERRED)}
-    target.load_state_dict({**own, **transferred}, strict=True)
+    report = partition(source, target.state_dict())
+    check_report(report, mismatch, allow)
+    load_tensors(target, {key: source[key] for key in report.keys(Status.TRANSFERRED)})
     return report
 
 
@@ -142,9 +291,34 @@ def load_strictly(
             f"{path}: belongs to another network: {len(wrong)} of its tensors and the network's "
             f"do not fit, first of all '{wrong[0]}'{hint}"
         )
-    target.load_state_dict(source)
+    load_tensors(target, source)
 
 
 def _examples(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
     names = [f"{key} {times(shape)}" for key, shape in tensors]
     return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+
+
+def _outermost(names: Iterable[str], others: Collection[str]) -> list[str]:
+    """Returns the shortest leading parts of the names that are not among the others."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        prefixes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+        found[next((p for p in prefixes if p not in others), name)] = None
+    return list(found)
+
+
+def shape_of(entries: list[Entry]) -> str:
+    """Returns the shape of one tensor, or the number of several."""
+    if len(entries) > 1:
+        return f"{len(entries)} tensors"
+    entry = entries[0]
+    if entry.status is Status.MISMATCHED:
+        return f"{times(entry.source_shape or ())} -> {times(entry.shape)}"
+    return times(entry.shape)
+
+
+def times(shape: Iterable[int]) -> str:
+    """Returns a shape as text, as in ``16x8``."""
+    return "x".join(str(n) for n in shape) or "scalar"

@@ -265,21 +265,6 @@ class UNet(ActivationCheckpointing):
         return output + correction
 
 
-def silence(unet: UNet, first: int) -> None:
-    """Makes scales ``first`` and above silent, so that the network starts as its coarse part.
-
-    With the transition down into the old network and the new head's projection at zero, a pyramid
-    computes exactly ``P F(R x)``, F being the network on the scales below ``first``.
-    """
-    with torch.no_grad():
-        for scale in list(unet.iter_scales())[first:]:
-            assert scale.down is not None
-            assert scale.head is not None
-            for module in (scale.down, scale.head.project):
-                for parameter in module.parameters():
-                    parameter.zero_()
-
-
 def _blocks(
     num_blocks: int, ndim: int, width: int, padding: Padding, norm: Normalization
 ) -> nn.Sequential:

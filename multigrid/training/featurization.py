@@ -26,6 +26,7 @@ from multigrid.models.cost import FlopCounter, without_data
 from multigrid.models.layers import channels_last
 from multigrid.models.name_patterns import matches
 from multigrid.models.scaling import Surrogate
+from multigrid.models.transfer import tensors_of
 
 
 @runtime_checkable
@@ -71,7 +72,7 @@ def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
     Returns:
         Both, or None if nothing is left to train, or the trunk is not frozen as a whole.
     """
-    names = set(network.state_dict())
+    names = set(tensors_of(network))
     if names <= set(frozen):
         return None
     if isinstance(network, HasTail):
@@ -80,7 +81,7 @@ def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
     if not isinstance(network, nn.Sequential):
         return None
     is_frozen = (
-        all(f"{name}.{key}" in frozen for key in child.state_dict())
+        all(f"{name}.{key}" in frozen for key in tensors_of(child))
         for name, child in network.named_children()
     )
     count = len(list(takewhile(bool, is_frozen)))

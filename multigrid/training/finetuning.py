@@ -1,58 +1,25 @@
-"""How the tensors of a network are trained in a stage: rates, frozen parts, and when they thaw.
+"""How a network's tensors are trained in a stage: rates, frozen ones, and when they unfreeze.
 
-The one place where such settings are resolved. Pure: names in, names out.
+Pure planning by name, and the one class that applies a plan to a network.
 """
 
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any
 
+from torch import nn
+
+from multigrid.config.transfer import RuleConfig, TransferConfig
 from multigrid.errors import UserError
 from multigrid.models.name_patterns import matches, require_match
+from multigrid.models.transfer import tensors_of
 from multigrid.training.optimizers import ParameterOptions
 
-RegimeName = Literal["full", "fine-tuning", "features", "gradual"]
-
 
 @dataclass(frozen=True)
-class Rule:
-    """How some tensors are trained; what is None is left as it is.
-
-    Attributes:
-        patterns: Patterns of names.
-        levels: Levels of the ladder whose tensors are meant too.
-        weights: Of these, which: ``transferred``, ``new`` or ``all``.
-        freeze: True, a number of epochs, ``plateau``, False or None; transferred tensors only.
-        rate: Factor on the learning rate.
-        weight_decay: Decoupled weight decay.
-        warmup: Fraction of the steps in which the rate rises from zero.
-    """
-
-    patterns: tuple[str, ...] = ()
-    levels: tuple[int, ...] = ()
-    weights: Literal["transferred", "new", "all"] = "transferred"
-    freeze: bool | int | Literal["plateau"] | None = None
-    rate: float | None = None
-    weight_decay: float | None = None
-    warmup: float | None = None
-
-
-@dataclass(frozen=True)
-class RegimeSettings:
-    """What the user wants, for all stages; see the section ``transfer`` of experiment files."""
-
-    regime: RegimeName = "fine-tuning"
-    decay: float = 1.0
-    unfreeze: int | tuple[int, ...] | Literal["plateau"] = "plateau"
-    patience: int = 3
-    warmup: float = 0.0
-    rules: tuple[Rule, ...] = ()
-
-
-@dataclass(frozen=True)
-class Thaw:
-    """When a frozen tensor is trained after all: whichever comes first.
+class Unfreezing:
+    """When a frozen tensor is trained after all, whichever comes first; by default never.
 
     Attributes:
         epoch: After so many epochs.
@@ -64,172 +31,223 @@ class Thaw:
 
 
 @dataclass(frozen=True)
-class Regime:
+class Finetuning:
     """How the tensors of one network are trained in one stage.
 
     Attributes:
         options: Options of the optimiser by parameter name; those not named have the default.
-        thaw: When each frozen tensor thaws, by name in the state dictionary.
+        unfreezings: When each frozen tensor unfreezes, by name in the state dictionary.
         patience: Epochs without improvement that make a plateau.
     """
 
     options: Mapping[str, ParameterOptions] = field(default_factory=dict)
-    thaw: Mapping[str, Thaw] = field(default_factory=dict)
+    unfreezings: Mapping[str, Unfreezing] = field(default_factory=dict)
     patience: int = 3
 
     def frozen(self, epoch: int = 0, plateaus: int = 0) -> frozenset[str]:
         """Returns the names that are frozen after so many epochs and plateaus."""
         return frozenset(
             name
-            for name, thaw in self.thaw.items()
-            if epoch < thaw.epoch and plateaus < thaw.plateaus
+            for name, when in self.unfreezings.items()
+            if epoch < when.epoch and plateaus < when.plateaus
         )
 
     @property
     def always_frozen(self) -> frozenset[str]:
         """Names that are frozen to the end."""
-        return frozenset(name for name, thaw in self.thaw.items() if thaw == Thaw())
+        return frozenset(name for name, when in self.unfreezings.items() if when == Unfreezing())
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    """What a regime has to know of a network.
-
-    Attributes:
-        names: All names of its state dictionary.
-        group_of: Number of the part that a tensor belongs to, counted outwards.
-        level_of: Level of the ladder that it belongs to, None where there is no such thing.
-    """
-
-    names: tuple[str, ...]
-    group_of: Callable[[str], int]
-    level_of: Callable[[str], int | None]
-
-
-def plan_regime(
-    settings: RegimeSettings,
-    anatomy: Anatomy,
+def plan_finetuning(
+    section: TransferConfig,
+    names: Collection[str],
+    group_of: Callable[[str], int],
     transferred: Collection[str],
     slow: Collection[str],
     ratio: float,
-) -> Regime:
+) -> Finetuning:
     """Resolves all settings for one network.
 
     Args:
-        settings: What the user wants.
-        anatomy: The network.
-        transferred: Names of its tensors that were transferred.
+        section: What the user wants.
+        names: All names of the network's state dictionary.
+        group_of: Number of the scale or module that a tensor belongs to, counted outwards.
+        transferred: Names of the tensors that were transferred.
         slow: Those of them that are to be trained at a lower rate beside new ones.
         ratio: That rate over the one of new weights.
 
     Returns:
-        The regime. The rate of transferred weights over that of new ones is
-        ``lower * decay ** (d - 1)`` at the distance d from the nearest part of the network that is
-        all new, or from the output if there is none; ``lower`` is 1 in the regime ``full`` and for
-        weights that are not slow, else ``ratio``.
+        The plan. The rate of transferred weights over that of new ones is ``lower * decay ** d``,
+        d being the number of transferred groups between the tensor's and the nearest that is all
+        new, or the output if there is none; ``lower`` is 1 in the mode ``full`` and for weights
+        that are not slow, else ``ratio``.
     """
-    distance = _distances(anatomy, transferred)
+    inwards = _steps_inwards(names, group_of, transferred)
+    some_are_new = any(name not in transferred for name in names)
     options: dict[str, ParameterOptions] = {}
-    thaw: dict[str, Thaw] = {}
-    something_new = any(name not in transferred for name in anatomy.names)
-    for name in anatomy.names:
+    unfreezings: dict[str, Unfreezing] = {}
+    for name in names:
         if name not in transferred:
-            options[name] = ParameterOptions(warmup=settings.warmup)
+            options[name] = ParameterOptions()
             continue
-        lower = 1.0 if settings.regime == "full" or name not in slow else ratio
-        steps = distance[anatomy.group_of(name)] - 1
-        options[name] = ParameterOptions(scale=lower * settings.decay**steps)
-        if settings.regime == "features":
-            thaw[name] = Thaw()
-        elif settings.regime == "gradual":
-            thaw[name] = _gradual(settings.unfreeze, steps, something_new)
-    for rule in settings.rules:
-        _apply(rule, anatomy, transferred, options, thaw)
-    return Regime(options, {n: t for n, t in thaw.items() if t != Thaw(0)}, settings.patience)
+        lower = 1.0 if section.mode == "full" or name not in slow else ratio
+        steps = inwards[group_of(name)]
+        options[name] = ParameterOptions(scale=lower * section.decay**steps)
+        if section.mode == "features":
+            unfreezings[name] = Unfreezing()
+        elif section.mode == "gradual":
+            unfreezings[name] = _gradual(section.unfreeze, steps, some_are_new)
+    for rule in section.rules:
+        for name in names:
+            if matches(name, rule.patterns()) and rule.concerns(name in transferred):
+                options[name] = replace(options[name], **rule.optimizer_options())
+                if name in transferred and rule.freeze is not None:
+                    unfreezings[name] = _unfreezing(rule)
+    frozen = {name: when for name, when in unfreezings.items() if when != Unfreezing(0)}
+    return Finetuning(options, frozen, section.patience)
 
 
-def _distances(anatomy: Anatomy, transferred: Collection[str]) -> dict[int, int]:
-    """Returns how far each part is from the nearest that is all new, at least 1."""
-    groups = {anatomy.group_of(name) for name in anatomy.names}
-    old = {anatomy.group_of(name) for name in transferred}
-    new = groups - old or {max(groups, default=0) + 1}
-    return {group: max(1, min(abs(group - other) for other in new)) for group in groups}
+def _steps_inwards(
+    names: Collection[str], group_of: Callable[[str], int], transferred: Collection[str]
+) -> dict[int, int]:
+    """Returns how many transferred groups lie between each and the nearest that is all new."""
+    groups = {group_of(name) for name in names}
+    new = groups - {group_of(name) for name in transferred} or {max(groups, default=0) + 1}
+    return {group: max(0, min(abs(group - other) for other in new) - 1) for group in groups}
 
 
-def _gradual(unfreeze: int | tuple[int, ...] | str, steps: int, something_new: bool) -> Thaw:
-    """Returns when a part thaws that is so many steps inwards of the first one to do so.
+def _gradual(unfreeze: int | list[int] | str, steps: int, some_are_new: bool) -> Unfreezing:
+    """Returns when a group unfreezes that is so many steps inwards of the first one to do so.
 
-    Where nothing is new, there is only that one to train at first.
+    Where nothing is new, that first one is trained from the start.
     """
-    if isinstance(unfreeze, tuple):
-        return Thaw(unfreeze[min(steps, len(unfreeze) - 1)])
-    turn = steps + something_new
+    if isinstance(unfreeze, list):
+        return Unfreezing(unfreeze[min(steps, len(unfreeze) - 1)])
+    turn = steps + some_are_new
     if isinstance(unfreeze, int):
-        return Thaw(turn * unfreeze)
-    return Thaw(plateaus=turn) if turn else Thaw(0)
+        return Unfreezing(turn * unfreeze)
+    return Unfreezing(plateaus=turn) if turn else Unfreezing(0)
 
 
-def _apply(
-    rule: Rule,
-    anatomy: Anatomy,
-    transferred: Collection[str],
-    options: dict[str, ParameterOptions],
-    thaw: dict[str, Thaw],
+def _unfreezing(rule: RuleConfig) -> Unfreezing:
+    match rule.freeze:
+        case True:
+            return Unfreezing()
+        case "plateau":
+            return Unfreezing(plateaus=1)
+        case epochs:
+            return Unfreezing(epochs or 0)
+
+
+def check_finetuning(
+    plan: Finetuning, parameters: Collection[str], epochs: int, where: str
 ) -> None:
-    for name in anatomy.names:
-        is_old = name in transferred
-        if rule.weights != "all" and is_old != (rule.weights == "transferred"):
-            continue
-        if not matches(name, rule.patterns) and anatomy.level_of(name) not in rule.levels:
-            continue
-        change = {"scale": rule.rate, "weight_decay": rule.weight_decay, "warmup": rule.warmup}
-        options[name] = replace(options[name], **{k: v for k, v in change.items() if v is not None})
-        if rule.freeze is False:
-            thaw.pop(name, None)
-        elif rule.freeze is not None and is_old:
-            thaw[name] = _rule_thaw(rule.freeze)
-
-
-def _rule_thaw(freeze: bool | int | str) -> Thaw:
-    if freeze is True:
-        return Thaw()
-    return Thaw(plateaus=1) if isinstance(freeze, str) else Thaw(epoch=freeze)
-
-
-def check_regime(regime: Regime, parameters: Collection[str], epochs: int, where: str) -> None:
-    """Checks that a regime makes sense in a stage.
+    """Checks that a plan makes sense in a stage.
 
     Raises:
-        UserError: If nothing is left to train, or something thaws when the stage is over.
+        UserError: If nothing is left to train, or something unfreezes when the stage is over.
     """
-    if epochs and not set(parameters) - regime.frozen():
+    if epochs and not set(parameters) - plan.frozen():
         raise UserError(
             f"transfer: all {len(parameters)} parameters of {where} are frozen, so nothing is left "
             "to train; let a rule with freeze: false spare some, such as the heads, or begin "
             "transfer.unfreeze with 0"
         )
-    late = [int(t.epoch) for t in regime.thaw.values() if epochs <= t.epoch < math.inf]
+    late = [int(t.epoch) for t in plan.unfreezings.values() if epochs <= t.epoch < math.inf]
     if late and epochs:
         raise UserError(
-            f"transfer: weights are to thaw after epoch {min(late)}, but {where} has {epochs} "
+            f"transfer: weights are to unfreeze after epoch {min(late)}, but {where} has {epochs} "
             f"epochs; it must be before that, or freeze: true for the whole stage"
         )
 
 
-def check_rules(settings: RegimeSettings, anatomy: Anatomy) -> None:
+def check_rules(section: TransferConfig, names: Collection[str]) -> None:
     """Checks that every rule has something to apply to in the largest network.
 
     Raises:
-        UserError: If a pattern or a level matches nothing.
+        UserError: If a pattern matches nothing.
     """
-    levels = {level for name in anatomy.names if (level := anatomy.level_of(name)) is not None}
-    for index, rule in enumerate(settings.rules):
-        for pattern in rule.patterns:
-            require_match(pattern, anatomy.names, f"transfer.rules[{index}].pattern")
-        for level in rule.levels:
-            if level not in levels:
-                known = ", ".join(map(str, sorted(levels))) or "none; use a pattern"
-                raise UserError(
-                    f"transfer.rules[{index}].level: there is no level {level} that owns weights; "
-                    f"there are {known}"
-                )
+    for index, rule in enumerate(section.rules):
+        for pattern in rule.patterns():
+            require_match(pattern, names, f"transfer.rules[{index}].pattern")
+
+
+class Freezer:
+    """Keeps tensors of a network frozen until they unfreeze.
+
+    No update, no weight decay, no moving statistics: a layer whose parameters are all frozen keeps
+    its buffers too, and works as in evaluation.
+
+    Args:
+        network: The network; what of it requires no gradient already never will.
+        plan: What is frozen, and until when.
+    """
+
+    def __init__(self, network: nn.Module, plan: Finetuning) -> None:
+        self.network = network
+        self.plan = plan
+        self.trainable = {name for name, p in _parameters(network) if p.requires_grad}
+        self.num_plateaus = 0
+        self.last_plateau = 0
+        self.frozen: frozenset[str] | None = None
+        self.constant: set[str] = set()
+        self._freeze(0)
+
+    def update(self, epoch: int, best_epoch: int) -> bool:
+        """Unfreezes the weights scheduled for an epoch; returns whether there were any.
+
+        Args:
+            epoch: Number of finished epochs.
+            best_epoch: The epoch with the lowest validation error.
+        """
+        waiting = any(t.plateaus > self.num_plateaus for t in self.plan.unfreezings.values())
+        if waiting and epoch - max(best_epoch, self.last_plateau) >= self.plan.patience:
+            self.num_plateaus += 1
+            self.last_plateau = epoch
+        return self._freeze(epoch)
+
+    def train(self) -> None:
+        """Puts the network into training mode, and the frozen layers into evaluation mode."""
+        self.network.train()
+        for prefix, module in self.network.named_modules():
+            names = [f"{prefix}.{key}".lstrip(".") for key in tensors_of(module)]
+            if names and self.constant.issuperset(names):
+                module.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a continuation needs."""
+        return {"num_plateaus": self.num_plateaus, "last_plateau": self.last_plateau}
+
+    def load_state_dict(self, state: dict[str, Any], epoch: int) -> None:
+        """Continues after an epoch."""
+        self.num_plateaus, self.last_plateau = state["num_plateaus"], state["last_plateau"]
+        self._freeze(epoch)
+
+    def _freeze(self, epoch: int) -> bool:
+        frozen = self.plan.frozen(epoch, self.num_plateaus)
+        if frozen == self.frozen:
+            return False
+        self.frozen = frozen
+        is_frozen: dict[int, bool] = {}
+        for name, parameter in _parameters(self.network):
+            is_frozen[id(parameter)] = is_frozen.get(id(parameter), False) or name in frozen
+            trained = name in self.trainable and not is_frozen[id(parameter)]
+            parameter.requires_grad_(trained)
+            if not trained:
+                parameter.grad = None
+        self.constant = set(frozen) | self._buffers_of_frozen_layers(frozen)
+        return True
+
+    def _buffers_of_frozen_layers(self, frozen: frozenset[str]) -> set[str]:
+        names = set()
+        for prefix, module in self.network.named_modules():
+            direct = [f"{prefix}.{k}".lstrip(".") for k, _ in _parameters(module, recurse=False)]
+            if direct and all(name in frozen for name in direct):
+                buffers = module.named_buffers(recurse=False)
+                names |= {f"{prefix}.{key}".lstrip(".") for key, _ in buffers}
+        return names
+
+
+def _parameters(module: nn.Module, recurse: bool = True) -> list[tuple[str, nn.Parameter]]:
+    """Returns all parameters under all their names."""
+    return list(module.named_parameters(recurse=recurse, remove_duplicate=False))

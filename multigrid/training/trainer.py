@@ -28,8 +28,7 @@ from multigrid.training.divergence import DivergedError, FaultError, Guard
 from multigrid.training.epoch import EpochRecord, EpochSums, Progress
 from multigrid.training.epoch_cost import EpochCost
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
-from multigrid.training.finetuning import Regime
-from multigrid.training.freezing import Freezer
+from multigrid.training.finetuning import Finetuning, Freezer
 from multigrid.training.gradient import Gradient
 from multigrid.training.losses import Loss
 from multigrid.training.memory import MemoryLimit
@@ -75,7 +74,7 @@ class Trainer:
         stage: Epochs, batch size and learning rates.
         loss: What to minimise.
         options: What is the same on all levels.
-        regime: How each of the network's tensors is trained.
+        finetuning: How each of the network's tensors is trained.
         target_error: Validation error at which to stop early, or None.
         featurized: Predicts from features of the batches, which ``train`` must have then.
     """
@@ -88,7 +87,7 @@ class Trainer:
         stage: Stage,
         loss: Loss,
         options: TrainerOptions,
-        regime: Regime | None = None,
+        finetuning: Finetuning | None = None,
         target_error: float | None = None,
         featurized: FeaturizedSurrogate | None = None,
     ) -> None:
@@ -99,8 +98,8 @@ class Trainer:
         self.stage = stage
         self.options = options
         self.target_error = target_error
-        self.regime = regime or Regime()
-        self.freezer = Freezer(surrogate.network, self.regime)
+        self.finetuning = finetuning or Finetuning()
+        self.freezer = Freezer(surrogate.network, self.finetuning)
         self.processes = options.processes
         self.cost = EpochCost(surrogate.network, train, featurized)
         set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
@@ -234,7 +233,7 @@ class Trainer:
         return NamedOptimizer(
             self.surrogate.network,
             options.optimizer,
-            self.regime.options,
+            self.finetuning.options,
             options.weight_decay,
             options.betas,
             getattr(torch, options.precision),

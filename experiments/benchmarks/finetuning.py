@@ -1,4 +1,4 @@
-"""Fine-tuning across problems: regimes side by side on few samples, after Poisson's equation."""
+"""Finetuning across problems: its ways side by side on few samples, after Poisson's equation."""
 
 import json
 import logging
@@ -55,17 +55,17 @@ class Way:
 
 WAYS = (
     Way("scratch", "from scratch", ("checkpoints.load=null",)),
-    Way("full", "full fine-tuning"),
+    Way("full", "full finetuning"),
     Way(
         "frozen",
         "inner scales frozen",
         ("transfer.rules=[{pattern: [scales.0, scales.1, scales.2, scales.3], freeze: true}]",),
     ),
-    Way("gradual", "gradual unfreezing", ("transfer.regime=gradual",)),
+    Way("gradual", "gradual unfreezing", ("transfer.mode=gradual",)),
 )
 
 
-class RegimeComparison:
+class FinetuningComparison:
     """All runs of the comparison, kept in one folder so that an interrupted one goes on.
 
     Each way has as many steps at a given number of samples, so that none does more work than
@@ -94,14 +94,14 @@ class RegimeComparison:
 
     def _runs(self, way: Way, weights: Path) -> Iterator[dict[str, Any]]:
         tried = {
-            rate: self._fine_tune(way, *SEARCHED, rate, SEEDS[0], weights)["levels"][0]["rel_l2"]
+            rate: self._finetune(way, *SEARCHED, rate, SEEDS[0], weights)["levels"][0]["rel_l2"]
             for rate in RATES
         }
         rate = min(RATES, key=lambda rate: tried[rate])
         for budget in BUDGETS:
             for num_samples, epochs in budget.items():
                 runs = [
-                    self._fine_tune(way, num_samples, epochs, rate, seed, weights) for seed in SEEDS
+                    self._finetune(way, num_samples, epochs, rate, seed, weights) for seed in SEEDS
                 ]
                 tests = [run["test"]["rel_l2"] for run in runs]
                 yield {
@@ -117,7 +117,7 @@ class RegimeComparison:
                     "seconds": statistics.median(run["seconds"] for run in runs),
                 }
 
-    def _fine_tune(
+    def _finetune(
         self, way: Way, num_samples: int, epochs: int, rate: float, seed: int, weights: Path
     ) -> dict[str, Any]:
         """Returns the summary of a run."""
@@ -169,7 +169,7 @@ class RegimeComparison:
         header = [
             "Samples",
             "Epochs",
-            "Regime",
+            "Way",
             "Rate",
             "FLOPs",
             "Test L2 [%]",

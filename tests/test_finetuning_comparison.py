@@ -1,4 +1,4 @@
-"""The comparison of regimes, with runs that are over at once."""
+"""The comparison of ways of finetuning, with runs that are over at once."""
 
 import errno
 import json
@@ -6,8 +6,8 @@ import json
 import pytest
 from tiny import write_experiment
 
-from experiments.benchmarks import regimes
-from experiments.benchmarks.regimes import RegimeComparison
+from experiments.benchmarks import finetuning
+from experiments.benchmarks.finetuning import FinetuningComparison
 from multigrid.errors import UserError
 from multigrid.ladder.ladder_run import LadderRun
 
@@ -32,8 +32,8 @@ def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
             "seconds": 1.0,
         }
 
-    monkeypatch.setattr(regimes.RegimeComparison, "_train", pretend)
-    text = RegimeComparison(tmp_path).run()
+    monkeypatch.setattr(finetuning.FinetuningComparison, "_train", pretend)
+    text = FinetuningComparison(tmp_path).run()
     rows = [line.split() for line in text.splitlines() if "fine-tuning" in line]
     assert len(rows) == 9
     assert all(row[-1] == "0.50" and "0.004" in row for row in rows)
@@ -52,7 +52,7 @@ POISSON = {"kind": "poisson", "num_modes": 4}
 def test_runs_of_another_configuration_are_not_taken_over(tmp_path):
     experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
     overrides = [f"data.folder={tmp_path / 'data'}", "levels=[8]"]
-    comparison = RegimeComparison(tmp_path)
+    comparison = FinetuningComparison(tmp_path)
     summary = comparison._train(experiment, overrides)
     assert comparison._train(experiment, overrides) == summary
     with pytest.raises(UserError, match=r"changed configuration; .* data\.train"):
@@ -73,4 +73,4 @@ def test_what_the_machine_lacks_is_told(tmp_path, monkeypatch, failure, sentence
     monkeypatch.setattr(LadderRun, "load", fail)
     experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
     with pytest.raises(UserError, match=sentence):
-        RegimeComparison(tmp_path)._train(experiment, [f"data.folder={tmp_path / 'data'}"])
+        FinetuningComparison(tmp_path)._train(experiment, [f"data.folder={tmp_path / 'data'}"])
