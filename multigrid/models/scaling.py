@@ -58,7 +58,7 @@ class FieldScaling:
             size = seen.inputs.root_mean_square.square().mean().sqrt().item()
             unit = binary_unit(size)
             ratios = seen.ratios.root_mean_square
-            scale = ratios.where(ratios > 0, 1.0) * unit
+            scale = (ratios * unit).where(ratios > 0, 1.0)
             shifts = (0.0,) * in_channels, (0.0,) * out_channels
             units = (unit,) * in_channels
             return cls(kind, shifts[0], units, shifts[1], tuple(scale.tolist()), seen.fields)
