@@ -1,6 +1,6 @@
 """Training from Python, as the command does it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,13 @@ from typing import Any
 from multigrid import signals
 from multigrid.config import Config, load_config, parse_config
 from multigrid.config.yaml_file import override
+from multigrid.ladder.experiment import Extensions
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.problems import PDE
 from multigrid.run import train_ladder
 from multigrid.surrogate import TrainedSurrogate, load
+from multigrid.training.callbacks import Callback
+from multigrid.training.losses import Loss
 
 
 def train(
@@ -20,7 +23,9 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     problem: PDE | None = None,
+    loss: Loss | None = None,
     network: NetworkFactory | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedSurrogate:
     """Trains a ladder as ``multigrid run`` does, and loads it.
 
@@ -30,8 +35,11 @@ def train(
         resume: Continue an interrupted run.
         overwrite: Replace an earlier run.
         problem: A PDE of the user's own, instead of the section ``problem``.
+        loss: Used instead of the one that the experiment names: maps a prediction
+            ``[N, out, *grid]`` and a batch of :class:`Samples` to one number, a mean over samples.
         network: Factory of the user's own networks: called with the grid of a level, it gives a
             module that maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
+        callbacks: Told of the run while it trains, see :class:`multigrid.Callback`.
 
     Raises:
         UserError: For whatever the user can mend.
@@ -45,9 +53,10 @@ def train(
         smaller: f -> u on 8x8, 16x16
     """
     config = configure(experiment, *overrides, problem=problem)
+    extensions = Extensions(loss, network, callbacks)
     try:
         with signals.watched():
-            folder = train_ladder(config, resume, overwrite, network)
+            folder = train_ladder(config, resume, overwrite, extensions)
     except signals.Interrupted as signal:
         raise KeyboardInterrupt(f"stopped by {signal}; resume=True goes on from here") from None
     return load(folder.path, network=network)

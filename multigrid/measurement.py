@@ -15,7 +15,7 @@ from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.fields import prolong_to
 from multigrid.grid import Grid, halvings_between
-from multigrid.ladder.parts import problem_and_source
+from multigrid.ladder.components import problem_and_source
 from multigrid.metrics import field_errors, over_fields, per_field, rel_l2_by_field
 from multigrid.surrogate import TrainedSurrogate
 from multigrid.training.evaluation import predict

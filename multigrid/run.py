@@ -19,7 +19,7 @@ from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from multigrid.models.custom_network import NetworkFactory
+    from multigrid.ladder.experiment import Extensions
 
 log = logging.getLogger("multigrid")
 
@@ -55,15 +55,16 @@ def _dry_run(config: Config) -> None:
     with joined(config.compute.device, config.parallel.strategy) as processes:
         experiment = Experiment(config, processes=processes)
         if processes.is_first:
-            print(f"{experiment.describe()}\n\n{experiment.footprint.table()}", flush=True)
-        experiment.footprint.check()
+            print(experiment.describe(), flush=True)
+            with _on_screen():
+                experiment.warn_of_memory()
 
 
 def train_ladder(
     config: Config,
     resume: bool = False,
     overwrite: bool = False,
-    network: "NetworkFactory | None" = None,
+    extensions: "Extensions | None" = None,
 ) -> RunFolder:
     """Trains the ladder of a configuration, tests it and draws it.
 
@@ -71,8 +72,7 @@ def train_ladder(
         config: The experiment.
         resume: Continue an interrupted run.
         overwrite: Replace an earlier run.
-        network: Factory of the user's own networks, a grid to a module ``[N, in, *grid]`` to
-            ``[N, out, *grid]``, instead of the UNets of the section ``model``.
+        extensions: What is handed in from Python, such as a loss or a network.
 
     Returns:
         The run's folder.
@@ -89,9 +89,41 @@ def train_ladder(
         with failures_explained(folder), folder.lock:
             if processes.is_first:
                 folder.occupy(config, resume, overwrite)
-            again = processes.from_first(lambda: resume and folder.config.exists())
-            _train(config, folder, again, overwrite, network, processes)
+            resume = processes.from_first(lambda: resume and folder.config.exists())
+            _train(config, folder, resume, overwrite, extensions, processes)
     return folder
+
+
+def _train(
+    config: Config,
+    folder: RunFolder,
+    resume: bool,
+    overwrite: bool,
+    extensions: "Extensions | None",
+    processes: Processes,
+) -> None:
+    from multigrid.ladder.experiment import Experiment
+    from multigrid.ladder.ladder import LadderRun
+    from multigrid.report.closing import write_report
+
+    experiment = Experiment(config, extensions, resume, processes)
+    if resume:
+        folder.check(experiment.config, resume=True, overwrite=False)
+    run = LadderRun(experiment, folder)
+    if not processes.is_first:
+        run.train(resume)
+        return
+    if not resume:
+        folder.claim(experiment.config, overwrite)
+    folder.tidy()
+    with _logging(folder):
+        owner = folder.lock.taken_over
+        if owner is not None:
+            who = f"process {owner.get('pid')} on {owner.get('host')}"
+            log.warning("took over the lock of %s, which no longer runs", who)
+        experiment.warn_of_memory()
+        run.train(resume)
+        write_report(run)
 
 
 def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:
@@ -126,34 +158,6 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
         ) from None
 
 
-def _train(
-    config: Config,
-    folder: RunFolder,
-    resume: bool,
-    overwrite: bool,
-    network: "NetworkFactory | None",
-    processes: Processes,
-) -> None:
-    from multigrid.ladder.experiment import Experiment
-    from multigrid.ladder.ladder_run import LadderRun
-    from multigrid.report.closing import write_report
-
-    experiment = Experiment(config, network, resumed=resume, processes=processes)
-    if resume:
-        folder.check(experiment.config, resume=True, overwrite=False)
-    experiment.footprint.check()
-    run = LadderRun(experiment, folder)
-    run.load()
-    if not processes.is_first:
-        run.run(resume)
-        return
-    if not resume:
-        folder.claim(experiment.config, overwrite)
-    with _logging(folder):
-        run.run(resume)
-        write_report(run)
-
-
 @contextmanager
 def _logging(folder: RunFolder) -> Iterator[None]:
     """Logs to the screen and, with times, to the run's log file meanwhile."""
@@ -162,15 +166,24 @@ def _logging(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    try:
+        with _on_screen(file):
+            yield
+    finally:
+        file.close()
+
+
+@contextmanager
+def _on_screen(*more: logging.Handler) -> Iterator[None]:
+    """Logs to the screen and to some more handlers meanwhile."""
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))
     handlers, level = log.handlers, log.level
-    log.handlers = [screen, file]
+    log.handlers = [screen, *more]
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        file.close()
         log.handlers = handlers
         log.setLevel(level)
 

@@ -16,7 +16,7 @@ from multigrid.files import write_file
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, default_float32
 from multigrid.input_grids import find_level, names_of
-from multigrid.ladder.parts import file_problem, network_family
+from multigrid.ladder.components import file_problem, network_family
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly

@@ -18,9 +18,9 @@ from experiments.benchmarks.suites import DIRECT, Method, Suite
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
-from multigrid.ladder.experiment import Experiment
-from multigrid.ladder.ladder_run import LadderRun
-from multigrid.ladder.summary import summarise
+from multigrid.ladder.experiment import Experiment, Extensions
+from multigrid.ladder.ladder import LadderRun
+from multigrid.ladder.results import summarise
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.records.history import Row, read_history
 from multigrid.records.run_folder import RunFolder
@@ -161,13 +161,12 @@ def train_without_report(
     with failures_explained(folder), folder.lock:
         folder.occupy(config, resume=True, overwrite=False)
         resume = folder.config.exists()
-        experiment = Experiment(config, network, resumed=resume)
+        experiment = Experiment(config, Extensions(network=network), resumed=resume)
         if not resume:
             folder.claim(experiment.config, overwrite=False)
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(experiment, folder)
-        run.load()
-        run.run(resume)
+        run.train(resume)
         write_json(folder.summary, summarise(run))
 
 

@@ -23,7 +23,7 @@ def execute(options: argparse.Namespace) -> None:
             f"{options.experiment}: the samples come from files; there is nothing to generate"
         )
     from multigrid.data import SPLITS
-    from multigrid.ladder.parts import generated_source
+    from multigrid.ladder.components import generated_source
 
     source = generated_source(config, config.pde(), config.labelled)
     store = source.store

@@ -1,7 +1,9 @@
 """An experiment: the objects that a configuration describes, and what they will cost."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,14 +17,10 @@ from multigrid.distributed.processes import ALONE, Processes, local_rank, local_
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
-from multigrid.ladder.footprint import CPU_OVERHEAD, Footprint
+from multigrid.ladder.components import network_family, problem_and_source, settle
 from multigrid.ladder.initialization import Initializer, weights_to_load
-from multigrid.ladder.parts import (
-    network_family,
-    problem_and_source,
-    settle,
-    trainer_options,
-)
+from multigrid.metrics import FieldScale
+from multigrid.models.cost import activation_bytes, count_parameters
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.models.scaling import FieldScaling, NormalizationKind
@@ -34,10 +32,35 @@ from multigrid.schedule import (
     schedule_table,
     spread_budget,
 )
-from multigrid.solvers.energy_descent import energy_bytes
 from multigrid.tables import si
+from multigrid.training.callbacks import Callback
+from multigrid.training.divergence import RecoveryOptions
 from multigrid.training.featurization import require_features
+from multigrid.training.losses import Loss, build_loss
 from multigrid.training.timing import step_seconds
+from multigrid.training.trainer import TrainerOptions
+
+log = logging.getLogger(__name__)
+
+PROCESS_BYTES = 4e8
+"""Memory of Python and its libraries."""
+CPU_OVERHEAD = 2.5
+"""Memory for activations over their bytes on CPUs: what kernels need, and the allocator keeps."""
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """What is handed in from Python instead of being named in the configuration.
+
+    Attributes:
+        loss: Maps a prediction ``[N, out, *grid]`` and a batch to one number.
+        network: Factory of networks: a grid to a module ``[N, in, *grid]`` to ``[N, out, *grid]``.
+        callbacks: Told of the run while it trains.
+    """
+
+    loss: Loss | None = None
+    network: NetworkFactory | None = None
+    callbacks: Sequence[Callback] = field(default_factory=tuple)
 
 
 class Experiment:
@@ -45,8 +68,7 @@ class Experiment:
 
     Args:
         config: The configuration.
-        network: Factory of the user's own networks, a grid to a module, used instead of the UNets
-            of the section ``model``; its ``padding`` and ``prolongation`` still hold for fields.
+        extensions: What is handed in from Python.
         resumed: Whether not to read the files of weights to start from yet, as the checkpoints of
             a run hold what it still needs of them.
         processes: The processes that train together.
@@ -72,18 +94,19 @@ class Experiment:
     def __init__(
         self,
         config: Config,
-        network: NetworkFactory | None = None,
+        extensions: Extensions | None = None,
         resumed: bool = False,
         processes: Processes = ALONE,
     ) -> None:
         self.processes = processes
+        self.extensions = extensions or Extensions()
         self.problem, self.source = problem_and_source(config, config.labelled)
         self.config = config = settle(config, self.source)
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
-        self.family = network_family(config, *self.problem.num_channels, network)
-        self.options = trainer_options(config, self.problem, self.precision, self.processes)
+        self.family = network_family(config, *self.problem.num_channels, self.extensions.network)
+        self.options = self._trainer_options()
         self.initializer = Initializer(self.family, config.transfer)
         self.loaded: Mapping[str, Tensor] = {}
         self.set_epochs([0] * len(config.levels))
@@ -105,6 +128,30 @@ class Experiment:
             frozen = [plan.always_frozen for plan in plans]
             require_features(zip(networks, frozen, strict=True))
 
+    # what the trainers need
+
+    def loss(self, grid: Grid, level: int, fields: Sequence[FieldScale]) -> Loss:
+        """Returns what is minimised on a level.
+
+        Args:
+            grid: Grid of the fields.
+            level: The level.
+            fields: What is typical of each output field over the training samples.
+        """
+        if self.extensions.loss is not None:
+            return self.extensions.loss
+        config = self.config
+        return build_loss(
+            config.loss.name,
+            grid,
+            self.problem,
+            config.loss.residual,
+            self.hierarchy.finer(level),
+            config.model.prolongation,
+            fields,
+            config.loss.weights,
+        )
+
     @property
     def normalization(self) -> NormalizationKind:
         """How fields are scaled: ``auto`` takes the exact way where the problem has one."""
@@ -123,11 +170,54 @@ class Experiment:
         """Whether prolongation wraps around the box."""
         return self.config.model.padding == "periodic"
 
-    @cached_property
-    def epoch_flops(self) -> list[float]:
-        """Floating-point operations of one training epoch on each level."""
-        counts = enumerate(self.config.samples())
-        return [float(count * self.family.flops(level).training) for level, count in counts]
+    def sample_grid(self, level: int) -> Grid:
+        """Returns the grid of the fields that the network of a level takes and gives."""
+        return self.hierarchy.levels[level]
+
+    def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
+        """Returns the first training samples on a grid: in memory, or to be read from disk."""
+        channels = self.family.in_channels + self.family.out_channels
+        held = self.holds_bytes(4 * channels * count * grid.size)
+        read = self.source.read if held else self.source.open
+        return read("train", grid, count).to(self.device)
+
+    def holds_bytes(self, size: int) -> bool:
+        """Whether to keep so much of what is trained on in memory."""
+        memory = self.config.data.memory
+        return memory == "hold" if memory != "auto" else size <= self._memory / 2
+
+    def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
+        """Returns what a file of a level's weights says of them, as plain containers."""
+        problem = self.problem
+        return {
+            "level": level,
+            "grid": list(self.hierarchy.levels[level].shape),
+            "config": self.config.model_dump(),
+            "fields": {"input": list(problem.input_names), "output": list(problem.output_names)},
+            "scaling": scaling.to_dict(),
+        }
+
+    def _trainer_options(self) -> TrainerOptions:
+        config = self.config
+        optimizer, recovery = config.optimizer, config.recovery
+        return TrainerOptions(
+            optimizer=optimizer.name,
+            weight_decay=optimizer.weight_decay,
+            betas=(optimizer.betas[0], optimizer.betas[1]),
+            decay=optimizer.decay,
+            final_rate=optimizer.final_rate,
+            clip=optimizer.clip,
+            precision=self.precision,
+            compile=config.compute.compile,
+            symmetries=self.problem.symmetries if config.data.augmentation == "auto" else None,
+            mode_shifts=config.data.mode_shifts,
+            seed=config.seed,
+            recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
+            split_batches=recovery.split_batches,
+            processes=self.processes,
+        )
+
+    # the schedule and its cost
 
     def set_epochs(self, epochs: Sequence[int]) -> None:
         """Sets the schedule, with so many epochs at each visit to a level."""
@@ -144,87 +234,15 @@ class Experiment:
             config.per_level("checkpoint_activations"),
         )
 
+    @cached_property
+    def epoch_flops(self) -> list[float]:
+        """Floating-point operations of one training epoch on each level."""
+        counts = enumerate(self.config.samples())
+        return [float(count * self.family.flops(level).training) for level, count in counts]
+
     def work_units(self, level: int, epochs: int) -> float:
         """Returns the work of some epochs on a level; one on the finest level is 1."""
         return epochs * self.epoch_flops[level] / self.epoch_flops[-1]
-
-    def describe(self) -> str:
-        """Returns ladder, schedule, cost and memory estimate as text."""
-        levels = self.hierarchy.levels
-        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
-        flops = sum(work) * self.epoch_flops[-1]
-        fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
-        inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
-        compiled = ", compiled" if self.config.compute.compile else ""
-        return "\n".join(
-            [
-                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
-                f"{self.precision} on {self.device}{compiled}, {self._workers()}, "
-                f"{self.config.centering}-centred grids",
-                "",
-                str(self.family),
-                f"scales below level 0: {inner or 'none'}",
-                "",
-                schedule_table(self.stages, levels, work),
-                "",
-                f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about "
-                f"{si(self.footprint.most)}B",
-            ]
-        )
-
-    def _workers(self) -> str:
-        threads, size = f"{torch.get_num_threads()} threads", self.processes.size
-        if size == 1:
-            alone = ", one process: nothing is spread"
-            return threads + (alone if self.config.parallel.strategy == "fsdp" else "")
-        return f"{size} processes ({self.config.parallel.strategy}) of {threads} each"
-
-    @cached_property
-    def footprint(self) -> Footprint:
-        """The memory that each process takes."""
-        return Footprint(
-            self.stages,
-            self.hierarchy.levels,
-            self.family.blueprint,
-            self.family.in_channels,
-            2 if self.precision == "bfloat16" else 4,
-            self.config.optimizer.name,
-            self.processes,
-            self._sample_bytes(),
-            self._memory,
-            self.config.recovery.split_batches and not self.processes.shards,
-            CPU_OVERHEAD if self.device.type == "cpu" else 1.0,
-            self._loss_bytes,
-        )
-
-    def _sample_bytes(self) -> float:
-        """Returns the memory of all samples that are held."""
-        held = zip(self.hierarchy.levels, self.config.samples(), strict=True)
-        points = sum(count * grid.size for grid, count in held if self._holds(grid, count))
-        unseen = self.counts["validation"] + self.counts["test"]
-        points += unseen * self.hierarchy.finest.size
-        return 4.0 * (self.family.in_channels + self.family.out_channels) * points
-
-    def _loss_bytes(self, level: int) -> float:
-        """Returns the memory that the loss takes for a sample, where that is worth mentioning."""
-        finer = self.hierarchy.finer(level)
-        return 0.0 if self.config.labelled else energy_bytes(finer)
-
-    def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
-        """Returns what a file of a level's weights says of them, as plain containers."""
-        problem = self.problem
-        return {
-            "level": level,
-            "grid": list(self.hierarchy.levels[level].shape),
-            "config": self.config.model_dump(),
-            "fields": {"input": list(problem.input_names), "output": list(problem.output_names)},
-            "scaling": scaling.to_dict(),
-        }
-
-    def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
-        """Returns the first training samples on a grid: in memory, or to be read from disk."""
-        read = self.source.read if self._holds(grid, count) else self.source.open
-        return read("train", grid, count).to(self.device)
 
     def _chosen_epochs(self) -> list[int]:
         """Returns the epochs of each level: those of the configuration, or what the budget allows.
@@ -255,11 +273,12 @@ class Experiment:
         network = self.family.build(level).to(self.device)
         stage = next(stage for stage in self.stages if stage.level == level)
         set_activation_checkpointing(network, stage.checkpoint_activations)
-        part_size = stage.part_size(self.processes)
-        shape = (part_size, self.family.in_channels, *self.hierarchy.levels[level].shape)
-        num_parts = math.ceil(self.processes.largest_share(stage.batch_size) / part_size)
-        num_parts *= math.ceil(config.samples()[level] / stage.batch_size)
-        return num_parts * step_seconds(network, shape, config.optimizer.name, self.precision)
+        size = stage.part_size(self.processes)
+        shape = (size, self.family.in_channels, *self.sample_grid(level).shape)
+        num_microbatches = math.ceil(self.processes.largest_share(stage.batch_size) / size)
+        num_microbatches *= math.ceil(config.samples()[level] / stage.batch_size)
+        seconds = step_seconds(network, shape, config.optimizer.name, self.precision)
+        return num_microbatches * seconds
 
     def _check_processes(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""
@@ -272,17 +291,95 @@ class Experiment:
                     "'model'; one of your own can use torch.utils.checkpoint itself"
                 )
 
-    def _holds(self, grid: Grid, count: int) -> bool:
-        """Whether to keep training samples in memory."""
-        channels = self.family.in_channels + self.family.out_channels
-        return self.holds_bytes(4 * channels * count * grid.size)
+    # memory
 
-    def holds_bytes(self, size: int) -> bool:
-        """Whether to keep so much of what is trained on in memory."""
-        memory = self.config.data.memory
-        return memory == "hold" if memory != "auto" else size <= self._memory / 2
+    def memory_bytes(self, stage: Stage) -> float:
+        """Returns about how much memory a process takes in a stage.
+
+        Weights, gradients, optimizer state and the copy of the best state; samples that are held;
+        and activations.
+        """
+        network = self.family.blueprint(stage.level)
+        weights = 4.0 * count_parameters(network)
+        state = weights if self.options.optimizer == "muon" else 2 * weights
+        spread = self.processes.size if self.processes.shards else 1
+        shape = (1, self.family.in_channels, *self.sample_grid(stage.level).shape)
+        activations = activation_bytes(
+            network,
+            shape,
+            2 if self.precision == "bfloat16" else 4,
+            stage.checkpoint_activations,
+        )
+        overhead = CPU_OVERHEAD if self.device.type == "cpu" else 1.0
+        return (
+            PROCESS_BYTES
+            + self._sample_bytes()
+            + (2 * weights + state) / spread
+            + weights
+            + state
+            + stage.part_size(self.processes) * overhead * activations
+        )
+
+    def warn_of_memory(self) -> None:
+        """Logs a warning for each level that may not fit into memory."""
+        for stage in {stage.level: stage for stage in self.stages}.values():
+            needed = self.memory_bytes(stage)
+            if needed > self._memory:
+                log.warning(
+                    "levels[%d]: training on %s takes about %sB of memory, but this machine has "
+                    "%sB for a process; parallel.accumulate, parallel.checkpoint_activations=true, "
+                    "a smaller model.width or data.memory=stream take less",
+                    stage.level,
+                    self.hierarchy.levels[stage.level],
+                    si(needed),
+                    si(self._memory),
+                )
+
+    def _sample_bytes(self) -> float:
+        """Returns the memory of all samples that are held."""
+        channels = self.family.in_channels + self.family.out_channels
+        train = [
+            4.0 * channels * count * self.sample_grid(level).size
+            for level, count in enumerate(self.config.samples())
+        ]
+        unseen = self.counts["validation"] + self.counts["test"]
+        held = sum(size for size in train if self.holds_bytes(int(size)))
+        return held + 4.0 * channels * unseen * self.hierarchy.finest.size
 
     @property
     def _memory(self) -> float:
         """Memory for this process; those of one machine share it, but each has a GPU of its own."""
         return total_memory(self.device) / (1 if self.device.type == "cuda" else local_size())
+
+    # in words
+
+    def describe(self) -> str:
+        """Returns ladder, schedule, cost and memory estimate as text."""
+        levels = self.hierarchy.levels
+        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        flops = sum(work) * self.epoch_flops[-1]
+        fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
+        inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
+        compiled = ", compiled" if self.config.compute.compile else ""
+        memory = max(self.memory_bytes(stage) for stage in self.stages)
+        return "\n".join(
+            [
+                f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
+                f"{self.precision} on {self.device}{compiled}, {self._workers()}, "
+                f"{self.config.centering}-centred grids",
+                "",
+                str(self.family),
+                f"scales below level 0: {inner or 'none'}",
+                "",
+                schedule_table(self.stages, levels, work),
+                "",
+                f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about {si(memory)}B",
+            ]
+        )
+
+    def _workers(self) -> str:
+        threads, size = f"{torch.get_num_threads()} threads", self.processes.size
+        if size == 1:
+            alone = ", one process: nothing is spread"
+            return threads + (alone if self.config.parallel.strategy == "fsdp" else "")
+        return f"{size} processes ({self.config.parallel.strategy}) of {threads} each"

@@ -4,14 +4,13 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from multigrid.config import Config
 from multigrid.config.transfer import TransferConfig
 from multigrid.errors import UserError
-from multigrid.ladder.ledger import Ledger
 from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.models.name_patterns import matches, rename, require_match
 from multigrid.models.transfer import (
@@ -32,6 +31,9 @@ from multigrid.training.finetuning import (
     plan_finetuning,
 )
 from multigrid.training.weight_files import load_weights
+
+if TYPE_CHECKING:
+    from multigrid.ladder.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -141,15 +143,15 @@ class Initializer:
             plans.append(plan)
         return plans
 
-    def start(self, ledger: Ledger, stage: Stage) -> Start:
+    def start(self, recorder: "Recorder", stage: Stage) -> Start:
         """Builds the network of a stage and fills it."""
-        previous = ledger.finished[-1] if ledger.finished else None
-        weights = dict(ledger.loaded)
-        latest = ledger.loaded
+        previous = recorder.finished[-1] if recorder.finished else None
+        weights = dict(recorder.loaded)
+        latest = recorder.loaded
         moments: dict[str, Any] = {}
-        for source in (ledger.last_visit(stage.level), previous):
+        for source in (recorder.last_visit(stage.level), previous):
             if source is not None:
-                payload = ledger.best[source["level"]]
+                payload = recorder.best[source["level"]]
                 latest = payload["network"]
                 weights |= latest
                 moments |= payload["trainer"]["optimizer"]

@@ -1,219 +1,337 @@
-"""History, checkpoints and progress of one stage."""
+"""What a run has done so far, kept on disk so that it can continue."""
 
 import logging
 import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from multigrid.files import write_json
+from torch import Tensor
+
+from multigrid.errors import UserError
+from multigrid.files import rename, write_json
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
-from multigrid.ladder.ledger import BEST, LAST, PREVIOUS, Ledger, save_best
-from multigrid.ladder.progress import ProgressPrinter
 from multigrid.models.cost import count_named, count_parameters
 from multigrid.models.transfer import COPIED, partition
-from multigrid.records.autosave import Autosave
 from multigrid.records.environment import environment
-from multigrid.records.history import Row, outcome
-from multigrid.training.checkpoint import save_checkpoint
-from multigrid.training.epoch import EpochRecord
+from multigrid.records.history import Row, outcome, write_history
+from multigrid.records.run_folder import RunFolder
+from multigrid.training.callbacks import Callback, EpochRecord
+from multigrid.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 from multigrid.training.trainer import Trainer
+from multigrid.training.weight_files import ABOUT
 
 log = logging.getLogger(__name__)
 
+LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
+IN_BEST = ("stage", *ABOUT, "data_fingerprint", "environment")
+KEYS = {"rows", "finished", "loaded", "best", "network", "trainer", "start", "epochs"}
 
-class StageRecorder:
-    """Keeps history, checkpoints and progress of one stage.
+
+class Recorder(Callback):
+    """Keeps the metrics of every epoch, the summaries of finished stages, and checkpoints.
 
     Args:
-        experiment: The experiment that the stage belongs to.
-        ledger: The run's ledger.
-        trainer: The stage's trainer.
-        start: What its network started from.
-        overhead: Seconds spent on restriction, transfer and set-up.
-        interpolation_error: What prolonging the truth from the level to the next one costs, None
-            on the last level.
+        experiment: The experiment.
+        folder: Folder of the run.
+
+    Attributes:
+        rows: One row for each epoch so far.
+        finished: One summary for each finished stage.
+        loaded: Weights that the user wants to start from, kept here as their file may change.
+        best: Best state of the latest finished stage on a level, as far as stages to come need it
+            and of the last one in any case.
+        saving_seconds: Time spent on saving checkpoints.
     """
 
-    def __init__(
+    trainer: Trainer
+    start_of_level: Start
+    overhead: float
+    interpolation_error: float | None
+    rel_l2_at_start: float
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self.experiment = experiment
+        self.folder = folder
+        self.processes = experiment.processes
+        self.rows: list[Row] = []
+        self.finished: list[dict[str, Any]] = []
+        self.loaded: Mapping[str, Tensor] = {}
+        self.best: dict[int, dict[str, Any]] = {}
+        self.saving_seconds = 0.0
+        self._entered = False
+        self._saved_best: dict[str, Any] | None = None
+        self._steps_since_saving = 0
+        self._saved_at = time.monotonic()
+
+    def level_folder(self, level: int) -> Path:
+        """Returns the folder of a level."""
+        grid = self.experiment.hierarchy.levels[level]
+        return self.folder.level(level, grid, make=self.processes.is_first)
+
+    def last_visit(self, level: int) -> dict[str, Any] | None:
+        """Returns the summary of the latest finished stage on a level, or None."""
+        visits = [stage for stage in self.finished if stage["level"] == level]
+        return visits[-1] if visits else None
+
+    # a level
+
+    def enter(
         self,
-        experiment: Experiment,
-        ledger: Ledger,
         trainer: Trainer,
         start: Start,
         overhead: float,
         interpolation_error: float | None,
+        unfinished: dict[str, Any] | None,
     ) -> None:
-        self.experiment = experiment
-        self.processes = experiment.processes
-        self.ledger = ledger
-        self.trainer = trainer
-        self.stage = trainer.stage
-        self.start = start
-        self.overhead = overhead
+        """Begins to record a stage, or continues from its checkpoint.
+
+        Args:
+            trainer: The stage's trainer.
+            start: What its network started from.
+            overhead: Seconds spent on restriction, transfer and set-up.
+            interpolation_error: What prolonging the truth from the level to the next one costs,
+                None on the last level.
+            unfinished: The checkpoint of this stage to continue from, or None.
+        """
+        self.trainer, self.start_of_level = trainer, start
         self.interpolation_error = interpolation_error
-        self.rel_l2_at_start = float("nan")
-        self.entered = False
-        self.saved_best: dict[str, Any] | None = None
-        later = experiment.stages[self.stage.index + 1 :]
-        self.later_levels = {stage.level for stage in later}
-        settings = experiment.config.checkpoints
-        self.autosave = Autosave(settings.interval, settings.steps, settings.minutes)
-        self.folder = ledger.level_folder(self.stage.level)
-        self.printer = ProgressPrinter(
-            self.stage,
-            len(experiment.hierarchy.levels),
-            str(trainer.train.grid),
-            [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages],
-            self.processes.is_first,
+        self._saved_best, self._entered = None, False
+        self._saved(time.monotonic())
+        self._write_transfer()
+        if unfinished is not None:
+            trainer.load_state_dict(unfinished["trainer"])
+            trainer.best = unfinished["best"]
+            self.overhead = unfinished["overhead"]
+            self.rel_l2_at_start = unfinished["rel_l2_at_start"]
+            self._entered = True
+            return
+        self.overhead = overhead
+        stage, head = trainer.stage, self._head()
+        log.info(
+            "%s stage %d: %d epochs, batch %d, rate %.1e",
+            *(head, stage.index, stage.epochs, stage.batch_size, stage.learning_rate),
         )
-
-    def enter(self) -> None:
-        """Measures the surrogate before its first step and writes the transfer table."""
-        log.info("%s", self.printer.banner())
-        self._write_transfer()
-        if self.start.report is not None:
-            log.info("%s\n%s", self.start.report.totals(), self.start.report.table())
-            for notice in self.start.report.notices():
+        if start.report is not None:
+            log.info("%s\n%s", start.report.totals(), start.report.table())
+            for notice in start.report.notices():
                 log.info("%s", notice)
-        error, finest_error = self.trainer.measure_start()
+        error, finest_error = trainer.measure_start()
         self.rel_l2_at_start = error
-        self._append(0, error, finest_error)
-        self.printer.entered(error, finest_error)
-        self.entered = True
+        self._append(EpochRecord.at_start(error, finest_error))
+        log.info(
+            "%s on entering  val_rel_l2=%.4g  on the finest grid %.4g", head, error, finest_error
+        )
+        self._entered = True
 
-    def restore(self, payload: dict[str, Any]) -> None:
-        """Continues from the checkpoint of this stage, which the network was filled from."""
-        self._write_transfer()
-        self.trainer.load_state_dict(payload["trainer"])
-        self.trainer.best = payload["best"]
-        self.overhead = payload["overhead"]
-        self.rel_l2_at_start = payload["rel_l2_at_start"]
-        self.entered = True
-
-    def step(self, epoch: int, step: int, num_steps: int) -> None:
-        """Moves the progress bar, and saves a checkpoint if one is due.
+    def on_step(self, trainer: Trainer) -> None:
+        """Saves a checkpoint if one is due.
 
         Raises:
             Interrupted: If a signal has asked to stop.
         """
-        self.printer.step(epoch, step, num_steps)
-        if self.processes.agree(self.autosave.after_step()):
-            self._save()
+        self._steps_since_saving += 1
+        steps = self.experiment.config.checkpoints.steps
+        due = steps is not None and self._steps_since_saving >= steps
+        if self.processes.agree(due or self._is_late()):
+            self.save()
 
-    def epoch(self, trainer: Trainer, record: EpochRecord) -> None:
-        """Adds a row to the history, and saves a checkpoint if one is due."""
-        self._append(
-            record.epoch,
-            record.val_rel_l2,
-            record.val_finest_rel_l2,
-            record.train_loss,
-            record.learning_rate,
-            record.gradient_norm,
-        )
-        self.printer.epoch(record)
-        if self.processes.any(self.autosave.after_epoch(record.epoch)):
-            self._save()
+    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
+        """Adds a row to the metrics, and saves a checkpoint if one is due."""
+        self._append(record)
+        due = record.epoch % self.experiment.config.checkpoints.interval == 0
+        if self.processes.any(due or self._is_late()):
+            self.save()
 
-    def stop(self) -> None:
-        """Saves what there is of an unfinished stage."""
-        self.printer.close()
-        if self.entered:
-            self._save()
+    def finish(self) -> None:
+        """Adds the stage to those finished, and saves its last checkpoint and its best one."""
+        level = self.trainer.stage.level
+        self.finished.append(self._summary())
+        needed = {k: state for k, state in self.best.items() if k in self._later_levels()}
+        self.best = {**needed, level: to_cpu(self.trainer.best)}
+        self.save()
 
-    def close(self) -> None:
-        """Adds the stage to those finished and saves its last checkpoint and its best one."""
-        self.printer.close()
-        self.ledger.finish(self._summary(), self.trainer.best, self.later_levels)
-        self._save()
+    # checkpoints
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Saves all that a continuation needs in one file, and then the best state for users.
 
         All processes put what is spread over them together, and the first one writes.
         """
+        if not self._entered:
+            return
         started = time.perf_counter()
-        network, trainer = self.trainer.weights(), self.trainer.state_dict()
-        if not self.processes.is_first:
-            self.autosave.saved()
-            return
-        last = {
-            "stage": self.stage.index,
-            **self.experiment.about(self.stage.level, self.trainer.surrogate.scaling),
-            "data_fingerprint": self.experiment.source.fingerprint,
-            "environment": environment(self.experiment.device, self.processes.size),
-            **self.ledger.state_dict(self.stage.level, self.later_levels),
-            "network": network,
-            "trainer": trainer,
-            "best": self.trainer.best,
-            "start": self.start.to_json(),
-            "epochs": self.experiment.epochs,
-            "overhead": self.overhead,
-            "rel_l2_at_start": self.rel_l2_at_start,
-        }
-        with self.processes.undisturbed():
-            save_checkpoint(self.folder / LAST, last, self.folder / PREVIOUS)
-            if self.saved_best is not self.trainer.best:
-                save_best(self.folder / BEST, last)
-                self.saved_best = self.trainer.best
-        self.autosave.saved()
-        self.ledger.saving_seconds += time.perf_counter() - started
+        trainer, experiment = self.trainer, self.experiment
+        network, state = trainer.weights(), trainer.state_dict()
+        if self.processes.is_first:
+            level, later = trainer.stage.level, self._later_levels()
+            checkpoint = {
+                "stage": trainer.stage.index,
+                **experiment.about(level, trainer.surrogate.scaling),
+                "data_fingerprint": experiment.source.fingerprint,
+                "environment": environment(experiment.device, self.processes.size),
+                "epochs": experiment.epochs,
+                "rows": [dict(row.__dict__) for row in self.rows],
+                "finished": list(self.finished),
+                "loaded": dict(self.loaded) if later else {},
+                "earlier_best": {k: s for k, s in self.best.items() if k != level and k in later},
+                "saving_seconds": self.saving_seconds,
+                "start": self.start_of_level.to_json(),
+                "overhead": self.overhead,
+                "rel_l2_at_start": self.rel_l2_at_start,
+                "network": network,
+                "trainer": state,
+                "best": trainer.best,
+            }
+            folder = self.level_folder(level)
+            with self.processes.undisturbed():
+                save_checkpoint(folder / LAST, checkpoint, folder / PREVIOUS)
+                if self._saved_best is not trainer.best:
+                    save_best(folder / BEST, checkpoint)
+                    self._saved_best = trainer.best
+            self.saving_seconds += time.perf_counter() - started
+        self._saved(time.monotonic())
 
-    def _write_transfer(self) -> None:
-        if not self.processes.is_first:
-            return
-        network = self.trainer.surrogate.network
-        report = self.start.report or partition({}, network.state_dict())
-        write_json(self.folder / "transfer.json", report.to_json())
+    def restore(self) -> dict[str, Any] | None:
+        """Restores rows, finished stages and best states from the latest sound checkpoint.
 
-    def _append(
-        self,
-        epoch: int,
-        error: float,
-        finest_error: float,
-        train_loss: float | None = None,
-        learning_rate: float | None = None,
-        gradient_norm: float | None = None,
-    ) -> None:
-        before = self.ledger.last_row_before(self.stage.index)
-        progress = self.trainer.progress
-        self.ledger.append(
+        A damaged checkpoint is named, put aside and left out; where none is left, the run starts
+        from the beginning.
+
+        Returns:
+            The checkpoint, or None if there is none.
+
+        Raises:
+            UserError: If the samples have changed.
+        """
+        latest = self.processes.from_first(self._latest)
+        if latest is None:
+            log.info("nothing was saved yet: starting from the beginning")
+            return None
+        self.rows = [Row(**row) for row in latest["rows"]]
+        self.finished = latest["finished"]
+        self.loaded = latest["loaded"]
+        self.best = dict(latest["earlier_best"])
+        self.saving_seconds = latest["saving_seconds"]
+        if is_finished(latest):
+            self.best[latest["level"]] = latest["best"]
+        if self.processes.is_first:
+            write_history(self.folder.metrics, self.rows)
+        _, stage, epoch, _, step = _place(latest)
+        log.info("resuming after epoch %d, step %d of stage %d", epoch, step, stage)
+        return latest
+
+    def _latest(self) -> dict[str, Any] | None:
+        """Reads all checkpoints and returns the one that is furthest, or None."""
+        latest, folder = None, self.folder.path
+        for path in [p for name in (LAST, PREVIOUS) for p in folder.glob(f"level_*_*/{name}")]:
+            checkpoint = self._load(path)
+            if checkpoint is None:
+                continue
+            if path.name == LAST and is_finished(checkpoint):
+                repair_best(path.with_name(BEST), checkpoint)
+            if latest is None or _place(checkpoint) > _place(latest):
+                latest = checkpoint
+        fingerprint = self.experiment.source.fingerprint
+        if latest is not None and latest["data_fingerprint"] != fingerprint:
+            raise UserError(
+                f"{folder}: cannot be resumed, as the samples have changed since the run began; "
+                "use --overwrite to start again"
+            )
+        return latest
+
+    def _load(self, path: Path) -> dict[str, Any] | None:
+        """Returns a checkpoint; puts it aside if it is damaged."""
+        try:
+            checkpoint = load_checkpoint(path)
+            if checkpoint.keys() >= KEYS:
+                if "losses" not in checkpoint["trainer"]["progress"]:
+                    raise UserError(
+                        f"{path}: was written by an earlier version, whose runs cannot be resumed; "
+                        "use another name=..., or --overwrite to start again"
+                    )
+                return checkpoint
+            problem = f"{path}: holds no state of a run"
+        except DamagedError as error:
+            problem = str(error)
+        aside = path.with_name(path.name + ".damaged")
+        log.warning("%s; it is put aside as %s, and the one before is used", problem, aside.name)
+        self.folder.journal.note("damaged checkpoint", problem=problem)
+        try:
+            rename(path, aside)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be put aside: {error.strerror}") from None
+        return None
+
+    def _is_late(self) -> bool:
+        minutes = self.experiment.config.checkpoints.minutes
+        return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
+    def _saved(self, now: float) -> None:
+        self._steps_since_saving, self._saved_at = 0, now
+
+    def _later_levels(self) -> Collection[int]:
+        return {s.level for s in self.experiment.stages[self.trainer.stage.index + 1 :]}
+
+    # rows and summaries
+
+    def _head(self) -> str:
+        num_levels = len(self.experiment.hierarchy.levels)
+        grid = self.experiment.hierarchy.levels[self.trainer.stage.level]
+        return f"[level {self.trainer.stage.level}/{num_levels - 1} | {grid}]"
+
+    def _append(self, record: EpochRecord) -> None:
+        """Adds a row and writes the metrics file."""
+        stage, progress = self.trainer.stage, self.trainer.progress
+        earlier = [row for row in self.rows if row.stage < stage.index]
+        before = earlier[-1] if earlier else Row.zero()
+        self.rows.append(
             Row(
-                stage=self.stage.index,
-                level=self.stage.level,
-                grid=str(self.trainer.train.grid),
-                epoch=epoch,
-                train_loss=train_loss,
-                val_rel_l2=error,
-                val_finest_rel_l2=finest_error,
-                learning_rate=learning_rate,
-                gradient_norm=gradient_norm,
+                stage=stage.index,
+                level=stage.level,
+                grid=str(self.experiment.hierarchy.levels[stage.level]),
+                epoch=record.epoch,
+                train_loss=record.train_loss,
+                val_rel_l2=record.val_rel_l2,
+                val_finest_rel_l2=record.val_finest_rel_l2,
+                learning_rate=record.learning_rate,
+                gradient_norm=record.gradient_norm,
                 seconds=before.seconds + self.overhead + progress.seconds,
                 evaluation_seconds=before.evaluation_seconds + progress.evaluation_seconds,
-                work_units=before.work_units + self._work_units,
+                work_units=before.work_units + self._work_units(),
                 flops=before.flops + progress.flops,
             )
         )
+        if self.processes.is_first:
+            write_history(self.folder.metrics, self.rows)
 
-    @property
     def _work_units(self) -> float:
         return self.trainer.progress.flops / self.experiment.epoch_flops[-1]
 
+    def _write_transfer(self) -> None:
+        if self.processes.is_first:
+            network = self.trainer.surrogate.network
+            report = self.start_of_level.report or partition({}, network.state_dict())
+            folder = self.level_folder(self.trainer.stage.level)
+            write_json(folder / "transfer.json", report.to_json())
+
     def _summary(self) -> dict[str, Any]:
-        progress = self.trainer.progress
-        network = self.trainer.surrogate.network
+        trainer, progress = self.trainer, self.trainer.progress
+        network, report = trainer.surrogate.network, self.start_of_level.report
         parameters = count_parameters(network)
-        copied = self.start.report.keys(*COPIED) if self.start.report else []
-        transferred = count_named(network, copied)
-        frozen = count_named(network, self.trainer.finetuning.frozen())
+        transferred = count_named(network, report.keys(*COPIED) if report else [])
+        frozen = count_named(network, trainer.finetuning.frozen())
+        errors = [row.val_rel_l2 for row in self.rows if row.stage == trainer.stage.index]
         return {
-            "stage": self.stage.index,
-            "level": self.stage.level,
-            "grid": list(self.trainer.train.grid.shape),
+            "stage": trainer.stage.index,
+            "level": trainer.stage.level,
+            "grid": list(self.experiment.hierarchy.levels[trainer.stage.level].shape),
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
             "seconds": self.overhead + progress.seconds,
             "data_seconds": progress.data_seconds,
-            "work_units": self._work_units,
+            "work_units": self._work_units(),
             "flops": progress.flops,
             "parameters": parameters,
             "transferred": transferred,
@@ -223,13 +341,51 @@ class StageRecorder:
             "interpolation_error": self.interpolation_error,
             "rel_l2_at_start": self.rel_l2_at_start,
             "rel_l2": progress.best,
-            "outcome": self._outcome(),
-            "went_back": self.trainer.guard.faults,
-            "part_size": self.trainer.memory.part_size,
-            "compiled": self.trainer.compiled.active,
+            "outcome": outcome(errors),
+            "went_back": trainer.divergence.events,
+            "part_size": trainer.microbatches.size,
+            "compiled": trainer.is_compiled,
             "compile_seconds": progress.compile_seconds,
         }
 
-    def _outcome(self) -> str:
-        rows = [row for row in self.ledger.rows if row.stage == self.stage.index]
-        return outcome([row.val_rel_l2 for row in rows])
+
+def save_best(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Writes the best state in a run's checkpoint as a file of its own, for users."""
+    save_checkpoint(path, {**{key: checkpoint[key] for key in IN_BEST}, **checkpoint["best"]})
+
+
+def repair_best(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Rewrites the best state if a kill or damage has left the file behind."""
+    try:
+        there = load_checkpoint(path)
+        progress = checkpoint["best"]["trainer"]["progress"]
+        if there["stage"] == checkpoint["stage"] and there["trainer"]["progress"] == progress:
+            return
+    except UserError as error:
+        log.warning("%s; it is written again", error)
+    save_best(path, checkpoint)
+
+
+def is_finished(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was taken at the end of its stage."""
+    return bool(checkpoint["stage"] < len(checkpoint["finished"]))
+
+
+def to_cpu(state: Any) -> Any:
+    """Returns nested containers with all tensors on the CPU."""
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: to_cpu(value) for key, value in state.items()}
+    return state
+
+
+def _place(checkpoint: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
+    """Returns where a run stood: finished stages, stage, epoch, divergences so far and step.
+
+    A divergence starts the epoch again, so it counts for more than a step.
+    """
+    trainer = checkpoint["trainer"]
+    progress, went_back = trainer["progress"], len(trainer["divergence"]["events"])
+    epoch, step = progress["epoch"], len(progress["losses"])
+    return len(checkpoint["finished"]), checkpoint["stage"], epoch, went_back, step

@@ -4,8 +4,7 @@ import logging
 from typing import Any
 
 from multigrid.files import write_json
-from multigrid.ladder.ladder_run import LadderRun
-from multigrid.ladder.summary import summarise
+from multigrid.ladder.ladder import LadderRun
 from multigrid.report.collect import collect
 from multigrid.report.course import describe_course
 from multigrid.report.figures import draw_run
@@ -18,11 +17,11 @@ log = logging.getLogger(__name__)
 
 def write_report(run: LadderRun) -> None:
     """Writes the summary of a finished run, draws it and logs its table."""
-    summary = summarise(run)
+    summary = run.finish()
     write_json(run.folder.summary, summary)
     collect(run)
     draw(run)
-    result = run.tested
+    result = run.test_results
     log.info("\n%s\n", summary_table(summary["levels"]))
     errors = "  ".join(f"{key}={value:.4g}" for key, value in summary["test"].items())
     log.info("test on %s: %s", result.samples.grid, errors)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from multigrid.fields import prolong_to
 from multigrid.files import write_json
-from multigrid.ladder.ladder_run import LadderRun
+from multigrid.ladder.ladder import LadderRun
 from multigrid.records.examples import Examples, RollOut, middle_plane
 from multigrid.spectrum import spectrum
 from multigrid.training.evaluation import predict, roll_out
@@ -16,7 +16,7 @@ NUM_STEPS = 6
 
 def collect(run: LadderRun) -> None:
     """Writes ``predictions.npz`` and ``spectra.json`` of a run that has been tested."""
-    problem, result = run.experiment.problem, run.tested
+    problem, result = run.experiment.problem, run.test_results
     count = run.experiment.config.output.num_predictions
     inputs, truth, prediction = (
         fields[:count].cpu().numpy()
@@ -29,7 +29,7 @@ def collect(run: LadderRun) -> None:
 
 def _roll_out(run: LadderRun) -> RollOut | None:
     """Returns the first trajectory at a few steps."""
-    states = run.tested.states
+    states = run.test_results.states
     if states is None:
         return None
     num_steps = states.shape[1] - 1
@@ -50,7 +50,7 @@ def _spectra(run: LadderRun) -> dict[str, object]:
     finest, periodic = run.data.test[:NUM_SAMPLES], experiment.periodic
     degree = experiment.config.model.prolongation
     levels = []
-    for level in sorted({stage["level"] for stage in run.ledger.finished}):
+    for level in sorted({stage["level"] for stage in run.recorder.finished}):
         grid = experiment.hierarchy.levels[level]
         inputs = finest.restrict_to(grid).inputs
         guess = predict(run.best_surrogate(level), inputs, experiment.stages[-1].batch_size)

@@ -1,8 +1,8 @@
-"""Watches the loss of a training: faults are caught before they reach the weights."""
+"""Divergence: losses that are not finite or explode are caught before they reach the weights."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from multigrid.errors import UserError
@@ -17,13 +17,13 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class RecoveryOptions:
-    """What to do about faults.
+    """What to do when a training diverges.
 
     Attributes:
         tries: How often a stage may go back to its best state.
-        factor: What the learning rate is multiplied with each time.
-        explosion: Faulty is also a loss that stays above this many times the lowest one of the
-            stage for :data:`NUM_EXPLODED` steps; None for no such limit.
+        factor: What the learning rate is multiplied by each time.
+        explosion: A loss that stays above this many times the lowest one of the stage for
+            :data:`NUM_EXPLODED` steps counts as divergence too; None for no such limit.
     """
 
     tries: int = 3
@@ -31,7 +31,7 @@ class RecoveryOptions:
     explosion: float | None = 1000.0
 
 
-class FaultError(Exception):
+class Divergence(Exception):  # noqa: N818 (an event that is handled, not an error for the user)
     """A step or a validation that must not count.
 
     Args:
@@ -60,25 +60,62 @@ class FaultError(Exception):
 
 
 @dataclass
-class Guard:
-    """Judges losses, and counts what went wrong. A function of the losses alone.
+class DivergenceDetector:
+    """Checks losses, and counts how often the training went back. A function of losses alone.
 
     Attributes:
-        options: What to do about faults.
-        rate_factor: What the learning rate is multiplied with after the faults so far.
+        options: What to do about divergence.
+        rate_factor: What the learning rate is multiplied by after the divergences so far.
         lowest: Lowest loss of a step so far.
         num_exploded: Number of steps in a row whose loss was too large.
-        faults: One record for each time the training went back.
+        events: One record for each time the training went back.
     """
 
     options: RecoveryOptions = RecoveryOptions()
     rate_factor: float = 1.0
     lowest: float = math.inf
     num_exploded: int = 0
-    faults: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
-    def inspect(self, loss: float, norm: float) -> str | None:
-        """Returns what is wrong with a step's loss or the norm of its gradient, or None."""
+    def check(self, loss: float, norm: float, step: int, samples: Sequence[int]) -> None:
+        """Checks a step's loss and the norm of its gradient.
+
+        Raises:
+            Divergence: If one of them is not finite, or the loss has exploded.
+        """
+        reason = self._reason(loss, norm)
+        if reason is not None:
+            raise Divergence(reason, step, samples)
+
+    def lower_rate(self, divergence: Divergence, epoch: int) -> bool:
+        """Counts a divergence and lowers the rate; returns False if there were too many."""
+        if len(self.events) >= self.options.tries:
+            return False
+        self.rate_factor *= self.options.factor
+        self.num_exploded = 0
+        self.events.append(
+            {
+                "epoch": epoch,
+                "step": None if divergence.step is None else divergence.step + 1,
+                "reason": divergence.reason,
+                "samples": divergence.samples,
+                "rate_factor": self.rate_factor,
+            }
+        )
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns plain containers for a checkpoint."""
+        state = asdict(self)
+        del state["options"]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken."""
+        for key, value in state.items():
+            setattr(self, key, value)
+
+    def _reason(self, loss: float, norm: float) -> str | None:
         if not math.isfinite(loss):
             return f"the loss became {loss}"
         if not math.isfinite(norm):
@@ -90,40 +127,9 @@ class Guard:
         else:
             self.num_exploded = 0
         self.lowest = min(self.lowest, loss)
-        if self.num_exploded >= NUM_EXPLODED:
-            return (
-                f"the loss exploded to {loss:.3g}, for {NUM_EXPLODED} steps more than {limit:g} "
-                f"times its lowest value {self.lowest:.3g},"
-            )
-        return None
-
-    def retry(self, fault: FaultError, epoch: int) -> bool:
-        """Counts a fault and lowers the rate; returns False if there were too many."""
-        if len(self.faults) >= self.options.tries:
-            return False
-        self.rate_factor *= self.options.factor
-        self.num_exploded = 0
-        self.faults.append(
-            {
-                "epoch": epoch,
-                "step": None if fault.step is None else fault.step + 1,
-                "reason": fault.reason,
-                "samples": fault.samples,
-                "rate_factor": self.rate_factor,
-            }
+        if self.num_exploded < NUM_EXPLODED:
+            return None
+        return (
+            f"the loss exploded to {loss:.3g}, for {NUM_EXPLODED} steps more than {limit:g} times "
+            f"its lowest value {self.lowest:.3g},"
         )
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns plain containers for a checkpoint."""
-        return {
-            "rate_factor": self.rate_factor,
-            "lowest": self.lowest,
-            "num_exploded": self.num_exploded,
-            "faults": [dict(fault) for fault in self.faults],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken."""
-        for key, value in state.items():
-            setattr(self, key, value)

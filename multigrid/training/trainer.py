@@ -1,115 +1,192 @@
-"""Training of one surrogate on one grid. Knows nothing of ladders.
+"""Training of one surrogate on one grid: the step, the epoch, and going back when it diverges.
 
-All randomness is a pure function of seed, stage, epoch and step, and the learning rate one of the
-step and of the faults so far, so a run continues exactly, after any step, from the weights, the
-optimiser's state and a few counters and sums.
+Knows nothing of ladders. All randomness is a pure function of seed, stage, epoch and step, and the
+learning rate one of the step and of the divergences so far. So a training continues exactly, after
+any step, from the weights, the optimizer's state and the plain values of :class:`Progress`.
 """
 
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
+from multigrid.distributed.processes import ALONE, Processes
+from multigrid.hardware import PrecisionName, autocast
+from multigrid.models.cost import training_flops, without_data
 from multigrid.models.layers import set_activation_checkpointing
 from multigrid.models.scaling import Surrogate
-from multigrid.schedule import Stage, learning_rate_curve
+from multigrid.problems.base import Symmetries
+from multigrid.schedule import Decay, Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches
-from multigrid.training.compilation import Compiled
-from multigrid.training.divergence import DivergedError, FaultError, Guard
-from multigrid.training.epoch import EpochRecord, EpochSums, Progress
-from multigrid.training.epoch_cost import EpochCost
+from multigrid.training.callbacks import Callback, EpochRecord
+from multigrid.training.compilation import compiled
+from multigrid.training.divergence import (
+    DivergedError,
+    Divergence,
+    DivergenceDetector,
+    RecoveryOptions,
+)
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.finetuning import Finetuning, Freezer
-from multigrid.training.gradient import Gradient
 from multigrid.training.losses import Loss
-from multigrid.training.memory import MemoryLimit
-from multigrid.training.optimizers import NamedOptimizer
-from multigrid.training.options import TrainerOptions
-
-__all__ = ["DivergedError", "Observer", "Trainer", "Validator"]
+from multigrid.training.memory import Microbatches
+from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 
 log = logging.getLogger(__name__)
 
-DRAWN_BY_NETWORK = 1
-"""Last part of the key of random numbers that are not for augmentation."""
+NETWORK_KEY = 1
+"""Last number of the seed of what the network itself draws, as for dropout."""
+
+Validator = Callable[[Surrogate], tuple[float, float]]
+"""Gives the mean relative L2 validation error on the level's and on the finest grid."""
 
 
-class Validator(Protocol):
-    """Measures a surrogate on the validation samples."""
+@dataclass(frozen=True)
+class TrainerOptions:
+    """What is the same for the trainers of all levels.
 
-    def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
-        """Returns the mean relative L2 error on the own and on the finest grid."""
+    Attributes:
+        optimizer: ``muon`` or ``adamw``.
+        weight_decay: Decoupled weight decay.
+        betas: AdamW's decay rates.
+        decay: Shape of the learning-rate curve.
+        final_rate: Last learning rate over the highest.
+        clip: Largest norm of the gradient, or None.
+        precision: Number format of the network.
+        compile: Whether to compile the networks.
+        symmetries: What to augment with, or None.
+        mode_shifts: How often to shift sine modes in doing so, 0 to 1.
+        seed: Seed of the data order and the augmentation.
+        recovery: What to do when the training diverges.
+        split_batches: Whether to take a batch in microbatches when it does not fit into memory.
+        processes: The processes that train together.
+    """
+
+    optimizer: OptimizerName = "muon"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay: Decay = "cosine"
+    final_rate: float = 0.01
+    clip: float | None = 1.0
+    precision: PrecisionName = "float32"
+    compile: bool = False
+    symmetries: Symmetries | None = None
+    mode_shifts: float = 0.0
+    seed: int = 0
+    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
+    split_batches: bool = True
+    processes: Processes = ALONE
 
 
-class Observer(Protocol):
-    """Is told of the progress of a training."""
+@dataclass
+class Progress:
+    """Where a training stands, as plain values.
 
-    def step(self, epoch: int, step: int, num_steps: int) -> None:
-        """Called after every optimiser step."""
+    Attributes:
+        epoch: Number of finished epochs.
+        losses: Loss of each step of the epoch under way.
+        norms: Norm of the gradient of each of them, before clipping.
+        epoch_seconds: Training time of the epoch under way.
+        epoch_data_seconds: The part of it spent waiting for data.
+        best: Lowest validation error so far.
+        best_epoch: The epoch that reached it.
+        seconds: Training time of all epochs before, evaluation left out.
+        data_seconds: The part of it spent waiting for data.
+        evaluation_seconds: Time spent on validation.
+        compile_seconds: The part of the training time spent on compilation.
+        flops: Floating-point operations, evaluation left out.
+    """
 
-    def epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
-        """Called after every epoch, validation included."""
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    epoch_seconds: float = 0.0
+    epoch_data_seconds: float = 0.0
+    best: float = math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    flops: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """Number of finished steps of the epoch under way."""
+        return len(self.losses)
+
+    def start_epoch(self, flops: float) -> None:
+        """Adds up what the steps of the epoch under way have cost, and forgets them."""
+        self.seconds += self.epoch_seconds
+        self.data_seconds += self.epoch_data_seconds
+        self.flops += flops
+        self.losses, self.norms = [], []
+        self.epoch_seconds = self.epoch_data_seconds = 0.0
 
 
 class Trainer:
     """Trains a surrogate in one stage.
 
-    When the loss is no number or explodes, or the validation error is no number, the step does
-    not count: training goes on from the best state so far, with the epoch begun anew and a lower
+    When the loss is not finite or explodes, or the validation error is not finite, the step does
+    not count: training goes on from the best state so far, at the start of the epoch, with a lower
     learning rate.
 
     Args:
         surrogate: The surrogate, initialised.
-        train: Training samples on its grid, in memory or on disk.
+        samples: Training samples on its grid, in memory or on disk.
         validate: Measures it on the validation samples.
         stage: Epochs, batch size and learning rates.
-        loss: What to minimise.
+        loss: What to minimise, a mean over the samples that it is given.
         options: What is the same on all levels.
         finetuning: How each of the network's tensors is trained.
-        target_error: Validation error at which to stop early, or None.
-        featurized: Predicts from features of the batches, which ``train`` must have then.
+        featurized: Predicts from features of the batches, which ``samples`` must have then.
+
+    Attributes:
+        progress: Where it stands.
+        best: Copies of weights, optimizer state and progress at the lowest validation error.
+        should_stop: Ends the stage after the epoch; set by callbacks such as early stopping.
     """
 
     def __init__(
         self,
         surrogate: Surrogate,
-        train: TrainingSamples | FeaturizedSamples,
+        samples: TrainingSamples | FeaturizedSamples,
         validate: Validator,
         stage: Stage,
         loss: Loss,
         options: TrainerOptions,
         finetuning: Finetuning | None = None,
-        target_error: float | None = None,
         featurized: FeaturizedSurrogate | None = None,
     ) -> None:
         started = time.perf_counter()
         self.surrogate = surrogate
-        self.train = train
+        self.samples = samples
         self.validate = validate
         self.stage = stage
+        self.loss = loss
         self.options = options
-        self.target_error = target_error
-        self.finetuning = finetuning or Finetuning()
-        self.freezer = Freezer(surrogate.network, self.finetuning)
         self.processes = options.processes
-        self.cost = EpochCost(surrogate.network, train, featurized)
+        self.finetuning = finetuning or Finetuning()
+        self.featurized = featurized
+        self.freezer = Freezer(surrogate.network, self.finetuning)
+        self._blueprint = without_data(surrogate.network)
         set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
         self.processes.spread(surrogate.network)
-        key = options.seed, stage.index
         self.batches = Batches(
-            len(train),
-            train.grid,
+            len(samples),
+            samples.grid,
             stage.batch_size,
-            key,
+            (options.seed, stage.index),
             options.symmetries,
             self.processes,
             options.mode_shifts,
@@ -118,28 +195,23 @@ class Trainer:
         self.rate = learning_rate_curve(
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
-        self.guard = Guard(options.recovery)
-        self.memory = MemoryLimit(
-            stage.part_size(self.processes), options.split_batches, self.processes, stage.accumulate
-        )
-        self.gradient = Gradient(
-            surrogate,
-            loss,
+        self.divergence = DivergenceDetector(options.recovery)
+        self.microbatches = Microbatches(
+            stage.part_size(self.processes),
             stage.batch_size,
-            options.precision,
-            options.clip,
-            self.memory,
-            featurized,
+            options.split_batches,
+            self.processes,
         )
-        self.compiled = Compiled(self.gradient, train, options.compiler)
-        self._renew_optimizer({})
-        self.sums = EpochSums()
+        self.progress = Progress(flops=featurized.flops if featurized else 0.0)
         self.best: dict[str, Any] = {}
-        self.progress = Progress(
-            seconds=time.perf_counter() - started, flops=featurized.flops if featurized else 0.0
-        )
+        self.should_stop = False
+        self._network: Callable[[Tensor], Tensor] | None = None
+        self._renew_optimizer({})
+        self.progress.seconds = time.perf_counter() - started
 
-    def fit(self, observer: Observer) -> None:
+    # the training loop
+
+    def fit(self, callbacks: Sequence[Callback] = ()) -> None:
         """Trains until the stage is over.
 
         Raises:
@@ -147,48 +219,141 @@ class Trainer:
         """
         if not self.best:
             self._keep_best()
+        self._compile()
         while not self.finished:
             try:
-                record = self._epoch(observer)
-            except FaultError as fault:
-                self._go_back(fault)
-            else:
-                observer.epoch(self, record)
+                record = self.train_epoch(callbacks)
+            except Divergence as divergence:
+                self._go_back(divergence)
+                continue
+            for callback in callbacks:
+                callback.on_epoch(self, record)
+            self.should_stop = self.processes.any(self.should_stop)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or a callback has asked to stop."""
+        return self.should_stop or self.progress.epoch >= self.stage.epochs
+
+    def train_epoch(self, callbacks: Sequence[Callback] = ()) -> EpochRecord:
+        """Takes the steps that the epoch still lacks, and validates."""
+        self._unfreeze()
+        self.freezer.train()
+        planned = self.batches.epoch(self.progress.epoch, self.progress.step)
+        if planned:
+            with closing(self.samples.batches([batch.sources for batch in planned])) as sources:
+                for batch in planned:
+                    self.train_step(batch, sources)
+                    for callback in callbacks:
+                        callback.on_step(self)
+        return self._finish_epoch()
+
+    def train_step(self, batch: Batch, sources: Iterator[Samples]) -> None:
+        """Takes one step: data, forward, loss, backward, clipping and update."""
+        progress, started = self.progress, time.perf_counter()
+        samples = batch.make(next(sources))
+        ready = time.perf_counter()
+
+        loss = self.microbatches.run(self.backward, samples, batch.share)
+        norm = self.clip_gradient()
+        self.divergence.check(loss, norm, progress.step, batch.indices.tolist())
+        self.optimizer.set_learning_rate(self.learning_rate, self._fraction_done)
+        self.optimizer.step()
+
+        progress.losses.append(loss)
+        progress.norms.append(norm)
+        progress.epoch_seconds += time.perf_counter() - started
+        progress.epoch_data_seconds += ready - started
+
+    def backward(self, microbatches: Sequence[tuple[Samples, float]]) -> float:
+        """Leaves the gradient of a batch in the parameters, and returns this process's loss.
+
+        Args:
+            microbatches: Samples, and the share of the whole batch that they stand for.
+        """
+        self.optimizer.zero_grad()
+        batch_loss = 0.0
+        with seeded(self._network_seed(), microbatches[0][0].inputs.device):
+            for number, (samples, share) in enumerate(microbatches, start=1):
+                with self.processes.reducing(self._predict, number == len(microbatches)):
+                    with autocast(samples.inputs.device, self.options.precision):
+                        prediction = self._predict(samples.inputs, self._network_for(samples))
+                    loss = self.loss(prediction, samples)
+                    scale = share * self.processes.size  # as the mean over processes is taken
+                    (loss if scale == 1 else loss * scale).backward()
+                    batch_loss += loss.item() * share
+        return batch_loss
+
+    def clip_gradient(self) -> float:
+        """Scales the gradient down to the limit, and returns its norm before."""
+        gradients = [p.grad for p in self.surrogate.parameters() if p.grad is not None]
+        norm: float = self.processes.whole(nn.utils.get_total_norm(gradients)).item()
+        limit = self.options.clip
+        if limit is not None and norm > limit:  # by a number: faster than by a tensor
+            torch._foreach_mul_(gradients, limit / norm)
+        return norm
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the network is compiled."""
+        return self._network is not None
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of new weights at the step to come."""
+        step = self.progress.epoch * self.num_steps + self.progress.step
+        return self._rate_at(step)
 
     def measure_start(self) -> tuple[float, float]:
         """Measures the surrogate before its first step; that counts as its best so far.
 
         Returns:
-            The mean relative L2 error on the own and on the finest grid.
+            The mean relative L2 error on the level's and on the finest grid.
 
         Raises:
-            DivergedError: If the error is no number.
+            DivergedError: If the error is not finite.
         """
         started = time.perf_counter()
         error, finest_error = self.validate(self.surrogate)
         if not math.isfinite(error):
             raise DivergedError(
-                f"the validation error on the {self.train.grid} grid is {error} before the first "
+                f"the validation error on the {self.samples.grid} grid is {error} before the first "
                 "step; the weights that the network starts from are of no use"
             )
-        seconds = self.progress.evaluation_seconds + time.perf_counter() - started
-        self.progress = replace(self.progress, best=error, evaluation_seconds=seconds)
+        self.progress.best = error
+        self.progress.evaluation_seconds += time.perf_counter() - started
         self._keep_best()
         return error, finest_error
 
-    @property
-    def finished(self) -> bool:
-        """Whether all epochs are done, or the error is low enough or has stopped falling."""
-        progress, patience = self.progress, self.options.patience
-        if progress.epoch >= self.stage.epochs:
-            return True
-        if patience is not None and progress.epoch - progress.best_epoch >= patience:
-            return True
-        return self.target_error is not None and progress.best <= self.target_error
+    def _finish_epoch(self) -> EpochRecord:
+        progress, started = self.progress, time.perf_counter()
+        error, finest_error = self.validate(self.surrogate)
+        if not math.isfinite(error):
+            raise Divergence(f"the validation error became {error}")
+        progress.evaluation_seconds += time.perf_counter() - started
+        progress.epoch += 1
+        record = EpochRecord(
+            epoch=progress.epoch,
+            train_loss=float(np.mean(progress.losses)),
+            val_rel_l2=error,
+            val_finest_rel_l2=finest_error,
+            learning_rate=self._rate_at(progress.epoch * self.num_steps - 1),
+            gradient_norm=float(np.mean(progress.norms)),
+            seconds=progress.epoch_seconds,
+            data_fraction=progress.epoch_data_seconds / progress.epoch_seconds,
+            improved=error < progress.best,
+        )
+        progress.start_epoch(self.epoch_flops)
+        if record.improved:
+            progress.best, progress.best_epoch = error, progress.epoch
+            self._keep_best()
+        return record
 
-    def weights(self) -> dict[str, Tensor]:
-        """Returns the network's state dictionary, whole."""
-        state: dict[str, Tensor] = self.processes.whole(self.surrogate.network.state_dict())
+    # the state
+
+    def weights(self) -> dict[str, Any]:
+        """Returns the network's state dictionary, whole; all processes must call it alike."""
+        state: dict[str, Any] = self.processes.whole(self.surrogate.network.state_dict())
         return state
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,191 +365,144 @@ class Trainer:
             "optimizer": self.processes.whole(self.optimizer.state_dict()),
             "progress": asdict(self.progress),
             "freezer": self.freezer.state_dict(),
-            "sums": asdict(self.sums),
-            "guard": self.guard.state_dict(),
-            "part_size": self.memory.limit,
+            "divergence": self.divergence.state_dict(),
+            "microbatch": self.microbatches.size,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the weights are loaded elsewhere."""
         self.progress = Progress(**state["progress"])
         self.freezer.load_state_dict(state["freezer"], self.progress.epoch)
+        self.divergence.load_state_dict(state["divergence"])
+        self.microbatches.size = state["microbatch"]
         self._renew_optimizer(state["optimizer"])
-        self.sums = EpochSums(**state["sums"])
-        self.guard.load_state_dict(state["guard"])
-        self.memory.limit = state["part_size"]
 
     def load_moments(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Loads the optimiser's state of every parameter whose name and shape fit."""
+        """Loads the optimizer's state of every parameter whose name and shape fit."""
         parameters = self.optimizer.parameters
         self.optimizer.load_state_dict(
             {
                 key: {
-                    name: self.processes.spread_like(t, parameters[key])
-                    for name, t in entry.items()
+                    name: self.processes.spread_like(tensor, parameters[key])
+                    for name, tensor in entry.items()
                 }
                 for key, entry in state.items()
                 if key in parameters
             }
         )
 
-    def _optimizer(self) -> NamedOptimizer:
-        options = self.options
-        return NamedOptimizer(
-            self.surrogate.network,
-            options.optimizer,
-            self.finetuning.options,
-            options.weight_decay,
-            options.betas,
-            getattr(torch, options.precision),
-            self.processes,
-        )
-
-    def _renew_optimizer(self, state: dict[str, Any]) -> None:
-        """Builds the optimiser for what is trained now, with a state."""
-        self.optimizer = self._optimizer()
-        self.load_moments(state)
-        self.gradient.renew()
-        self.compiled.renew()
-        self.cost.renew()
-
-    def _thaw(self) -> None:
-        """Lets those weights be trained whose time has come; the state of the others is kept.
-
-        Nothing more thaws when an epoch is begun anew, or is continued.
-        """
-        if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
-            self._renew_optimizer(self.processes.whole(self.optimizer.state_dict()))
-
-    def _epoch(self, observer: Observer) -> EpochRecord:
-        """Takes the steps that the epoch still lacks and validates."""
-        self._thaw()
-        epoch = self.progress.epoch
-        planned = self.batches.epoch(epoch, self.sums.num_steps)
-        self.freezer.train()
-        if planned:
-            seconds = self.compiled.prepare(planned)
-            self.sums.seconds += seconds
-            seconds += self.progress.compile_seconds
-            self.progress = replace(self.progress, compile_seconds=seconds)
-            with closing(self.train.batches([batch.sources for batch in planned])) as sources:
-                for batch in planned:
-                    self._take(sources, batch)
-                    observer.step(epoch + 1, self.sums.num_steps, self.num_steps)
-        return self._finish()
-
-    def _take(self, sources: Iterator[Samples], batch: Batch) -> None:
-        """Takes the next step of the epoch."""
-        epoch, step, sums = self.progress.epoch, self.sums.num_steps, self.sums
-        started = time.perf_counter()
-        samples = batch.make(next(sources))
-        ready = time.perf_counter()
-        loss, norm = self.gradient.compute(samples, batch.share, self._network_seed())
-        reason = self.guard.inspect(loss, norm)
-        if reason is not None:
-            raise FaultError(reason, step, batch.indices.tolist())
-        taken = epoch * self.num_steps + step
-        done = (taken + 1) / (self.stage.epochs * self.num_steps)
-        self.optimizer.set_learning_rate(self._learning_rate(taken), done)
-        self.optimizer.step()
-        sums.losses.append(loss)
-        sums.norms.append(norm)
-        sums.seconds += time.perf_counter() - started
-        sums.data_seconds += ready - started
-
-    def _finish(self) -> EpochRecord:
-        started = time.perf_counter()
-        error, finest_error = self.validate(self.surrogate)
-        if not math.isfinite(error):
-            raise FaultError(f"the validation error became {error}")
-        evaluation_seconds = self.progress.evaluation_seconds + time.perf_counter() - started
-        sums = self._count_steps(self.cost.flops)
-        progress = self.progress
-        epoch, improved = progress.epoch + 1, error < progress.best
-        self.progress = replace(
-            progress,
-            epoch=epoch,
-            best=error if improved else progress.best,
-            best_epoch=epoch if improved else progress.best_epoch,
-            evaluation_seconds=evaluation_seconds,
-        )
-        if improved:
-            self._keep_best()
-        return EpochRecord(
-            epoch=epoch,
-            train_loss=float(np.mean(sums.losses)),
-            val_rel_l2=error,
-            val_finest_rel_l2=finest_error,
-            learning_rate=self._learning_rate(epoch * self.num_steps - 1),
-            gradient_norm=float(np.mean(sums.norms)),
-            seconds=sums.seconds,
-            data_fraction=sums.data_seconds / sums.seconds,
-            improved=improved,
-        )
-
     def _keep_best(self) -> None:
-        """Keeps a copy of weights, optimiser state and progress."""
-        state = self.weights()
-        trainer = self.state_dict()
-        trainer["optimizer"] = {
+        """Keeps copies of the weights and of all else that going back needs."""
+        state = self.state_dict()
+        state["optimizer"] = {
             key: {name: tensor.clone() for name, tensor in entry.items()}
-            for key, entry in trainer["optimizer"].items()
+            for key, entry in state["optimizer"].items()
         }
-        self.best = {
-            "network": {key: tensor.detach().clone() for key, tensor in state.items()},
-            "trainer": trainer,
+        weights = {
+            key: value.detach().clone() if isinstance(value, Tensor) else value
+            for key, value in self.weights().items()
         }
+        self.best = {"network": weights, "trainer": state}
 
-    def _go_back(self, fault: FaultError) -> None:
+    def _go_back(self, divergence: Divergence) -> None:
         """Returns to the best state and lowers the rate, or gives up.
 
-        The epochs that are over stay over, so what has thawed since stays so, with the optimiser's
-        state of it begun anew.
+        Finished epochs stay finished, so what has been unfrozen since stays so, with a fresh
+        optimizer state.
         """
         progress, tries = self.progress, self.options.recovery.tries
-        what = fault.describe(self.train.grid, progress.epoch + 1)
-        if not self.guard.retry(fault, progress.epoch + 1):
+        what = divergence.describe(self.samples.grid, progress.epoch + 1)
+        if not self.divergence.lower_rate(divergence, progress.epoch + 1):
             after = f", after going back {tries} times with a lower rate" if tries else ""
             raise DivergedError(
                 f"{what}{after}; try a smaller schedule.learning_rate than "
                 f"{self.stage.learning_rate:g}"
             )
-        own = self.surrogate.network.state_dict()
+        current = self.surrogate.network.state_dict()
         self.surrogate.network.load_state_dict(
             {
-                k: self.processes.spread_like(tensor, own[k])
-                for k, tensor in self.best["network"].items()
+                name: self.processes.spread_like(value, current[name])
+                for name, value in self.best["network"].items()
             }
         )
         self._renew_optimizer(self.best["trainer"]["optimizer"])
-        self._count_steps(self.cost.flops * self.sums.num_steps / self.num_steps)
+        progress.start_epoch(self.epoch_flops * progress.step / self.num_steps)
         log.warning(
             "%s: back to the state after epoch %d, learning rate times %g from here on (try %d "
             "of %d)",
             what,
             progress.best_epoch,
-            self.guard.rate_factor,
-            len(self.guard.faults),
+            self.divergence.rate_factor,
+            len(self.divergence.events),
             tries,
         )
 
-    def _count_steps(self, flops: float) -> EpochSums:
-        """Adds what the steps of the epoch have taken, and begins a new one; returns their sums."""
-        progress, sums = self.progress, self.sums
-        self.progress = replace(
-            progress,
-            seconds=progress.seconds + sums.seconds,
-            data_seconds=progress.data_seconds + sums.data_seconds,
-            flops=progress.flops + flops,
-        )
-        self.sums = EpochSums()
-        return sums
+    def _unfreeze(self) -> None:
+        """Unfreezes weights scheduled for this epoch; the optimizer's state of others is kept."""
+        if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
+            self._renew_optimizer(self.processes.whole(self.optimizer.state_dict()))
 
-    def _learning_rate(self, step: int) -> float:
-        return self.stage.learning_rate * self.rate(step) * self.guard.rate_factor
+    def _renew_optimizer(self, state: dict[str, Any]) -> None:
+        """Builds the optimizer for what is trained now, with a state."""
+        self.optimizer = NamedOptimizer(
+            self.surrogate.network,
+            self.options.optimizer,
+            self.finetuning.options,
+            self.options.weight_decay,
+            self.options.betas,
+            getattr(torch, self.options.precision),
+            self.processes,
+        )
+        self.load_moments(state)
+        self._predict = self.processes.train_together(self.surrogate)
+        self.__dict__.pop("epoch_flops", None)  # which depend on what is frozen
+
+    # small things
+
+    def _network_for(self, samples: Samples) -> Callable[[Tensor], Tensor] | None:
+        """Returns what to call instead of the surrogate's network, if anything."""
+        return self._network if self.featurized is None else self.featurized.finish(samples)
+
+    def _compile(self) -> None:
+        if not self.options.compile or self._network is not None:
+            return
+        started = time.perf_counter()
+        shape = (self.microbatches.size, *self.samples.num_channels[:1], *self.samples.grid.shape)
+        self._network = compiled(self.surrogate.network, shape, self.options.precision)
+        seconds = time.perf_counter() - started
+        self.progress.seconds += seconds
+        self.progress.compile_seconds += seconds
+
+    @cached_property
+    def epoch_flops(self) -> float:
+        """Floating-point operations of an epoch; those repeated to save memory count once."""
+        if self.featurized is not None:
+            (batch,) = self.samples.batches([torch.zeros(1, dtype=torch.int64)])
+            return len(self.samples) * self.featurized.step_flops(batch)
+        for name, parameter in self.surrogate.network.named_parameters(remove_duplicate=False):
+            self._blueprint.get_parameter(name).requires_grad_(parameter.requires_grad)
+        shape = (1, self.samples.num_channels[0], *self.samples.grid.shape)
+        return float(len(self.samples) * training_flops(self._blueprint, shape))
+
+    def _rate_at(self, step: int) -> float:
+        return self.stage.learning_rate * self.rate(step) * self.divergence.rate_factor
+
+    @property
+    def _fraction_done(self) -> float:
+        """Fraction of the stage's steps that are done with the one under way."""
+        taken = self.progress.epoch * self.num_steps + self.progress.step + 1
+        return taken / (self.stage.epochs * self.num_steps)
 
     def _network_seed(self) -> int:
-        """Returns the seed of what a network of the user's draws: a function of the step."""
-        own = (self.processes.rank,) if self.processes.rank else ()
-        rng = self.batches.rng(self.progress.epoch, self.sums.num_steps, DRAWN_BY_NETWORK, *own)
+        """Returns the seed of what the network draws: a function of the step and the process."""
+        rank = (self.processes.rank,) if self.processes.rank else ()
+        rng = self.batches.rng(self.progress.epoch, self.progress.step, NETWORK_KEY, *rank)
         return int(rng.integers(2**63))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Makes what is drawn meanwhile a function of a seed; what is drawn later does not notice."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -10,14 +10,9 @@ from multigrid.data.files import FileSource
 from multigrid.data.formats import ReaderOptions
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.store import DataStore
-from multigrid.distributed.processes import Processes
-from multigrid.hardware import PrecisionName
 from multigrid.models.custom_network import CustomFamily, NetworkFactory
 from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
-from multigrid.training.compilation import Compiler
-from multigrid.training.divergence import RecoveryOptions
-from multigrid.training.options import TrainerOptions
 
 
 def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:
@@ -92,28 +87,4 @@ def network_family(
         bottleneck=model.bottleneck,
         growth=model.growth,
         seed=config.seed,
-    )
-
-
-def trainer_options(
-    config: Config, problem: Problem, precision: PrecisionName, processes: Processes
-) -> TrainerOptions:
-    """Returns what a configuration says of the trainer on all levels."""
-    schedule, optimizer, recovery = config.schedule, config.optimizer, config.recovery
-    return TrainerOptions(
-        optimizer=optimizer.name,
-        weight_decay=optimizer.weight_decay,
-        betas=(optimizer.betas[0], optimizer.betas[1]),
-        decay=optimizer.decay,
-        final_rate=optimizer.final_rate,
-        clip=optimizer.clip,
-        precision=precision,
-        symmetries=problem.symmetries if config.data.augmentation == "auto" else None,
-        mode_shifts=config.data.mode_shifts,
-        patience=schedule.patience,
-        seed=config.seed,
-        recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
-        compiler=Compiler(processes) if config.compute.compile else None,
-        split_batches=recovery.split_batches,
-        processes=processes,
     )

@@ -10,8 +10,8 @@ from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
 from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Grid
+from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment
-from multigrid.ladder.parts import generated_source
 from multigrid.models.scaling import FieldScaling
 from multigrid.training.evaluation import interpolation_error
 
@@ -43,35 +43,32 @@ class RunData:
         started = time.perf_counter()
         source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
         generated = experiment.processes.first_then_others(lambda: source.prepare(counts))
-        train = experiment.training_samples(finest, experiment.config.samples()[-1])
+        self.train: list[TrainingSamples] = []
+        self.restriction_seconds: list[float] = []
+        for level, count in reversed(list(enumerate(experiment.config.samples()))):
+            level_started = time.perf_counter()
+            grid = experiment.sample_grid(level)
+            self.train.insert(0, experiment.training_samples(grid, count))
+            self.restriction_seconds.insert(0, time.perf_counter() - level_started)
         self.validation, self.test = (
             source.read(split, finest, counts[split]).to(experiment.device)
             for split in ("validation", "test")
         )
         self.seconds = time.perf_counter() - started
-        held = "held in memory" if isinstance(train, Samples) else "streamed from disk"
+        held = "held in memory" if isinstance(self.train[-1], Samples) else "streamed from disk"
         self.line = (
             f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
         )
-        self.scaling = FieldScaling.fit(experiment.normalization, train)
-        self.train: list[TrainingSamples] = []
-        self.restriction_seconds: list[float] = []
-        for grid, count in zip(
-            experiment.hierarchy.levels, experiment.config.samples(), strict=True
-        ):
-            started = time.perf_counter()
-            self.train.append(experiment.training_samples(grid, count))
-            self.restriction_seconds.append(time.perf_counter() - started)
+        self.scaling = FieldScaling.fit(experiment.normalization, self.train[-1])
 
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""
-        config = self.experiment.config
-        found = {}
+        config, samples = self.experiment.config, {}
         for name, changes in config.data.extra_tests.items():
             source = generated_source(config, config.pde(changes))
             source.prepare({"test": config.data.test})
-            found[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
-        return found
+            samples[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
+        return samples
 
     def trajectories(self, grid: Grid) -> Tensor | None:
         """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""

@@ -1,0 +1,267 @@
+"""The ladder: one level after the other, each starting from what the ones before have learned."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from multigrid import signals
+from multigrid.data.streaming import TrainingSamples
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.ladder.data import RunData
+from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.initialization import Start
+from multigrid.ladder.recorder import BEST, LAST, Recorder, is_finished
+from multigrid.ladder.results import TestResults, summarise
+from multigrid.models.scaling import Surrogate
+from multigrid.models.transfer import load_strictly
+from multigrid.records.environment import changes, environment
+from multigrid.records.history import Row
+from multigrid.records.run_folder import RunFolder
+from multigrid.schedule import Stage
+from multigrid.signals import Interrupted
+from multigrid.tables import si
+from multigrid.training.callbacks import Callback, EarlyStopping, ProgressBar, TensorBoard
+from multigrid.training.checkpoint import load_checkpoint
+from multigrid.training.divergence import DivergedError
+from multigrid.training.evaluation import LevelValidator
+from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate, split
+from multigrid.training.trainer import Trainer
+from multigrid.training.weight_files import save_weights
+
+log = logging.getLogger(__name__)
+
+
+class LadderRun:
+    """One run of an experiment.
+
+    Args:
+        experiment: What to run.
+        folder: Where the results go.
+
+    Attributes:
+        config: The experiment's configuration.
+        recorder: What the run has done so far: rows of the metrics, finished stages, checkpoints.
+        data: Its samples.
+        test_results: What the last level gives on the test samples, once the run is over; in the
+            first process only.
+    """
+
+    test_results: TestResults
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self.experiment = experiment
+        self.config = experiment.config
+        self.folder = folder
+        self.processes = experiment.processes
+        self.data = RunData(experiment)
+        self.recorder = Recorder(experiment, folder)
+        self.callbacks = self._callbacks()
+
+    @property
+    def rows(self) -> list[Row]:
+        """One row of ``metrics.csv`` for each epoch so far."""
+        return self.recorder.rows
+
+    def train(self, resume: bool = False) -> None:
+        """Trains the stages of the schedule that are not finished, and tests the result.
+
+        Args:
+            resume: Continue from the last checkpoints in the folder.
+        """
+        latest = self.recorder.restore() if resume else None
+        if latest is None:
+            self._start(resume)
+        else:
+            self._continue(latest)
+        unfinished = None if latest is None or is_finished(latest) else latest
+        log.info("%s\n%s", self.experiment.describe(), self.data.line)
+        try:
+            for callback in self.callbacks:
+                callback.on_start(self)
+            for stage in self.experiment.stages[len(self.recorder.finished) :]:
+                self._train_level(stage, unfinished)
+                unfinished = None
+            self._test()
+        except (UserError, Interrupted, RuntimeError, MemoryError) as reason:
+            self._note_end(reason)
+            for callback in self.callbacks:
+                callback.on_end(self, None)
+            raise
+
+    def finish(self) -> dict[str, Any]:
+        """Tells the callbacks how the run ended; returns what ``summary.json`` holds."""
+        summary = summarise(self)
+        for callback in self.callbacks:
+            callback.on_end(self, summary)
+        return summary
+
+    def _train_level(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
+        """Transfers weights into the level's network, trains it and saves it."""
+        started = time.perf_counter()
+        samples = self.data.train[stage.level]
+        start = self._initialize(stage, unfinished)
+        trainer = self._trainer(stage, start, samples)
+        overhead = time.perf_counter() - started + self._restriction_seconds(stage)
+        with signals.deferred(agreeing=self.processes.size > 1):
+            try:
+                error = self.data.interpolation_error(stage.level)
+                self.recorder.enter(trainer, start, overhead, error, unfinished)
+                callbacks = [*self.callbacks, *self._early_stopping(error)]
+                for callback in callbacks:
+                    callback.on_level_start(self, trainer)
+                trainer.fit([self.recorder, *callbacks])
+                self.recorder.finish()
+                for callback in callbacks:
+                    callback.on_level_end(self, trainer)
+            except DivergedError:
+                raise
+            except Interrupted:
+                self.recorder.save()
+                self.processes.total(0)  # nobody ends before the first one has saved
+                raise
+            except (UserError, RuntimeError, MemoryError):
+                # a file has vanished, the disk is full, the memory too small, a process gone: save
+                # what can be without the others
+                if not self.processes.shards:
+                    with suppress(UserError):
+                        self.recorder.save()
+                raise
+
+    def _initialize(self, stage: Stage, unfinished: dict[str, Any] | None) -> Start:
+        """Builds the network of a stage and fills it from earlier stages or its checkpoint."""
+        initializer = self.experiment.initializer
+        if unfinished is None:
+            return initializer.start(self.recorder, stage)
+        path = self.recorder.level_folder(stage.level) / LAST
+        return initializer.resume(stage, unfinished, path)
+
+    def _trainer(self, stage: Stage, start: Start, samples: TrainingSamples) -> Trainer:
+        experiment, config = self.experiment, self.config
+        surrogate = self._surrogate(start.network, samples.grid)
+        validator = LevelValidator(
+            self.data.validation,
+            samples.grid,
+            config.model.prolongation,
+            experiment.periodic,
+            stage.batch_size,
+            self.processes,
+        )
+        frozen, featurized = start.finetuning.always_frozen, None
+        if config.transfer.featurize and split(surrogate.network, frozen):
+            featurized = FeaturizedSurrogate(surrogate, frozen)
+        trainer = Trainer(
+            surrogate,
+            samples if featurized is None else self._features(featurized, samples, stage),
+            validator,
+            stage,
+            experiment.loss(samples.grid, stage.level, self.data.scaling.fields),
+            experiment.options,
+            start.finetuning,
+            featurized,
+        )
+        if config.optimizer.carry_moments:
+            trainer.load_moments(start.moments)
+        return trainer
+
+    def _features(
+        self, featurized: FeaturizedSurrogate, samples: TrainingSamples, stage: Stage
+    ) -> FeaturizedSamples:
+        """Computes what depends on frozen weights alone once, for all samples of a stage."""
+        path = self.recorder.level_folder(stage.level) / "features.h5"
+        precision = self.experiment.precision
+        file = self.processes.from_first(
+            lambda: featurized.compute(samples, path, stage.batch_size, precision)
+        )
+        size = path.stat().st_size
+        log.info("features of %s samples: %sB in %s", len(samples), si(size), path)
+        return FeaturizedSamples(samples, file, self.experiment.holds_bytes(size))
+
+    def best_surrogate(self, level: int) -> Surrogate:
+        """Returns the best surrogate of a level that has been trained."""
+        path = self.recorder.level_folder(level) / BEST
+        best: Mapping[str, Any] = self.recorder.best.get(level) or load_checkpoint(path)
+        network = self.experiment.family.build(level)
+        load_strictly(best["network"], network, path)
+        return self._surrogate(network, self.experiment.sample_grid(level))
+
+    def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
+        experiment = self.experiment
+        return Surrogate.of(network, self.data.scaling, experiment.problem, grid, experiment.device)
+
+    def _callbacks(self) -> list[Callback]:
+        """Returns the callbacks of the whole run, the user's last."""
+        if not self.processes.is_first:
+            return []
+        experiment = self.experiment
+        work = [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages]
+        callbacks: list[Callback] = [ProgressBar(len(experiment.hierarchy.levels), work)]
+        if self.config.output.tensorboard:
+            callbacks.append(TensorBoard(self.folder.tensorboard))
+        return [*callbacks, *experiment.extensions.callbacks]
+
+    def _early_stopping(self, interpolation_error: float | None) -> Sequence[Callback]:
+        """Returns what ends a level early, in all processes alike."""
+        schedule = self.config.schedule
+        target = interpolation_error if schedule.stop_at_interpolation_error else None
+        if schedule.patience is None and target is None:
+            return ()
+        return (EarlyStopping(schedule.patience, target),)
+
+    def _restriction_seconds(self, stage: Stage) -> float:
+        """Returns the cost of a level's samples at its first visit."""
+        visited = any(done["level"] == stage.level for done in self.recorder.finished)
+        return 0.0 if visited else self.data.restriction_seconds[stage.level]
+
+    def _test(self) -> None:
+        """Tests the best surrogate of the last stage, and writes its weights if they are wanted."""
+        if not self.processes.is_first:
+            return
+        stage = self.experiment.stages[-1]
+        path = self.config.checkpoints.save
+        if path is not None:
+            about = self.experiment.about(stage.level, self.data.scaling)
+            save_weights(Path(path), self.recorder.best[stage.level]["network"], about)
+        self.test_results = TestResults.of(self.best_surrogate(stage.level), self.data, stage)
+
+    # the beginning and the end
+
+    def _start(self, resume: bool) -> None:
+        """Starts from weights that the user wants loaded, if any."""
+        if resume:
+            self.experiment.begin()  # which a resumed run need not do
+        self.recorder.loaded = self.experiment.loaded
+        if self.processes.is_first:
+            now = environment(self.experiment.device, self.processes.size)
+            self.folder.journal.note("started", **now)
+
+    def _continue(self, latest: dict[str, Any]) -> None:
+        """Writes down from where the run goes on, and what has changed since it stopped there."""
+        self.experiment.set_epochs(latest["epochs"])
+        if not self.processes.is_first or self.folder.summary.exists():
+            return  # if all is done, only the report is made again
+        now = environment(self.experiment.device, self.processes.size)
+        changed = changes(latest["environment"], now)
+        progress = latest["trainer"]["progress"]
+        place = {"epoch": progress["epoch"], "step": len(progress["losses"])}
+        self.folder.journal.note("resumed", stage=latest["stage"], **place, changed=changed)
+        for key, (before, after) in changed.items():
+            log.warning(
+                "resumed with a different %s: %s before, %s now; the result may differ from that "
+                "of an uninterrupted run",
+                key,
+                before,
+                after,
+            )
+
+    def _note_end(self, reason: BaseException) -> None:
+        if not self.processes.is_first:
+            return
+        name = "interrupted" if isinstance(reason, Interrupted) else "failed"
+        with suppress(UserError):  # the disk may be full, which is why
+            self.folder.journal.note(name, reason=str(reason), stage=len(self.recorder.finished))

@@ -1,0 +1,359 @@
+"""Callbacks: what is told of a run while it trains, such as a progress bar or a tracker.
+
+A callback is any object with some of the methods of :class:`Callback`; ``multigrid.train`` takes
+them as ``callbacks=[...]``, and experiment files name registered ones.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from multigrid.errors import UserError
+
+if TYPE_CHECKING:
+    from multigrid.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave.
+
+    Attributes:
+        epoch: Number of the epoch in its stage, from 1.
+        train_loss: Mean loss over its steps.
+        val_rel_l2: Mean relative L2 error of the validation samples on the level's grid.
+        val_finest_rel_l2: The same of the predictions prolonged to the finest grid.
+        learning_rate: Rate of new weights at the last step.
+        gradient_norm: Norm of the gradient before clipping, mean over the steps.
+        seconds: Training time of the epoch.
+        data_fraction: The part of it spent waiting for data.
+        improved: Whether the validation error is the lowest so far.
+    """
+
+    epoch: int
+    train_loss: float | None
+    val_rel_l2: float
+    val_finest_rel_l2: float
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    seconds: float = 0.0
+    data_fraction: float = 0.0
+    improved: bool = False
+
+    @classmethod
+    def at_start(cls, error: float, finest_error: float) -> "EpochRecord":
+        """Returns the record of a level before its first step."""
+        return cls(0, None, error, finest_error)
+
+
+class Callback:
+    """Is told of the progress of a run; every method does nothing by itself.
+
+    Attributes of ``run`` that callbacks may rely on: ``config``, ``folder.path`` and ``rows``, one
+    row of ``metrics.csv`` for each epoch so far. ``trainer.should_stop = True`` ends a level.
+    """
+
+    def on_start(self, run: Any) -> None:
+        """Called once, before the first level."""
+
+    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+        """Called on entering a level, or on resuming within it."""
+
+    def on_step(self, trainer: "Trainer") -> None:
+        """Called after every optimizer step."""
+
+    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+        """Called after every epoch, validation included."""
+
+    def on_level_end(self, run: Any, trainer: "Trainer") -> None:
+        """Called when a level is finished."""
+
+    def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
+        """Called once at the end, with the content of ``summary.json``, or None if it failed."""
+
+
+class EarlyStopping(Callback):
+    """Ends a level when the validation error has stopped falling, or is low enough.
+
+    Args:
+        patience: Epochs without improvement after which to stop, or None.
+        target_error: Validation error at which to stop, or None.
+    """
+
+    def __init__(self, patience: int | None = None, target_error: float | None = None) -> None:
+        self.patience = patience
+        self.target_error = target_error
+
+    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+        """Stops at once where there is nothing left to gain."""
+        self._check(trainer)
+
+    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+        """Checks what the epoch gave."""
+        self._check(trainer)
+
+    def _check(self, trainer: "Trainer") -> None:
+        progress = trainer.progress
+        waited = progress.epoch - progress.best_epoch
+        if self.patience is not None and waited >= self.patience:
+            trainer.should_stop = True
+        if self.target_error is not None and progress.best <= self.target_error:
+            trainer.should_stop = True
+
+
+class ProgressBar(Callback):
+    """Shows the progress of a level: a bar on a terminal or in a notebook, plain lines elsewhere.
+
+    Args:
+        num_levels: Number of levels of the ladder.
+        work: Work of every stage of the run in any unit, for the time left.
+        shown: Whether this process is the one that shows anything.
+    """
+
+    def __init__(self, num_levels: int, work: Sequence[float], shown: bool = True) -> None:
+        self.num_levels = num_levels
+        self.work = work
+        self.shown = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self.bar: tqdm | None = None
+
+    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+        """Starts to measure the pace."""
+        stage = trainer.stage
+        self.head = f"[level {stage.level}/{self.num_levels - 1} | {trainer.samples.grid}]"
+        self.left = TimeLeft(self.work, stage.index)
+        self.left.estimate(self._fraction(trainer))
+
+    def on_step(self, trainer: "Trainer") -> None:
+        """Moves the bar."""
+        left = self.left.estimate(self._fraction(trainer))
+        if not self.shown:
+            return
+        stage, progress = trainer.stage, trainer.progress
+        steps = progress.epoch * trainer.num_steps + progress.step
+        if self.bar is None:
+            self.bar = tqdm(
+                desc=f"{self.head} epoch {progress.epoch + 1}/{stage.epochs}",
+                total=stage.epochs * trainer.num_steps,
+                initial=steps - 1,
+                bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} steps{postfix}",
+                leave=False,
+            )
+        if left is not None:
+            text = f"{duration(left[0])} left, all levels {duration(left[1])}"
+            self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(steps - self.bar.n)
+
+    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+        """Logs what the epoch gave."""
+        self.close()
+        left = self.left.estimate(self._fraction(trainer))
+        log.info(
+            "%s epoch %d/%d  train_loss=%.4g  val_rel_l2=%.4g  lr=%.1e  |g|=%.2g  %.1fs  "
+            "(data %.0f%%)%s",
+            self.head,
+            record.epoch,
+            trainer.stage.epochs,
+            record.train_loss,
+            record.val_rel_l2,
+            record.learning_rate,
+            record.gradient_norm,
+            record.seconds,
+            100 * record.data_fraction,
+            f"  left={duration(left[0])}  total_left={duration(left[1])}" if left else "",
+        )
+
+    def on_level_end(self, run: Any, trainer: "Trainer") -> None:
+        """Removes the bar."""
+        self.close()
+
+    def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
+        """Removes the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    @staticmethod
+    def _fraction(trainer: "Trainer") -> float:
+        """Returns how much of the stage is done, from 0 to 1."""
+        steps = trainer.progress.epoch * trainer.num_steps + trainer.progress.step
+        return steps / max(1, trainer.stage.epochs * trainer.num_steps)
+
+
+class TimeLeft:
+    """Estimates the time left from the work left, at the pace of the stage that runs.
+
+    A unit of work takes longer on coarse grids, so the total is overestimated at first.
+
+    Args:
+        work: Work of every stage, in any unit.
+        index: The stage that runs.
+    """
+
+    def __init__(self, work: Sequence[float], index: int) -> None:
+        self.work = work
+        self.index = index
+        self._began: tuple[float, float] | None = None
+
+    def estimate(self, fraction: float) -> tuple[float, float] | None:
+        """Returns the seconds left for the stage and for the whole run; None when first asked.
+
+        Args:
+            fraction: How much of the stage is done, from 0 to 1.
+        """
+        now = time.perf_counter()
+        if self._began is None:
+            self._began = fraction, now
+            return None
+        begun, started = self._began
+        done = (fraction - begun) * self.work[self.index]
+        if done <= 0:
+            return None
+        pace = (now - started) / done
+        stage = (1 - fraction) * self.work[self.index] * pace
+        return stage, stage + sum(self.work[self.index + 1 :]) * pace
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as text: ``45s``, ``1m30s``, ``2h05m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+class TensorBoard(Callback):
+    """Writes every row of the metrics as TensorBoard events; the step is the number of the row.
+
+    Args:
+        folder: Where the events go; nothing is written before the first row.
+
+    Raises:
+        UserError: If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writer: Any = None
+        self.run: Any = None
+        self.num_written = 0
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "output.tensorboard: the package 'tensorboard' is not installed; install it with "
+                "`pip install tensorboard`, or set it to false"
+            ) from None
+        self._open = SummaryWriter
+
+    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+        """Hides whatever an interrupted run wrote beyond its last checkpoint."""
+        if self.writer is None:
+            first = len(run.rows) - (trainer.progress.epoch == 0)
+            self.run, self.num_written = run, first
+            self.writer = self._open(str(self.folder), purge_step=first)
+        self._write()
+
+    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+        """Writes the new row."""
+        self._write()
+
+    def _write(self) -> None:
+        for step, row in enumerate(self.run.rows[self.num_written :], start=self.num_written):
+            for name, value in epoch_metrics(row).items():
+                self.writer.add_scalar(name, value, step)
+        self.num_written = len(self.run.rows)
+        self.writer.flush()
+
+
+class WandB(Callback):
+    """Logs a run to Weights & Biases; the package ``wandb`` must be installed.
+
+    Args:
+        options: Arguments of ``wandb.init``, such as the project.
+
+    Raises:
+        UserError: If the package is not installed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.wandb = _require("wandb")
+        self.options = options
+
+    def on_start(self, run: Any) -> None:
+        """Opens a run with the experiment's name and configuration."""
+        self.run = run
+        config = run.config.model_dump()
+        self.tracker = self.wandb.init(
+            **{"name": run.config.name, "config": config, "resume": "allow", **self.options}
+        )
+
+    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+        """Logs the new row."""
+        self.tracker.log(epoch_metrics(self.run.rows[-1]), step=len(self.run.rows) - 1)
+
+    def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
+        """Logs the test errors and closes the run."""
+        self.tracker.summary.update((summary or {}).get("test", {}))
+        self.tracker.finish(exit_code=0 if summary else 1)
+
+
+class MLflow(Callback):
+    """Logs a run to MLflow; the package ``mlflow`` must be installed.
+
+    Args:
+        options: Arguments of ``mlflow.start_run``.
+
+    Raises:
+        UserError: If the package is not installed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.mlflow = _require("mlflow")
+        self.options = options
+
+    def on_start(self, run: Any) -> None:
+        """Opens a run with the experiment's name and configuration."""
+        self.run = run
+        self.mlflow.start_run(**{"run_name": run.config.name, **self.options})
+        self.mlflow.log_dict(run.config.model_dump(), "config.yaml")
+
+    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+        """Logs the new row."""
+        self.mlflow.log_metrics(epoch_metrics(self.run.rows[-1]), step=len(self.run.rows) - 1)
+
+    def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
+        """Logs the test errors and closes the run."""
+        errors = (summary or {}).get("test", {})
+        self.mlflow.log_metrics({f"test_{name}": value for name, value in errors.items()})
+        self.mlflow.end_run("FINISHED" if summary else "FAILED")
+
+
+def epoch_metrics(row: Any) -> dict[str, float]:
+    """Returns what experiment trackers show of a row of ``metrics.csv``, by name."""
+    names = ("val_rel_l2", "val_finest_rel_l2", "train_loss", "learning_rate", "gradient_norm")
+    metrics = {f"{name}/level_{row.level}": getattr(row, name) for name in names}
+    metrics |= {f"cost/{name}": getattr(row, name) for name in ("work_units", "seconds")}
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _require(package: str) -> Any:
+    try:
+        return __import__(package)
+    except ImportError:
+        raise UserError(
+            f"callbacks: the package '{package}' is not installed; `pip install {package}`"
+        ) from None
