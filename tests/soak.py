@@ -29,7 +29,7 @@ from torch import Tensor
 
 from multigrid import files
 from multigrid.errors import UserError
-from multigrid.ladder import ladder_run  # noqa: F401
+from multigrid.ladder import ladder  # noqa: F401
 from multigrid.records.history import read_history
 from multigrid.report import closing
 from multigrid.run import main

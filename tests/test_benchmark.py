@@ -17,7 +17,7 @@ from experiments.benchmarks.speedup import SuiteRun
 from experiments.benchmarks.suites import Method, Suite
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.ladder.ladder_run import LadderRun
+from multigrid.ladder.ladder import LadderRun
 from multigrid.records.history import Row
 
 # ---------------------------------------------------------------- conclusions
@@ -126,13 +126,13 @@ def tiny_suite(folder: Path, *overrides: str) -> Suite:
 def trained(monkeypatch) -> list[str]:
     """Names of the runs that train, as they do."""
     names: list[str] = []
-    original = LadderRun.run
+    original = LadderRun.train
 
     def noted(run: LadderRun, resume: bool = False):
         names.append(run.experiment.config.name)
         return original(run, resume)
 
-    monkeypatch.setattr(LadderRun, "run", noted)
+    monkeypatch.setattr(LadderRun, "train", noted)
     return names
 
 

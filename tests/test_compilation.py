@@ -11,11 +11,10 @@ import soak
 import torch
 from alike import assert_same_training
 from tiny import run, train, write_experiment
-from together import run_together
 from torch import nn
 
 from multigrid.grid import Grid, Hierarchy
-from multigrid.ladder.recorder import StageRecorder
+from multigrid.ladder.recorder import Recorder
 from multigrid.models.growth import UNetFamily
 from multigrid.models.layers import set_activation_checkpointing
 
@@ -73,7 +72,7 @@ def test_compiled_training_is_the_same_and_resumes_to_the_bit(experiment, tmp_pa
     assert stage["compiled"] is True
     assert 0 < stage["compile_seconds"] < stage["seconds"]
 
-    step, calls = StageRecorder.step, []
+    step, calls = Recorder.on_step, []
 
     def stop_once(recorder, *place):
         calls.append(place)
@@ -81,7 +80,7 @@ def test_compiled_training_is_the_same_and_resumes_to_the_bit(experiment, tmp_pa
             os.kill(os.getpid(), signal.SIGTERM)
         step(recorder, *place)
 
-    monkeypatch.setattr(StageRecorder, "step", stop_once)
+    monkeypatch.setattr(Recorder, "on_step", stop_once)
     assert run(experiment, tmp_path / "parts", *small) == 75
     assert run(experiment, tmp_path / "parts", *small, "--resume") == 0
     parts = soak.result(tmp_path / "parts" / "results" / "tiny")
@@ -121,31 +120,6 @@ def test_thawed_weights_are_trained_compiled_too(experiment, tmp_path, graphs):
     assert len(graphs) > 4
 
 
-def trace_only(rank):
-    original = torch.compile
-    torch.compile = lambda network, **options: original(network, backend="eager", dynamic=False)
-
-
-def fail_in_second(rank):
-    if rank == 0:
-        trace_only(rank)
-    else:
-        torch.compile = None
-
-
-@pytest.mark.parametrize(("prepare", "compiled"), [(trace_only, True), (fail_in_second, False)])
-def test_processes_compile_together_or_not_at_all(
-    experiment, expected, tmp_path, prepare, compiled
-):
-    assert run_together([experiment, COMPILED], tmp_path, prepare=prepare) == [0, 0]
-    found = tmp_path / "results" / "tiny"
-    assert_same_training(found, expected)
-    summary = json.loads((found / "summary.json").read_text())
-    assert [stage["compiled"] for stage in summary["levels"]] == [compiled, compiled]
-    told = "it failed in another process" in (found / "run.log").read_text()
-    assert told != compiled
-
-
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
 def test_compiled_gradients_are_the_plain_ones(shape, checkpointed, graphs, generator):
@@ -178,10 +152,9 @@ def test_a_failing_compilation_is_told_once_and_costs_nothing(
     monkeypatch.setattr(torch, "compile", lambda network, **options: Failing())
     summary = train(experiment, tmp_path, COMPILED)
     shown = capsys.readouterr().out
-    (line,) = [line for line in shown.splitlines() if "compute.compile" in line]
-    assert "on 4x4 could not be compiled" in line
-    assert line.endswith("RuntimeError: no working C++ compiler")
-    assert calls == [4]
+    lines = [line for line in shown.splitlines() if "compute.compile" in line]
+    assert len(lines) == len(calls) == 2  # once a level
+    assert "training goes on without compilation: no working C++ compiler" in lines[0]
     assert [stage["compiled"] for stage in summary["levels"]] == [False, False]
     assert_same_training(tmp_path / "results" / "tiny", expected, tolerance=0)
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from multigrid.grid import Grid, Hierarchy
-from multigrid.ladder.recorder import StageRecorder
+from multigrid.ladder.recorder import Recorder
 from multigrid.models.growth import UNetFamily
 from multigrid.records.history import read_history
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.featurization import split
-from multigrid.training.gradient import Gradient
+from multigrid.training.trainer import Trainer
 from tests.tiny import run, train, write_experiment
 
 HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]
@@ -140,17 +140,17 @@ def test_resume_equals_the_straight_run(tmp_path, pretrained):
     train(path, tmp_path)
     last = tmp_path / "results" / "second" / "level_0_16x16" / "last.pt"
     straight = load_checkpoint(last)
-    step = StageRecorder.step
+    step = Recorder.on_step
 
-    def stopped(recorder, epoch, number, num_steps):
-        if (epoch, number) == (2, 3):
+    def stopped(recorder, trainer):
+        if (trainer.progress.epoch, trainer.progress.step) == (1, 3):
             os.kill(os.getpid(), signal.SIGTERM)
-        step(recorder, epoch, number, num_steps)
+        step(recorder, trainer)
 
-    with patch.object(StageRecorder, "step", stopped):
+    with patch.object(Recorder, "on_step", stopped):
         assert run(path, tmp_path, "--overwrite") == 75
     saved = load_checkpoint(last)
-    assert len(saved["trainer"]["sums"]["losses"]) == 3
+    assert len(saved["trainer"]["progress"]["losses"]) == 3
     last.with_name("features.h5").unlink()
     pretrained.rename(tmp_path / "elsewhere.pt")  # the checkpoint holds all that is needed
     try:
@@ -168,14 +168,14 @@ def test_resume_equals_the_straight_run(tmp_path, pretrained):
 def test_batches_in_parts_keep_their_features(tmp_path, pretrained, monkeypatch):
     path = experiment(tmp_path, pretrained, HEADS_ONLY)
     whole = train(path, tmp_path)["levels"][0]
-    original = Gradient._add_up
+    original = Trainer.backward
 
-    def add_up(trainer, batch, part_size, *more):
-        if part_size > 3:
+    def backward(trainer, microbatches):
+        if len(microbatches[0][0]) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(trainer, batch, part_size, *more)
+        return original(trainer, microbatches)
 
-    monkeypatch.setattr(Gradient, "_add_up", add_up)
+    monkeypatch.setattr(Trainer, "backward", backward)
     parts = train(path, tmp_path, "--overwrite")["levels"][0]
     assert parts["part_size"] == 2
     assert parts["rel_l2"] == pytest.approx(whole["rel_l2"], rel=1e-3)

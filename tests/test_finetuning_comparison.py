@@ -9,7 +9,7 @@ from tiny import write_experiment
 from experiments.benchmarks import finetuning
 from experiments.benchmarks.finetuning import FinetuningComparison
 from multigrid.errors import UserError
-from multigrid.ladder.ladder_run import LadderRun
+from multigrid.ladder.ladder import LadderRun
 
 
 def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_what_the_machine_lacks_is_told(tmp_path, monkeypatch, failure, sentence
     def fail(run):
         raise failure
 
-    monkeypatch.setattr(LadderRun, "load", fail)
+    monkeypatch.setattr(LadderRun, "__init__", fail)
     experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
     with pytest.raises(UserError, match=sentence):
         FinetuningComparison(tmp_path)._train(experiment, [f"data.folder={tmp_path / 'data'}"])

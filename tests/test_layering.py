@@ -64,7 +64,7 @@ ROOMS = [module for module in MODULES if module != "multigrid"]
 
 def test_the_parser_sees_imports():
     assert {"multigrid.errors", "multigrid.grid"} <= imports("multigrid.config.experiment")
-    assert "multigrid.ladder.ladder_run" in imports("multigrid.run")
+    assert "multigrid.ladder.ladder" in imports("multigrid.run")
 
 
 @pytest.mark.parametrize("module", ROOMS)

@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 from tiny import run, train, write_experiment
 
-from multigrid.ladder import progress
-from multigrid.ladder.progress import TimeLeft, duration
+from multigrid.training import callbacks
+from multigrid.training.callbacks import TimeLeft, duration
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_durations(seconds, text):
 
 def test_time_left(monkeypatch):
     now = 0.0
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now)
     left = TimeLeft([2.0, 4.0, 6.0], 1)
     assert left.estimate(0.0) is None
     assert left.estimate(0.0) is None
@@ -41,7 +41,7 @@ def test_time_left(monkeypatch):
 
 def test_time_left_after_a_resume(monkeypatch):
     now = 0.0
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now)
     left = TimeLeft([4.0], 0)
     left.estimate(0.5)
     now = 10.0
@@ -61,7 +61,7 @@ def test_lines_can_be_searched(tmp_path):
 
 def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0))
+    monkeypatch.setattr(callbacks, "tqdm", partial(callbacks.tqdm, mininterval=0))
     train(write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4}),
           tmp_path, "schedule.epochs=[2,1]")  # fmt: skip
     shown = capsys.readouterr().err

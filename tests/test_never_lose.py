@@ -21,18 +21,17 @@ from multigrid import files
 from multigrid.config import load_config
 from multigrid.data.generation import Recipe
 from multigrid.errors import UserError
-from multigrid.ladder.recorder import StageRecorder
+from multigrid.ladder import recorder
+from multigrid.ladder.recorder import Recorder
 from multigrid.records import lock as lock_module
-from multigrid.records.autosave import Autosave
 from multigrid.records.history import outcome
 from multigrid.records.journal import Journal
 from multigrid.records.lock import FolderLock
 from multigrid.report.course import describe_course
 from multigrid.signals import Interrupted, check, deferred, watched
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
-from multigrid.training.divergence import FaultError, Guard, RecoveryOptions
+from multigrid.training.divergence import Divergence, DivergenceDetector, RecoveryOptions
 from multigrid.training.evaluation import LevelValidator
-from multigrid.training.gradient import Gradient
 from multigrid.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -109,7 +108,7 @@ def test_killed_anywhere():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_within_a_step(experiment, expected, tmp_path, monkeypatch, capsys, number):
     with monkeypatch.context() as patch:
-        at_call(patch, Trainer, "_take", 4 + 2, send(number))
+        at_call(patch, Trainer, "train_step", 4 + 2, send(number))
         assert run(experiment, tmp_path) == STOPPED
     error = capsys.readouterr().err
     assert (
@@ -118,7 +117,7 @@ def test_a_signal_saves_within_a_step(experiment, expected, tmp_path, monkeypatc
     assert error.rstrip().endswith("--resume")
     saved = load_checkpoint(tmp_path / "results" / "tiny" / "level_0_4x4" / "last.pt")
     assert saved["trainer"]["progress"]["epoch"] == 1
-    assert len(saved["trainer"]["sums"]["losses"]) == 2
+    assert len(saved["trainer"]["progress"]["losses"]) == 2
     assert_resumes(experiment, tmp_path, expected)
     assert events(tmp_path) == ["started", "interrupted", "resumed"]
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
@@ -131,8 +130,8 @@ def test_a_signal_saves_within_a_step(experiment, expected, tmp_path, monkeypatc
         (Recipe, "make", 2),  # while samples are generated
         (LevelValidator, "__call__", 1),  # on entering the first level
         (LevelValidator, "__call__", 3),  # after the last step of an epoch
-        (StageRecorder, "close", 1),  # between two levels
-        (StageRecorder, "_save", 2),
+        (Recorder, "finish", 1),  # between two levels
+        (Recorder, "save", 2),
     ],
 )
 def test_a_signal_elsewhere(experiment, expected, tmp_path, monkeypatch, owner, name, call):
@@ -145,7 +144,7 @@ def test_a_signal_elsewhere(experiment, expected, tmp_path, monkeypatch, owner, 
 
 def test_a_second_interrupt_stops_at_once(experiment, expected, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        at_call(patch, Gradient, "compute", 7, send(signal.SIGINT, signal.SIGINT))
+        at_call(patch, Trainer, "backward", 7, send(signal.SIGINT, signal.SIGINT))
         assert run(experiment, tmp_path) == KILLED
     assert "SIGINT: saving" not in capsys.readouterr().out
     assert_resumes(experiment, tmp_path, expected)
@@ -194,7 +193,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     experiment, expected, tmp_path, monkeypatch, capsys, damage
 ):
     with monkeypatch.context() as patch:
-        at_call(patch, Trainer, "_take", 4 * 2 + 4 + 2, send(signal.SIGTERM))
+        at_call(patch, Trainer, "train_step", 4 * 2 + 4 + 2, send(signal.SIGTERM))
         assert run(experiment, tmp_path) == STOPPED
     path = tmp_path / "results" / "tiny" / "level_1_8x8" / "last.pt"
     content = path.read_bytes()
@@ -279,7 +278,7 @@ def test_a_file_keeps_its_name_where_the_new_one_cannot_have_it(tmp_path, monkey
 def test_a_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(
     experiment, tmp_path, monkeypatch, capsys
 ):
-    at_call(monkeypatch, Trainer, "_take", 5, send(signal.SIGTERM))
+    at_call(monkeypatch, Trainer, "train_step", 5, send(signal.SIGTERM))
     assert run(experiment, tmp_path) == STOPPED
     monkeypatch.undo()
     files = sorted(path.name for path in tmp_path.rglob("*.pt*"))
@@ -297,7 +296,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(
 def test_epochs_from_a_budget_in_seconds_are_kept_on_resume(experiment, tmp_path, monkeypatch):
     timed = ["schedule.epochs=auto", "schedule.budget={seconds: 60}"]
     monkeypatch.setattr("multigrid.ladder.experiment.step_seconds", lambda *args: 5.0)
-    at_call(monkeypatch, Trainer, "_take", 3, send(signal.SIGTERM))
+    at_call(monkeypatch, Trainer, "train_step", 3, send(signal.SIGTERM))
     assert run(experiment, tmp_path, *timed) == STOPPED
     monkeypatch.undo()
     monkeypatch.setattr("multigrid.ladder.experiment.step_seconds", lambda *args: 1e9)
@@ -306,29 +305,38 @@ def test_epochs_from_a_budget_in_seconds_are_kept_on_resume(experiment, tmp_path
     assert [level["epochs"] for level in summary["levels"]] == [1, 2]  # as first timed
 
 
-def test_intervals(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    due = Autosave(epochs=2, steps=3, minutes=1.5)
-    assert [due.after_step() for _ in range(3)] == [False, False, True]
-    assert [due.after_epoch(epoch) for epoch in (1, 2, 3)] == [False, True, False]
-    due.saved()
-    assert not due.after_step()
-    now[0] = 90.0
-    assert due.after_step()
-    assert due.after_epoch(1)
+@pytest.mark.parametrize(
+    ("settings", "num_saved"),
+    [
+        ("checkpoints.interval=1", 6),  # after every epoch, and at the end of both levels
+        ("checkpoints.interval=99", 2),
+        ("checkpoints.steps=2", 14),  # within epochs too
+        ("checkpoints.minutes=1e-9", 22),  # after every step and epoch
+    ],
+)
+def test_intervals(experiment, tmp_path, monkeypatch, settings, num_saved):
+    original, saved = recorder.save_checkpoint, []
+
+    def save(path, *more):
+        if path.name == "last.pt":
+            saved.append(path)
+        original(path, *more)
+
+    monkeypatch.setattr(recorder, "save_checkpoint", save)
+    assert run(experiment, tmp_path, settings) == 0
+    assert len(saved) == num_saved
 
 
 def spoil(monkeypatch, calls, value=math.nan):
     """Makes the loss of some steps, counted from 1, something that cannot be."""
-    original, seen = Gradient._add_up, []
+    original, seen = Trainer.backward, []
 
-    def add_up(trainer, batch, part_size, *more):
+    def backward(trainer, microbatches):
         seen.append(1)
-        loss = original(trainer, batch, part_size, *more)
+        loss = original(trainer, microbatches)
         return value if len(seen) in calls else loss
 
-    monkeypatch.setattr(Gradient, "_add_up", add_up)
+    monkeypatch.setattr(Trainer, "backward", backward)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -390,37 +398,41 @@ def test_a_start_that_is_no_number_is_told(experiment, tmp_path, monkeypatch, ca
     assert "is nan before the first step" in capsys.readouterr().err
 
 
-def test_the_guard_tells_explosions():
-    guard = Guard(RecoveryOptions(explosion=10.0))
-    losses = [1.0, 0.1, 2.0, 2.0, 0.5, *[3.0] * 4]
-    assert [guard.inspect(loss, 1.0) for loss in losses] == [None] * len(losses)
-    assert "exploded to 3, for 5 steps more than 10 times" in str(guard.inspect(3.0, 1.0))
-    assert guard.inspect(0.1, math.inf) == "the gradient became inf"
-    off = Guard(RecoveryOptions(explosion=None))
-    assert all(off.inspect(loss, 1.0) is None for loss in [1e-9, *[1e9] * 20])
-    below_zero = Guard(RecoveryOptions(explosion=10.0))
-    assert all(below_zero.inspect(loss, 1.0) is None for loss in [-1.0, *[50.0] * 20])
+def test_explosions_are_divergence():
+    detector = DivergenceDetector(RecoveryOptions(explosion=10.0))
+    for loss in [1.0, 0.1, 2.0, 2.0, 0.5, *[3.0] * 4]:
+        detector.check(loss, 1.0, 0, [])
+    with pytest.raises(Divergence, match="exploded to 3, for 5 steps more than 10 times"):
+        detector.check(3.0, 1.0, 0, [])
+    with pytest.raises(Divergence, match="the gradient became inf"):
+        detector.check(0.1, math.inf, 0, [])
+    off = DivergenceDetector(RecoveryOptions(explosion=None))
+    for loss in [1e-9, *[1e9] * 20]:
+        off.check(loss, 1.0, 0, [])
+    below_zero = DivergenceDetector(RecoveryOptions(explosion=10.0))
+    for loss in [-1.0, *[50.0] * 20]:
+        below_zero.check(loss, 1.0, 0, [])
 
 
-def test_the_guard_gives_up_after_its_tries():
-    guard = Guard(RecoveryOptions(tries=2, factor=0.5))
-    fault = FaultError("the loss became nan", 0, [3, 1])
-    assert [guard.retry(fault, 1) for _ in range(3)] == [True, True, False]
-    assert guard.rate_factor == 0.25
-    other = Guard(RecoveryOptions(tries=2, factor=0.5))
-    other.load_state_dict(guard.state_dict())
-    assert other == guard
+def test_going_back_ends_after_its_tries():
+    detector = DivergenceDetector(RecoveryOptions(tries=2, factor=0.5))
+    divergence = Divergence("the loss became nan", 0, [3, 1])
+    assert [detector.lower_rate(divergence, 1) for _ in range(3)] == [True, True, False]
+    assert detector.rate_factor == 0.25
+    other = DivergenceDetector(RecoveryOptions(tries=2, factor=0.5))
+    other.load_state_dict(detector.state_dict())
+    assert other == detector
 
 
 def out_of_memory_above(monkeypatch, limit):
-    original = Gradient._add_up
+    original = Trainer.backward
 
-    def add_up(trainer, batch, part_size, *more):
-        if min(part_size, len(batch)) > limit:
+    def backward(trainer, microbatches):
+        if max(len(samples) for samples, _ in microbatches) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(trainer, batch, part_size, *more)
+        return original(trainer, microbatches)
 
-    monkeypatch.setattr(Gradient, "_add_up", add_up)
+    monkeypatch.setattr(Trainer, "backward", backward)
 
 
 def test_a_batch_that_does_not_fit_is_taken_in_parts(
@@ -430,7 +442,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(
     assert run(experiment, tmp_path) == 0
     shown = capsys.readouterr().out
     assert "out of memory with 8 samples at once on the 4x4 grid" in shown
-    assert "schedule.batch_size=2 may do without" in shown
+    assert "each batch is now taken in microbatches of 2" in shown
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert [level["part_size"] for level in summary["levels"]] == [2, 2]
     whole = expected["summary"]["test"]["rel_l2"]
@@ -454,7 +466,7 @@ def test_out_of_memory_that_cannot_be_helped(
 
 def test_two_runs_in_one_folder(experiment, expected, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        at_call(patch, Trainer, "_take", 6, send(signal.SIGTERM))
+        at_call(patch, Trainer, "train_step", 6, send(signal.SIGTERM))
         assert run(experiment, tmp_path) == STOPPED
     other = FolderLock(tmp_path / "results" / "tiny")
     other.acquire()
@@ -525,7 +537,7 @@ def from_file(tmp_path):
 
 def test_changed_data_under_the_same_name_are_refused(from_file, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        at_call(patch, Trainer, "_take", 2, send(signal.SIGTERM))
+        at_call(patch, Trainer, "train_step", 2, send(signal.SIGTERM))
         assert run(from_file, tmp_path) == STOPPED
     save_pairs(tmp_path / "mine.npz", seed=1)
     assert run(from_file, tmp_path, "--resume") == 2
@@ -551,11 +563,11 @@ def test_data_that_change_while_they_are_read(
             copy.write_bytes(b"something else")
 
     with monkeypatch.context() as patch:
-        at_call(patch, Trainer, "_take", 6, act)
+        at_call(patch, Trainer, "train_step", 6, act)
         assert run(experiment, tmp_path, stream) == 2
     assert copy.name in capsys.readouterr().err
     saved = load_checkpoint(tmp_path / "results" / "tiny" / "level_0_4x4" / "last.pt")
-    assert len(saved["trainer"]["sums"]["losses"]) >= 2  # nothing that was done is lost
+    assert len(saved["trainer"]["progress"]["losses"]) >= 2  # nothing that was done is lost
     aside.replace(copy)
     assert_resumes(experiment, tmp_path, whole, stream)
 
@@ -568,7 +580,7 @@ def test_another_version_on_resume_is_told_and_recorded(
     now = recorder.environment(torch.device("cpu"))
     with monkeypatch.context() as patch:
         patch.setattr(recorder, "environment", lambda *about: {**now, "torch": "1.0"})
-        at_call(patch, Trainer, "_take", 6, send(signal.SIGTERM))
+        at_call(patch, Trainer, "train_step", 6, send(signal.SIGTERM))
         assert run(experiment, tmp_path) == STOPPED
     assert_resumes(experiment, tmp_path, expected)
     assert "resumed with a different torch: 1.0 before" in capsys.readouterr().out

@@ -24,13 +24,13 @@ from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder import recorder as recorder_module
-from multigrid.ladder.recorder import StageRecorder
+from multigrid.ladder.recorder import Recorder
 from multigrid.problems.base import Symmetries
 from multigrid.records.history import read_history
 from multigrid.training.augmentation import augment
 from multigrid.training.batches import Batches
 from multigrid.training.checkpoint import load_checkpoint
-from multigrid.training.gradient import Gradient
+from multigrid.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 ALL_OF_IT = Symmetries(reflections=True, rotations=True, shifts=True, linear=True, mode_shifts=True)
@@ -139,28 +139,28 @@ def test_spread_parameters_train_as_whole_ones(experiment, tmp_path, optimizer, 
 
 def signal_after_a_while(rank):
     """Process 1 alone gets a signal within level 1."""
-    original = StageRecorder.step
+    original = Recorder.on_step
 
-    def step(recorder, epoch, step, num_steps):
-        if rank == 1 and recorder.stage.level == 1 and step == 2:
+    def on_step(recorder, trainer):
+        if rank == 1 and trainer.stage.level == 1 and trainer.progress.step == 2:
             os.kill(os.getpid(), signal.SIGUSR1)
-        original(recorder, epoch, step, num_steps)
+        original(recorder, trainer)
 
-    StageRecorder.step = step
+    Recorder.on_step = on_step
 
 
 def test_a_signal_to_one_stops_all_and_one_alone_goes_on(experiment, expected, tmp_path):
     assert run_together([experiment], tmp_path, prepare=signal_after_a_while) == [75, 75]
     assert "stopped by SIGUSR1" in error_of(tmp_path)
     last = load_checkpoint(tmp_path / "results" / "tiny" / "level_1_8x8" / "last.pt")
-    assert len(last["trainer"]["sums"]["losses"]) == 2
+    assert len(last["trainer"]["progress"]["losses"]) == 2
     assert run(experiment, tmp_path, "--resume") == 0
     assert_same_training(tmp_path / "results" / "tiny", expected)
 
 
 def test_what_one_has_begun_two_finish(experiment, expected, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(StageRecorder, "step", StageRecorder.step)
+        patch.setattr(Recorder, "on_step", Recorder.on_step)
         signal_after_a_while(1)
         assert run(experiment, tmp_path) == 75
     assert run_together([experiment, "--resume"], tmp_path) == [0, 0], error_of(tmp_path)
@@ -169,15 +169,15 @@ def test_what_one_has_begun_two_finish(experiment, expected, tmp_path, monkeypat
 
 def nan_once(rank):
     """A part of a batch of process 1 has no number for a loss, once."""
-    original, calls = Gradient._add, []
+    original, calls = Trainer.backward, []
 
-    def add(trainer, part, weight):
+    def backward(trainer, microbatches):
         calls.append(1)
         if rank == 1 and len(calls) == 4:
-            part.outputs.fill_(float("nan"))
-        return original(trainer, part, weight)
+            microbatches[0][0].outputs.fill_(float("nan"))
+        return original(trainer, microbatches)
 
-    Gradient._add = add
+    Trainer.backward = backward
 
 
 def test_a_fault_in_one_sends_all_back(experiment, tmp_path):
@@ -190,14 +190,14 @@ def test_a_fault_in_one_sends_all_back(experiment, tmp_path):
 
 def die(rank):
     watch.SUSPICION_SECONDS = 2.0
-    original = StageRecorder.step
+    original = Recorder.on_step
 
-    def step(recorder, epoch, step, num_steps):
-        if rank == 1 and recorder.stage.level == 1 and epoch == 2:
+    def on_step(recorder, trainer):
+        if rank == 1 and trainer.stage.level == 1 and trainer.progress.epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        original(recorder, epoch, step, num_steps)
+        original(recorder, trainer)
 
-    StageRecorder.step = step
+    Recorder.on_step = on_step
 
 
 def test_a_process_that_dies_is_named_and_nothing_is_lost(experiment, expected, tmp_path):
@@ -211,31 +211,31 @@ def test_a_process_that_dies_is_named_and_nothing_is_lost(experiment, expected, 
 def fail(rank):
     """Process 1 fails in its second epoch, and process 0 takes its time to save what there is."""
     watch.GRACE_SECONDS, watch.SUSPICION_SECONDS = 3.0, 1.0
-    original, save = StageRecorder.step, recorder_module.save_checkpoint
+    original, save = Recorder.on_step, recorder_module.save_checkpoint
 
-    def step(recorder, epoch, step, num_steps):
-        if rank == 1 and epoch == 2:
+    def on_step(recorder, trainer):
+        if rank == 1 and trainer.progress.epoch == 1:
             raise UserError("the file is gone")
-        original(recorder, epoch, step, num_steps)
+        original(recorder, trainer)
 
     def save_slowly(*arguments):
         time.sleep(5)
         save(*arguments)
 
-    StageRecorder.step = step
+    Recorder.on_step = on_step
     recorder_module.save_checkpoint = save_slowly
 
 
 def hang(rank):
     watch.PATIENCE_SECONDS, watch.GRACE_SECONDS, watch.SUSPICION_SECONDS = 3.0, 1.0, 1.0
-    original = StageRecorder.step
+    original = Recorder.on_step
 
-    def step(recorder, epoch, step, num_steps):
+    def on_step(recorder, trainer):
         if rank == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        original(recorder, epoch, step, num_steps)
+        original(recorder, trainer)
 
-    StageRecorder.step = step
+    Recorder.on_step = on_step
 
 
 def test_the_failure_of_one_is_told_once_and_what_there_is_is_saved(experiment, expected, tmp_path):
@@ -258,21 +258,20 @@ def test_a_process_that_hangs_is_missed(experiment, tmp_path):
 
 
 def lack_memory(rank):
-    original = Gradient._add
+    original = Trainer.backward
 
-    def add(trainer, part, weight):
-        if rank == 1 and len(part) > 1:
+    def backward(trainer, microbatches):
+        if rank == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(trainer, part, weight)
+        return original(trainer, microbatches)
 
-    Gradient._add = add
+    Trainer.backward = backward
 
 
-def test_memory_that_one_lacks_makes_all_take_parts(experiment, expected, tmp_path):
-    assert run_together([experiment], tmp_path, prepare=lack_memory) == [0, 0]
-    assert_same_training(tmp_path / "results" / "tiny", expected)
-    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
-    assert [level["part_size"] for level in summary["levels"]] == [1, 1]
+def test_memory_that_one_lacks_is_told_by_all(experiment, tmp_path):
+    assert run_together([experiment], tmp_path, prepare=lack_memory) == [2, 2]
+    assert "process 1 of 2: out of memory with" in error_of(tmp_path)
+    assert "use a larger parallel.accumulate" in error_of(tmp_path)
 
 
 def test_more_processes_than_samples_in_a_batch(experiment, tmp_path):

@@ -10,7 +10,7 @@ from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
-from multigrid.ladder.ladder_run import LadderRun
+from multigrid.ladder.ladder import LadderRun
 from multigrid.metrics import rel_l2
 from multigrid.problems import build_problem
 from multigrid.problems.diffusion import Diffusion
@@ -186,10 +186,11 @@ def finest_residual(folder, weight):
     path = folder / str(weight)
     path.mkdir()
     run = LadderRun(Experiment(parse_config(raw)), RunFolder(path))
-    run.load()
-    run.run()
-    tested = run.tested
-    return residual("poisson", tested.samples.inputs, tested.prediction, tested.samples.grid).mean()
+    run.train()
+    results = run.test_results
+    return residual(
+        "poisson", results.samples.inputs, results.prediction, results.samples.grid
+    ).mean()
 
 
 def test_a_run_with_the_term_lowers_it(tmp_path):

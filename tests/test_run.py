@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from multigrid import files
-from multigrid.ladder.recorder import StageRecorder
+from multigrid.ladder.recorder import Recorder
 from multigrid.records.history import read_history
 from multigrid.report import closing
 from multigrid.run import main
@@ -269,7 +269,7 @@ class Interruption:
 
     def __init__(self, monkeypatch, method, num_calls):
         self.left = num_calls
-        original = getattr(StageRecorder, method)
+        original = getattr(Recorder, method)
 
         def counted(recorder, *args):
             result = original(recorder, *args)
@@ -278,7 +278,7 @@ class Interruption:
                 raise KeyboardInterrupt
             return result
 
-        monkeypatch.setattr(StageRecorder, method, counted)
+        monkeypatch.setattr(Recorder, method, counted)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -286,14 +286,14 @@ class Interruption:
     ("method", "num_calls"),
     [
         ("enter", 1),  # before the first epoch
-        ("epoch", 2),  # before the first checkpoint
-        ("epoch", 5),  # after one
-        ("step", 4 * 6 + 2),  # within an epoch
-        ("close", 1),  # between two levels
+        ("on_epoch", 2),  # before the first checkpoint
+        ("on_epoch", 5),  # after one
+        ("on_step", 4 * 6 + 2),  # within an epoch
+        ("finish", 1),  # between two levels
         ("enter", 2),  # on entering the second level
-        ("epoch", 8 + 1),  # there, before its first checkpoint
-        ("epoch", 8 + 4),  # after the last epoch
-        ("close", 2),  # after the last level
+        ("on_epoch", 8 + 1),  # there, before its first checkpoint
+        ("on_epoch", 8 + 4),  # after the last epoch
+        ("finish", 2),  # after the last level
     ],
 )
 def test_resume_ends_as_if_never_interrupted(
@@ -310,7 +310,7 @@ def test_resume_ends_as_if_never_interrupted(
 
 @pytest.mark.usefixtures("no_pictures")
 def test_resume_of_resume(base, finished, tmp_path, monkeypatch):
-    interruptions = [("epoch", 4), ("epoch", 3), ("step", 2), ("epoch", 2)]
+    interruptions = [("on_epoch", 4), ("on_epoch", 3), ("on_step", 2), ("on_epoch", 2)]
     for attempt, (method, num_calls) in enumerate(interruptions):
         with monkeypatch.context() as patch:
             Interruption(patch, method, num_calls)
@@ -325,7 +325,7 @@ def test_resume_within_a_level_that_is_visited_again(base, tmp_path, monkeypatch
     cycle += ["data.mode_shifts=0.5"]
     assert main(arguments(base, tmp_path / "whole", *cycle)) == 0
     with monkeypatch.context() as patch:
-        Interruption(patch, "epoch", 2 + 3 + 1)
+        Interruption(patch, "on_epoch", 2 + 3 + 1)
         assert main(arguments(base, tmp_path / "cut", *cycle)) == 130
     assert main(arguments(base, tmp_path / "cut", *cycle, "--resume")) == 0
     assert_same_training(tmp_path / "cut" / "tiny", tmp_path / "whole" / "tiny")
@@ -375,7 +375,7 @@ def test_resume_starts_what_was_killed_before_it_began(base, finished, tmp_path)
 def broken(base, tmp_path, monkeypatch):
     """A run that was interrupted, ready for something worse."""
     with monkeypatch.context() as patch:
-        Interruption(patch, "epoch", 5)
+        Interruption(patch, "on_epoch", 5)
         assert main(arguments(base, tmp_path)) == 130
     return tmp_path
 

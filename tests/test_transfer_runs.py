@@ -20,11 +20,11 @@ from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.ladder import initialization
 from multigrid.ladder.experiment import Experiment
-from multigrid.ladder.recorder import StageRecorder
+from multigrid.ladder.recorder import Recorder
 from multigrid.report import closing
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.evaluation import LevelValidator
-from multigrid.training.gradient import Gradient
+from multigrid.training.trainer import Trainer
 from multigrid.training.weight_files import load_weights
 from tests.tiny import run, train, write_experiment
 
@@ -146,7 +146,7 @@ def test_gradual_unfreezing_resumes_bit_for_bit(tmp_path, pretrained):
 
 def assert_resume_equals(tmp_path, experiment, straight, stage=None, epoch=3, step=2):
     """Stops within an epoch, goes on, and compares with the run that was not interrupted."""
-    original = StageRecorder.step
+    original = Recorder.on_step
     place = (straight["stage"] if stage is None else stage, epoch, step)
 
     def stopped(recorder, epoch, number, num_steps):
@@ -154,7 +154,7 @@ def assert_resume_equals(tmp_path, experiment, straight, stage=None, epoch=3, st
             os.kill(os.getpid(), signal.SIGTERM)
         original(recorder, epoch, number, num_steps)
 
-    with patch.object(StageRecorder, "step", stopped):
+    with patch.object(Recorder, "on_step", stopped):
         assert run(experiment, tmp_path, "--overwrite") == 75
     assert run(experiment, tmp_path, "--resume") == 0
     (folder,) = (tmp_path / "results" / "second").glob(f"level_{straight['stage']}_*")
@@ -221,10 +221,10 @@ def test_going_back_keeps_what_has_unfrozen(tmp_path, pretrained):
         schedule={"epochs": 5},
     )
     straight = train(experiment, tmp_path)["flops"]
-    original, seen = Gradient._add_up, []
+    original, seen = Trainer.backward, []
 
-    def add_up(trainer, batch, part_size, *more):
-        loss = original(trainer, batch, part_size, *more)
+    def backward(trainer, microbatches):
+        loss = original(trainer, microbatches)
         seen.append(trainer)
         return float("nan") if len(seen) == 3 * 4 + 3 else loss
 
@@ -234,7 +234,10 @@ def test_going_back_keeps_what_has_unfrozen(tmp_path, pretrained):
     def worse(validator, surrogate):
         return next(errors), validate(validator, surrogate)[1]
 
-    with patch.object(Gradient, "_add_up", add_up), patch.object(LevelValidator, "__call__", worse):
+    with (
+        patch.object(Trainer, "backward", backward),
+        patch.object(LevelValidator, "__call__", worse),
+    ):
         summary = train(experiment, tmp_path, "--overwrite")
     (fault,) = summary["levels"][0]["went_back"]
     assert (fault["epoch"], fault["step"]) == (4, 3)

@@ -6,7 +6,7 @@ import torch.distributed.tensor
 
 import multigrid.api
 import multigrid.distributed.process_group
-import multigrid.ladder.ladder_run
+import multigrid.ladder.ladder
 import multigrid.report.closing  # noqa: F401
 
 torch.set_num_threads(1)
