@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny import train, write_experiment
 
-from multigrid.config import load_config
+from multigrid.config import load_config, parse_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,8 +44,8 @@ def blocks(page):
     yield from BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
-def pages_with(language, titled=False):
-    return [p for p in PAGES if any(b[0] == language and (b[1] or not titled) for b in blocks(p))]
+def pages_with(language):
+    return [page for page in PAGES if any(block[0] == language for block in blocks(page))]
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +86,17 @@ def test_python(page, workplace):
             exec(compile(content, page.name, "exec"), names)
 
 
-@pytest.mark.parametrize("page", pages_with("yaml", titled=True), ids=name)
+@pytest.mark.parametrize("page", pages_with("yaml"), ids=name)
 def test_experiments(page, workplace):
+    """A block with a title is a whole experiment, others are sections of one."""
+    rest = {"name": "docs", "problem": {"kind": "poisson"}, "levels": [16, 32, 64, 128]}
     for language, title, content in blocks(page):
         if title:
             (workplace / title).write_text(content)
             if language == "yaml":
                 assert load_config(workplace / title).name
+        elif language == "yaml":
+            assert parse_config({**rest, **yaml.safe_load(content)})
 
 
 @pytest.mark.parametrize("page", pages_with("bash"), ids=name)
