@@ -44,6 +44,11 @@ class ModelConfig(Section):
         description="true or false: give finer levels more scales instead of using the network "
         "of level 0 on every grid",
     )
+    fields: Literal["restricted", "folded"] = Field(
+        "restricted",
+        description="'restricted' (the network of a level works on fields of its grid) or 'folded' "
+        "(on those of the finest grid, with blocks of values laid into channels)",
+    )
     padding: Literal["zeros", "replicate", "periodic"] = Field(
         "zeros", description="'zeros', 'replicate' or 'periodic'"
     )

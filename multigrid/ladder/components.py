@@ -86,5 +86,6 @@ def network_family(
         prolongation=model.prolongation,
         bottleneck=model.bottleneck,
         growth=model.growth,
+        fields=model.fields,
         seed=config.seed,
     )

@@ -81,6 +81,10 @@ class CustomFamily:
         """Returns the network of a level; of its tensors only the shapes are meant to be used."""
         return self.build(level)
 
+    def input_grid(self, level: int) -> Grid:
+        """Returns the grid of a level."""
+        return self.hierarchy.levels[level]
+
     def flops(self, level: int) -> Flops:
         """Returns what the network of a level costs for one sample; counted once."""
         if level not in self._flops:

@@ -2,17 +2,30 @@
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Protocol
+from math import prod
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from multigrid.grid import Hierarchy
+from multigrid.errors import UserError
+from multigrid.grid import Grid, Hierarchy
 from multigrid.models.cost import Flops, count_flops, count_parameters
-from multigrid.models.layers import Bottleneck, Normalization, Padding, channels_last
+from multigrid.models.layers import (
+    Bottleneck,
+    Normalization,
+    Padding,
+    channels_last,
+    folding_factors,
+)
 from multigrid.models.unet import Form, UNet
 from multigrid.tables import si, table
+
+Fields = Literal["restricted", "folded"]
+
+MAX_CHANNELS = 4096
+"""The most channels that folded fields may have."""
 
 
 class NetworkFamily(Protocol):
@@ -36,6 +49,9 @@ class NetworkFamily(Protocol):
 
     def blueprint(self, level: int) -> nn.Module:
         """Returns the network of a level on the meta device if possible: only shapes count."""
+
+    def input_grid(self, level: int) -> Grid:
+        """Returns the grid of the fields that the network of a level takes and gives."""
 
     def flops(self, level: int) -> Flops:
         """Returns what the network of a level costs for one sample."""
@@ -74,7 +90,12 @@ class UNetFamily:
         bottleneck: ``conv``, ``dense`` or ``attention``.
         growth: Whether finer levels have more scales; otherwise the network of level 0 is used on
             every grid.
+        fields: ``restricted``: a level's network takes fields on its grid; ``folded``: all take
+            those of the finest, folded onto the grids of the levels.
         seed: Seed of the initialisation.
+
+    Raises:
+        UserError: If folding gives level 0 more channels than 4096.
     """
 
     def __init__(
@@ -90,6 +111,7 @@ class UNetFamily:
         prolongation: int = 4,
         bottleneck: Bottleneck = "conv",
         growth: bool = True,
+        fields: Fields = "restricted",
         seed: int = 0,
     ) -> None:
         self.hierarchy = hierarchy
@@ -103,10 +125,13 @@ class UNetFamily:
         self.prolongation = prolongation
         self.bottleneck = bottleneck
         self.growth = growth
+        self.fields = fields
         self.seed = seed
         self.kind = f"{form} UNet"
         self._blueprints: dict[int, UNet] = {}
         self._flops: dict[int, Flops] = {}
+        if fields == "folded":
+            self._check_folding()
 
     def __str__(self) -> str:
         rows = []
@@ -144,12 +169,18 @@ class UNetFamily:
                 norm=self.norm,
                 prolongation=self.prolongation,
                 bottleneck=self.bottleneck,
+                field_grid=self.input_grid(level),
+                first_folded=self.hierarchy.tops[0] if self.fields == "folded" else None,
             )
+
+    def input_grid(self, level: int) -> Grid:
+        """Returns the grid of the fields that the network of a level takes and gives."""
+        return self.hierarchy.finest if self.fields == "folded" else self.hierarchy.levels[level]
 
     def flops(self, level: int) -> Flops:
         """Returns what the network of a level costs for one sample; counted once."""
         if level not in self._flops:
-            shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
+            shape = (1, self.in_channels, *self.input_grid(level).shape)
             self._flops[level] = count_flops(self.blueprint(level), shape)
         return self._flops[level]
 
@@ -159,7 +190,8 @@ class UNetFamily:
         """Prepares the scales above those that a network has taken over.
 
         In the pyramid form they are silent, so that the network computes the prolonged output of
-        the coarser ones. In the classic form they are fresh.
+        the coarser ones, or, if they are folded, that very output. In the classic form they are
+        fresh.
 
         Args:
             network: The network of some level.
@@ -174,6 +206,17 @@ class UNetFamily:
                 copy_neighbours(network, first)
             if self.form == "pyramid":
                 silence(network, first)
+
+    def _check_folding(self) -> None:
+        levels, finest = self.hierarchy.levels, self.hierarchy.finest
+        channels = max(self.in_channels, self.out_channels)
+        counts = [channels * prod(folding_factors(finest, grid)) for grid in levels]
+        if counts[0] > MAX_CHANNELS:
+            first = next(grid for grid, n in zip(levels, counts, strict=True) if n <= MAX_CHANNELS)
+            raise UserError(
+                f"model.fields: 'folded' gives level 0, {levels[0]}, {counts[0]} channels for the "
+                f"fields of {finest}; at most {MAX_CHANNELS} are allowed, so start with {first}"
+            )
 
     def group_of(self, name: str) -> int:
         """Returns the scale that a tensor belongs to, counted from the bottleneck."""

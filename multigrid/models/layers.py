@@ -1,6 +1,6 @@
 """Layers of a UNet that work alike in one, two and three dimensions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -52,6 +52,59 @@ def channels_layout(ndim: int) -> torch.memory_format:
     """Returns the layout with the channels last of tensors with so many axes, if there is one."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     return layouts.get(ndim, torch.contiguous_format)
+
+
+def folding_factors(fine: Grid, coarse: Grid) -> tuple[int, ...]:
+    """Returns how many fine points along each axis belong to one of a coarsening of the grid."""
+    pairs = zip(coarse.spacing, fine.spacing, strict=True)
+    return tuple(round(wide / narrow) for wide, narrow in pairs)
+
+
+def fold(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """Lays blocks of fine values into the channels of a coarse grid (space to depth).
+
+    Point i of an axis holds the fine values ``f i, ..., f i + f - 1``. Where f does not divide
+    their number, as for nodes with both boundary points, the last value is repeated up to a
+    multiple. Nothing is lost, so :func:`unfold` gives ``x`` back.
+
+    Args:
+        x: Fields ``[N, C, *fine]``.
+        factors: The factor f of each axis.
+
+    Returns:
+        Tensor ``[N, C f^d, *coarse]`` with ``ceil(n / f)`` points for n fine ones.
+    """
+    if set(factors) == {1}:
+        return x
+    fine, ndim = x.shape[2:], len(factors)
+    missing = [-n % f for n, f in zip(fine, factors, strict=True)]
+    if any(missing):
+        x = F.pad(x, [size for n in reversed(missing) for size in (0, n)], mode="replicate")
+    for axis, factor in zip(range(2, 2 + 2 * ndim, 2), factors, strict=True):
+        x = x.unflatten(axis, (-1, factor))  # [N, C, coarse, factor, coarse, factor, ...]
+    order = [*range(3, 3 + 2 * ndim, 2), *range(2, 2 + 2 * ndim, 2)]
+    return channels_last(x.permute(0, 1, *order).flatten(1, 1 + ndim))
+
+
+def unfold(x: Tensor, factors: Sequence[int], fine: Sequence[int]) -> Tensor:
+    """Lays channels out as blocks of fine values (depth to space), and crops what is too much.
+
+    Args:
+        x: What :func:`fold` gave, ``[N, C f^d, *coarse]``.
+        factors: The factor f of each axis.
+        fine: Shape of the fine grid.
+
+    Returns:
+        Tensor ``[N, C, *fine]``.
+    """
+    if set(factors) == {1}:
+        return x
+    ndim = len(factors)
+    x = x.unflatten(1, (-1, *factors))
+    x = x.permute(0, 1, *(axis for i in range(ndim) for axis in (2 + ndim + i, 2 + i)))
+    for axis, n in enumerate(fine, start=2):
+        x = x.flatten(axis, axis + 1).narrow(axis, 0, n)
+    return channels_last(x)
 
 
 class ActivationCheckpointing(nn.Module):
@@ -210,10 +263,12 @@ class Head(nn.Module):
 
     HIDDEN = 16
 
-    def __init__(self, ndim: int, in_channels: int, out_channels: int) -> None:
+    def __init__(
+        self, ndim: int, in_channels: int, out_channels: int, hidden: int = HIDDEN
+    ) -> None:
         super().__init__()
-        self.hidden = conv(ndim, in_channels, self.HIDDEN, 1, "zeros")
-        self.project = nn.Linear(self.HIDDEN, out_channels)
+        self.hidden = conv(ndim, in_channels, hidden, 1, "zeros")
+        self.project = nn.Linear(hidden, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, in, *grid]`` to ``[N, out, *grid]``."""

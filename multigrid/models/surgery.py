@@ -43,7 +43,8 @@ def add_level(unet: UNet, grid: Grid, width: int | None = None, seed: int = 0) -
     """Returns a network with a further scale on a grid twice as fine.
 
     In the pyramid form the new scale is silent: the network computes what the old one did,
-    prolonged. In the classic form stem and head are new, on the new scale.
+    prolonged unless the scales are folded. In the classic form stem and head are new, on the new
+    scale.
 
     Args:
         unet: The network.
@@ -52,11 +53,13 @@ def add_level(unet: UNet, grid: Grid, width: int | None = None, seed: int = 0) -
         seed: Seed of what is new.
 
     Raises:
-        UserError: If the grid is not twice as fine.
+        UserError: If the grid is not twice as fine, or finer than the fields that are folded.
     """
     if halvings_between(unet.grids[-1], grid) != 1:
         raise UserError(f"grid: {grid} is not one halving finer than {unet.grids[-1]}")
     new_width = unet.widths[-1] if width is None else _positive(width, "width")
+    if unet.is_folded and grid.size > unet.field_grid.size:
+        raise UserError(f"grid: {grid} is finer than the folded fields, {unet.field_grid}")
     grids, widths = (*unet.grids, grid), (*unet.widths, new_width)
     grown, report = _rebuilt(unet, seed, grids=grids, widths=widths)
     if unet.form == "pyramid":
@@ -65,15 +68,16 @@ def add_level(unet: UNet, grid: Grid, width: int | None = None, seed: int = 0) -
 
 
 def remove_levels(unet: UNet, num_levels: int = 1, seed: int = 0) -> Operated:
-    """Returns a network without its outermost scales, for a coarser grid.
+    """Returns a network without its outermost scales, for a coarser grid or with coarser features.
 
     Raises:
         UserError: If no scale would be left, or none is to be removed.
     """
-    last = len(unet.grids) - 1
-    if not 1 <= num_levels <= last:
+    most = len(unet.grids) - 1 - (unet.first_folded if unet.is_folded else 0)
+    if not 1 <= num_levels <= most:
+        stays = "folded scale" if unet.is_folded else "scale"
         raise UserError(
-            f"num_levels: {num_levels} must be from 1 to {last}, as one scale must stay"
+            f"num_levels: {num_levels} must be from 1 to {most}, as one {stays} must stay"
         )
     keep = len(unet.grids) - num_levels
     return _rebuilt(unet, seed, grids=unet.grids[:keep], widths=unet.widths[:keep])
@@ -139,6 +143,8 @@ def _rebuilt(unet: UNet, seed: int, **changes: Any) -> Operated:
         "prolongation": unet.prolongation,
         "bottleneck": unet.bottleneck,
     }
+    if unet.is_folded:
+        options |= {"field_grid": unet.field_grid, "first_folded": unet.first_folded}
     with torch.device("meta"):
         blueprint = UNet(**{**options, **changes})
     example = next(unet.parameters())

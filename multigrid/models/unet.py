@@ -1,5 +1,6 @@
 """The UNet whose outer scales come and go with the grid."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, cast
@@ -7,7 +8,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from multigrid.fields import prolong, restrict
+from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.hardware import full_precision
 from multigrid.models.cost import count_parameters, scale_flops
@@ -22,6 +23,9 @@ from multigrid.models.layers import (
     Stem,
     Up,
     build_bottleneck,
+    fold,
+    folding_factors,
+    unfold,
 )
 from multigrid.tables import si, table
 
@@ -36,6 +40,8 @@ class Scale(nn.Module):
 
     Args:
         grid: The grid.
+        field_grid: Grid of the fields that the stem takes and the head gives: the same, or a finer
+            one whose fields are folded.
         width: Number of channels of its features.
         coarser_width: That of the next coarser scale; None at the bottleneck.
         in_channels: Number of input fields, or None for no stem.
@@ -59,6 +65,7 @@ class Scale(nn.Module):
     def __init__(
         self,
         grid: Grid,
+        field_grid: Grid,
         *,
         width: int,
         coarser_width: int | None,
@@ -72,7 +79,10 @@ class Scale(nn.Module):
         super().__init__()
         ndim, centering = grid.ndim, grid.centering
         self.grid = grid
-        self.stem = Stem(ndim, in_channels, width, padding) if in_channels else None
+        self.field_grid = field_grid
+        self.factors = folding_factors(field_grid, grid)
+        block = math.prod(self.factors)
+        self.stem = Stem(ndim, in_channels * block, width, padding) if in_channels else None
         self.encoder = _blocks(num_blocks, ndim, width, padding, norm)
         self.bottleneck = bottleneck
         self.down: Down | None = None
@@ -82,20 +92,21 @@ class Scale(nn.Module):
             self.down = Down(ndim, width, coarser_width, centering, padding)
             self.up = Up(ndim, coarser_width, width, centering, padding)
             self.decoder = _blocks(num_blocks, ndim, width, padding, norm)
-        self.head = Head(ndim, width, out_channels) if out_channels else None
+        hidden = max(Head.HIDDEN, 2 * block)
+        self.head = Head(ndim, width, out_channels * block, hidden) if out_channels else None
 
     def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
         """Returns the encoder's features ``[N, width, *grid]``.
 
         Args:
-            x: The input fields on this grid ``[N, in, *grid]``; not looked at without a stem.
+            x: The input fields ``[N, in, *field_grid]``; not looked at without a stem.
             finer: What the next finer scale sent down ``[N, width, *grid]``, or None.
         """
         with self._precision(x.device):
             if self.grid.size < AUTOCAST_POINTS:
                 dtype = next(self.parameters()).dtype
                 x, finer = x.to(dtype), None if finer is None else finer.to(dtype)
-            lifted = [] if self.stem is None else [self.stem(x)]
+            lifted = [] if self.stem is None else [self.stem(fold(x, self.factors))]
             lifted += [] if finer is None else [finer]
             features = self.encoder(sum(lifted[1:], start=lifted[0]))
             return features if self.bottleneck is None else self.bottleneck(features)
@@ -119,10 +130,10 @@ class Scale(nn.Module):
             return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
 
     def correct(self, features: Tensor) -> Tensor:
-        """Returns what the head makes of features: a correction ``[N, out, *grid]``."""
+        """Returns what the head makes of features: a correction ``[N, out, *field_grid]``."""
         assert self.head is not None
         with self._precision(features.device):
-            return self.head(features)
+            return unfold(self.head(features), self.factors, self.field_grid.shape)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[None]:
         """Returns the context to compute in: autocast, if it is on at all, but for small grids.
@@ -141,12 +152,16 @@ class UNet(ActivationCheckpointing):
     a sub-network, parameter for parameter. In the *classic* form only the top scale has a stem
     and a head.
 
+    *Folded* scales take the fields of a finer grid with each block of values laid into channels,
+    and give their output likewise, so that a network on coarse grids sees and predicts all of the
+    fine fields; see :func:`multigrid.models.layers.fold`. The scales below them work on restricted
+    fields. A further folded scale adds to the output on the fine grid itself.
+
     Parameters are named ``scales.<k>.<part>...`` with k counted from the bottleneck, so a name
     means the same in a network of any size.
 
     Args:
-        grids: Grids of the scales, coarsest first; neighbours differ by one halving. The network
-            takes fields on the last one.
+        grids: Grids of the scales, coarsest first; neighbours differ by one halving.
         widths: Number of channels of each scale, coarsest first.
         in_channels: Number of input fields.
         out_channels: Number of output fields.
@@ -156,6 +171,10 @@ class UNet(ActivationCheckpointing):
         norm: Normalisation layer in front of each convolution of a block.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
         bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
+        field_grid: Grid of the fields that the network takes and gives; by default that of the top
+            scale. A finer one, of which that is a coarsening, is folded.
+        first_folded: The first scale that works on the fields of ``field_grid``; by default the
+            top one.
 
     Attributes:
         tail: Patterns of the names of what turns features into fields.
@@ -177,6 +196,8 @@ class UNet(ActivationCheckpointing):
         norm: Normalization = "none",
         prolongation: int = 4,
         bottleneck: Bottleneck = "conv",
+        field_grid: Grid | None = None,
+        first_folded: int | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -190,9 +211,12 @@ class UNet(ActivationCheckpointing):
         self.padding: Padding = padding
         self.prolongation = prolongation
         top = len(self.grids) - 1
+        self.field_grid = field_grid or self.grids[top]
+        self.first_folded = top if first_folded is None else first_folded
         self.scales = nn.ModuleList(
             Scale(
                 grid,
+                self._grid_of_fields(k),
                 width=widths[k],
                 coarser_width=widths[k - 1] if k else None,
                 in_channels=in_channels if form == "pyramid" or k == top else None,
@@ -206,7 +230,7 @@ class UNet(ActivationCheckpointing):
         )
 
     def __str__(self) -> str:
-        flops = scale_flops(self, (1, self.in_channels, *self.grids[-1].shape))
+        flops = scale_flops(self, (1, self.in_channels, *self.field_grid.shape))
         rows = [
             [str(k), str(grid), str(width), f"{count_parameters(scale):,}", si(count)]
             for k, (grid, width, scale, count) in enumerate(
@@ -219,8 +243,13 @@ class UNet(ActivationCheckpointing):
         """Yields the scales, coarsest first."""
         return (cast(Scale, scale) for scale in self.scales)
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether some scale works on the folded fields of a finer grid."""
+        return self.field_grid.shape != self.grids[self.first_folded].shape
+
     def forward(self, x: Tensor) -> Tensor:
-        """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
+        """Maps input fields ``[N, in, *field_grid]`` to output fields ``[N, out, *field_grid]``."""
         return self.finish(self.features(x))
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -230,39 +259,45 @@ class UNet(ActivationCheckpointing):
         first.
 
         Args:
-            x: Input fields ``[N, in, *grid]``.
+            x: Input fields ``[N, in, *field_grid]``.
         """
         skips: list[Tensor] = []
         from_finer = None
-        for scale in reversed(list(self.iter_scales())):
+        for k, scale in reversed(list(enumerate(self.iter_scales()))):
             skips.append(self.compute(scale.encode, x, from_finer))
             if scale.down is not None:
                 from_finer = scale.send_down(skips[-1])
-                x = restrict(x, scale.grid) if self.form == "pyramid" else x
+                if self.form == "pyramid":
+                    x = restrict_to(x, scale.field_grid, self._grid_of_fields(k - 1))
         features = [skips.pop()]
         for scale in list(self.iter_scales())[1:]:
             features.append(self.compute(scale.decode, skips.pop(), features[-1]))
         return features
 
     def finish(self, features: Sequence[Tensor]) -> Tensor:
-        """Returns the output fields ``[N, out, *grid]``: all heads' corrections, prolonged.
+        """Returns the output fields ``[N, out, *field_grid]``: all corrections, prolonged.
 
         Args:
             features: What :meth:`features` gave.
         """
-        output = None
+        output, grid = None, self.field_grid
         for scale, decoded in zip(self.iter_scales(), features, strict=True):
             if scale.head is not None:
                 correction = self.compute(scale.correct, decoded)
-                output = correction if output is None else self._add(output, correction, scale.grid)
+                if output is not None:
+                    correction = self._prolonged(output, grid, scale.field_grid) + correction
+                output, grid = correction, scale.field_grid
         assert output is not None
         return output
 
-    def _add(self, output: Tensor, correction: Tensor, grid: Grid) -> Tensor:
-        """Adds a head's correction on a grid to the output of the scales below, prolonged to it."""
+    def _prolonged(self, output: Tensor, grid: Grid, finer: Grid) -> Tensor:
         with full_precision(output.device):
-            output = prolong(output, grid, self.prolongation, periodic=self.padding == "periodic")
-        return output + correction
+            periodic = self.padding == "periodic"
+            return prolong_to(output, grid, finer, self.prolongation, periodic)
+
+    def _grid_of_fields(self, k: int) -> Grid:
+        """Returns the grid of the fields that a scale takes and gives."""
+        return self.field_grid if k >= self.first_folded else self.grids[k]
 
 
 def _blocks(
