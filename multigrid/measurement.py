@@ -78,10 +78,10 @@ class Measurement:
 
 
 def own_samples(surrogate: TrainedSurrogate, split: str, count: int | None) -> Scored:
-    """Returns samples that a run trains, validates or tests with, made anew where missing.
+    """Returns samples that a run trains, validates or tests with, generated where missing.
 
     Raises:
-        UserError: If they cannot be had, or there are fewer than ``count``.
+        UserError: If they cannot be read or generated, or there are fewer than ``count``.
     """
     config = surrogate.config
     available = getattr(config.data, split)

@@ -66,7 +66,7 @@ def train_ladder(
     overwrite: bool = False,
     extensions: "Extensions | None" = None,
 ) -> RunFolder:
-    """Trains the ladder of a configuration, tests it and draws it.
+    """Trains the ladder of a configuration, tests it and draws the figures.
 
     Args:
         config: The experiment.
@@ -138,10 +138,10 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
 
 @contextmanager
 def failures_explained(folder: RunFolder) -> Iterator[None]:
-    """Tells in a sentence what the machine lacks while a run is at work in a folder.
+    """Turns a full disk or lack of memory during a run into one sentence.
 
     Raises:
-        UserError: If a file cannot be read or written, or the memory does not suffice.
+        UserError: If a file cannot be read or written, or there is not enough memory.
     """
     from multigrid.training.memory import is_out_of_memory
 
@@ -160,7 +160,7 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _logging(folder: RunFolder) -> Iterator[None]:
-    """Logs to the screen and, with times, to the run's log file meanwhile."""
+    """Logs to the screen and, with times, to the run's log file within the context."""
     try:
         file = _LogFile(folder.log, encoding="utf-8")
     except OSError as error:
@@ -175,7 +175,7 @@ def _logging(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _on_screen(*more: logging.Handler) -> Iterator[None]:
-    """Logs to the screen and to some more handlers meanwhile."""
+    """Logs to the screen and to further handlers within the context."""
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))
     handlers, level = log.handlers, log.level
@@ -189,7 +189,7 @@ def _on_screen(*more: logging.Handler) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that is silent about a full disk; what cannot do without the disk tells."""
+    """A log file that ignores a full disk; whatever needs the disk reports it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """Does nothing."""

@@ -1,4 +1,4 @@
-"""A trained surrogate, to be used: fields in physical units in, fields in physical units out."""
+"""A trained surrogate: fields in physical units in, fields in physical units out."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -33,7 +33,7 @@ OWN_NETWORK = (
 def load(
     path: str | Path, device: str = "cpu", network: NetworkFactory | None = None
 ) -> "TrainedSurrogate":
-    """Loads what a run has trained, so far or to its end.
+    """Loads the networks of a run, finished or not.
 
     Args:
         path: Folder of a run, for the best surrogate of every level; or one file, a checkpoint
@@ -163,7 +163,7 @@ class TrainedSurrogate:
 
     @default_float32()
     def surrogate(self, level: int | None = None) -> Surrogate:
-        """Returns the ``torch.nn.Module`` of a level, by default of the finest, to go on with.
+        """Returns the ``torch.nn.Module`` of a level, the finest by default, for further training.
 
         Raises:
             UserError: If the level has not been trained.
@@ -189,7 +189,7 @@ class TrainedSurrogate:
         and scaling are in the metadata under ``multigrid``, as JSON.
 
         Raises:
-            UserError: If the name does not end so, or the file cannot be written.
+            UserError: If the name has another ending, or the file cannot be written.
         """
         path = _require_suffix(path, ".safetensors")
         weights = self._weights[max(self._weights)]

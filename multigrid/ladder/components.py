@@ -36,10 +36,10 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
 
 
 def settle(config: Config, source: SampleSource) -> Config:
-    """Returns a configuration that leaves nothing to find out, now that its samples are open.
+    """Returns a configuration with the centering that its open samples have shown.
 
     Raises:
-        UserError: If its grids do not nest, or are not for its problem, where the points lie so.
+        UserError: If its grids do not nest, or do not suit its problem, with this centering.
     """
     if config.data.centering != "auto":
         return config
@@ -57,7 +57,7 @@ def _counts(config: Config) -> dict[str, int]:
 def file_problem(
     section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> FileProblem:
-    """Returns what is learned from the user's files, with the names of their fields."""
+    """Returns the problem of the user's files, with the names of their fields."""
     return FileProblem(inputs, outputs, Symmetries(**section.flags()))
 
 

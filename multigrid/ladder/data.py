@@ -27,15 +27,15 @@ class RunData:
 
     Attributes:
         train: Training samples of each level, coarsest first.
-        restriction_seconds: What it took to have them, for each level.
+        restriction_seconds: Time to read or restrict them, for each level.
         validation: Validation samples on the finest grid.
         test: Test samples on the finest grid.
         scaling: How fields are scaled for the network, the same on all levels.
-        seconds: What it took to generate or read the finest ones.
+        seconds: Time to generate or read the finest ones.
         line: Where the samples come from, for the log.
 
     Raises:
-        UserError: If they cannot be had.
+        UserError: If they cannot be generated or read.
     """
 
     def __init__(self, experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""An experiment: the objects that a configuration describes, and what they will cost."""
+"""An experiment: the objects that a configuration describes, and their cost."""
 
 import logging
 import math
@@ -74,7 +74,7 @@ class Experiment:
         processes: The processes that train together.
 
     Raises:
-        UserError: If the objects cannot be built, files above all.
+        UserError: If the objects cannot be built, for instance from unreadable files.
 
     Attributes:
         config: The configuration, with what its files have shown.
@@ -245,7 +245,7 @@ class Experiment:
         return epochs * self.epoch_flops[level] / self.epoch_flops[-1]
 
     def _chosen_epochs(self) -> list[int]:
-        """Returns the epochs of each level: those of the configuration, or what the budget allows.
+        """Returns the epochs of each level: the configured ones, or what the budget allows.
 
         A budget in seconds is spread after timing some steps on each level, so it gives other
         epochs on another day.

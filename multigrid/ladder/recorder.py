@@ -30,7 +30,7 @@ KEYS = {"rows", "finished", "loaded", "best", "network", "trainer", "start", "ep
 
 
 class Recorder(Callback):
-    """Keeps the metrics of every epoch, the summaries of finished stages, and checkpoints.
+    """Records the metrics of every epoch, the summaries of finished stages, and checkpoints.
 
     Args:
         experiment: The experiment.

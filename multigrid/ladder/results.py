@@ -1,4 +1,4 @@
-"""What a finished run gives on the samples that it has never seen, and its summary."""
+"""The test results of a finished run, and its summary."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ class TestResults:
 
 
 def summarise(run: "LadderRun") -> dict[str, Any]:
-    """Returns what ``summary.json`` holds of a run that has been tested, as plain containers."""
+    """Returns the content of ``summary.json`` of a finished run, as plain containers."""
     experiment, recorder, last = run.experiment, run.recorder, run.rows[-1]
     with_saving = last.seconds + last.evaluation_seconds + recorder.saving_seconds
     return {

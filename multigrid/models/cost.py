@@ -127,7 +127,7 @@ def run_without_data(network: nn.Module, shape: Sequence[int]) -> torch.Tensor:
 
 
 class PeakMeter(TorchDispatchMode):
-    """Counts the bytes of the tensors made meanwhile that are alive, on any device, meta included.
+    """Counts the bytes of live tensors created within the context, on any device, meta included.
 
     Args:
         before: Tensors that were there before and do not count.

@@ -1,4 +1,4 @@
-"""Layers of a UNet that work alike in one, two and three dimensions."""
+"""Layers of a UNet in one, two and three dimensions."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
@@ -236,7 +236,7 @@ class Up(nn.Module):
         return self.conv(x)[(..., *(slice(n) for n in fine))]
 
     def _spread(self, x: Tensor) -> Tensor:
-        """Convolves as a matrix product: each coarse cell alone decides on those it is made of.
+        """Convolves as a matrix product: each coarse cell alone gives the fine cells that it consists of.
 
         Going backward, that is several times faster than the transposed convolution.
         """

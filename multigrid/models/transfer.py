@@ -236,10 +236,10 @@ def check_report(
     )
     if mismatch == "error":
         raise UserError(
-            f"transfer.mismatch: {sentence}; to initialise such tensors anew, name them in "
+            f"transfer.mismatch: {sentence}; to reinitialise such tensors, name them in "
             "transfer.allow or set it to 'warn'"
         )
-    return [f"warning: {sentence}; they were initialised anew (transfer.mismatch, transfer.allow)"]
+    return [f"warning: {sentence}; they were reinitialised (transfer.mismatch, transfer.allow)"]
 
 
 def transfer_weights(

@@ -1,4 +1,4 @@
-"""The UNet whose outer scales come and go with the grid."""
+"""The UNet whose number of scales follows the grid."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -130,7 +130,7 @@ class Scale(nn.Module):
             return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
 
     def correct(self, features: Tensor) -> Tensor:
-        """Returns what the head makes of features: a correction ``[N, out, *field_grid]``."""
+        """Returns the head's output: a correction ``[N, out, *field_grid]``."""
         assert self.head is not None
         with self._precision(features.device):
             return unfold(self.head(features), self.factors, self.field_grid.shape)
@@ -138,7 +138,7 @@ class Scale(nn.Module):
     def _precision(self, device: torch.device) -> AbstractContextManager[None]:
         """Returns the context to compute in: autocast, if it is on at all, but for small grids.
 
-        There float32 costs nothing, and what they do reaches every point.
+        There float32 costs nothing, and rounding errors would reach every point.
         """
         return full_precision(device) if self.grid.size < AUTOCAST_POINTS else nullcontext()
 

@@ -1,4 +1,4 @@
-"""Augmentation by what is exact for a problem: more samples, and no error."""
+"""Augmentation by the exact symmetries of a problem."""
 
 from dataclasses import dataclass
 

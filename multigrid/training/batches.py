@@ -1,4 +1,4 @@
-"""Which samples each step takes, and what they are made into: pure functions of the seed."""
+"""The samples of each step and their augmentation: pure functions of the seed."""
 
 import math
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Checkpoints: one file each, tensors and plain containers only, written atomically.
 
 A file is what ``torch.save`` gives, followed by a line with the SHA-256 of all before it, which
-``torch.load`` passes over. The checksum is there for accidents; against ill will only tensors and
-plain containers are read, and nothing that unpacks to more than the file.
+``torch.load`` passes over. The checksum protects against accidents. Against malicious files, only
+tensors and plain containers are read, and nothing that unpacks to more than the file.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ FORMAT = 2
 
 
 class DamagedError(UserError):
-    """A file does not hold what was once written to it."""
+    """A file does not hold what was written to it."""
 
 
 _MARK = b"\nmultigrid sha256 "
@@ -55,7 +55,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: If the file is damaged or pickled.
-        UserError: If it is missing, cannot be read or is no checkpoint of this project.
+        UserError: If it is missing, cannot be read or is not a checkpoint of this project.
     """
     content = _read(path)
     trailer = _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES))
@@ -84,8 +84,8 @@ def read_tensors(path: Path) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():  # a pipe would make us wait for ever
-            raise UserError(f"{path}: unreadable, as it is no regular file")
+        if path.exists() and not path.is_file():  # reading a pipe would block for ever
+            raise UserError(f"{path}: unreadable, as it is not a regular file")
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None

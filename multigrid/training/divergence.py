@@ -12,7 +12,7 @@ NUM_NAMED = 64
 
 
 class DivergedError(UserError):
-    """Training has failed for good: going back with a lower rate did not help."""
+    """Training has failed: going back with a lower rate did not help."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ Weighted = Sequence[tuple[Samples, float]]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had, on a GPU or on the CPU."""
+    """Whether an error says that memory could not be allocated, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
@@ -55,7 +55,7 @@ class Microbatches:
             The loss of the whole batch.
 
         Raises:
-            UserError: If the memory does not suffice.
+            UserError: If there is not enough memory.
         """
         while True:
             try:

@@ -318,7 +318,7 @@ class Trainer:
         if not math.isfinite(error):
             raise DivergedError(
                 f"the validation error on the {self.samples.grid} grid is {error} before the first "
-                "step; the weights that the network starts from are of no use"
+                "step; the weights that the network starts from cannot be used"
             )
         self.progress.best = error
         self.progress.evaluation_seconds += time.perf_counter() - started
@@ -502,7 +502,7 @@ class Trainer:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Makes what is drawn meanwhile a function of a seed; what is drawn later does not notice."""
+    """Seeds the random numbers drawn within the context; those drawn later are not affected."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
