@@ -236,7 +236,7 @@ class Up(nn.Module):
         return self.conv(x)[(..., *(slice(n) for n in fine))]
 
     def _spread(self, x: Tensor) -> Tensor:
-        """Convolves as a matrix product: each coarse cell alone gives the fine cells that it consists of.
+        """Convolves by a matrix product, as each fine cell belongs to a single coarse one.
 
         Going backward, that is several times faster than the transposed convolution.
         """
