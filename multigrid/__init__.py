@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         register_problem,
         register_reader,
     )
+    from multigrid.report.comparison import compare
     from multigrid.schedule import build_schedule
     from multigrid.surrogate import TrainedSurrogate, load
 
@@ -43,6 +44,7 @@ __all__ = [
     "UNetFamily",
     "UserError",
     "build_schedule",
+    "compare",
     "configure",
     "load",
     "register_block",
@@ -68,6 +70,7 @@ _PLACES = {
     "UNetFamily": "models.growth",
     "UserError": "errors",
     "build_schedule": "schedule",
+    "compare": "report.comparison",
     "configure": "api",
     "load": "surrogate",
     "register_block": "registry",

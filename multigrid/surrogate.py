@@ -1,28 +1,37 @@
 """A trained surrogate: fields in physical units in, fields in physical units out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
+from pydantic import BaseModel, FiniteFloat, ValidationError
 from torch import Tensor
 
-from multigrid.config import Config, parse_saved
+from multigrid.config import Config, changed_keys, parse_saved, read_saved
+from multigrid.data.formats import ReaderOptions, open_fields
+from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.files import write_file
-from multigrid.grid import Grid
+from multigrid.grid import Grid, halvings_between
 from multigrid.hardware import choose_device, default_float32
-from multigrid.input_grids import find_level, names_of
 from multigrid.ladder.components import file_problem, network_family
+from multigrid.measurement import Evaluation, SampleStream, file_samples, measure, own_samples
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
+from multigrid.rollout import roll_out
 from multigrid.training.evaluation import predict
-from multigrid.training.weight_files import SavedNetwork, read_network, save_weights
+from multigrid.training.weight_files import (
+    SavedNetwork,
+    read_network,
+    read_safetensors,
+    save_weights,
+)
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
 OWN_NETWORK = (
@@ -43,7 +52,8 @@ def load(
         network: The factory of the networks, a grid to a module, if it was one of the user's own.
 
     Raises:
-        UserError: If there is no such run, or a file is damaged or of another kind.
+        UserError: If there is no such run, or a file is damaged, of another kind or of another run
+            or level than its folder.
 
     Example:
         >>> surrogate = load("results/tiny")
@@ -52,13 +62,18 @@ def load(
         >>> surrogate(np.ones((2, 1, 16, 16))).shape
         (2, 1, 16, 16)
     """
-    path, where = Path(path), choose_device(device)
-    if path.is_dir():
-        files = sorted(path.glob("level_*_*/best.pt"))
-        if not files:
-            raise UserError(f"{path}: holds no run, or one that has no checkpoint yet")
-        return TrainedSurrogate([read_network(file) for file in files], where, network)
-    return TrainedSurrogate([read_network(path)], where, network)
+    path, place = Path(path), choose_device(device)
+    if not path.is_dir():
+        return TrainedSurrogate(_read_levels(path), place, network)
+    files = sorted(path.glob("level_*_*/best.pt"))
+    if not files:
+        raise UserError(f"{path}: holds no run, or one that has no checkpoint yet")
+    saved = [read_network(file) for file in files]
+    surrogate = TrainedSurrogate(saved, place, network)
+    config = read_saved(path / "config.yaml") if (path / "config.yaml").is_file() else None
+    for item in saved:
+        _check_place(item, surrogate.config if config is None else config)
+    return surrogate
 
 
 class TrainedSurrogate:
@@ -81,19 +96,23 @@ class TrainedSurrogate:
         device: torch.device,
         network: NetworkFactory | None = None,
     ) -> None:
+        for item in weights:
+            _check_fields(item)
         self.device = device
         self._network = network
         self._weights = {item.level: item for item in weights}
         finest = self._weights[max(self._weights)]
-        self.config: Config = parse_saved(finest.about["config"], "saved configuration")
+        self.config: Config = parse_saved(finest.about["config"], f"{finest.path}: configuration")
         names = finest.about["fields"]
         self.problem = _problem(self.config, tuple(names["input"]), tuple(names["output"]))
         self._levels = self.config.hierarchy().levels
+        for item in weights:
+            _check_grid(item, self._levels, self.problem)
         self._built: dict[int, Surrogate] = {}
 
     def __str__(self) -> str:
         inputs, outputs = ", ".join(self.input_names), ", ".join(self.output_names)
-        return f"{self.config.name}: {inputs} -> {outputs} on {names_of(self.grids)}"
+        return f"{self.config.name}: {inputs} -> {outputs} on {_names_of(self.grids)}"
 
     @property
     def grids(self) -> dict[int, Grid]:
@@ -114,6 +133,13 @@ class TrainedSurrogate:
     def output_names(self) -> tuple[str, ...]:
         """Names of the output fields."""
         return self.problem.output_names
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves it to a device (``cpu``, ``cuda``, ``auto``) and returns it."""
+        self.device = choose_device(device) if isinstance(device, str) else device
+        for surrogate in self._built.values():
+            surrogate.to(self.device)
+        return self
 
     def __call__(self, inputs: Fields) -> Fields:
         """Maps input fields to output fields, all at once.
@@ -141,12 +167,15 @@ class TrainedSurrogate:
             inputs: As for a call, ``[N, in, *grid]``; an array may be memory-mapped.
             batch_size: Samples at once, which bounds the memory.
         """
-        level = self.level_of(inputs.shape)
+        level: int = self.level_of(inputs.shape)
+        empty = torch.empty((0, len(self.output_names), *self._levels[level].shape))
         if isinstance(inputs, Tensor):
-            surrogate = self.surrogate(level)
-            outputs = predict(surrogate, inputs.float().to(self.device), batch_size)
-            return outputs.to(inputs.device)
-        return np.concatenate(list(self.stream(inputs, batch_size)))
+            batches = inputs.split(batch_size) if len(inputs) else ()
+            outputs: list[Tensor] = [
+                self._predicted(level, batch).to(inputs.device) for batch in batches
+            ]
+            return torch.cat([empty.to(inputs.device), *outputs])
+        return np.concatenate([empty.numpy(), *self.stream(inputs, batch_size)])
 
     def stream(self, inputs: Any, batch_size: int = 32) -> Iterator[np.ndarray]:
         """Yields the outputs of batch after batch.
@@ -156,21 +185,119 @@ class TrainedSurrogate:
                 a dataset of an HDF5 file.
             batch_size: Samples at once.
         """
-        surrogate = self.surrogate(self.level_of(inputs.shape))
+        level = self.level_of(inputs.shape)
         for start in range(0, len(inputs), batch_size):
-            batch = torch.from_numpy(_real(inputs[start : start + batch_size])).to(self.device)
-            yield predict(surrogate, batch, batch_size).cpu().numpy()
+            batch = torch.from_numpy(_real(inputs[start : start + batch_size]))
+            yield self._predicted(level, batch).cpu().numpy()
+
+    def evaluate(
+        self,
+        data: str | Path | tuple[Any, Any] | None = None,
+        *,
+        split: Literal["train", "validation", "test"] = "test",
+        samples: int | None = None,
+        levels: Iterable[int] = (),
+        batch_size: int = 32,
+        reader: str = "auto",
+        options: ReaderOptions | None = None,
+    ) -> Evaluation:
+        """Measures the surrogate on samples; of its levels those whose grid the samples reach.
+
+        Args:
+            data: A file; a pair of arrays or tensors ``[N, in, *grid]`` and ``[N, out, *grid]``; or
+                None for the run's samples.
+            split: Which of the run's samples.
+            samples: Only so many, the first.
+            levels: Only these levels.
+            batch_size: Samples at once.
+            reader: How to read a file, as ``problem.reader`` of an experiment.
+            options: What a user may have to say about a file.
+
+        Raises:
+            UserError: If the samples do not fit.
+
+        Example:
+            >>> surrogate = load("results/tiny")
+            >>> x = np.random.default_rng(0).standard_normal((4, 1, 16, 16))
+            >>> surrogate.evaluate((x, surrogate(x))).mean("rel_l2") < 1e-6
+            True
+        """
+        if data is None:
+            stream = own_samples(self.config, split, samples)
+        elif isinstance(data, str | Path):
+            options = options or ReaderOptions.of(self.config.files)
+            file = open_fields(Path(data), reader, options)
+            names = self.input_names, self.output_names
+            stream = file_samples(file, names, self.finest.centering, samples)
+        else:
+            stream = self._array_samples(*data, count=samples)
+        chosen = sorted(set(levels) or {k for k, g in self.grids.items() if stream.reaches(g)})
+        if not chosen:
+            raise UserError(
+                f"{stream.place}: the samples are on {stream.grid}, which halves to none of the "
+                f"run's grids {_names_of(self.grids)}"
+            )
+        networks = {}
+        for level in chosen:
+            surrogate = self.surrogate(level)
+            networks[level] = self.grids[level], surrogate
+        model = self.config.model
+        errors = measure(
+            networks,
+            self.output_names,
+            stream,
+            batch_size,
+            model.prolongation,
+            model.padding == "periodic",
+            self.problem.time_dependent,
+        )
+        return Evaluation(stream.place, stream.grid, stream.count, errors)
+
+    def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
+        """Applies the surrogate to its own outputs again and again.
+
+        Args:
+            states: States to start from, ``[N, C, *grid]``, C being the number of output fields.
+            num_steps: Number of steps.
+            parameters: What stays as it is and follows the state among the input fields: numbers
+                ``[N, P]`` or fields ``[N, P, *grid]``.
+
+        Returns:
+            The states after 1, 2, ... steps, ``[N, num_steps, C, *grid]`` in float32; an array for
+            an array, a tensor for a tensor.
+
+        Raises:
+            UserError: If the surrogate does not map states to states, or a shape does not fit.
+        """
+        if num_steps < 1:
+            raise UserError(f"rollout: num_steps is {num_steps}, but must be at least 1")
+        first = states if isinstance(states, Tensor) else torch.from_numpy(_real(states))
+        if first.ndim > 1 and first.shape[1] != len(self.output_names):
+            raise UserError(
+                f"rollout: the states have {first.shape[1]} fields, but the surrogate gives "
+                f"{len(self.output_names)}: {', '.join(self.output_names)}"
+            )
+        constants = _constants(parameters, first).to(self.device)
+        inputs = torch.cat([first.float().to(self.device), constants], dim=1)
+        level = self.level_of(inputs.shape)
+
+        def step(state: Tensor) -> Tensor:
+            return self._predicted(level, torch.cat([state, constants], dim=1))
+
+        start = inputs[:, : len(self.output_names)]
+        rolled = torch.stack(list(roll_out(step, start, num_steps)), dim=1).to(first.device)
+        return rolled if isinstance(states, Tensor) else rolled.numpy()
 
     @default_float32()
     def surrogate(self, level: int | None = None) -> Surrogate:
         """Returns the ``torch.nn.Module`` of a level, the finest by default, for further training.
 
         Raises:
-            UserError: If the level has not been trained.
+            UserError: If the level has not been trained, or its weights do not fit.
         """
         level = max(self._weights) if level is None else level
         if level not in self._weights:
-            raise UserError(f"level {level}: not there; trained are {names_of(self.grids)}")
+            raise UserError(f"level {level}: not there; trained are {_names_of(self.grids)}")
         if level not in self._built:
             weights = self._weights[level]
             family = network_family(self.config, *self.problem.num_channels, self._network)
@@ -182,18 +309,35 @@ class TrainedSurrogate:
             self._built[level] = built.eval()
         return self._built[level]
 
-    def save(self, path: str | Path) -> None:
-        """Writes the finest network as ``.safetensors``, with all that :func:`load` needs.
+    def save(self, path: str | Path, levels: Sequence[int] | None = None) -> None:
+        """Writes networks as ``.safetensors``, with all that :func:`load` needs.
 
         The tensors have the names of the network's parameters; configuration, names of the fields
-        and scaling are in the metadata under ``multigrid``, as JSON.
+        and scaling are in the metadata under ``multigrid``, as JSON. Names of several levels begin
+        with ``level_<k>.``.
+
+        Args:
+            path: The file.
+            levels: What to write, by default the finest level alone.
 
         Raises:
-            UserError: If the name has another ending, or the file cannot be written.
+            UserError: If the name has another ending, there is no such level, or the file cannot be
+                written.
         """
         path = _require_suffix(path, ".safetensors")
-        weights = self._weights[max(self._weights)]
-        save_weights(path, weights.tensors, weights.about)
+        if levels is None:
+            finest = self._weights[max(self._weights)]
+            save_weights(path, finest.tensors, finest.about)
+            return
+        tensors: dict[str, Tensor] = {}
+        about = {}
+        for level in sorted(set(levels)):
+            if level not in self._weights:
+                raise UserError(f"level {level}: not there; trained are {_names_of(self.grids)}")
+            item, prefix = self._weights[level], f"level_{level}"
+            tensors |= {f"{prefix}.{name}": tensor for name, tensor in item.tensors.items()}
+            about[prefix] = dict(item.about)
+        save_weights(path, tensors, {"levels": about})
 
     def export(self, path: str | Path, level: int | None = None) -> None:
         """Writes a level's surrogate, scaling included, as a program of ``torch.export``.
@@ -226,7 +370,7 @@ class TrainedSurrogate:
         Raises:
             UserError: If there is none; the sentence says what to do.
         """
-        return find_level(shape, self.grids, self.input_names)
+        return _level_of(shape, self.grids, self.input_names)
 
     def _apply(self, inputs: Tensor) -> Tensor:
         single = inputs.ndim == self.finest.ndim + 1 and inputs.shape[0] == len(self.input_names)
@@ -234,6 +378,194 @@ class TrainedSurrogate:
         surrogate = self.surrogate(self.level_of(batch.shape))
         outputs = surrogate(batch.float().to(self.device)).to(inputs.device)
         return outputs[0] if single else outputs
+
+    def _predicted(self, level: int, inputs: Tensor) -> Tensor:
+        """Returns the outputs of a batch on the surrogate's device, without gradients."""
+        batch = inputs.float().to(self.device)
+        return predict(self.surrogate(level), batch, max(len(batch), 1))
+
+    def _array_samples(self, inputs: Any, outputs: Any, count: int | None) -> SampleStream:
+        """Returns samples in memory, checked."""
+        fields = [
+            (x.detach().cpu().float() if isinstance(x, Tensor) else torch.from_numpy(_real(x)))[
+                :count
+            ]
+            for x in (inputs, outputs)
+        ]
+        wanted = len(self.input_names), len(self.output_names)
+        shapes = [list(x.shape) for x in fields]
+        if (
+            any(len(shape) != self.finest.ndim + 2 for shape in shapes)
+            or tuple(shape[1] for shape in shapes) != wanted
+            or shapes[0][:1] + shapes[0][2:] != shapes[1][:1] + shapes[1][2:]
+            or not len(fields[0])
+        ):
+            raise UserError(
+                f"the arrays have the shapes {shapes[0]} and {shapes[1]}, but [N, {wanted[0]}, "
+                f"*grid] and [N, {wanted[1]}, *grid] are needed"
+            )
+        grid = Grid(tuple(shapes[0][2:]), self.finest.centering)
+        samples = Samples(fields[0], fields[1], grid)
+        return SampleStream("the arrays", grid, len(samples), samples.split)
+
+
+def _read_levels(path: Path) -> list[SavedNetwork]:
+    """Reads a file of one network or of several."""
+    if path.suffix == ".safetensors":
+        tensors, about = read_safetensors(path)
+        if isinstance(levels := about.get("levels"), Mapping):
+            return [
+                SavedNetwork(
+                    path,
+                    here,
+                    {
+                        name.removeprefix(f"{prefix}."): tensor
+                        for name, tensor in tensors.items()
+                        if name.startswith(f"{prefix}.")
+                    },
+                )
+                for prefix, here in levels.items()
+            ]
+    return [read_network(path)]
+
+
+class _FieldNames(BaseModel):
+    input: list[str]
+    output: list[str]
+
+
+class _Scaling(BaseModel):
+    kind: Literal["none", "gaussian", "min-max", "homogeneous"]
+    input_shift: list[FiniteFloat]
+    input_scale: list[FiniteFloat]
+    output_shift: list[FiniteFloat]
+    output_scale: list[FiniteFloat]
+
+
+class _About(BaseModel):
+    level: int
+    grid: list[int]
+    config: dict[str, Any]
+    fields: _FieldNames
+    scaling: _Scaling
+
+
+def _check_fields(saved: SavedNetwork) -> None:
+    """Checks that a file says of a network what it should.
+
+    Raises:
+        UserError: If it does not.
+    """
+    try:
+        about = _About.model_validate(dict(saved.about), strict=True)
+    except (ValidationError, TypeError, ValueError) as error:
+        first = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ("level",)
+        raise UserError(
+            f"{saved.path}: '{'.'.join(map(str, first))}' is not what a checkpoint of this project "
+            "holds there"
+        ) from None
+    for side, names in about.fields:
+        sizes = {len(values) for key, values in about.scaling if key.startswith(side)}
+        if sizes != {len(names)}:
+            raise UserError(f"{saved.path}: 'scaling' does not fit its {len(names)} {side} fields")
+    tensors = saved.tensors
+    wrong = not isinstance(tensors, Mapping) or any(
+        not isinstance(t, Tensor) or t.is_meta or t.is_quantized or t.layout != torch.strided
+        for t in tensors.values()
+    )
+    if wrong:
+        raise UserError(f"{saved.path}: 'network' is no state dictionary of plain tensors")
+
+
+def _check_grid(saved: SavedNetwork, levels: Sequence[Grid], problem: Problem) -> None:
+    """Checks that a network's level is one of its configuration."""
+    level, shape = saved.level, tuple(saved.about["grid"])
+    if not 0 <= level < len(levels) or levels[level].shape != shape:
+        grid = "x".join(map(str, shape))
+        raise UserError(f"{saved.path}: its configuration has no level {level} on {grid}")
+    counts = tuple(len(saved.about["fields"][side]) for side in ("input", "output"))
+    if counts != problem.num_channels:
+        raise UserError(
+            f"{saved.path}: has {counts[0]} input and {counts[1]} output fields, but its problem "
+            f"has {problem.num_channels[0]} and {problem.num_channels[1]}"
+        )
+
+
+def _check_place(saved: SavedNetwork, config: Config) -> None:
+    """Checks that a checkpoint belongs to the run and level in whose folder it lies.
+
+    Raises:
+        UserError: If it does not.
+    """
+    grid = "x".join(map(str, saved.about["grid"]))
+    if saved.path.parent.name != f"level_{saved.level}_{grid}":
+        raise UserError(f"{saved.path}: is of level {saved.level} on {grid}, not of this folder's")
+    other = parse_saved(saved.about["config"], f"{saved.path}: configuration")
+    changed = [
+        key
+        for key in changed_keys(config.model_dump(), other.model_dump())
+        if not key.startswith("output.")
+    ]
+    if changed:
+        raise UserError(
+            f"{saved.path}: is of another run, '{other.name}'; its configuration differs from that "
+            f"of '{config.name}' in {', '.join(changed[:3])}"
+        )
+
+
+def _level_of(shape: Sequence[int], grids: Mapping[int, Grid], names: Sequence[str]) -> int:
+    finest, count = grids[max(grids)], len(names)
+    wanted = f"[N, {count}, {', '.join('xyz'[: finest.ndim])}]"
+    given = f"the input has the shape {list(shape)}, but"
+    if len(shape) == finest.ndim + 1 and count == 1:
+        raise UserError(
+            f"{given} {wanted} is needed: add an axis for the one input field, as in x[:, None]"
+        )
+    if len(shape) != finest.ndim + 2:
+        raise UserError(f"{given} {wanted} is needed")
+    if shape[1] != count:
+        raise UserError(
+            f"the input has {shape[1]} fields, but {count} are needed: {', '.join(names)}"
+        )
+    if min(shape[2:]) < 2:
+        raise UserError(f"{given} every axis needs 2 points at least")
+    for level, grid in grids.items():
+        if grid.shape == tuple(shape[2:]):
+            return level
+    raise UserError(_what_to_do(Grid(tuple(shape[2:]), finest.centering), grids))
+
+
+def _names_of(grids: Mapping[int, Grid]) -> str:
+    return ", ".join(str(grid) for grid in grids.values())
+
+
+def _what_to_do(grid: Grid, grids: Mapping[int, Grid]) -> str:
+    """Returns what to do with fields on a grid that was not trained."""
+    text = f"the input is on a {grid} grid, but trained are {_names_of(grids)}"
+    for trained in reversed(list(grids.values())):
+        if halvings_between(trained, grid):
+            how = "averages of 2 points" if grid.centering == "cell" else "every second point"
+            return f"{text}; restrict it to {trained} ({how} along each axis, repeatedly)"
+        if halvings_between(grid, trained):
+            return f"{text}; give the input on {trained}, or train with {grid} among the levels"
+    return f"{text}; resample it to one of these, or train on its own grid"
+
+
+def _constants(parameters: Any, states: Tensor) -> Tensor:
+    """Returns what stays as it is in a roll-out as fields ``[N, P, *grid]``."""
+    if parameters is None:
+        return states.new_empty((len(states), 0, *states.shape[2:]), dtype=torch.float32)
+    values = parameters if isinstance(parameters, Tensor) else torch.from_numpy(_real(parameters))
+    values = values.float().to(states.device)
+    if values.ndim == 2:
+        values = values[(...,) + (None,) * (states.ndim - 2)]
+    try:
+        return values.expand(len(states), -1, *states.shape[2:])
+    except RuntimeError:
+        raise UserError(
+            f"rollout: the parameters have the shape {list(values.shape)}, which does not fit "
+            f"states of shape {list(states.shape)}; [N, P] or [N, P, *grid] is needed"
+        ) from None
 
 
 def _problem(config: Config, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Problem:
@@ -243,7 +575,7 @@ def _problem(config: Config, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 
 
 def _real(inputs: Any) -> np.ndarray:
-    """Returns an array of float32 of its own."""
+    """Returns a copy as an array of float32."""
     array = np.asarray(inputs)
     if array.dtype.kind not in "fiub":
         raise UserError(f"the input holds {array.dtype}, but real numbers are needed")

@@ -27,9 +27,8 @@ from multigrid.__main__ import find, main
 from multigrid.cli import COMMANDS
 from multigrid.data.store import DataStore
 from multigrid.files import to_json
-from multigrid.report.course import describe_course
-from multigrid.report.figures import draw_convergence
-from multigrid.report.record import RunRecord
+from multigrid.report.figures import convergence
+from multigrid.report.record import RunRecord, remarks
 from multigrid.signals import check, deferred
 
 ROOT = Path(__file__).parents[1]
@@ -306,14 +305,14 @@ def test_plot_tells_how_a_run_went(place, capsys):
     path.write_text(json.dumps(summary))
     record = RunRecord.open("results/poisson")
     assert record.remarks[:2] == ["resumed 1 time", "resumed with a different torch"]
-    title = draw_convergence(record).get_suptitle()
+    title = convergence(record).get_suptitle()
     assert title.startswith("poisson\nresumed 1 time; resumed with a different torch")
     ask(capsys, "plot", "results/poisson")
     page = Path("results/poisson/report.html").read_text()
     assert "<li>resumed with a different torch</li>" in page
     for key in ("events", "levels"):  # an earlier version had nothing of this
         summary[key] = [{"level": 0}] * (key == "levels")
-    assert describe_course(summary) == []
+    assert remarks(summary) == []
 
 
 def test_numbers_that_are_not_finite_are_null_in_json(place, capsys):

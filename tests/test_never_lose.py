@@ -27,7 +27,7 @@ from multigrid.records import lock as lock_module
 from multigrid.records.history import outcome
 from multigrid.records.journal import Journal
 from multigrid.records.lock import FolderLock
-from multigrid.report.course import describe_course
+from multigrid.report.record import remarks
 from multigrid.signals import Interrupted, check, deferred, watched
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
 from multigrid.training.divergence import Divergence, DivergenceDetector, RecoveryOptions
@@ -121,7 +121,7 @@ def test_a_signal_saves_within_a_step(experiment, expected, tmp_path, monkeypatc
     assert_resumes(experiment, tmp_path, expected)
     assert events(tmp_path) == ["started", "interrupted", "resumed"]
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
-    assert describe_course(summary)[:2] == ["resumed 1 time", "interrupted by a signal 1 time"]
+    assert remarks(summary)[:2] == ["resumed 1 time", "interrupted by a signal 1 time"]
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     path.with_name("last.pt.damaged").unlink()
     assert soak.result(path.parents[1]) == expected
     summary = json.loads((path.parents[1] / "summary.json").read_text())
-    assert "went back to an older checkpoint, as one was damaged, 1 time" in describe_course(
-        summary
-    )
+    assert "went back to an older checkpoint, as one was damaged, 1 time" in remarks(summary)
 
 
 def test_every_flipped_bit_is_noticed(tmp_path):
@@ -351,7 +349,7 @@ def test_a_loss_that_is_no_number_sends_the_training_back(
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     (fault,) = summary["levels"][0]["went_back"]
     assert (fault["epoch"], fault["step"], len(fault["samples"])) == (2, 3, 8)
-    assert "stage 0 on level 0 rolled back 1 time" in describe_course(summary)
+    assert "stage 0 on level 0 rolled back 1 time" in remarks(summary)
     rates = [
         row["learning_rate"]
         for row in soak.result(tmp_path / "results" / "tiny")["history"]
@@ -586,7 +584,7 @@ def test_another_version_on_resume_is_told_and_recorded(
     assert "resumed with a different torch: 1.0 before" in capsys.readouterr().out
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert summary["events"][-1]["changed"] == {"torch": ["1.0", str(torch.__version__)]}
-    assert "resumed with a different torch" in describe_course(summary)
+    assert "resumed with a different torch" in remarks(summary)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")

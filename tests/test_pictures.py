@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from multigrid.errors import UserError
-from multigrid.plots.comparison import plot_comparison
-from multigrid.plots.convergence import epochs_so_far, plot_convergence
-from multigrid.plots.ladder import LevelParts, plot_ladder
-from multigrid.plots.predictions import plot_predictions, plot_rollout
-from multigrid.plots.spectra import LevelSpectrum, plot_spectra
+from multigrid.measurement import spectrum
+from multigrid.plots.curves import plot_comparison, plot_convergence, plot_spectra
+from multigrid.plots.fields import plot_predictions, plot_rollout
+from multigrid.plots.ladder import plot_ladder
 from multigrid.plots.style import save_figure
 from multigrid.records.examples import Examples, RollOut
 from multigrid.records.history import Row
-from multigrid.spectrum import spectrum
+from multigrid.records.levels import LevelParts, LevelSpectrum, epochs_so_far
 
 RNG = np.random.default_rng(0)
 

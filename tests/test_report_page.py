@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from multigrid.report.figures import draw_rollout
+from multigrid.report.figures import rollout
 from multigrid.report.page import write_page
 from multigrid.report.record import RunRecord
 
@@ -75,10 +75,10 @@ def test_it_tells_what_the_result_files_tell(page):
 def test_a_run_without_its_summary_is_unfinished(page, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(page.parent, folder)
-    assert draw_rollout(RunRecord.open(folder)) is not None
+    assert rollout(RunRecord.open(folder)) is not None
     (folder / "summary.json").unlink()
     record = RunRecord.open(folder)
-    assert draw_rollout(record) is None
+    assert rollout(record) is None
     assert "This run is unfinished" in write_page(record).read_text()
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.benchmarks.analysis import CostRecord, SpeedUp
-from multigrid.plots.comparison import STYLES, draw_method
+from multigrid.plots.curves import STYLES, draw_method
 from multigrid.plots.style import COLOURS, save_figure, tidy
 
 

@@ -24,18 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Draws the figures and says which files were written."""
-    from multigrid.report.figures import draw_run
-    from multigrid.report.page import write_page
-    from multigrid.report.record import RunRecord
+    from multigrid.report import write_report
 
     for path in options.runs:
-        record = RunRecord.open(path)
         folder = options.output
         if folder is not None and len(options.runs) > 1:
-            folder = folder / record.config.name
-        written = draw_run(record, folder, options.format or ("png",))
-        if not options.no_report:
-            written.append(write_page(record, folder))
+            folder = folder / path.resolve().name
+        formats = options.format or ("png",)
+        written = write_report(path, True, folder, formats, page=not options.no_report)
         print("\n".join(map(str, written)))
 
 

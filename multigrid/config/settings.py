@@ -196,6 +196,7 @@ class OutputConfig(Section):
 
     folder: FileName = Field("results", description="the name of a folder")
     num_predictions: int = Field(3, ge=1, le=16, description="the test samples drawn, 1 to 16")
+    figures: bool = Field(True, description="true or false: draw figures at the end of a run")
     tensorboard: bool = Field(
         False, description="true or false: also write TensorBoard events into the run's folder"
     )

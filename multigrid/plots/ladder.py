@@ -1,17 +1,14 @@
 """The growing U: which parts of each level's network were transferred and which are new."""
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from multigrid.plots.style import plain
+from multigrid.plots.style import inches, plain
+from multigrid.records.levels import COPIED, LevelParts
 
 # Fill and hatch: blue and orange differ for colour-blind readers, the hatch also in grey.
 LOOKS = {
@@ -20,56 +17,9 @@ LOOKS = {
     "new": ("#F2B35E", "////"),
 }
 LABELS = {"transferred": "transferred", "mixed": "transferred in part", "new": "new"}
-COPIED = ("TRANSFERRED", "FROZEN")
 EDGE = "0.25"
-SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")
 STEP = 0.62
-
-
-@dataclass(frozen=True)
-class LevelParts:
-    """The network of one level on entering it.
-
-    Attributes:
-        level: The level.
-        grid: Its grid.
-        scale_grids: Grids of the scales of its network, coarsest first.
-        tensors: The records of ``transfer.json``: key, status, shape.
-    """
-
-    level: int
-    grid: str
-    scale_grids: Sequence[str]
-    tensors: Sequence[Mapping[str, Any]]
-
-    def count(self, status: str) -> int:
-        """Returns the number of parameters with a status."""
-        return sum(prod(t["shape"]) for t in self.tensors if t["status"] == status)
-
-    def parts(self) -> dict[tuple[int, str], str]:
-        """Returns the look of each part of each scale; nothing for a network of other names."""
-        found: dict[tuple[int, str], set[bool]] = defaultdict(set)
-        for tensor in self.tensors:
-            match = SCALE_KEY.match(tensor["key"])
-            if match and tensor["status"] != "UNUSED":
-                part = int(match[1]), match[2]
-                found[part].add(tensor["status"] in COPIED)
-        return {part: _look(statuses) for part, statuses in found.items()}
-
-    def modules(self) -> dict[str, str]:
-        """Returns the look of each module, by the first two parts of the tensors' names."""
-        found: dict[str, set[bool]] = defaultdict(set)
-        for tensor in self.tensors:
-            if tensor["status"] != "UNUSED":
-                name = ".".join(tensor["key"].split(".")[:-1][:2]) or tensor["key"]
-                found[name].add(tensor["status"] in COPIED)
-        return {name: _look(statuses) for name, statuses in found.items()}
-
-
-def _look(transferred: set[bool]) -> str:
-    if len(transferred) > 1:
-        return "mixed"
-    return "transferred" if True in transferred else "new"
+UNIT = 0.8  # inches
 
 
 def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
@@ -88,8 +38,9 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
     else:
         widths = [2.4] * len(levels)
         top = 0.34 * (max(len(level.modules()) for level in levels) - 1) + 0.3
-    figure = Figure(figsize=(0.8 * sum(widths), 0.8 * (top + 1.4) + 0.8), layout="constrained")
-    axis = figure.subplots()
+    size = UNIT * (sum(widths) + 0.3), UNIT * (top + 1.4)
+    figure = Figure(figsize=(max(size[0], 5.5), size[1] + 1.0))
+    axis = inches(figure, max(0, 5.5 - size[0]) / 2, 0.6, *size)
     centre = -widths[0] / 2
     for level, width in zip(levels, widths, strict=True):
         centre += width / 2
@@ -102,7 +53,7 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
         axis.text(centre, height, heading, ha="center", fontsize=10, fontweight="bold")
         axis.text(centre, -0.32, _caption(level), ha="center", va="top", fontsize=9)
         centre += width / 2
-    axis.set(xlim=(-widths[0] / 2, centre), ylim=(-0.95, top + 0.45), aspect="equal")
+    axis.set(xlim=(-widths[0] / 2 - 0.3, centre), ylim=(-0.95, top + 0.45), aspect="equal")
     axis.axis("off")
     looks = {look for v in levels for look in (v.parts() if pyramid else v.modules()).values()}
     handles = [
@@ -110,13 +61,18 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
         for look, (fill, hatch) in LOOKS.items()
         if look in looks
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(plain(title))
+    height = figure.get_figheight()
+    style: Any = {"ncols": 3, "frameon": False, "fontsize": 9, "loc": "lower center"}
+    figure.legend(handles=handles, bbox_to_anchor=(0.5, 0.3 / height), **style)
+    if all((k, "stem") in v.parts() for v in levels for k in range(len(v.scale_grids))):
+        note = "each stem sees the input on its grid; the output is the sum of all heads, prolonged"
+        figure.text(0.5, 0.1 / height, note, ha="center", fontsize=8, color="0.35")
+    figure.suptitle(plain(title), y=1 - 0.12 / height, va="top", fontsize=11)
     return figure
 
 
 def _caption(level: LevelParts) -> str:
-    copied = sum(map(level.count, COPIED))
+    copied = level.count(*COPIED)
     lines = [f"{copied:,} transferred", f"{level.count('NEW'):,} new"]
     if frozen := level.count("FROZEN"):
         lines.insert(1, f"{frozen:,} of these frozen")

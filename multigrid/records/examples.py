@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,16 +11,19 @@ import numpy as np
 from multigrid.errors import UserError
 from multigrid.files import write_file
 
+# Okabe and Ito's palette, told apart also by colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 AXES = "xyz"
+FIELDS = ("inputs", "truth", "prediction")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Fields on a plane: the grid itself in two dimensions, a middle slice of three.
+    """Fields on a line or plane: the grid itself, or a middle slice of three dimensions.
 
     Attributes:
-        label: Where the plane lies, as in ``z = 32/64``; empty in two dimensions.
-        inputs: Array ``[N, in, n, m]``.
+        label: Where the plane lies, as in ``z = 32/64``; empty up to two dimensions.
+        inputs: Array ``[N, in, n, m]``, or ``[N, in, n]`` in one dimension.
         truth: Array ``[N, out, n, m]``.
         prediction: Array ``[N, out, n, m]``.
     """
@@ -57,6 +60,7 @@ class Examples:
         rel_l2: Relative L2 error of each sample and output field ``[N, out]``, on the whole grid.
         cuts: What is to be seen of them.
         rollout: A roll-out, if the run has one.
+        labels: Which samples they are, as in ``median: sample 12``.
     """
 
     grid: tuple[int, ...]
@@ -65,6 +69,11 @@ class Examples:
     rel_l2: np.ndarray
     cuts: tuple[Cut, ...]
     rollout: RollOut | None = None
+    labels: tuple[str, ...] = ()
+
+    def label(self, sample: int) -> str:
+        """Returns which of the test samples one is."""
+        return self.labels[sample] if self.labels else f"sample {sample}"
 
     @classmethod
     def of(
@@ -74,6 +83,7 @@ class Examples:
         truth: np.ndarray,
         prediction: np.ndarray,
         rollout: RollOut | None = None,
+        labels: Sequence[str] = (),
     ) -> "Examples":
         """Cuts planes from fields ``[N, C, *grid]``.
 
@@ -83,20 +93,22 @@ class Examples:
             truth: True output fields.
             prediction: Predicted output fields.
             rollout: A roll-out, already cut.
+            labels: Which samples they are.
         """
         grid = truth.shape[2:]
         axes = tuple(range(2, truth.ndim))
         size = np.sqrt(np.square(truth, dtype=np.float64).sum(axes))
-        error = np.sqrt(np.square(prediction - truth, dtype=np.float64).sum(axes))
+        error = np.sqrt(np.square(np.subtract(prediction, truth, dtype=np.float64)).sum(axes))
         cuts = [
             Cut(label, *(_plane(fields, axis) for fields in (inputs, truth, prediction)))
             for axis, label in _planes(grid)
         ]
-        rel_l2 = error / np.maximum(size, 1e-30)
-        return cls(grid, tuple(names[0]), tuple(names[1]), rel_l2, tuple(cuts), rollout)
+        rel_l2 = np.divide(error, size, out=np.full_like(error, np.nan), where=size > 0)
+        here = tuple(names[0]), tuple(names[1])
+        return cls(grid, *here, rel_l2, tuple(cuts), rollout, tuple(labels))
 
     def write(self, path: Path) -> None:
-        """Writes the arrays into a ``.npz`` file, aside and renamed into place.
+        """Writes the arrays into a ``.npz`` file.
 
         Raises:
             UserError: If it cannot be written.
@@ -107,10 +119,10 @@ class Examples:
             "output_names": np.array(self.output_names),
             "rel_l2": self.rel_l2,
             "cuts": np.array([cut.label for cut in self.cuts]),
+            "labels": np.array(self.labels),
         }
         for number, cut in enumerate(self.cuts):
-            for name in ("inputs", "truth", "prediction"):
-                arrays[f"{name}_{number}"] = getattr(cut, name)
+            arrays |= {f"{name}_{number}": getattr(cut, name) for name in FIELDS}
         if self.rollout is not None:
             for name in ("steps", "truth", "prediction"):
                 arrays[f"rollout_{name}"] = getattr(self.rollout, name)
@@ -120,7 +132,7 @@ class Examples:
 
     @classmethod
     def read(cls, path: Path) -> "Examples":
-        """Reads back what :meth:`write` wrote.
+        """Reads back what :meth:`write` wrote, also in an earlier version.
 
         Raises:
             UserError: If the file is missing, damaged or not of this kind.
@@ -129,22 +141,70 @@ class Examples:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             cuts = [
-                Cut(str(label), *(arrays[f"{n}_{i}"] for n in ("inputs", "truth", "prediction")))
+                Cut(str(label), *(arrays[f"{name}_{i}"] for name in FIELDS))
                 for i, label in enumerate(arrays["cuts"])
             ]
-            rollout = None
-            if "rollout_steps" in arrays:
-                parts = (arrays[f"rollout_{name}"] for name in ("steps", "truth", "prediction"))
-                rollout = RollOut(*parts)
-            inputs, outputs = (
-                tuple(map(str, arrays[f"{side}_names"])) for side in ("input", "output")
+            inputs, outputs, labels = (
+                tuple(map(str, arrays.get(name, ())))
+                for name in ("input_names", "output_names", "labels")
             )
             grid = tuple(int(n) for n in arrays["grid"])
-            return cls(grid, inputs, outputs, arrays["rel_l2"], tuple(cuts), rollout)
+            examples = cls(grid, inputs, outputs, arrays["rel_l2"], tuple(cuts), labels=labels)
+            if "rollout_steps" in arrays:
+                fields = (arrays[f"rollout_{name}"] for name in ("steps", "truth", "prediction"))
+                examples = replace(examples, rollout=RollOut(*fields))
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
         except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: unreadable or half-written ({error})") from None
+        return examples
+
+
+def choose_samples(
+    errors: np.ndarray, count: int, trajectories: Sequence[int] | None = None
+) -> tuple[list[int], list[str]]:
+    """Chooses samples from the best to the worst, evenly by rank: for three also the median.
+
+    Args:
+        errors: Error of each sample ``[N]``.
+        count: How many are wanted.
+        trajectories: Number of the trajectory of each sample; no two are taken from one.
+
+    Returns:
+        Their indices, best first, and what each is, as in ``median: sample 12``.
+    """
+    order = np.argsort(errors, kind="stable")
+    ranks = np.linspace(0, len(order) - 1, min(count, len(order)))
+    names = {0.0: "best", 0.5: "median", 1.0: "worst"}
+    chosen: list[int] = []
+    labels = []
+    used = set()
+    for rank in [*ranks[[0]], *ranks[:0:-1]]:  # the worst before those in the middle
+        near = sorted(range(len(order)), key=lambda place: abs(place - rank))
+        free = [int(order[place]) for place in near if order[place] not in chosen]
+        if trajectories is not None:
+            free = [index for index in free if trajectories[index] not in used]
+            used |= {trajectories[index] for index in free[:1]}
+        if free:
+            part = float(rank) / max(len(order) - 1, 1)
+            chosen.append(free[0])
+            labels.append(f"{names.get(part, f'rank {part:.0%}')}: sample {free[0]}")
+    by_error = sorted(range(len(chosen)), key=lambda place: errors[chosen[place]])
+    return [chosen[place] for place in by_error], [labels[place] for place in by_error]
+
+
+def colour_range(field: np.ndarray, kind: str = "") -> tuple[str, float, float]:
+    """Returns how to colour a field: ``signed``, ``unsigned`` or as told, and its limits.
+
+    The limits of errors and of fields of both signs are symmetric about zero.
+    """
+    low, high = float(field.min()), float(field.max())
+    if not kind:
+        kind = "signed" if min(-low, high) > 0.1 * max(-low, high) else "unsigned"
+    if kind == "unsigned":
+        return kind, low, high
+    size = max(abs(low), abs(high)) or 1.0
+    return kind, -size, size
 
 
 def middle_plane(fields: np.ndarray) -> np.ndarray:
@@ -153,13 +213,12 @@ def middle_plane(fields: np.ndarray) -> np.ndarray:
 
 
 def _planes(grid: tuple[int, ...]) -> list[tuple[int | None, str]]:
-    if len(grid) == 2:
+    if len(grid) < 3:
         return [(None, "")]
     return [(axis, f"{AXES[axis]} = {n // 2}/{n}") for axis, n in enumerate(grid)]
 
 
 def _plane(fields: np.ndarray, axis: int | None) -> np.ndarray:
-    if axis is None:
-        return np.ascontiguousarray(fields, dtype=np.float32)
-    middle = fields.take(fields.shape[axis + 2] // 2, axis=axis + 2)
-    return np.ascontiguousarray(middle, dtype=np.float32)
+    if axis is not None:
+        fields = fields.take(fields.shape[axis + 2] // 2, axis=axis + 2)
+    return np.ascontiguousarray(fields, dtype=np.float32)

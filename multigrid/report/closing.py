@@ -3,13 +3,12 @@
 import logging
 from typing import Any
 
+from multigrid import measurement
 from multigrid.files import write_json
 from multigrid.ladder.ladder import LadderRun
-from multigrid.report.collect import collect
-from multigrid.report.course import describe_course
-from multigrid.report.figures import draw_run
-from multigrid.report.page import write_page
-from multigrid.report.record import RunRecord
+from multigrid.report import write_report as draw_report
+from multigrid.report.record import remarks
+from multigrid.rollout import measure_rollout
 from multigrid.tables import si, table
 
 log = logging.getLogger(__name__)
@@ -18,10 +17,15 @@ log = logging.getLogger(__name__)
 def write_report(run: LadderRun) -> None:
     """Writes the summary of a finished run, draws it and logs its table."""
     summary = run.finish()
+    experiment, result = run.experiment, run.test_results
+    if result.states is not None:
+        surrogate = run.best_surrogate(experiment.stages[-1].level)
+        rolled, persistence = measure_rollout(surrogate, result.states)
+        summary["rollout_metrics"] = rolled.to_json(persistence)
+        summary["rollout_persistence"] = persistence.mean("nrmse")
     write_json(run.folder.summary, summary)
     collect(run)
     draw(run)
-    result = run.test_results
     log.info("\n%s\n", summary_table(summary["levels"]))
     errors = "  ".join(f"{key}={value:.4g}" for key, value in summary["test"].items())
     log.info("test on %s: %s", result.samples.grid, errors)
@@ -31,7 +35,7 @@ def write_report(run: LadderRun) -> None:
     if result.rollout:
         errors = "  ".join(f"{error:.4g}" for error in result.rollout)
         log.info("roll-out, relative L2 error after each step: %s", errors)
-    for remark in describe_course(summary):
+    for remark in remarks(summary):
         log.info("note: %s", remark)
     log.info(
         "%.1f s of training, %.2f work units, %sFLOPs; %.2f %% of the time to "
@@ -44,11 +48,38 @@ def write_report(run: LadderRun) -> None:
     )
 
 
+def collect(run: LadderRun) -> None:
+    """Writes ``predictions.npz`` and ``spectra.json`` of a run that has been tested."""
+    experiment, result = run.experiment, run.test_results
+    batch_size = experiment.stages[-1].batch_size
+    rollout = None
+    if result.states is not None:
+        surrogate = run.best_surrogate(experiment.stages[-1].level)
+        rollout = measurement.first_rollout(surrogate, result.states)
+    measurement.write_predictions(
+        run.folder.examples,
+        (experiment.problem.input_names, experiment.problem.output_names),
+        result.samples,
+        result.prediction,
+        run.data.scaling.fields,
+        experiment.config.output.num_predictions,
+        rollout,
+    )
+    levels = sorted({stage["level"] for stage in run.recorder.finished})
+    grids = {level: experiment.sample_grid(level) for level in levels}
+    measurement.write_spectra(
+        run.folder.spectra,
+        {level: (grids[level], run.best_surrogate(level)) for level in levels},
+        run.data.test,
+        batch_size,
+        experiment.config.model.prolongation,
+        experiment.periodic,
+    )
+
+
 def draw(run: LadderRun) -> None:
     """Draws the pictures and the page of a run from its result files."""
-    record = RunRecord(run.folder)
-    draw_run(record)
-    write_page(record)
+    draw_report(run.folder.path, run.experiment.config.output.figures)
 
 
 def summary_table(levels: list[dict[str, Any]]) -> str:
@@ -67,15 +98,5 @@ def summary_table(levels: list[dict[str, Any]]) -> str:
         ]
         for level in levels
     ]
-    header = [
-        "Level",
-        "Grid",
-        "Epochs",
-        "Seconds",
-        "Work units",
-        "Transferred",
-        "Frozen",
-        "Start",
-        "End",
-    ]
-    return table(header, rows)
+    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Frozen", "Start"]
+    return table([*header, "End"], rows)

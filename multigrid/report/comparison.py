@@ -1,18 +1,25 @@
-"""Runs of several methods, gathered by what they were told, and compared."""
+"""Runs of several methods, grouped by their settings and compared. Knows no torch."""
 
 import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from experiments.benchmarks.analysis import CostRecord
+from multigrid.errors import UserError, nearest
+from multigrid.records.history import Row
 from multigrid.report.record import RunRecord
+from multigrid.tables import si, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Groups = dict[str, list[RunRecord]]
 
-# What a comparison takes for granted, and what it says of if it differs.
+# What a comparison takes for granted, and what it says if it differs.
 TERMS = {
     "data_fingerprint": "errors are of different samples",
     "machine": "times are of different machines",
@@ -21,88 +28,202 @@ TERMS = {
 }
 QUANTITIES = ("seconds", "work_units", "flops")
 INDIFFERENT = ("name", "seed", "output")
-SEED = re.compile(r"[-_.]?(seed|s)\d+$")
 
 
-def gather(runs: Sequence[RunRecord]) -> Groups:
-    """Gathers runs of equal networks whose configurations differ in name, seed and folder only."""
+@dataclass(frozen=True)
+class Comparison:
+    """Several methods side by side; ``print`` shows a table.
+
+    Attributes:
+        baseline: The method that speed-ups refer to.
+        target: The baseline's best validation error: the median over its seeds.
+        rows: One mapping for each method: ``method``, ``runs``, ``seeds``; the median, lowest
+            and highest ``best_validation``, ``test``, ``seconds``, ``work_units`` and ``flops``
+            over its seeds; and ``speed_up``, the baseline's cost to the target over its cost.
+        notes: What is not the same for all of them.
+        histories: The rows of ``metrics.csv`` of each method's runs.
+    """
+
+    baseline: str
+    target: float
+    rows: list[dict[str, Any]]
+    notes: list[str]
+    histories: Mapping[str, Sequence[Sequence[Row]]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain containers."""
+        return {"baseline": self.baseline, "methods": self.rows, "notes": self.notes}
+
+    def to_pandas(self) -> Any:
+        """Returns a row for each method, with the medians; needs the package ``pandas``."""
+        import pandas  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        return pandas.json_normalize(self.rows).set_index("method")
+
+    def figure(self) -> "Figure":
+        """Draws the lowest error so far against time, work and operations."""
+        from multigrid.plots.curves import plot_comparison
+
+        title = f"dashed: the best error of {self.baseline}"
+        return plot_comparison(self.histories, self.target, title)
+
+    def __str__(self) -> str:
+        lines = []
+        for row in self.rows:
+            test, speed_up = row["test"], row["speed_up"]
+            lines.append(
+                [
+                    row["method"],
+                    str(len(row["runs"])),
+                    _range(row["best_validation"]),
+                    _range(test) if test else "-",
+                    f"{row['seconds']['median']:.1f}",
+                    f"{row['work_units']['median']:.2f}",
+                    si(row["flops"]["median"]),
+                    *(f"{speed_up[key]:.1f}x" if speed_up[key] else "-" for key in QUANTITIES),
+                ]
+            )
+        header = ["Method", "Runs", "Best validation", "Test", "Seconds", "Work", "FLOPs"]
+        return "\n".join(
+            [
+                "relative L2 errors, median (range over seeds); last columns: speed-up to "
+                f"{self.target:.4g}, the best validation error of {self.baseline}",
+                table([*header, "Time", "Work", "FLOPs"], lines),
+            ]
+        )
+
+
+def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparison:
+    """Compares runs; those that differ in name and seed only are one method.
+
+    Args:
+        runs: Folders of the runs.
+        baseline: The method that speed-ups refer to, by default that of the first run.
+
+    Raises:
+        UserError: If a folder holds no run, or one that has trained nothing yet, or there is no
+            such baseline.
+    """
+    paths: dict[Path, Path] = {}
+    for path in map(Path, runs):
+        paths.setdefault(path.resolve(), path)
+    records = [RunRecord.open(path) for path in paths.values()]
+    if not records:
+        raise UserError("compare: there are no runs to compare")
+    for record in records:
+        if all(row.flops == 0 for row in record.rows):
+            raise UserError(f"{record.folder.path}: has trained no epoch yet")
+    groups = _groups(records)
+    baseline = next(iter(groups)) if baseline is None else baseline
+    if baseline not in groups:
+        raise UserError(
+            f"--baseline: '{baseline}' is none of the methods {', '.join(groups)}"
+            f"{nearest(baseline, groups)}"
+        )
+    base = groups[baseline]
+    # the median over seeds, which at least half of them reach
+    target = statistics.median_high(_best(record) for record in base)
+    rows = [_summarise(name, members, base, target) for name, members in groups.items()]
+    histories = {name: [record.rows for record in members] for name, members in groups.items()}
+    return Comparison(baseline, target, rows, _differing_terms(records), histories)
+
+
+def _groups(runs: Sequence[RunRecord]) -> Groups:
+    """Groups runs of equal networks whose settings differ in name, seed and output only."""
     by_settings: dict[str, list[RunRecord]] = {}
     for run in runs:
         settings = run.config.model_dump()
+        del settings["data"]["folder"]
         kept = {key: value for key, value in settings.items() if key not in INDIFFERENT}
-        key = json.dumps([kept, _network(run)], sort_keys=True)
+        # a configuration says nothing of a user's network; its tensors do, from the first epoch on
+        tensors = run.levels[0].tensors if run.levels else ()
+        network = [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
+        key = json.dumps([kept, network], sort_keys=True, default=str)
         by_settings.setdefault(key, []).append(run)
     groups: Groups = {}
     for members in by_settings.values():
-        name = SEED.sub("", members[0].config.name) or members[0].config.name
+        name = _without_seed(members[0])
         if name in groups:  # other settings under the same name
             name = str(members[0].folder.path)
         groups[name] = members
     return groups
 
 
-def summarise(
-    name: str, runs: Sequence[RunRecord], baseline: Sequence[RunRecord]
+def _without_seed(run: RunRecord) -> str:
+    name = run.config.name
+    return re.sub(rf"[-_.]?(seed|s)?[-_.]?0*{run.config.seed}$", "", name) or name
+
+
+def _summarise(
+    name: str, runs: Sequence[RunRecord], baseline: Sequence[RunRecord], target: float
 ) -> dict[str, Any]:
     """Returns median and spread over the runs of a method, and its speed-up.
 
-    The speed-up is the baseline's cost to its own best error over this method's cost to the same
-    error, each the median over seeds; None if fewer than half of the runs reach it.
+    The speed-up is the baseline's cost to the target over this method's, each the median over
+    seeds; None if fewer than half of the runs reach it, or the samples are others.
     """
-    costs, base = [_costs(run) for run in runs], [_costs(run) for run in baseline]
-    target = best_error(baseline)
     tests = [run.summary["test"]["rel_l2"] for run in runs if run.is_finished]
-    speed_up = {}
+    speed_up: dict[str, float | None] = {}
     for quantity in QUANTITIES:
-        mine, theirs = (
-            statistics.median(run.cost_to(target, quantity) for run in group)
-            for group in (costs, base)
+        cost, base_cost = (
+            statistics.median(_cost_to(run.rows, target, quantity) for run in group)
+            for group in (runs, baseline)
         )
-        reached = math.isfinite(mine) and mine > 0 and math.isfinite(theirs)
-        speed_up[quantity] = theirs / mine if reached else None
+        reached = math.isfinite(cost) and cost > 0 and math.isfinite(base_cost)
+        comparable = _samples([*runs, *baseline])
+        speed_up[quantity] = base_cost / cost if reached and comparable else None
     return {
         "method": name,
         "runs": [str(run.folder.path) for run in runs],
         "seeds": [run.config.seed for run in runs],
-        "best_validation": _spread([run.best for run in costs]),
+        "best_validation": _spread([_best(run) for run in runs]),
         "test": _spread(tests) if tests else None,
-        **{key: _spread([getattr(r.rows[-1], key) for r in costs]) for key in QUANTITIES},
+        **{key: _spread([getattr(run.rows[-1], key) for run in runs]) for key in QUANTITIES},
         "speed_up": speed_up,
     }
 
 
-def differing_terms(runs: Sequence[RunRecord]) -> list[str]:
+def _samples(runs: Sequence[RunRecord]) -> bool:
+    """Whether all runs are validated on the same samples."""
+    finished = [run for run in runs if run.is_finished]
+    fingerprints = {run.summary.get("data_fingerprint") for run in finished}
+    counts = {(run.config.data.validation, str(run.config.hierarchy().finest)) for run in runs}
+    return len(fingerprints) <= 1 and len(counts) == 1
+
+
+def _differing_terms(runs: Sequence[RunRecord]) -> list[str]:
     """Returns a sentence for each thing that is not the same for all finished runs."""
     summaries = [run.summary for run in runs if run.is_finished]
     notes = []
     for key, sentence in TERMS.items():
         values = sorted({str(summary.get(key)) for summary in summaries})
         if len(values) > 1:
-            shown = "" if key == "data_fingerprint" else f" ({', '.join(values)})"
-            notes.append(sentence + shown)
+            shown = ", so there is no speed-up between them"
+            notes.append(
+                sentence + (shown if key == "data_fingerprint" else f" ({', '.join(values)})")
+            )
     unfinished = [str(run.folder.path) for run in runs if not run.is_finished]
     if unfinished:
-        notes.append(f"unfinished, so not tested: {', '.join(unfinished)}")
+        notes.append(f"unfinished, so without a test: {', '.join(unfinished)}")
     return notes
 
 
-def _network(run: RunRecord) -> list[tuple[str, Sequence[int]]]:
-    """Returns names and shapes of the coarsest network's tensors.
-
-    A configuration says nothing of a user's own network; this is known from the first epoch on.
-    """
-    tensors = run.levels[0].tensors if run.levels else ()
-    return [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
+def _best(run: RunRecord) -> float:
+    return min(row.val_finest_rel_l2 for row in run.rows)
 
 
-def _costs(run: RunRecord) -> CostRecord:
-    return CostRecord(run.config.name, run.config.seed, run.rows)
-
-
-def best_error(baseline: Sequence[RunRecord]) -> float:
-    """Returns the baseline's best error: the median over seeds, which at least half reach."""
-    return statistics.median_high(_costs(run).best for run in baseline)
+def _cost_to(rows: Sequence[Row], error: float, quantity: str) -> float:
+    """Returns the cost at which a validation error was first reached; infinite if never."""
+    reached = (row for row in rows if row.val_finest_rel_l2 <= error)
+    return next((float(getattr(row, quantity)) for row in reached), math.inf)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def _range(spread: Mapping[str, float]) -> str:
+    text = f"{spread['median']:.4g}"
+    if spread["low"] < spread["high"]:
+        text += f" ({spread['low']:.4g} to {spread['high']:.4g})"
+    return text

@@ -6,10 +6,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from multigrid.errors import UserError
-from multigrid.plots.convergence import plot_convergence
+from multigrid.plots.curves import plot_convergence, plot_spectra
+from multigrid.plots.fields import plot_predictions, plot_rollout
 from multigrid.plots.ladder import plot_ladder
-from multigrid.plots.predictions import plot_predictions, plot_rollout
-from multigrid.plots.spectra import plot_spectra
 from multigrid.plots.style import save_figure
 from multigrid.report.record import RunRecord
 
@@ -43,53 +42,48 @@ def draw_run(
     return written
 
 
-def draw_convergence(record: RunRecord) -> Figure | None:
+def convergence(record: RunRecord) -> Figure:
     """Draws the errors of the epochs so far."""
     return plot_convergence(record.rows, record.config.name, record.remarks)
 
 
-def draw_ladder(record: RunRecord) -> Figure | None:
+def ladder(record: RunRecord) -> Figure | None:
     """Draws the growing network, from the transfer reports."""
-    name = record.config.name
-    title = f"{name}: the network of each level, on entering it"
+    title = f"{record.config.name}: the network of each level, on entering it"
     return plot_ladder(record.levels, title) if record.levels else None
 
 
-def draw_predictions(record: RunRecord) -> Figure | None:
+def predictions(record: RunRecord) -> Figure | None:
     """Draws some test samples; nothing for an unfinished run."""
-    if not record.folder.examples.is_file():
+    examples = record.examples
+    if examples is None:
         return None
-    grid = "x".join(map(str, record.examples.grid))
-    title = f"{record.config.name}: test samples on the {grid} grid"
-    return plot_predictions(record.examples, title)
+    grid = "x".join(map(str, examples.grid))
+    return plot_predictions(examples, f"{record.config.name}: test samples on the {grid} grid")
 
 
-def draw_rollout(record: RunRecord) -> Figure | None:
+def rollout(record: RunRecord) -> Figure | None:
     """Draws a roll-out; nothing for a run without, or an unfinished one."""
-    if not record.is_finished or not record.folder.examples.is_file():
+    examples = record.examples
+    if not record.is_finished or examples is None or examples.rollout is None:
         return None
-    if record.examples.rollout is None:
-        return None
-    return plot_rollout(
-        record.examples.rollout,
-        record.summary["rollout"],
-        record.examples.output_names,
-        f"{record.config.name}: a trajectory, rolled out",
-    )
+    title = f"{record.config.name}: a trajectory, rolled out"
+    errors = record.summary["rollout"]
+    persistence = record.summary.get("rollout_persistence", ())
+    return plot_rollout(examples.rollout, errors, examples.output_names, title, persistence)
 
 
-def draw_spectra(record: RunRecord) -> Figure | None:
+def spectra(record: RunRecord) -> Figure | None:
     """Draws the spectra of the errors; nothing for an unfinished run."""
-    if not record.folder.spectra.is_file():
+    if record.spectra is None:
         return None
-    title = f"{record.config.name}: where the error of each level lies"
-    return plot_spectra(*record.spectra, title)
+    return plot_spectra(*record.spectra, f"{record.config.name}: error of each level by wavelength")
 
 
 FIGURES: dict[str, Callable[[RunRecord], Figure | None]] = {
-    "convergence": draw_convergence,
-    "ladder": draw_ladder,
-    "predictions": draw_predictions,
-    "rollout": draw_rollout,
-    "spectra": draw_spectra,
+    "convergence": convergence,
+    "ladder": ladder,
+    "predictions": predictions,
+    "rollout": rollout,
+    "spectra": spectra,
 }

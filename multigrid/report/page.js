@@ -149,9 +149,20 @@
     return (i, j) => panel.low + span * raw[i * panel.height + j];
   }
 
+  // viridis, RdBu and PuOr of matplotlib at 17 places, linear in between
+  const MAPS = {
+    unsigned: "44015448186a472d7b4240863b528b33638d2c728e26828e21918c1fa08828ae803fbc735ec96284d44baddc30d8e219fde725",
+    signed: "0530611752902a71b23f8ec06bacd19bc9e0c2ddece0ecf3f7f6f6fbe5d8fbccb4f5aa89e48066d05548ba2832930e2667001f",
+    error: "2d004b4518715f3a917b6aa89990bfb7b1d5cfcfe5e4e5f0f7f7f6fce8cdfed59ffdbc6bee9b39d97b12bd61099e4c077f3b08",
+  };
+
   function colour(map, part) {
-    const index = Math.max(0, Math.min(255, Math.round(255 * part)));
-    return [0, 2, 4].map((k) => parseInt(data.maps[map].substr(6 * index + k, 2), 16));
+    const place = 16 * Math.max(0, Math.min(1, part)), index = Math.min(15, Math.floor(place));
+    const value = (k) => parseInt(MAPS[map].substr(2 * k, 2), 16);
+    return [0, 1, 2].map((k) => {
+      const low = value(3 * index + k), high = value(3 * index + 3 + k);
+      return Math.round(low + (high - low) * (place - index));
+    });
   }
 
   function paint(canvas, width, height, pixel) {

@@ -2,37 +2,30 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
-from multigrid.plots.ladder import LevelParts
-from multigrid.plots.spectra import LevelSpectrum
 from multigrid.records.examples import Examples
 from multigrid.records.history import Row, read_history
+from multigrid.records.levels import LevelParts, LevelSpectrum
 from multigrid.records.run_folder import RunFolder
-from multigrid.report.course import describe_course
 
 # What pages, figures and comparisons take from the result files; more may be there.
 SUMMARY = ("levels", "test", "extra_tests", "rollout", "seconds", "work_units", "flops")
-STAGE = (
-    "level",
-    "grid",
-    "epochs",
-    "seconds",
-    "work_units",
-    "parameters",
-    "transferred",
-    "new",
-    "rel_l2_at_start",
-    "rel_l2",
-)
+STAGE = ("level", "grid", "epochs", "seconds", "work_units", "parameters", "transferred", "new",
+         "rel_l2_at_start", "rel_l2")  # fmt: skip
 TEST = ("rel_l2",)
 TRANSFER = ("tensors",)
 TENSOR = ("key", "status", "shape", "source_shape")
+EVENTS = {
+    "resumed": "resumed",
+    "interrupted": "interrupted by a signal",
+    "damaged checkpoint": "went back to an older checkpoint, as one was damaged,",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +69,11 @@ class RunRecord:
         path = self.folder.metrics
         try:
             rows = read_history(path)
+            needed = [field.name for field in fields(Row) if field.type is float]
+            if any(getattr(row, name) is None for row in rows for name in needed):
+                raise ValueError("a row is cut short")
+            if not path.read_bytes().endswith(b"\n"):
+                raise ValueError("its last line has no end")
         except FileNotFoundError:
             raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
         except (OSError, KeyError, ValueError, TypeError) as error:
@@ -111,32 +109,36 @@ class RunRecord:
     @property
     def remarks(self) -> list[str]:
         """What must be known of how the run went; nothing of an unfinished one."""
-        return describe_course(self.summary) if self.is_finished else []
+        return remarks(self.summary) if self.is_finished else []
 
     @cached_property
-    def examples(self) -> Examples:
-        """Some predictions.
+    def examples(self) -> Examples | None:
+        """Some predictions; None if the run is unfinished.
 
         Raises:
-            UserError: If there are none yet, or the file is damaged.
+            UserError: If the file is damaged.
         """
-        return Examples.read(self.folder.examples)
+        path = self.folder.examples
+        return Examples.read(path) if path.is_file() else None
 
     @cached_property
-    def spectra(self) -> tuple[list[float], list[LevelSpectrum]]:
-        """The spectra of the truth and of every level's error.
+    def spectra(self) -> tuple[list[float], list[LevelSpectrum]] | None:
+        """The spectra of the truth and of every level's error; None if the run is unfinished.
 
         Raises:
-            UserError: If there are none yet, or the file is damaged.
+            UserError: If the file is damaged.
         """
-        raw = _read_json(self.folder.spectra)
+        path = self.folder.spectra
+        if not path.is_file():
+            return None
+        raw = _read_json(path)
         try:
             levels = [
                 LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]
             ]
             return raw["truth"], levels
         except (KeyError, TypeError) as error:
-            raise UserError(f"{self.folder.spectra}: '{error}' is missing") from None
+            raise UserError(f"{path}: '{error}' is missing") from None
 
     @cached_property
     def levels(self) -> list[LevelParts]:
@@ -146,7 +148,7 @@ class RunRecord:
             UserError: If a file is damaged or of another version.
         """
         hierarchy = self.config.hierarchy()
-        found = []
+        levels = []
         for level, (grid, top) in enumerate(zip(hierarchy.levels, hierarchy.tops, strict=True)):
             path = self.folder.path / f"level_{level}_{grid}" / "transfer.json"
             if path.is_file():
@@ -156,21 +158,46 @@ class RunRecord:
                 _require(path, transfer, TRANSFER)
                 for tensor in transfer["tensors"]:
                     _require(path, tensor, TENSOR)
-                found.append(LevelParts(level, str(grid), grids, transfer["tensors"]))
-        return found
+                levels.append(LevelParts(level, str(grid), grids, transfer["tensors"]))
+        return levels
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Returns what a reader of the results must know of how a run went; nothing if all is well.
+
+    Args:
+        summary: The run's summary; one of an earlier version may lack what is to be told.
+    """
+    sentences = []
+    events = summary.get("events", ())
+    for event, phrase in EVENTS.items():
+        count = sum(record["event"] == event for record in events)
+        if count:
+            sentences.append(f"{phrase} {count} time{'s' * (count > 1)}")
+    changed = {key for record in events for key in record.get("changed", ())}
+    if changed:
+        sentences.append(f"resumed with a different {', '.join(sorted(changed))}")
+    for number, stage in enumerate(summary["levels"]):
+        where = f"stage {number} on level {stage['level']}"
+        count = len(stage.get("went_back", ()))
+        if count:
+            sentences.append(f"{where} rolled back {count} time{'s' * (count > 1)}")
+        if stage.get("outcome") == "never improved":
+            sentences.append(f"{where}: the validation error never improved")
+    if summary["levels"][-1].get("outcome") == "still improving":
+        sentences.append("unconverged: the validation error was still falling at the end")
+    return sentences
 
 
 def _require(path: Path, record: Mapping[str, Any], keys: Iterable[str]) -> None:
     for key in keys:
-        if key not in record:
+        if not isinstance(record, Mapping) or key not in record:
             raise UserError(f"{path}: lacks '{key}'; it is of another version")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable or half-written ({error})") from None
     if not isinstance(value, dict):
