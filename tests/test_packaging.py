@@ -65,3 +65,13 @@ def test_all_that_is_installed_is_pinned():
     names = [re.split(r"[<>=\[ ]", requirement)[0].lower() for requirement in wanted]
     assert [name for name in names if f"\n{name}==" not in pinned] == []
     assert (ROOT / "multigrid" / "py.typed").exists()
+
+
+def test_every_file_of_the_package_is_installed():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["multigrid"]
+    package = ROOT / "multigrid"
+    data = [p for p in package.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    names = [path.relative_to(package) for path in data]
+    assert Path("py.typed") in names
+    assert [str(name) for name in names if not any(name.match(p) for p in patterns)] == []
