@@ -13,6 +13,8 @@ from multigrid.solvers.sine_modes import shift_solutions
 from multigrid.training.augmentation import augment, draw
 
 GRIDS = [
+    Grid((12,)),
+    Grid((13,), "node"),
     Grid((12, 12)),
     Grid((8, 20)),
     Grid((13, 13), "node"),
@@ -150,6 +152,8 @@ def orientations(symmetries, grid, num_draws=200):
 @pytest.mark.parametrize(
     ("grid", "reflections", "rotations", "both"),
     [
+        (Grid((4,)), 2, 1, 2),
+        (Grid((4,), "node"), 1, 1, 1),
         (Grid((4, 4)), 4, 2, 8),
         (Grid((4, 6)), 4, 1, 4),
         (Grid((5, 5), "node"), 4, 2, 8),

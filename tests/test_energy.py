@@ -23,7 +23,7 @@ from multigrid.problems.poisson import Poisson
 from multigrid.solvers.energy_descent import EnergyDescent
 from multigrid.training.losses import build_loss
 
-NDIMS = pytest.mark.parametrize("ndim", [2, 3])
+NDIMS = pytest.mark.parametrize("ndim", [1, 2, 3])
 PROBLEM = {"kind": "diffusion"}
 DATA = {"centering": "node", "train": 32, "validation": 8, "test": 8}
 

@@ -6,6 +6,8 @@ from multigrid.fields import prolong, prolong_to, restrict, restrict_to
 from multigrid.grid import Grid
 
 GRIDS = [
+    Grid((16,)),
+    Grid((17,), "node"),
     Grid((16, 16)),
     Grid((16, 24)),
     Grid((16, 18, 20)),

@@ -4,43 +4,46 @@ import torch
 from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.metrics import mse, rel_h1, rel_l1, rel_l2
+from multigrid.metrics import bind, mse, rel_h1, rel_l1, rel_l2
 from multigrid.problems.diffusion import Diffusion
 from multigrid.problems.poisson import Poisson
 from multigrid.training.losses import build_loss
 
 GRID = Grid((4, 6))
+GRIDS = [Grid((9,), "node"), GRID, Grid((4, 2, 6))]
 METRICS = {
     "rel_l2": rel_l2,
     "rel_l1": rel_l1,
-    "rel_h1": lambda prediction, truth: rel_h1(prediction, truth, GRID),
+    "rel_h1": rel_h1,
     "mse": mse,
 }
 names = pytest.mark.parametrize("name", METRICS)
 
 
-@pytest.fixture
-def batch(generator):
-    inputs, outputs = torch.randn(2, 3, 1, *GRID.shape, generator=generator)
-    return Samples(inputs, outputs, GRID)
+@pytest.fixture(params=GRIDS, ids=str)
+def batch(request, generator):
+    grid = request.param
+    inputs, outputs = torch.randn(2, 3, 1, *grid.shape, generator=generator)
+    return Samples(inputs, outputs, grid)
 
 
 @names
 def test_a_loss_is_the_mean_of_a_metric_over_the_batch(name, batch, generator):
     prediction = torch.randn(batch.outputs.shape, generator=generator)
-    loss = build_loss(name, GRID, Poisson())(prediction, batch)
+    loss = build_loss(name, batch.grid, Poisson())(prediction, batch)
     assert loss.shape == ()
-    torch.testing.assert_close(loss, METRICS[name](prediction, batch.outputs).mean())
+    metric = bind(METRICS[name], grid=batch.grid)
+    torch.testing.assert_close(loss, metric(prediction, batch.outputs).mean())
 
 
 @names
 def test_a_perfect_prediction_costs_nothing(name, batch):
-    assert build_loss(name, GRID, Poisson())(batch.outputs, batch).item() == 0
+    assert build_loss(name, batch.grid, Poisson())(batch.outputs, batch).item() == 0
 
 
 @names
 def test_going_down_the_gradient_lowers_the_loss(name, batch):
-    loss = build_loss(name, GRID, Poisson())
+    loss = build_loss(name, batch.grid, Poisson())
     prediction = torch.zeros_like(batch.outputs, requires_grad=True)
     before = loss(prediction + 0.5, batch)
     (gradient,) = torch.autograd.grad(before, prediction)
@@ -51,7 +54,7 @@ def test_going_down_the_gradient_lowers_the_loss(name, batch):
 @names
 def test_a_perfect_prediction_has_a_gradient(name, batch):
     prediction = batch.outputs.clone().requires_grad_()
-    build_loss(name, GRID, Poisson())(prediction, batch).backward()
+    build_loss(name, batch.grid, Poisson())(prediction, batch).backward()
     assert prediction.grad.isfinite().all()
 
 

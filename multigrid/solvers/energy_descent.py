@@ -1,6 +1,5 @@
 """Steps that lower the energy of a field: a correction towards the solution, without labels."""
 
-import copy
 from collections.abc import Sequence
 from functools import reduce
 
@@ -44,12 +43,12 @@ class EnergyDescent:
     ) -> None:
         self.spacing = finer.spacing
         self.num_steps = num_steps
-        self._inverse = DenseElements(grid)
         self._prolongations = [] if finer == grid else _prolongations(grid, finer, degree)
+        self._modes, self._inverse = _eigenmodes(grid)
 
     @torch.no_grad()
     def __call__(self, log_nu: Tensor, u: Tensor) -> Tensor:
-        """Returns what the steps, started from u, add to u: zero if u is the solution.
+        """Returns what the steps, started from u, add to it: zero for the solution.
 
         Args:
             log_nu: Logarithms of the coefficients at the nodes, ``[N, *grid]``.
@@ -58,22 +57,26 @@ class EnergyDescent:
         Returns:
             Fields ``[N, *grid]``, zero on the plates.
         """
-        prolong = [matrix.to(u) for matrix in self._prolongations]
-        transposed = [matrix.T for matrix in prolong]
+        prolong, modes = ([m.to(u) for m in axes] for axes in (self._prolongations, self._modes))
+        inverse = self._inverse.to(u)
         stiffness = StiffnessOperator(_transform(log_nu, prolong).exp(), self.spacing)
+        scale = (-0.5 * log_nu).exp()
 
         def operator(fields: Tensor) -> Tensor:
-            image = _transform(stiffness(_transform(fields, prolong)), transposed)
+            image = stiffness(_transform(fields, prolong))
+            image = _transform(image, [matrix.T for matrix in prolong])
             image[:, [0, -1]] = 0
             return image
 
-        inverse = self._inverse.to(u)
-        scale = (-0.5 * log_nu).exp()
+        def precondition(residual: Tensor) -> Tensor:
+            spectrum = _transform(scale * residual, modes) * inverse
+            return scale * _transform(spectrum, [matrix.T for matrix in modes])
+
         residual = -operator(u)
         total = step = torch.zeros_like(u)
         product = torch.ones_like(_dot(u, u))
         for _ in range(self.num_steps):
-            correction = scale * inverse(scale * residual)
+            correction = precondition(residual)
             previous, product = product, _dot(residual, correction)
             step = correction + _divide(product, previous) * step
             image = operator(step)
@@ -83,45 +86,27 @@ class EnergyDescent:
         return total
 
 
-class DenseElements:
-    """The inverse of ``FastElements`` for tensors: dense matrices, one for each axis.
+def _eigenmodes(grid: Grid) -> tuple[list[Tensor], Tensor]:
+    """Returns what inverts the stiffness matrix for nu = 1, as ``FastElements`` does for arrays.
 
-    They hold the vectors V with ``V' M V = 1`` and ``V' S V`` diagonal, for the one-dimensional
-    mass and stiffness matrices M and S without the given end nodes of the first axis.
-
-    Args:
-        grid: Node-centred grid with both boundary points on all axes.
+    Returns:
+        For each axis the matrix ``[n, modes]`` of vectors V with ``V' M V = 1`` and ``V' S V``
+        diagonal, for the one-dimensional mass and stiffness matrices M and S without the given
+        end nodes of the first axis; and the inverse eigenvalues ``[*modes]``.
     """
-
-    def __init__(self, grid: Grid) -> None:
-        eigenvalues: list[np.ndarray] = []
-        self._vectors: list[Tensor] = []
-        for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
-            free = slice(1, -1) if axis == 0 else slice(None)
-            values, vectors = scipy.linalg.eigh(
-                _assemble([[1, -1], [-1, 1]], n)[free, free] / h,
-                _assemble([[2, 1], [1, 2]], n)[free, free] * h / 6,
-            )
-            eigenvalues.append(values)
-            padded = np.zeros((n, len(values)))
-            padded[free] = vectors
-            self._vectors.append(torch.from_numpy(padded))
-        self._inverse = torch.from_numpy(1 / reduce(np.add.outer, eigenvalues))
-
-    def to(self, fields: Tensor) -> "DenseElements":
-        """Returns the same for fields of a type and on a device."""
-        other = copy.copy(self)
-        other._vectors = [matrix.to(fields) for matrix in self._vectors]
-        other._inverse = self._inverse.to(fields)
-        return other
-
-    def __call__(self, fields: Tensor) -> Tensor:
-        """Returns u with ``K u = f`` for right-hand sides ``[N, *grid]``.
-
-        The first and last planes of f along the first axis are ignored, those of u are zero.
-        """
-        spectrum = _transform(fields, self._vectors) * self._inverse
-        return _transform(spectrum, [matrix.T for matrix in self._vectors])
+    eigenvalues: list[np.ndarray] = []
+    modes: list[Tensor] = []
+    for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
+        free = slice(1, -1) if axis == 0 else slice(None)
+        values, vectors = scipy.linalg.eigh(
+            _assemble([[1, -1], [-1, 1]], n)[free, free] / h,
+            _assemble([[2, 1], [1, 2]], n)[free, free] * h / 6,
+        )
+        eigenvalues.append(values)
+        padded = np.zeros((n, len(values)))
+        padded[free] = vectors
+        modes.append(torch.from_numpy(padded))
+    return modes, torch.from_numpy(1 / reduce(np.add.outer, eigenvalues))
 
 
 def _prolongations(grid: Grid, finer: Grid, degree: int) -> list[Tensor]:

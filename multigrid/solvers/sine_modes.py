@@ -36,27 +36,19 @@ def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence
     wavenumbers = [torch.arange(1.0, m + 1, device=inputs.device) for m in grid.num_sines]
     squares = reduce(lambda a, b: a[..., None] + b, [k**2 for k in wavenumbers])
     margins = [margin for step in reversed(steps) for margin in (step, -step)]
-    sources = _coefficients(inputs, grid), _coefficients(outputs, grid) * squares
-    f, g = (pad(coefficients, margins) for coefficients in sources)
-    return _values(torch.cat([f, g / squares], dim=1), grid)
-
-
-def _coefficients(values: Tensor, grid: Grid) -> Tensor:
-    return _transform(values, grid, inverse=True)
-
-
-def _values(coefficients: Tensor, grid: Grid) -> Tensor:
-    return _transform(coefficients, grid, inverse=False)
+    f = _transform(inputs, grid, inverse=True)
+    g = _transform(outputs, grid, inverse=True) * squares
+    f, g = pad(f, margins), pad(g, margins)
+    return _transform(torch.cat([f, g / squares], dim=1), grid, inverse=False)
 
 
 def _transform(fields: Tensor, grid: Grid, inverse: bool) -> Tensor:
-    return multiply(
-        fields,
-        [
-            _sines(n, h, grid.centering, inverse, fields.dtype, fields.device)
-            for n, h in zip(grid.shape, grid.spacing, strict=True)
-        ],
-    )
+    """Returns the values of a series of sines, or the coefficients of values."""
+    matrices = [
+        _sines(n, h, grid.centering, inverse, fields.dtype, fields.device)
+        for n, h in zip(grid.shape, grid.spacing, strict=True)
+    ]
+    return multiply(fields, matrices)
 
 
 @lru_cache(maxsize=64)
