@@ -9,6 +9,7 @@ from multigrid import signals
 from multigrid.config import Config, load_config, parse_config
 from multigrid.config.yaml_file import override
 from multigrid.ladder.experiment import Extensions
+from multigrid.metrics import Metric
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.problems import PDE
 from multigrid.run import train_ladder
@@ -26,6 +27,7 @@ def train(
     loss: Loss | None = None,
     network: NetworkFactory | None = None,
     callbacks: Sequence[Callback] = (),
+    metrics: Mapping[str, Metric] | None = None,
 ) -> TrainedSurrogate:
     """Trains a ladder as ``multigrid run`` does, and loads it.
 
@@ -40,6 +42,8 @@ def train(
         network: Factory of the user's own networks: called with the grid of a level, it gives a
             module that maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
         callbacks: Told of the run while it trains, see :class:`multigrid.Callback`.
+        metrics: Errors by name, beside those that are registered: a function of a prediction and
+            the truth ``[N, 1, *grid]`` of a field to values ``[N]``.
 
     Raises:
         UserError: For whatever the user can mend.
@@ -53,7 +57,7 @@ def train(
         smaller: f -> u on 8x8, 16x16
     """
     config = configure(experiment, *overrides, problem=problem)
-    extensions = Extensions(loss, network, callbacks)
+    extensions = Extensions(loss, network, callbacks, metrics or {})
     try:
         with signals.watched():
             folder = train_ladder(config, resume, overwrite, extensions)

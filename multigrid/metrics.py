@@ -161,6 +161,11 @@ def min_max_rel_l1(prediction: Tensor, truth: Tensor, field: FieldScale) -> Tens
     return 100 * rel_l1(prediction, truth, FieldScale(size=1.0))
 
 
+def registered_metrics() -> dict[str, Metric]:
+    """Returns all metrics by name."""
+    return {name: METRICS.get(name) for name in METRICS.names()}
+
+
 def field_errors(
     prediction: Tensor,
     truth: Tensor,
@@ -180,8 +185,7 @@ def field_errors(
     Raises:
         UserError: If a metric does not return a value for each sample.
     """
-    if metrics is None:
-        metrics = {name: METRICS.get(name) for name in METRICS.names()}
+    metrics = registered_metrics() if metrics is None else metrics
     num_samples, num_fields = truth.shape[:2]
     size = max(1, BLOCK_VALUES // max(1, truth[0, 0].numel())) if num_samples else 1
     errors = {name: truth.new_zeros(truth.shape[:2], dtype=torch.float64) for name in metrics}

@@ -1,5 +1,6 @@
 """Errors and training know no unit, every output field counts, and a field may be zero."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import train, write_experiment
+from tiny import SECTIONS, train, write_experiment
 from torch import Tensor, nn
 
+import multigrid
 from multigrid.data.samples import Samples
 from multigrid.data.statistics import TrainingStatistics
 from multigrid.errors import UserError
@@ -182,10 +184,16 @@ def test_samples_with_zero_outputs_train_validate_and_test(tmp_path: Path, loss:
     samples.outputs[[3, 17, 22]] = 0  # one for training, validation and test each
     file = write(tmp_path / "zero.h5", samples.inputs, samples.outputs)
     result = summary(tmp_path, file, loss={"name": loss})
+    (log,) = tmp_path.glob("zero/results/*/run.log")
+    assert "train samples 3: the field outputs is zero" in log.read_text()
     assert all(level["went_back"] == [] for level in result["levels"])
     assert np.isfinite(list(result["test"].values())).all()
     assert result["test"]["rel_l2"] < 2
-    assert result["negligible_fields"] == {"outputs": [2]}
+    assert result["negligible_fields"] == {
+        "train": {"outputs": [3]},
+        "validation": {"outputs": [1]},
+        "test": {"outputs": [2]},
+    }
 
 
 def test_zero_training_samples_are_counted() -> None:
@@ -317,3 +325,25 @@ def test_a_metric_without_a_value_for_each_sample_is_refused() -> None:
     truth = random_fields()
     with pytest.raises(UserError, match=r"metrics: 'mse' returns the shape \(\), .* 6 samples"):
         field_errors(truth, truth, GRID, metrics={"mse": nn.functional.mse_loss})
+
+
+def test_loss_and_metrics_are_handed_in_from_python(tmp_path: Path) -> None:
+    calls = []
+
+    def loss(prediction: Tensor, batch: Samples) -> Tensor:
+        calls.append(len(batch))
+        return (prediction - batch.outputs).abs().mean()
+
+    def bias(prediction: Tensor, truth: Tensor) -> Tensor:
+        return (prediction - truth).flatten(1).mean(1).abs()
+
+    experiment = {
+        **SECTIONS,
+        "problem": {"kind": "poisson", "num_modes": 4},
+        "data": {**SECTIONS["data"], "folder": str(tmp_path / "data")},
+        "output": {"folder": str(tmp_path)},
+    }
+    multigrid.train(experiment, loss=loss, metrics={"bias": bias})
+    assert sum(calls) >= 2 * 32
+    test = json.loads((tmp_path / "tiny" / "summary.json").read_text())["test"]
+    assert 0 <= test["bias"] <= test["rmse"]

@@ -1,5 +1,6 @@
 """The samples of a run: what it trains on at each level, and what it validates and tests on."""
 
+import logging
 import time
 
 import numpy as np
@@ -8,13 +9,18 @@ from torch import Tensor
 
 from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
+from multigrid.data.statistics import TrainingStatistics
 from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment
+from multigrid.metrics import NEGLIGIBLE, negligible_fields
 from multigrid.models.scaling import FieldScaling
 from multigrid.training.evaluation import interpolation_error
 
+log = logging.getLogger(__name__)
+
+NUM_NAMED = 20
 NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
 NUM_TRAJECTORIES = 16
 
@@ -33,6 +39,8 @@ class RunData:
         scaling: How fields are scaled for the network, the same on all levels.
         seconds: Time to generate or read the finest ones.
         line: Where the samples come from, for the log.
+        negligible: By split and output field, the numbers of the samples whose field counts as
+            zero in relative errors.
 
     Raises:
         UserError: If they cannot be generated or read.
@@ -59,7 +67,30 @@ class RunData:
         self.line = (
             f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
         )
-        self.scaling = FieldScaling.fit(experiment.normalization, self.train[-1])
+        statistics = TrainingStatistics.of(self.train[-1])
+        self.scaling = FieldScaling.of(experiment.normalization, statistics)
+        fields, names = self.scaling.fields, experiment.problem.output_names
+        self.negligible = {
+            "train": statistics.negligible(names),
+            "validation": negligible_fields(self.validation.outputs, fields, names),
+            "test": negligible_fields(self.test.outputs, fields, names),
+        }
+
+    def log_negligible(self) -> None:
+        """Names the samples whose errors cannot be relative to their output fields."""
+        for split, by_field in self.negligible.items():
+            for name, numbers in by_field.items():
+                named = ", ".join(map(str, numbers[:NUM_NAMED]))
+                more = f" and {len(numbers) - NUM_NAMED} more" if len(numbers) > NUM_NAMED else ""
+                log.warning(
+                    "%s samples %s%s: the field %s is zero, or less than %g of its usual size; "
+                    "their errors are relative to the usual size",
+                    split,
+                    named,
+                    more,
+                    name,
+                    NEGLIGIBLE,
+                )
 
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""

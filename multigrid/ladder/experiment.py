@@ -19,7 +19,7 @@ from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.ladder.components import network_family, problem_and_source, settle
 from multigrid.ladder.initialization import Initializer, weights_to_load
-from multigrid.metrics import FieldScale
+from multigrid.metrics import FieldScale, Metric
 from multigrid.models.cost import activation_bytes, count_parameters
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing
@@ -56,11 +56,13 @@ class Extensions:
         loss: Maps a prediction ``[N, out, *grid]`` and a batch to one number.
         network: Factory of networks: a grid to a module ``[N, in, *grid]`` to ``[N, out, *grid]``.
         callbacks: Told of the run while it trains.
+        metrics: Errors by name, beside those that are registered.
     """
 
     loss: Loss | None = None
     network: NetworkFactory | None = None
     callbacks: Sequence[Callback] = field(default_factory=tuple)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
 
 class Experiment:
@@ -138,11 +140,9 @@ class Experiment:
             level: The level.
             fields: What is typical of each output field over the training samples.
         """
-        if self.extensions.loss is not None:
-            return self.extensions.loss
         config = self.config
         return build_loss(
-            config.loss.name,
+            self.extensions.loss or config.loss.name,
             grid,
             self.problem,
             config.loss.residual,

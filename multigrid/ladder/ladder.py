@@ -81,6 +81,7 @@ class LadderRun:
             self._continue(latest)
         unfinished = None if latest is None or is_finished(latest) else latest
         log.info("%s\n%s", self.experiment.describe(), self.data.line)
+        self.data.log_negligible()
         try:
             for callback in self.callbacks:
                 callback.on_start(self)

@@ -27,7 +27,6 @@ class TestResults:
         prediction: Predicted outputs ``[N, out, *grid]``.
         errors: Every metric, the mean over output fields.
         by_field: Every metric of each output field, ``{metric: {field: value}}``.
-        negligible: By field, the samples whose field counts as zero in relative errors.
         extra: Every metric on each further test set, the mean over output fields.
         rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
         states: The true trajectories ``[N, num_steps + 1, C, *grid]`` it was compared with.
@@ -37,7 +36,6 @@ class TestResults:
     prediction: Tensor
     errors: dict[str, float]
     by_field: dict[str, dict[str, float]]
-    negligible: dict[str, list[int]]
     extra: dict[str, dict[str, float]]
     rollout: list[float]
     states: Tensor | None
@@ -50,18 +48,18 @@ class TestResults:
         grid = samples.grid
         prediction = predict(surrogate, samples.inputs, batch_size)
         fields, names = data.scaling.fields, data.experiment.problem.output_names
-        errors = evaluate(prediction, samples, fields, names)
+        more = data.experiment.extensions.metrics
+        errors = evaluate(prediction, samples, fields, names, more)
         extra = {}
         for name, others in data.extra_tests(grid).items():
             other_prediction = predict(surrogate, others.inputs, batch_size)
-            extra[name] = evaluate(other_prediction, others, fields, names).mean
+            extra[name] = evaluate(other_prediction, others, fields, names, more).mean
         states = data.trajectories(grid)
         return cls(
             samples,
             prediction,
             errors.mean,
             errors.by_field,
-            errors.negligible,
             extra,
             [] if states is None else rollout_errors(surrogate, states),
             states,
@@ -78,7 +76,7 @@ def summarise(run: "LadderRun") -> dict[str, Any]:
         "levels": recorder.finished,
         "test": run.test_results.errors,
         "test_by_field": run.test_results.by_field,
-        "negligible_fields": run.test_results.negligible,
+        "negligible_fields": {split: rows for split, rows in run.data.negligible.items() if rows},
         "extra_tests": run.test_results.extra,
         "rollout": run.test_results.rollout,
         "events": run.folder.journal.read(),

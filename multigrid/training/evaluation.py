@@ -17,8 +17,8 @@ from multigrid.metrics import (
     field_errors,
     mean_over_fields,
     mean_rel_l2,
-    negligible_fields,
     per_field,
+    registered_metrics,
 )
 from multigrid.models.scaling import Surrogate
 
@@ -93,12 +93,10 @@ class Errors:
     Attributes:
         mean: Every metric, the mean over fields of what :func:`multigrid.metrics.per_field` says.
         by_field: The same of each field, ``{metric: {field: value}}``.
-        negligible: By field, the samples whose field counts as zero in relative errors.
     """
 
     mean: dict[str, float]
     by_field: dict[str, dict[str, float]]
-    negligible: dict[str, list[int]]
 
 
 def evaluate(
@@ -115,12 +113,12 @@ def evaluate(
         samples: What is true.
         fields: What is typical of each output field over the training samples.
         names: Names of the output fields.
-        metrics: Functions by name, by default all that are registered.
+        metrics: Functions by name, beside those that are registered.
     """
-    values = field_errors(prediction, samples.outputs, samples.grid, fields, metrics)
+    functions = {**registered_metrics(), **(metrics or {})}
+    values = field_errors(prediction, samples.outputs, samples.grid, fields, functions)
     table = per_field(values, names)
-    negligible = negligible_fields(samples.outputs, fields, names)
-    return Errors(mean_over_fields(table), table, negligible)
+    return Errors(mean_over_fields(table), table)
 
 
 @torch.no_grad()
