@@ -225,7 +225,7 @@ class TrainedSurrogate:
         if data is None:
             stream = own_samples(self.config, split, samples)
         elif isinstance(data, str | Path):
-            options = options or ReaderOptions.of(self.config.files)
+            options = options or ReaderOptions.of(self.config.files, self.config.data.time)
             file = open_fields(Path(data), reader, options)
             names = self.input_names, self.output_names
             stream = file_samples(file, names, self.finest.centering, samples)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import run, train, write_experiment
 
-from multigrid.data.__main__ import main as data_main
+from multigrid.__main__ import main as data_main
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
 from multigrid.problems.poisson import Poisson
@@ -59,7 +59,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         checkpoint = load_checkpoint(path)
         named = checkpoint["network"].items()
         found |= {f"{path.parent.name}.{name}": tensor for name, tensor in named}
-        scaling = [v for v in checkpoint["scaling"].values() if isinstance(v, list)]
+        values = checkpoint["scaling"].values()
+        scaling = [v for v in values if isinstance(v, list) and isinstance(v[0], float)]
         found[f"{path.parent.name}.scaling"] = torch.tensor(scaling)
     assert found
     return found

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from multigrid.data.samples import Samples
-from multigrid.data.streaming import TrainingSamples
+from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.hardware import machine
 from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate

@@ -8,7 +8,7 @@ import torch
 
 from experiments.benchmarks.epoch import ShortEpoch
 from multigrid.config import Config
-from multigrid.data.streaming import TrainingSamples
+from multigrid.data.samples import TrainingSamples
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import table
 from multigrid.training.epoch import EpochRecord

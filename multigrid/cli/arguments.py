@@ -42,16 +42,29 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def add_reader(parser: argparse.ArgumentParser) -> None:
     """Adds what a user may have to say about a data file."""
+    parser.add_argument("--reader", default="auto", help="name of a reader; auto is the default")
+    parser.add_argument("--input", nargs="+", metavar="NAME", help="names of the input arrays")
     parser.add_argument(
-        "--reader",
-        default="auto",
-        help="auto (the default), store, well, pdebench, cno, hdf5, npz, npy or neuraloperator",
+        "--output",
+        nargs="+",
+        metavar="NAME",
+        help="names of the output arrays (those of the input for trajectories), or the second "
+        "file of a .npy pair",
     )
-    parser.add_argument("--input", help="name of the input array")
+    parser.add_argument("--ndim", type=int, choices=(1, 2, 3), help="number of space dimensions")
     parser.add_argument(
-        "--output", help="name of the output array, or of the second file of a .npy pair"
+        "--axes",
+        nargs="+",
+        type=_axes,
+        metavar="AXES",
+        help="what the axes of arrays are, as in NTCXY, or u=NTXY mask=XY for each array",
     )
-    parser.add_argument("--ndim", type=int, choices=(2, 3), help="number of space dimensions")
+    parser.add_argument(
+        "--parameters",
+        nargs="+",
+        metavar="NAME",
+        help="scalars of a trajectory or file that become constant input channels",
+    )
     parser.add_argument(
         "--reduced-resolution",
         type=positive,
@@ -62,6 +75,15 @@ def add_reader(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fields", nargs="+", metavar="NAME", help="the time-dependent fields to take"
     )
+    parser.add_argument(
+        "--noncartesian", action="store_true", help="take other grids as if they were Cartesian"
+    )
+
+
+def _axes(text: str) -> tuple[str, str]:
+    """Reads ``NTCXY`` or ``name=NTCXY``."""
+    name, _, axes = text.rpartition("=")
+    return name, axes
 
 
 def given_reader_arguments(options: argparse.Namespace) -> list[str]:

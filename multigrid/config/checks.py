@@ -226,7 +226,8 @@ def _check_effect(config: Config) -> None:
 
 def _check_tests(config: Config) -> None:
     """Checks what is to be tested besides the test samples."""
-    if config.data.rollout_steps and not config.problem_class.time_dependent:
+    evolves = config.files is not None or config.problem_class.time_dependent
+    if config.data.rollout_steps and not evolves:
         raise UserError(
             f"data.rollout_steps: the problem '{config.kind}' does not depend on time; it must be 0"
         )

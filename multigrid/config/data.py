@@ -21,6 +21,26 @@ class LevelConfig(Section):
     )
 
 
+class TimeConfig(Section):
+    """How samples are made of the trajectories in the user's files."""
+
+    stride: Positive = Field(1, description="a positive number n: every n-th state is used")
+    history: int = Field(
+        1, ge=1, le=100, description="the number of successive states in an input, 1 to 100"
+    )
+    target: Literal["state", "delta"] = Field(
+        "state", description="'state' (the next one) or 'delta' (its difference from the last)"
+    )
+    start: int = Field(0, ge=0, description="the number of the first state that is used")
+    end: int | None = Field(
+        None, ge=1, description="the number of the first state that is not used any more, or null"
+    )
+    trajectory: Positive | None = Field(
+        None,
+        description="the number of successive pairs of one trajectory, in files of pairs, or null",
+    )
+
+
 class DataConfig(Section):
     """What is generated or read, and how it is presented to the network."""
 
@@ -45,6 +65,7 @@ class DataConfig(Section):
         le=10_000,
         description="the time steps over which the surrogate is rolled out in the test, 0 for none",
     )
+    time: TimeConfig = Field(TimeConfig(), description="a mapping")
     augmentation: Literal["auto", "none"] = Field(
         "auto", description="'auto' (what the problem declares exact) or 'none'"
     )

@@ -18,7 +18,7 @@ PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "
 class FileEntryConfig(Section):
     """One of several data files."""
 
-    file: FileName = Field(description="the name of a data file")
+    file: FileName = Field(description="the name of a data file or a folder, or a pattern of names")
     split: Literal["train", "validation", "test"] | None = Field(
         None, description="'train', 'validation' or 'test', or null for what no other file is for"
     )
@@ -28,29 +28,49 @@ class FileConfig(Section):
     """Samples from the user's own files; ``multigrid inspect FILE`` writes this."""
 
     kind: Literal["file"]
-    file: FileName | None = Field(None, description="the name of a data file")
+    file: FileName | None = Field(
+        None,
+        description="the name of a data file, a folder of files alike, or a pattern of names",
+    )
     files: list[FileName | FileEntryConfig] | None = Field(
         None,
         min_length=1,
         description="a list of data files, each a name or {file: ..., split: ...}; of several "
         "grids a level uses its own, else the next finer one restricted",
     )
-    ndim: int = Field(2, ge=2, le=3, description="the number of space dimensions, 2 or 3")
-    reader: Literal[
-        "auto", "store", "well", "pdebench", "cno", "hdf5", "npz", "npy", "neuraloperator"
-    ] = Field(
-        "auto",
-        description="'auto', 'store', 'well', 'pdebench', 'cno', 'hdf5', 'npz', 'npy' or "
-        "'neuraloperator'",
+    ndim: int = Field(2, ge=1, le=3, description="the number of space dimensions, 1 to 3")
+    reader: str = Field("auto", min_length=1, description="'auto' or the name of a reader")
+    input: str | list[str] | None = Field(
+        None, min_length=1, description="the name of the input array, or a list of such names"
     )
-    input: str | None = Field(None, min_length=1, description="the name of the input array")
-    output: str | None = Field(
+    output: str | list[str] | None = Field(
         None,
         min_length=1,
-        description="the name of the output array, or of the second file of a .npy pair",
+        description="the name of the output array, or a list of such names, or the second file of "
+        "a .npy pair; the input's name for trajectories",
     )
     fields: list[str] | None = Field(
         None, min_length=1, description="a list of the time-dependent fields to take, or null"
+    )
+    axes: str | dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="what the axes of arrays are, as in 'N T C X Y', or that for each array, as "
+        "in {u: N T X Y, mask: X Y}",
+    )
+    parameters: list[str] = Field(
+        [],
+        description="a list of scalars of each trajectory or file that become constant input "
+        "channels",
+    )
+    input_channels: list[str] | None = Field(
+        None, min_length=1, description="a list of the input channels to keep, or null for all"
+    )
+    output_channels: list[str] | None = Field(
+        None, min_length=1, description="a list of the output channels to keep, or null for all"
+    )
+    noncartesian: bool = Field(
+        False, description="true or false: whether to take other grids as if they were Cartesian"
     )
     reduced_resolution: Positive = Field(
         1, description="a positive number n: every n-th point along each axis is kept"

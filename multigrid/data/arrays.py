@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from multigrid.data.formats import hdf5
-from multigrid.data.formats.origin import require_regular_file
+from multigrid.data.formats.container import require_regular_file
 from multigrid.errors import UserError, brief, nearest
 from multigrid.files import written_aside
 

@@ -1,29 +1,86 @@
-"""Samples from the user's own files, split and on any level's grid."""
+"""Samples from the user's files, on any level's grid."""
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from multigrid.data.file_part import FilePart
-from multigrid.data.file_splits import DataFile, divide
-from multigrid.data.formats import FieldFile, ReaderOptions, open_fields
-from multigrid.data.formats.nesting import Restriction, detect_restriction
-from multigrid.data.samples import Samples
-from multigrid.data.streaming import StreamedSamples
+from multigrid.data.formats import FieldFile, ReaderOptions, open_fields, split_folders
+from multigrid.data.formats.values import ValueCheck
+from multigrid.data.samples import Samples, StreamedSamples
+from multigrid.data.splits import DataFile, divide, names_differ
+from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError
+from multigrid.fields import restrict_to
 from multigrid.grid import Centering, Grid, guess_centering, halvings_between
 
 NUM_COMPARED = 4
+NUM_TRAJECTORIES = 16
 BLOCK_BYTES, NUM_BLOCKS = 2**16, 2**12  # files of up to 256 MB are hashed whole
+ROUNDING = 1e-5
+
+Restriction = Literal["average", "stride"]
 CENTERING: dict[Restriction, Centering] = {"average": "cell", "stride": "node"}
 NESTING = {"average": "averaging", "stride": "striding"}
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Some samples of a file, on disk.
+
+    Attributes:
+        file: The file.
+        numbers: Their numbers in it, in the order of their use.
+        grid: The file's grid.
+    """
+
+    file: FieldFile
+    numbers: np.ndarray
+    grid: Grid
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        return self.file.describe().num_channels
+
+    def load(self, indices: np.ndarray) -> Samples:
+        """Reads samples, in any order, without looking at their values.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        order = np.argsort(self.numbers[indices])  # as they lie in the file
+        fields = self.file.fetch(self.numbers[indices[order]])
+        inputs, outputs = (torch.from_numpy(values[np.argsort(order)]) for values in fields)
+        return Samples(inputs, outputs, self.grid)
+
+    def check(self, split: str) -> Iterator[tuple[np.ndarray, Samples]]:
+        """Yields all samples with their indices block by block, in the order of the file.
+
+        Raises:
+            UserError: At the end, if values are NaN or infinite, or a channel of the training
+                samples is constant.
+        """
+        described = self.file.describe()
+        values = ValueCheck(self.file.path, described.input_names, described.output_names)
+        order = np.argsort(self.numbers)
+        for block in self.file.blocks(order):
+            samples = self.load(order[block])
+            values.add(self.numbers[order[block]], samples.inputs.numpy(), samples.outputs.numpy())
+            yield order[block], samples
+        values.require_finite()
+        if split == "train":
+            values.require_variation()
 
 
 class FileSource:
@@ -32,9 +89,11 @@ class FileSource:
     Files of several grids may be given; those of one grid may be for different splits. The
     training samples of a file never have the number of a sample with which another file validates
     or tests, if both are for several splits, as the same field may be there on another grid.
+    Training samples that have been read on their file's grid are kept for the coarser levels.
 
     Args:
-        files: The files.
+        files: The files; a folder with the folders ``train``, ``valid`` and ``test`` stands for
+            the files in these.
         counts: Number of samples wanted of each split.
         centering: Where the points of all fields lie; ``auto`` takes what fits how the files of
             several grids nest, else what a file says, else nodes for odd sizes.
@@ -55,8 +114,9 @@ class FileSource:
         options: ReaderOptions | None = None,
     ) -> None:
         self.counts = dict(counts)
-        self._surveyed: set[tuple[Path, str, int]] = set()
-        opened = [(item, open_fields(item.path, reader, options)) for item in files]
+        self._checked: set[tuple[Path, str, int]] = set()
+        self._held: dict[tuple[Path, str], Samples] = {}
+        opened = list(_open_all(files, reader, options))
         self.centering = _expected_centering(opened) if centering == "auto" else centering
         self.files = divide(opened, counts, self.centering)
         shown = self.nesting()
@@ -75,13 +135,21 @@ class FileSource:
         digest = hashlib.sha256()
         for item in self.files:
             for path in item.file.paths:
-                digest.update(_digest(path))
+                for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                    digest.update(_digest(file) if file.is_file() else b"")
         return digest.hexdigest()
 
     @property
     def place(self) -> str:
         """The files."""
         return ", ".join(str(item.file.path) for item in self.files)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of how the files are read."""
+        files = [item.file for item in self.files]
+        lines = [line for file in files for line in file.describe().remarks()]
+        return [*dict.fromkeys(lines), *filter(None, [names_differ(files)])]
 
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Does nothing: the samples are there."""
@@ -96,6 +164,11 @@ class FileSource:
     def output_names(self) -> tuple[str, ...]:
         """Names of the output channels."""
         return self.files[0].file.describe().output_names
+
+    @property
+    def time(self) -> TimeSetup | None:
+        """How states become inputs, if what is predicted can be rolled out."""
+        return self.files[0].file.describe().time
 
     @property
     def finest(self) -> Grid:
@@ -135,13 +208,19 @@ class FileSource:
                 constant, or there are too few samples, or the file is damaged.
         """
         part = self._part(split, grid, count)
+        held = self._held.get((part.file.path, split))
+        if held is not None and len(held) >= len(part) and held.grid == part.grid:
+            return held[: len(part)].restrict_to(grid)
         inputs, outputs = (
             torch.empty(len(part), channels, *grid.shape) for channels in part.num_channels
         )
-        for indices, block in part.survey(split):
+        for indices, block in part.check(split):
             samples = block.restrict_to(grid)
             inputs[indices], outputs[indices] = samples.inputs, samples.outputs
-        return Samples(inputs, outputs, grid)
+        samples = Samples(inputs, outputs, grid)
+        if split == "train" and grid == part.grid:
+            self._held[part.file.path, split] = samples
+        return samples
 
     def open(self, split: str, grid: Grid, count: int | None = None) -> StreamedSamples:
         """Returns the first samples of a split on a grid, to be read later.
@@ -158,11 +237,30 @@ class FileSource:
         """
         part = self._part(split, grid, count)
         key = part.file.path, split, len(part)
-        if key not in self._surveyed:
-            for _ in part.survey(split):
+        if key not in self._checked:
+            for _ in part.check(split):
                 pass
-            self._surveyed.add(key)
+            self._checked.add(key)
         return StreamedSamples(part, grid)
+
+    def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
+        """Reads the first trajectories of a split, restricted to a grid.
+
+        Returns:
+            At most 16 trajectories; None if what is predicted cannot be rolled out, or the file's
+            trajectories have fewer steps.
+
+        Raises:
+            UserError: If no file has this grid or a finer one, or it is damaged.
+        """
+        file, pool, stored = self.locate(split, grid)
+        described = file.describe()
+        groups = np.unique(pool // described.group_size)[:NUM_TRAJECTORIES]
+        fields = file.trajectories(groups.tolist(), num_steps)
+        if fields is None or described.time is None:
+            return None
+        inputs, states = (restrict_to(torch.from_numpy(f), stored, grid) for f in fields)
+        return Trajectories(inputs.contiguous(), states.contiguous(), described.time)
 
     def nesting(self) -> Restriction | None:
         """Returns how the outputs nest that two files have on two grids, None if they do not."""
@@ -177,9 +275,9 @@ class FileSource:
                 item.file.read(pool[:count])[1]
                 for item, pool in zip((coarse, fine), pools, strict=True)
             ]
-            found = detect_restriction(*outputs)
-            if found is not None:
-                return found
+            shown = detect_restriction(*outputs)
+            if shown is not None:
+                return shown
         return None
 
     def _part(self, split: str, grid: Grid, count: int | None) -> FilePart:
@@ -191,6 +289,19 @@ class FileSource:
                 f"{len(pool)}"
             )
         return FilePart(file, pool[:count], stored)
+
+
+def _open_all(
+    files: Sequence[DataFile], reader: str, options: ReaderOptions | None
+) -> Iterator[tuple[DataFile, FieldFile]]:
+    """Opens files, folders and patterns; the folders of splits become files of these splits."""
+    for item in files:
+        path = item.path.expanduser()
+        folders = split_folders(path) if item.split is None else {}
+        for split, paths in folders.items():
+            yield DataFile(path, split), open_fields(paths, reader, options)
+        if not folders:
+            yield item, open_fields(path, reader, options)
 
 
 def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:
@@ -211,3 +322,44 @@ def _digest(path: Path) -> bytes:
             file.seek(start)
             digest.update(file.read(BLOCK_BYTES))
     return digest.digest()
+
+
+def detect_restriction(coarse_outputs: np.ndarray, fine_outputs: np.ndarray) -> Restriction | None:
+    """Finds out how the same fields on two grids nest.
+
+    Args:
+        coarse_outputs: Fields ``[N, channels, *coarse]``.
+        fine_outputs: The same fields ``[N, channels, *fine]``.
+
+    Returns:
+        ``average`` if each coarse value is the mean of the fine cells in it, ``stride`` if it is
+        the fine value at the same place, both up to rounding in float32; None if neither or
+        both fit.
+    """
+    coarse, fine = coarse_outputs.astype(np.float64), fine_outputs.astype(np.float64)
+    num_fine, num_coarse = fine.shape[-1], coarse.shape[-1]
+    ratio = round(num_fine / num_coarse)
+    stride = round((num_fine - 1) / (num_coarse - 1)) if num_fine % 2 and num_coarse > 1 else ratio
+    if min(ratio, stride) < 2:
+        return None
+    tolerance = ROUNDING * float(np.abs(fine).max(initial=0))
+    strided: tuple[Any, ...] = (..., *(slice(None, None, stride),) * (fine.ndim - 2))
+    candidates: dict[Restriction, np.ndarray] = {
+        "average": _average(fine, ratio),
+        "stride": fine[strided],
+    }
+    fits = [
+        name
+        for name, fields in candidates.items()
+        if fields.shape == coarse.shape and np.allclose(fields, coarse, rtol=0, atol=tolerance)
+    ]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _average(fields: np.ndarray, ratio: int) -> np.ndarray:
+    """Returns the means over ``ratio`` points along each axis; what is left over is dropped."""
+    for axis in range(2, fields.ndim):
+        whole = fields.shape[axis] // ratio
+        fields = np.moveaxis(fields, axis, -1)[..., : whole * ratio]
+        fields = np.moveaxis(fields.reshape(*fields.shape[:-1], whole, ratio).mean(-1), -1, axis)
+    return fields

@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from multigrid.data.formats import FieldFile
-from multigrid.data.formats.splits import split_pools
-from multigrid.data.formats.survey import FieldSurvey, Survey, name_samples
+from multigrid.data.formats.values import FieldValues, ValueCheck, name_samples
+from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError
 from multigrid.files import to_json
 from multigrid.grid import Centering, Grid, guess_centering
@@ -59,6 +59,12 @@ class FileReport:
         grid: Number of points along each axis.
         centering: Where the points lie.
         centering_is_guess: Whether that is only concluded from odd or even sizes.
+        arrays: What each array that is read is: its name, its axes, and where these come from.
+        ignored: Names of the arrays that are not read.
+        parameters: Names of scalars that could become input channels.
+        boundaries: What holds on the boundary across each axis, if the file says so.
+        time_step: Time between two states, if the file says so.
+        notes: What else is to be said.
         inputs: What the inputs are like.
         outputs: What the outputs are like.
         suggestion: Sections of an experiment file; empty if there are too few samples.
@@ -71,6 +77,12 @@ class FileReport:
     grid: list[int]
     centering: Centering
     centering_is_guess: bool
+    arrays: list[dict[str, str]]
+    ignored: list[str]
+    parameters: list[str]
+    boundaries: dict[str, str]
+    time_step: float | None
+    notes: list[str]
     inputs: SideReport
     outputs: SideReport
     suggestion: dict[str, Any]
@@ -93,6 +105,7 @@ class FileReport:
             f"  reader    {self.reader}",
             f"  samples   {samples}",
             f"  grid      {grid}, {where}",
+            *self._axes_lines(),
             *_side_lines("inputs", self.inputs),
             *_side_lines("outputs", self.outputs),
         ]
@@ -101,6 +114,26 @@ class FileReport:
         else:
             lines += ["", "too few samples for training, validation and test"]
         return "\n".join(lines)
+
+    def _axes_lines(self) -> list[str]:
+        """Returns what the axes are and why, what is ignored, and what the file says besides."""
+        lines = [
+            f"  {'axes' if number == 0 else '':<9} {item['name']} [{item['axes']}]: {item['why']}"
+            for number, item in enumerate(self.arrays)
+        ]
+        if self.boundaries:
+            walls = ", ".join(f"{axis}: {kind}" for axis, kind in self.boundaries.items())
+            lines.append(f"  boundary  {walls}")
+        if self.time_step is not None:
+            lines.append(f"  time step {self.time_step:.6g}")
+        if self.ignored:
+            lines.append(f"  ignored   {', '.join(self.ignored)}")
+        if self.parameters:
+            lines.append(
+                f"            {', '.join(self.parameters)} can be input channels "
+                "(problem.parameters, --parameters)"
+            )
+        return lines + [f"  note      {note}" for note in self.notes]
 
 
 def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
@@ -114,7 +147,7 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
         UserError: If the file is damaged.
     """
     described = file.describe()
-    survey = Survey(file.path, described.input_names, described.output_names)
+    survey = ValueCheck(file.path, described.input_names, described.output_names)
     indices = np.arange(described.num_samples)
     with tqdm(total=len(indices), unit="sample", disable=not progress) as bar:
         for part in file.blocks(indices):
@@ -129,6 +162,15 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
         list(described.shape),
         centering,
         described.centering is None,
+        [
+            {"name": name, "axes": " ".join(axes), "why": why}
+            for name, axes, why in described.arrays
+        ],
+        list(described.ignored),
+        list(described.parameters),
+        dict(described.boundaries),
+        described.time_step,
+        list(described.notes),
         _side(described.input_dtype, survey.inputs),
         _side(described.output_dtype, survey.outputs),
         suggest(file, centering),
@@ -136,34 +178,69 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
 
 
 def suggest(file: FieldFile, centering: Centering) -> dict[str, Any]:
-    """Returns sections of an experiment file, or nothing if there are too few samples."""
-    options, described = file.options, file.describe()
-    held_out = max(1, min(128, described.num_samples // 10))
-    own = {split: len(groups) for split, groups in dict(described.named_splits).items()}
-    counts = {split: own.get(split, held_out) for split in ("validation", "test")}
-    counts = {"train": 1, **counts}
-    try:
-        pools = split_pools(file, counts)
-    except UserError:
+    """Returns sections of an experiment file, or nothing if there are too few samples.
+
+    What it suggests runs: each split gets at most what the file has for it.
+    """
+    described = file.describe()
+    counts = _suggested_counts(file)
+    if counts is None:
         return {}
-    problem: dict[str, Any] = {"kind": "file", "file": str(file.path), "reader": file.reader}
-    problem["ndim"] = len(described.shape)
-    for key in ("input", "output", "fields"):
-        if getattr(options, key) is not None:
-            value = getattr(options, key)
-            problem[key] = list(value) if key == "fields" else value
-    if options.reduced_resolution > 1:
-        problem["reduced_resolution"] = options.reduced_resolution
+    grid = Grid(described.shape, centering)
     sections: dict[str, Any] = {
-        "problem": problem,
-        "data": {"centering": centering, **counts, "train": len(pools["train"])},
-        "levels": suggest_levels(Grid(described.shape, centering)),
+        "problem": {"kind": "file", "file": str(file.path), **_reader_settings(file)},
+        "data": {"centering": centering, **counts},
+        "levels": suggest_levels(grid),
     }
-    if len(pools["train"]) < BATCH_SIZE:
-        sections["schedule"] = {"batch_size": len(pools["train"])}
+    walls = {kind.partition(" ")[0] for kind in described.boundaries.values()}
+    if walls == {"periodic"} and grid.is_open:
+        sections["model"] = {"padding": "periodic"}
+    if counts["train"] < BATCH_SIZE:
+        sections["schedule"] = {"batch_size": counts["train"]}
     if counts["test"] < 3:
         sections["output"] = {"num_predictions": counts["test"]}
+    if described.time is not None and described.group_size >= 2:
+        sections["data"]["rollout_steps"] = min(10, described.group_size)
     return sections
+
+
+def _suggested_counts(file: FieldFile) -> dict[str, int] | None:
+    """Returns the number of samples of each split, None if one would have none."""
+    described = file.describe()
+    held_out = max(1, min(128, described.num_samples // 10))
+    groups = split_groups(described, {"train": 1, "validation": held_out, "test": held_out})
+    size = described.group_size
+    counts = {split: min(held_out, len(groups[split]) * size) for split in ("validation", "test")}
+    for split in described.named_splits:
+        counts[split] = len(groups[split]) * size
+    try:
+        pools = split_pools(file, {"train": 1, **counts})
+    except UserError:
+        return None
+    return {"train": len(pools["train"]), **{s: counts[s] for s in ("validation", "test")}}
+
+
+def _reader_settings(file: FieldFile) -> dict[str, Any]:
+    """Returns what a section ``problem`` must say for the file to be read as it was."""
+    options, described = file.options, file.describe()
+    settings: dict[str, Any] = {"reader": file.reader, "ndim": len(described.shape)}
+    for key in ("input", "output", "fields", "input_channels", "output_channels"):
+        value = getattr(options, key)
+        if value:
+            listed = key not in ("input", "output") or len(value) > 1
+            settings[key] = list(value) if listed else value[0]
+    if options.axes:
+        settings["axes"] = {k: " ".join(v) for k, v in options.axes.items()}
+        if list(options.axes) == [""]:
+            settings["axes"] = settings["axes"][""]
+    parameters = options.parameters or file.varying_parameters()
+    if parameters:
+        settings["parameters"] = list(parameters)
+    if options.noncartesian:
+        settings["noncartesian"] = True
+    if options.reduced_resolution > 1:
+        settings["reduced_resolution"] = options.reduced_resolution
+    return settings
 
 
 def suggest_levels(finest: Grid) -> list[int | list[int]]:
@@ -188,7 +265,7 @@ def _flow(value: Any) -> str:
     return json.dumps(value)
 
 
-def _side(dtype: str, survey: FieldSurvey) -> SideReport:
+def _side(dtype: str, survey: FieldValues) -> SideReport:
     channels = [
         ChannelReport(name, _finite(low), _finite(high), name in survey.constant)
         for name, low, high in zip(survey.names, survey.low, survey.high, strict=True)

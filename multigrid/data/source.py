@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from multigrid.data.samples import Samples
+from multigrid.data.samples import Samples, StoredSamples, StreamedSamples
 from multigrid.data.store import DataStore
-from multigrid.data.streaming import StoredSamples, StreamedSamples
 from multigrid.data.unlabelled import UnlabelledSplit
 from multigrid.grid import Centering, Grid
 

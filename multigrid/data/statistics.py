@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multigrid.data.samples import block_size
-from multigrid.data.streaming import TrainingSamples
+from multigrid.data.samples import TrainingSamples, block_size
 from multigrid.metrics import NEGLIGIBLE, FieldScale
 
 CONSTANT = 1e-6

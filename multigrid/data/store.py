@@ -19,8 +19,7 @@ from multigrid.data.sample_file import (
     create_splits,
     write_samples,
 )
-from multigrid.data.samples import Samples
-from multigrid.data.streaming import StreamedSamples
+from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.errors import UserError
 from multigrid.files import PART, put_in_place
 from multigrid.grid import Grid

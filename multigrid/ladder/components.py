@@ -5,10 +5,10 @@ from pathlib import Path
 from multigrid.config import Config, parse_config
 from multigrid.config.problem import FileConfig
 from multigrid.data import SPLITS
-from multigrid.data.file_splits import DataFile
 from multigrid.data.files import FileSource
 from multigrid.data.formats import ReaderOptions
 from multigrid.data.source import GeneratedSource, SampleSource
+from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore
 from multigrid.models.custom_network import CustomFamily, NetworkFactory
 from multigrid.models.growth import NetworkFamily, UNetFamily
@@ -28,7 +28,7 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
     section = config.files
     if section is not None:
         files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
-        options = ReaderOptions.of(section)
+        options = ReaderOptions.of(section, config.data.time)
         source = FileSource(files, _counts(config), config.data.centering, section.reader, options)
         return file_problem(section, source.input_names, source.output_names), source
     problem = config.pde()

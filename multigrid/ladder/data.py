@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from multigrid.data import SPLITS
-from multigrid.data.samples import Samples
+from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.data.statistics import TrainingStatistics
-from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multigrid.config import Config
 from multigrid.data import SPLITS
-from multigrid.data.streaming import TrainingSamples
+from multigrid.data.samples import TrainingSamples
 from multigrid.distributed.processes import ALONE, Processes, local_rank, local_size
 from multigrid.errors import UserError
 from multigrid.grid import Grid

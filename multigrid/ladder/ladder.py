@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from multigrid import signals
-from multigrid.data.streaming import TrainingSamples
+from multigrid.data.samples import TrainingSamples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.data import RunData

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from multigrid.data.samples import TrainingSamples
 from multigrid.data.statistics import ChannelStatistics, TrainingStatistics
-from multigrid.data.streaming import TrainingSamples
 from multigrid.grid import Grid
 from multigrid.metrics import UNKNOWN, FieldScale
 from multigrid.models.layers import channels_last

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multigrid.data.samples import Samples
-from multigrid.data.streaming import TrainingSamples
+from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.errors import UserError
 from multigrid.files import written_aside
 from multigrid.grid import Grid

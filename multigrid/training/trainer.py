@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multigrid.data.samples import Samples
-from multigrid.data.streaming import TrainingSamples
+from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.distributed.processes import ALONE, Processes
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.cost import training_flops, without_data

@@ -1,92 +1,225 @@
-"""Readers of foreign data files, one format a module."""
+"""Data files of many formats, opened as samples.
 
+A *container* gives named arrays with attributes, whatever the file is; a *layout* says what each of
+their axes is. A reader of a format is a function from the one to the other, which a user registers
+with :data:`multigrid.register_reader`.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
-from multigrid.data.formats import hdf5
-from multigrid.data.formats.base import Description, FieldFile, ReaderOptions
-from multigrid.data.formats.cno import Cno
-from multigrid.data.formats.named import Hdf5Pair
-from multigrid.data.formats.numpy_files import NpyPair, NpzPair
-from multigrid.data.formats.origin import first_bytes, require_regular_file
-from multigrid.data.formats.pdebench import PdebenchPair, PdebenchTrajectories
-from multigrid.data.formats.store_file import StoreFile
-from multigrid.data.formats.torch_file import TorchPair
-from multigrid.data.formats.well import Well
-from multigrid.errors import UserError, nearest
+import numpy as np
 
-READERS: tuple[type[FieldFile], ...] = (
-    StoreFile,
-    Well,
-    PdebenchPair,
-    PdebenchTrajectories,
-    Cno,
-    Hdf5Pair,
-    NpzPair,
-    NpyPair,
-    TorchPair,
+from multigrid.data.formats import hdf5
+from multigrid.data.formats.array_files import (
+    SIGNATURE,
+    ArrayFile,
+    MatlabFile,
+    Npy,
+    Npz,
+    TorchFile,
+    XarrayStore,
+    zip_members,
 )
-NAMES = tuple(dict.fromkeys(reader.reader for reader in READERS))
+from multigrid.data.formats.container import (
+    ArrayInfo,
+    Container,
+    first_bytes,
+    require_regular_file,
+)
+from multigrid.data.formats.field_file import Description, FieldFile, Part
+from multigrid.data.formats.layout import Field, Layout, ReaderOptions, make_field
+from multigrid.data.formats.readers import KNOWN, TAKE_NAMES
+from multigrid.errors import UserError, nearest
+from multigrid.registry import READERS
+
 PICKLE = b"\x80"
+TORCH_SUFFIXES = (".pt", ".pth")
+ZARR_FILES = (".zgroup", "zarr.json", ".zmetadata")
+
+
+class OtherFile(ArrayFile):
+    """A file of an unknown format, which only a reader of the user's can open.
+
+    Its fields hold their arrays themselves.
+    """
+
+    kind = "unknown"
+
+    def _info(self, name: str) -> ArrayInfo:
+        raise UserError(f"{self.path}: has no array '{name}'")
+
+    def _load(self, name: str) -> np.ndarray:
+        raise UserError(f"{self.path}: has no array '{name}'")
 
 
 def open_fields(
-    path: str | Path, reader: str = "auto", options: ReaderOptions | None = None
+    path: str | Path | Sequence[str | Path],
+    reader: str = "auto",
+    options: ReaderOptions | None = None,
 ) -> FieldFile:
-    """Opens a data file with the reader that fits.
+    """Opens a data file, or several alike, with the reader that fits.
 
     Args:
-        path: The file.
-        reader: One of :data:`NAMES`, or ``auto`` for the first that recognises the file.
+        path: The file; or a folder, a pattern such as ``data/*.npz`` or a list of files, whose
+            samples are counted through in the order of their names.
+        reader: Name of a reader, or ``auto`` for the first that recognises the file.
         options: What the user says about the file.
 
     Raises:
         UserError: If no reader fits, or the file is missing, damaged or not safe to open.
     """
-    path, options = Path(path), options or ReaderOptions()
+    options = options or ReaderOptions()
+    paths = expand(path) if isinstance(path, str | Path) else [Path(item) for item in path]
+    names = _candidates(reader, options)
+    parts: list[Part] = []
+    for item in paths:
+        container = open_container(item, options)
+        fitting, layouts = _first_fitting(container, names, options)
+        names = [fitting]
+        parts += [Part.of(container, layout, options) for layout in layouts]
+    kind = parts[0].container.kind if names[0] == "hdf5" else names[0]
+    return FieldFile(parts, kind, options)
+
+
+def expand(path: str | Path) -> list[Path]:
+    """Returns the files that a name stands for: a file, all of a folder, or of a pattern.
+
+    Raises:
+        UserError: If there is none.
+    """
+    path = Path(path).expanduser()
+    if is_store(path):
+        return [path]
+    if path.is_dir():
+        files = sorted(item for item in path.iterdir() if _is_data(item))
+        if not files:
+            raise UserError(f"{path}: is a folder without data files, but a data file is needed")
+        return _without_partners(files)
+    if any(letter in str(path) for letter in "*?[") and not path.exists():
+        anchor = Path(path.anchor) if path.is_absolute() else Path()
+        files = sorted(anchor.glob(str(path.relative_to(anchor))))
+        if not files:
+            raise UserError(f"{path}: no file has such a name")
+        return _without_partners([item for item in files if _is_data(item)])
+    return [path]
+
+
+def split_folders(path: Path) -> dict[str, list[Path]]:
+    """Returns the files of each split of a data set in folders ``train``, ``valid`` and ``test``.
+
+    They lie in the folder itself or in ``data`` below it, as The Well has them.
+    """
+    for folder in (path, path / "data"):
+        found = {
+            split: expand(folder / name)
+            for split, names in (
+                ("train", ("train",)),
+                ("validation", ("valid", "validation", "val")),
+                ("test", ("test",)),
+            )
+            for name in names
+            if (folder / name).is_dir()
+        }
+        if found:
+            return found
+    return {}
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a zarr store."""
+    return path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
+
+
+def _is_data(path: Path) -> bool:
+    suffixes = (".h5", ".hdf5", ".hdf", ".nc", ".npz", ".npy", ".mat", *TORCH_SUFFIXES)
+    return is_store(path) or (path.is_file() and path.suffix in suffixes)
+
+
+def _without_partners(files: list[Path]) -> list[Path]:
+    """Leaves out ``.npy`` files of outputs, which are read with those of the inputs."""
+    pairs = [Npy(path).paths for path in files if path.suffix == ".npy"]
+    partners = {paths[1] for paths in pairs if len(paths) > 1}
+    return [path for path in files if path not in partners]
+
+
+def open_container(path: Path, options: ReaderOptions) -> Container:
+    """Opens a file by what its first bytes say it is.
+
+    Raises:
+        UserError: If it is missing, damaged or not safe to open.
+    """
+    if is_store(path):
+        return XarrayStore(path)
     require_regular_file(path)
-    fitting = next((r for r in _candidates(reader, options) if r.matches(path, options)), None)
-    if fitting is None:
-        raise _no_reader(path, reader, options)
-    if options.fields is not None and not fitting.takes_fields:
-        raise UserError(f"{path}: 'fields' is for time-dependent files, not for {fitting.reader}")
-    return fitting(path, options)
-
-
-def _candidates(reader: str, options: ReaderOptions) -> list[type[FieldFile]]:
-    """Returns the readers to try; those with names of their own are none if the user names some."""
-    if reader != "auto" and reader not in NAMES:
-        raise UserError(
-            f"reader: '{reader}' is not known; allowed are auto, {', '.join(NAMES)}"
-            f"{nearest(reader, NAMES)}"
-        )
-    named = [r for r in READERS if reader in ("auto", r.reader)]
-    fitting = [r for r in named if r.takes_names or not options.named]
-    if not fitting:
-        raise UserError(f"reader: '{reader}' takes no 'input' and 'output', it knows its names")
-    return fitting
-
-
-def _no_reader(path: Path, reader: str, options: ReaderOptions) -> UserError:
-    tried = _candidates(reader, options)
-    start = first_bytes(path)
+    if hdf5.is_hdf5(path):
+        return hdf5.Hdf5(path)
+    start = first_bytes(path, 128)
+    members = zip_members(path) if start else None
+    if members is not None and any(name.rpartition("/")[2] == "data.pkl" for name in members):
+        return TorchFile(path)
+    if members and all(name.endswith(".npy") for name in members):
+        return Npz(path)
+    if start.startswith(SIGNATURE):
+        if options.input:
+            raise UserError(
+                f"{path}: the file itself is the input; name only the file of the outputs, 'output'"
+            )
+        return Npy(path, options.output[0] if options.output else None)
     if not start:
-        return UserError(f"{path}: the file is empty")
+        raise UserError(f"{path}: the file is empty")
+    if path.suffix in TORCH_SUFFIXES and members is None:
+        return TorchFile(path)
     if start.startswith(PICKLE):
-        return UserError(
-            f"{path}: is a pickle, which is refused, as opening it could run a program"
+        raise UserError(f"{path}: is a pickle, which is refused, as opening it could run a program")
+    if start.startswith(b"MATLAB 5.0") or path.suffix == ".mat":
+        return MatlabFile(path)
+    if start.startswith((b"CDF\x01", b"CDF\x02")):
+        return XarrayStore(path)
+    return OtherFile(path)
+
+
+def _candidates(reader: str, options: ReaderOptions) -> list[str]:
+    """Returns the readers to try; those that know their names are none if the user names some."""
+    built_in = (*KNOWN, *TAKE_NAMES)
+    names = (*(name for name in READERS.names() if name not in built_in), *built_in)
+    if reader != "auto" and reader not in names:
+        raise UserError(
+            f"reader: '{reader}' is not known; allowed are auto, {', '.join(names)}"
+            f"{nearest(reader, names)}"
         )
-    held = _held(path)
-    if held and not options.named and reader in ("auto", "hdf5"):
+    chosen = names if reader == "auto" else (reader,)
+    if options.named and any(name in TAKE_NAMES for name in chosen):
+        return [name for name in chosen if name in TAKE_NAMES]
+    if options.named and reader in KNOWN:
+        raise UserError(f"reader: '{reader}' takes no 'input' and 'output', it knows its names")
+    return list(chosen)
+
+
+def _first_fitting(
+    container: Container, names: Sequence[str], options: ReaderOptions
+) -> tuple[str, list[Layout]]:
+    for name in names:
+        layout = READERS.get(name)(container, options)
+        if layout is not None:
+            return name, [layout] if isinstance(layout, Layout) else list(layout)
+    held = f", the file holds {container.contents()}" if container.names else ""
+    if held and not options.named and ("hdf5" in names or "auto" in names):
         held += "; if two of these are input and output, say which with 'input' and 'output'"
-    formats = "; ".join(f"{r.reader} ({r.expects})" for r in tried)
-    return UserError(f"{path}: no reader fits{held}; tried: {formats}")
+    docs = ((name, (READERS.get(name).__doc__ or "").split("\n")[0].rstrip(".")) for name in names)
+    tried = "; ".join(f"{name} ({doc})" for name, doc in docs)
+    raise UserError(f"{container.path}: no reader fits{held}; tried: {tried}")
 
 
-def _held(path: Path) -> str:
-    if not hdf5.is_hdf5(path):
-        return ""
-    with hdf5.open_file(path) as file:
-        return f", the file holds {hdf5.contents(file)}"
-
-
-__all__ = ["NAMES", "READERS", "Description", "FieldFile", "ReaderOptions", "open_fields"]
+__all__ = [
+    "Container",
+    "Description",
+    "Field",
+    "FieldFile",
+    "Layout",
+    "ReaderOptions",
+    "expand",
+    "make_field",
+    "open_fields",
+    "split_folders",
+]

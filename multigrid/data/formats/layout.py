@@ -1,76 +1,317 @@
-"""Which axes of an array are samples, channels and space."""
+"""Layouts: what each axis of an array is, and which arrays are inputs and outputs."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from multigrid.data.formats.container import Arrays, Container
+from multigrid.data.time import TimeOptions
 from multigrid.errors import UserError
+from multigrid.grid import Centering
 
+SPACE = "XYZ"
+LETTERS = "NTC" + SPACE
+MEANING = "N samples or trajectories, T time steps, C channels, X Y Z space"
 SPACE_DIMENSIONS = (2, 3)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The axes of an array whose first axis counts samples.
+class ReaderOptions:
+    """What the user says about a file.
 
     Attributes:
-        channel_axis: 1, -1, or None for a single channel without an axis of its own.
+        input: Names of the input arrays, where a format has no names of its own.
+        output: Names of the output arrays; for ``.npy`` the name of the second file.
+        ndim: Number of space dimensions, where the shapes leave it open.
+        reduced_resolution: Keep every n-th point along each axis, as PDEBench does.
+        fields: Names of the time-dependent fields to take, in this order; None for all.
+        axes: What the axes of arrays are, by the array's name; under the name ``""`` of all arrays
+            with so many axes.
+        parameters: Scalars of a trajectory or a file that become constant input channels.
+        input_channels: The input channels to keep, in this order; None for all.
+        output_channels: The output channels to keep; None for all.
+        noncartesian: Whether to take grids that are not Cartesian as if they were.
+        time: How samples are made of trajectories.
     """
 
-    channel_axis: int | None
+    input: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+    ndim: int | None = None
+    reduced_resolution: int = 1
+    fields: tuple[str, ...] | None = None
+    axes: Mapping[str, str] = field(default_factory=dict)
+    parameters: tuple[str, ...] = ()
+    input_channels: tuple[str, ...] | None = None
+    output_channels: tuple[str, ...] | None = None
+    noncartesian: bool = False
+    time: TimeOptions = field(default_factory=TimeOptions)
 
-    def grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the space axes of a shape ``[N, ...]``."""
-        return {None: shape[1:], 1: shape[2:], -1: shape[1:-1]}[self.channel_axis]
+    def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            value = getattr(self, name)
+            object.__setattr__(
+                self, name, (value,) if isinstance(value, str) else tuple(value or ())
+            )
+        for name in ("fields", "input_channels", "output_channels"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if value else None)
+        axes = {"": self.axes} if isinstance(self.axes, str) else dict(self.axes or {})
+        object.__setattr__(self, "axes", {name: parse_axes(text) for name, text in axes.items()})
+        object.__setattr__(self, "parameters", tuple(self.parameters or ()))
 
-    def num_channels(self, shape: tuple[int, ...]) -> int:
-        """Returns the number of channels of a shape ``[N, ...]``."""
-        return 1 if self.channel_axis is None else shape[self.channel_axis]
+    @classmethod
+    def of(cls, settings: Any, time: Any = None) -> "ReaderOptions":
+        """Returns what a section ``problem`` says, or an object with attributes of these names.
 
-    def apply(self, array: np.ndarray) -> np.ndarray:
-        """Returns an array ``[N, ...]`` as ``[N, channels, *grid]``."""
-        if self.channel_axis is None:
-            return array[:, None]
-        return np.moveaxis(array, self.channel_axis, 1)
+        Args:
+            settings: The section.
+            time: The section ``data.time``, if there is one.
+        """
+        keys = [name for name in cls.__dataclass_fields__ if name != "time"]
+        values = {name: getattr(settings, name) for name in keys if hasattr(settings, name)}
+        return cls(**values, time=TimeOptions.of(time))
+
+    @property
+    def named(self) -> bool:
+        """Whether the user names arrays."""
+        return bool(self.input or self.output)
+
+    def stated_axes(self, name: str, num_axes: int) -> str | None:
+        """Returns what the user says the axes of an array are, None if nothing.
+
+        Raises:
+            UserError: If it has another number of axes.
+        """
+        axes = self.axes.get(name, self.axes.get(name.rpartition("/")[2]))
+        if axes is not None and len(axes) != num_axes:
+            raise UserError(
+                f"problem.axes: '{' '.join(axes)}' names {len(axes)} axes, but '{name}' has "
+                f"{num_axes}"
+            )
+        if axes is None and len(self.axes.get("", "")) == num_axes:
+            axes = self.axes[""]
+        return axes
 
 
-LAYOUTS = (Layout(None), Layout(1), Layout(-1))
+def parse_axes(text: str) -> str:
+    """Returns axes as letters, ``"NTCXY"`` for ``"N T C X Y"``.
+
+    Raises:
+        UserError: If a letter is not allowed, or comes twice.
+    """
+    letters = text.replace(" ", "").replace(",", "").upper()
+    wrong = [letter for letter in letters if letter not in LETTERS]
+    twice = [letter for letter in letters if letter != "C" and letters.count(letter) > 1]
+    if not letters or wrong or twice:
+        raise UserError(
+            f"problem.axes: '{text}' must name each axis once, with the letters N, T, C, X, Y, Z "
+            f"({MEANING})"
+        )
+    return letters
 
 
-def choose_layouts(
+@dataclass(frozen=True)
+class Field:
+    """An array with what its axes are.
+
+    Attributes:
+        array: Its name in the container, or the array itself.
+        axes: A letter for each axis: ``N``, ``T``, ``C`` (several make up the channels together),
+            ``X``, ``Y``, ``Z``; along those that are missing it is constant.
+        channels: Names of its channels.
+        why: Where the axes come from.
+    """
+
+    array: str | np.ndarray
+    axes: str
+    channels: tuple[str, ...]
+    why: str = "the format"
+
+    @property
+    def by_step(self) -> bool:
+        """Whether it changes in time."""
+        return "T" in self.axes
+
+    def size(self, container: Container, letter: str) -> int | None:
+        """Returns the size of an axis, None if the field has none such."""
+        at = self.axes.find(letter)
+        return None if at < 0 else self._shape(container)[at]
+
+    def dtype(self, container: Container) -> np.dtype:
+        """Returns its number type."""
+        held = self.array
+        return held.dtype if isinstance(held, np.ndarray) else container.info(held).dtype
+
+    def _shape(self, container: Container) -> tuple[int, ...]:
+        held = self.array
+        return held.shape if isinstance(held, np.ndarray) else container.info(held).shape
+
+    def read(self, arrays: Arrays, rows: slice, steps: slice, grid: Sequence[int]) -> np.ndarray:
+        """Returns some rows and steps as ``[rows, steps, channels, *grid]``.
+
+        Rows and steps have length 1 where the field has no such axis.
+        """
+        array: Any = self.array if isinstance(self.array, np.ndarray) else arrays[self.array]
+        where = {"N": rows, "T": steps}
+        values = array[tuple(where.get(letter, slice(None)) for letter in self.axes)]
+        order = sorted(range(len(self.axes)), key=lambda axis: LETTERS.index(self.axes[axis]))
+        values = np.transpose(values, order)
+        sizes = dict.fromkeys(LETTERS[: 3 + len(grid)], 1)
+        for axis in order:
+            sizes[self.axes[axis]] *= values.shape[order.index(axis)]
+        values = values.reshape(tuple(sizes.values()))
+        return np.broadcast_to(values, (*values.shape[:3], *grid))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which arrays of a container are inputs and outputs, and all that it says besides.
+
+    Attributes:
+        states: Fields that change in time and are input and output.
+        inputs: Fields that are only inputs: constants in time, or the inputs of pairs.
+        outputs: Fields that are only outputs, those of pairs.
+        count: Number of samples or trajectories, where that is less than the arrays hold.
+        split: The split that all of it is for, if the file names one.
+        centering: Where the points lie, if the file says so.
+        leading_test: The fraction of the samples, from the first on, that its authors test on.
+        coordinates: Names of arrays that only say where points and times lie.
+        boundaries: What holds on the boundary across each axis, such as ``{"x": "periodic"}``.
+        time_step: Time between two states.
+        pairs_in_trajectory: Number of consecutive pairs that are of one trajectory.
+        notes: What is to be said of how the file is read.
+        grid_kind: Kind of the grid if it is not Cartesian, such as ``spherical``.
+    """
+
+    states: tuple[Field, ...] = ()
+    inputs: tuple[Field, ...] = ()
+    outputs: tuple[Field, ...] = ()
+    count: int | None = None
+    split: str | None = None
+    centering: Centering | None = None
+    leading_test: float = 0.0
+    coordinates: tuple[str, ...] = ()
+    boundaries: Mapping[str, str] = field(default_factory=dict)
+    time_step: float | None = None
+    pairs_in_trajectory: int = 1
+    notes: tuple[str, ...] = ()
+    grid_kind: str | None = None
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All fields."""
+        return (*self.states, *self.inputs, *self.outputs)
+
+    @property
+    def used(self) -> set[str]:
+        """Names of all arrays that are read or only say where points lie."""
+        return {f.array for f in self.fields if isinstance(f.array, str)} | set(self.coordinates)
+
+
+Reader = Callable[[Container, ReaderOptions], "Layout | Sequence[Layout] | None"]
+
+
+def channel_names(name: str, count: int) -> tuple[str, ...]:
+    """Returns the names of an array's channels."""
+    return (name,) if count == 1 else tuple(f"{name}_{index}" for index in range(count))
+
+
+def make_field(
+    container: Container, array: str, axes: str, name: str | None = None, why: str = "the format"
+) -> Field:
+    """Returns an array of a container as a field, with names for its channels.
+
+    Args:
+        container: The container.
+        array: Name of the array.
+        axes: A letter for each of its axes.
+        name: Name of the field; by default that of the array without its groups.
+        why: Where the axes come from.
+
+    Raises:
+        UserError: If the array has another number of axes.
+    """
+    shape = container.info(array).shape
+    if len(shape) != len(axes):
+        raise UserError(f"{container.path}: '{array}' {list(shape)} must be [{', '.join(axes)}]")
+    count = prod(n for n, letter in zip(shape, axes, strict=True) if letter == "C")
+    return Field(array, axes, channel_names(name or array.rpartition("/")[2], count), why)
+
+
+# --- guesses from shapes ---
+
+
+def choose_axes(
     path: Path, inputs: tuple[int, ...], outputs: tuple[int, ...], ndim: int | None
-) -> tuple[Layout, Layout]:
-    """Finds the layouts of an input and an output array with the same grid.
+) -> tuple[str, str]:
+    """Finds out the axes of an input and an output array whose first axis counts samples.
 
-    Of all pairs that agree the one whose shortest space axis is longest is taken, as channels
-    are fewer than points; among equals the one with fewer channel axes, then channels first.
+    Each has its channels behind the samples, at the end, or no axis for them. Of all choices that
+    give both the same grid the one whose shortest space axis is longest is taken, as channels are
+    fewer than points; among equals the one with fewer channel axes, then channels first.
 
     Args:
         path: The file, for messages.
         inputs: Shape ``[N, ...]`` of the input array.
         outputs: Shape ``[N, ...]`` of the output array.
-        ndim: Number of space dimensions, if known.
+        ndim: Number of space dimensions, if that is clear.
 
     Raises:
-        UserError: If the numbers of samples differ, or no layout gives both the same grid.
+        UserError: If the numbers of samples differ, or no choice gives both the same grid.
     """
     if not inputs or not outputs or inputs[0] != outputs[0]:
         raise UserError(
             f"{path}: input {list(inputs)} and output {list(outputs)} must have the same number "
             "of samples along their first axis"
         )
-    allowed = SPACE_DIMENSIONS if ndim is None else (ndim,)
+    allowed: tuple[int, ...] = SPACE_DIMENSIONS if ndim is None else (ndim,)
+    if ndim is None and min(len(inputs), len(outputs)) == 2:
+        allowed = (1,)
     pairs = [
         (first, second)
-        for first in LAYOUTS
-        for second in LAYOUTS
-        if len(first.grid(inputs)) in allowed and first.grid(inputs) == second.grid(outputs)
+        for first in _choices(inputs, allowed)
+        for second in _choices(outputs, allowed)
+        if grid_of(first, inputs) == grid_of(second, outputs)
     ]
-    if not pairs:
-        wanted = " or ".join(f"{n}-D" for n in allowed)
-        raise UserError(
-            f"{path}: the shapes of input {list(inputs)} and output {list(outputs)} disagree: no "
-            f"choice of a channel axis gives both the same {wanted} grid"
-        )
-    return max(pairs, key=lambda pair: min(pair[0].grid(inputs)))
+    if pairs:
+        return max(pairs, key=lambda pair: min(grid_of(pair[0], inputs)))
+    wanted = " or ".join(f"{n}-D" for n in allowed)
+    raise UserError(
+        f"{path}: the shapes of input {list(inputs)} and output {list(outputs)} disagree: no "
+        f"choice of a channel axis gives both the same {wanted} grid"
+    )
+
+
+def _choices(shape: tuple[int, ...], allowed: Sequence[int]) -> list[str]:
+    """Returns the axes that an array may have: no channels, channels first, channels last."""
+    plain, mixed = len(shape) - 1, len(shape) - 2
+    choices = ["N" + SPACE[:plain]] if plain in allowed else []
+    return choices + (["NC" + SPACE[:mixed], "N" + SPACE[:mixed] + "C"] if mixed in allowed else [])
+
+
+def grid_of(axes: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the sizes of the space axes."""
+    return tuple(n for letter, n in zip(axes, shape, strict=True) if letter in SPACE)
+
+
+def guess_trajectory_axes(shape: tuple[int, ...], ndim: int | None) -> str | None:
+    """Returns what the axes of an array ``[N, T, ...]`` may be, None if there is no telling.
+
+    Channels are an axis behind the steps, or at the end, that is at most half as long as the
+    shortest of the others.
+    """
+    rest = shape[2:]
+    if len(rest) == ndim or (ndim is None and len(rest) == 2):
+        return "NT" + SPACE[: len(rest)]
+    num_space = len(rest) - 1
+    if num_space not in (SPACE_DIMENSIONS if ndim is None else (ndim,)):
+        return None
+    first, last = 2 * rest[0] <= min(rest[1:]), 2 * rest[-1] <= min(rest[:-1])
+    if ndim is None and num_space == 2 and not (first or last):
+        return "NT" + SPACE
+    space = SPACE[:num_space]
+    return f"NT{space}C" if last and not first else f"NTC{space}"

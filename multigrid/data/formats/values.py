@@ -12,7 +12,7 @@ NUM_NAMED = 5
 
 
 @dataclass
-class FieldSurvey:
+class FieldValues:
     """What has been seen of the inputs or of the outputs.
 
     Attributes:
@@ -52,7 +52,7 @@ class FieldSurvey:
         ]
 
 
-class Survey:
+class ValueCheck:
     """What has been seen of a file.
 
     Args:
@@ -64,7 +64,7 @@ class Survey:
     def __init__(self, path: Path, input_names: Sequence[str], output_names: Sequence[str]) -> None:
         self.path = path
         self.inputs, self.outputs = (
-            FieldSurvey(tuple(names), np.full(len(names), np.inf), np.full(len(names), -np.inf))
+            FieldValues(tuple(names), np.full(len(names), np.inf), np.full(len(names), -np.inf))
             for names in (input_names, output_names)
         )
 

@@ -1,0 +1,528 @@
+"""Data files as samples: pairs of an input and an output, or the steps of trajectories."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multigrid.data.formats.container import Arrays, Container, Stamp
+from multigrid.data.formats.hdf5 import runs
+from multigrid.data.formats.layout import Field, Layout, ReaderOptions
+from multigrid.data.formats.readers import parameter_fields
+from multigrid.data.formats.values import ValueCheck
+from multigrid.data.time import TimeSetup
+from multigrid.errors import UserError, nearest
+from multigrid.grid import Centering
+
+BLOCK_BYTES = 2**26
+NUM_IGNORED = 12
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file holds.
+
+    Attributes:
+        shape: Number of points along each axis.
+        input_names: Names of the input channels.
+        output_names: Names of the output channels.
+        input_dtype: Number type of the stored inputs.
+        output_dtype: Number type of the stored outputs.
+        num_groups: Number of trajectories; of samples, where these are independent.
+        group_size: Number of samples (steps or pairs) in each trajectory.
+        centering: Where the points lie, if the file says so.
+        named_splits: The groups of each split, if the file names them.
+        leading_test: The fraction of the groups, from the first on, that its authors test on.
+        time: How states become inputs, if what is predicted can be rolled out.
+        arrays: What each array that is read is: its name, its axes, and where these come from.
+        ignored: Names of the arrays that are not read.
+        parameters: Names of the scalars that could become input channels.
+        boundaries: What holds on the boundary across each axis, if the file says so.
+        time_step: Time between two successive states of the file, if it says so.
+        notes: What else is to be said of how the file is read.
+    """
+
+    shape: tuple[int, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    input_dtype: str
+    output_dtype: str
+    num_groups: int
+    group_size: int = 1
+    centering: Centering | None = None
+    named_splits: Mapping[str, range] = field(default_factory=dict)
+    leading_test: float = 0.0
+    time: TimeSetup | None = None
+    arrays: tuple[tuple[str, str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    boundaries: Mapping[str, str] = field(default_factory=dict)
+    time_step: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return self.num_groups * self.group_size
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        return len(self.input_names), len(self.output_names)
+
+    def remarks(self) -> list[str]:
+        """Returns what a user must know of how the file is read: guesses, and what is ignored."""
+        lines = [
+            f"'{name}' is read as [{', '.join(axes)}], {why}"
+            for name, axes, why in self.arrays
+            if why.startswith("a guess")
+        ]
+        if self.ignored:
+            more = ", ..." if len(self.ignored) > NUM_IGNORED else ""
+            lines.append(f"not used: {', '.join(self.ignored[:NUM_IGNORED])}{more}")
+        return [*lines, *self.notes]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, or a split of one, with its layout.
+
+    Attributes:
+        container: The file.
+        layout: What its axes are.
+        count: Number of samples or trajectories.
+        num_steps: Number of states in each, 1 without a time axis.
+        shape: Number of points along each axis.
+    """
+
+    container: Container
+    layout: Layout
+    count: int
+    num_steps: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, container: Container, layout: Layout, options: ReaderOptions) -> "Part":
+        """Checks that the fields fit each other, and adds the parameters.
+
+        Raises:
+            UserError: If they do not.
+        """
+        sizes: dict[str, int] = {}
+        for item in layout.fields:
+            for letter in item.axes:
+                size = item.size(container, letter)
+                if letter != "C" and size is not None and sizes.setdefault(letter, size) != size:
+                    raise UserError(
+                        f"{container.path}: '{item.array}' has {size} points along {letter}, but "
+                        f"'{layout.fields[0].array}' has {sizes[letter]}; the shapes disagree"
+                    )
+        count = sizes.get("N", 1) if layout.count is None else layout.count
+        shape = tuple(sizes[letter] for letter in "XYZ" if letter in sizes)
+        if not shape or set("XYZ"[: len(shape)]) - set(sizes):
+            raise UserError(f"{container.path}: no array has the axes of a grid, X, Y and Z")
+        if options.ndim not in (None, len(shape)):
+            raise UserError(
+                f"{container.path}: the number of space dimensions is {len(shape)}, not "
+                f"{options.ndim}"
+            )
+        if layout.grid_kind is not None and not options.noncartesian:
+            raise UserError(
+                f"{container.path}: the grid is {layout.grid_kind}, not Cartesian, so convolutions "
+                "treat its points as what they are not; use it with problem.noncartesian: true "
+                "(--noncartesian)"
+            )
+        extra, _ = parameter_fields(container, options, count)
+        used = {str(item.array) for item in layout.fields}
+        layout = replace(
+            layout,
+            inputs=(*layout.inputs, *(f for f in extra if str(f.array) not in used)),
+        )
+        with container.open(check=True) as arrays:
+            for item in layout.fields:
+                if isinstance(item.array, str):
+                    arrays[item.array]
+        return cls(container, layout, count, sizes.get("T", 1), shape)
+
+
+class FieldFile:
+    """One or several files of one format, read lazily as samples ``0, 1, 2, ...``.
+
+    Nothing stays open between two reads, so that it can be copied to other processes. Sample
+    ``k S + s`` of trajectories is step s of trajectory k, each of S steps. Its input is made of
+    ``history`` states, oldest first, and all fields constant in time; its output is the next state,
+    or the difference to it.
+
+    Args:
+        parts: The files with their layouts.
+        reader: Name of the reader.
+        options: What the user says about them.
+
+    Raises:
+        UserError: If the files disagree or hold no samples.
+    """
+
+    def __init__(self, parts: Sequence[Part], reader: str, options: ReaderOptions) -> None:
+        self.path = parts[0].container.path
+        self.reader = reader
+        self.options = options
+        self.parts = [part for part in parts if part.count]
+        if not self.parts:
+            raise UserError(f"{self.path}: holds no samples")
+        first = self.parts[0]
+        for part in self.parts[1:]:
+            self._require_alike(first, part)
+        self._states = options.time.states(first.num_steps)
+        self._starts = np.cumsum([0, *(part.count for part in self.parts)])
+        self._stamps = {path: Stamp.of(path) for path in self.paths if path.is_file()}
+        self._select()
+        self._description = self._describe()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return tuple(dict.fromkeys(path for p in self.parts for path in p.container.paths))
+
+    @property
+    def _layout(self) -> Layout:
+        return self.parts[0].layout
+
+    @property
+    def _evolves(self) -> bool:
+        """Whether samples are steps in time, not pairs."""
+        return bool(self._layout.states)
+
+    def describe(self) -> Description:
+        """Returns what the file holds, after ``reduced_resolution``."""
+        return self._description
+
+    def fetch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reads samples without looking at their values.
+
+        Args:
+            indices: Numbers of the samples, in any order.
+
+        Returns:
+            Inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]`` in float32.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._description.num_samples:
+            raise IndexError(f"the file holds {self._description.num_samples} samples")
+        self._require_unchanged()
+        with np.errstate(over="ignore"):  # what overflows is infinite, and told as such
+            fields = self._load(wanted)
+        self._require_unchanged()
+        return fields
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reads samples as :meth:`fetch` does and refuses NaN and infinite values.
+
+        Raises:
+            UserError: If the file is damaged or holds such values.
+        """
+        inputs, outputs = self.fetch(indices)
+        check = ValueCheck(self.path, self._description.input_names, self._description.output_names)
+        check.add(np.asarray(indices), inputs, outputs)
+        check.require_finite()
+        return inputs, outputs
+
+    def blocks(self, indices: np.ndarray) -> Iterator[slice]:
+        """Yields consecutive parts of ``indices`` that fit into a bounded amount of memory."""
+        points = int(np.prod(self.parts[0].shape))
+        size = max(1, BLOCK_BYTES // (8 * sum(self._description.num_channels) * points))
+        for start in range(0, len(indices), size):
+            yield slice(start, min(start + size, len(indices)))
+
+    def trajectories(
+        self, groups: Sequence[int], num_steps: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Reads the beginnings of trajectories.
+
+        Args:
+            groups: Their numbers.
+            num_steps: Number of steps wanted.
+
+        Returns:
+            First inputs ``[n, in, *grid]`` and states ``[n, num_steps + 1, C, *grid]``, or None
+            if what is predicted cannot be rolled out, or the trajectories are shorter.
+        """
+        setup, size = self._description.time, self._description.group_size
+        if setup is None or size < num_steps or not len(groups):
+            return None
+        inputs, _ = self.fetch([group * size for group in groups])
+        states = []
+        for group in groups:
+            steps, outputs = self.fetch(group * size + np.arange(num_steps))
+            stop = setup.history * setup.num_channels
+            last = steps[:, stop - setup.num_channels : stop]
+            following = outputs if setup.target == "state" else last + outputs
+            states.append(np.concatenate([last[:1], following]))
+        return inputs, np.stack(states)
+
+    # --- what there is ---
+
+    def _require_alike(self, first: Part, part: Part) -> None:
+        here, there = part.layout, first.layout
+        for name, a, b in (
+            ("grid", part.shape, first.shape),
+            ("number of states", part.num_steps, first.num_steps),
+            ("fields", [f.channels for f in here.fields], [f.channels for f in there.fields]),
+        ):
+            if a != b:
+                raise UserError(
+                    f"{part.container.path}: the {name} differs from that of "
+                    f"{first.container.path}, {a} instead of {b}"
+                )
+
+    def _select(self) -> None:
+        """Chooses fields and channels by the names that the user gives."""
+        wanted = self.options.fields
+        if wanted is not None:
+            if not self._evolves:
+                raise UserError(
+                    f"{self.path}: 'fields' is for time-dependent files, not for {self.reader}"
+                )
+            self.parts = [
+                replace(part, layout=_with_fields(part.container, part.layout, wanted))
+                for part in self.parts
+            ]
+        time, layout = self.options.time, self._layout
+        if self._evolves and len(self._states) <= time.history:
+            raise UserError(
+                f"{self.path}: the trajectories have {len(self._states)} "
+                f"state{'s' if len(self._states) > 1 else ''}, but pairs of "
+                f"{'successive states' if time.history == 1 else f'{time.history} and one more'} "
+                "are needed"
+            )
+        if not self._evolves and (time.history > 1 or time.target != "state"):
+            raise UserError(
+                f"{self.path}: data.time.history and data.time.target are for trajectories, but "
+                "the samples are pairs of an input and an output"
+            )
+        names = _names(layout.states)
+        history = [_past(name, time.history - 1 - k) for k in range(time.history) for name in names]
+        inputs = (*(history if self._evolves else ()), *_names(layout.inputs))
+        outputs = names or _names(layout.outputs)
+        self._inputs = _choose(self.path, "input", inputs, self.options.input_channels)
+        self._outputs = _choose(self.path, "output", outputs, self.options.output_channels)
+        self._input_names = tuple(inputs[k] for k in self._inputs)
+        self._output_names = tuple(outputs[k] for k in self._outputs)
+        self._setup = None
+        stop = time.history * len(names)
+        states = [k for k in self._inputs if k < stop]
+        whole = states == list(range(stop)) == self._inputs[:stop]
+        if self._evolves and whole and self._outputs == list(range(len(names))):
+            self._setup = TimeSetup(len(names), time.history, time.target)
+
+    def _describe(self) -> Description:
+        first, options, layout = self.parts[0], self.options, self._layout
+        step = options.reduced_resolution
+        shape = tuple(-(-n // step) for n in first.shape)
+        if min(shape) < 2:
+            raise UserError(
+                f"{self.path}: every {step}-th point of a grid {_times(first.shape)} leaves "
+                f"{_times(shape)}, too few"
+            )
+        splits: dict[str, range] = {}
+        for number, part in enumerate(self.parts):
+            if part.layout.split is not None:
+                known = splits.get(part.layout.split)
+                start = int(self._starts[number]) if known is None else known.start
+                splits[part.layout.split] = range(start, int(self._starts[number + 1]))
+        count, size = int(self._starts[-1]), len(self._states) - options.time.history
+        if not self._evolves:
+            per_row = first.num_steps if first.num_steps > 1 else layout.pairs_in_trajectory
+            length = options.time.trajectory or per_row
+            if first.num_steps > 1:
+                size = len(self._states)
+            elif count % length:
+                raise UserError(
+                    f"{self.path}: {count} pairs are no whole number of trajectories of {length} "
+                    "each, as data.time.trajectory says"
+                )
+            else:
+                count, size = count // length, length
+        dtypes = [
+            ", ".join(sorted({str(f.dtype(first.container)) for f in fields}))
+            for fields in (layout.states or layout.inputs, layout.states or layout.outputs)
+        ]
+        _, parameters = parameter_fields(first.container, ReaderOptions(), first.count)
+        ignored = self._ignored()
+        return Description(
+            shape,
+            self._input_names,
+            self._output_names,
+            dtypes[0],
+            dtypes[1],
+            count,
+            size,
+            layout.centering,
+            splits,
+            layout.leading_test if len(self.parts) == 1 else 0.0,
+            self._setup,
+            tuple((_label(f), f.axes, f.why) for f in layout.fields),
+            ignored,
+            tuple(name for name in parameters if name in ignored),
+            layout.boundaries,
+            layout.time_step,
+            layout.notes,
+        )
+
+    def varying_parameters(self) -> list[str]:
+        """Returns the names of the scalars that differ between trajectories or files.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        values: dict[str, list[np.ndarray]] = {name: [] for name in self._description.parameters}
+        for part in self.parts:
+            _, available = parameter_fields(part.container, ReaderOptions(), part.count)
+            for name in values.keys() & available.keys():
+                values[name].append(part.container.read(name).ravel())
+        return [
+            name
+            for name, arrays in values.items()
+            if len(arrays) == len(self.parts) and np.ptp(np.concatenate(arrays).astype(float)) > 0
+        ]
+
+    def _ignored(self) -> tuple[str, ...]:
+        """Returns the names of the arrays that are not read and say nothing of the axes."""
+        ignored: dict[str, None] = {}
+        for container in {id(part.container): part.container for part in self.parts}.values():
+            layouts = [part.layout for part in self.parts if part.container is container]
+            used = {m for item in layouts for name in item.used for m in container.members(name)}
+            rest = (name for name in container.names if name not in used)
+            ignored |= {name: None for name in rest if not container.is_coordinate(name)}
+        return tuple(ignored)
+
+    # --- reading ---
+
+    def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shape = self._description.shape
+        inputs = np.empty((len(indices), len(self._inputs), *shape), np.float32)
+        outputs = np.empty((len(indices), len(self._outputs), *shape), np.float32)
+        by_step = self._evolves or self.parts[0].num_steps > 1
+        size = self._description.group_size if by_step else 1
+        order = np.argsort(indices, kind="stable")
+        rows, steps = np.divmod(indices[order], size)
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        gaps = parts + (rows if by_step else 0)  # a run ends with a file or a trajectory
+        for number in np.unique(parts):
+            mine = np.flatnonzero(parts == number)
+            part = self.parts[number]
+            with part.container.open() as arrays:
+                for start, stop in runs((indices[order] + gaps)[mine]):
+                    chosen = mine[start:stop]
+                    row, step = int(rows[chosen[0]] - self._starts[number]), int(steps[chosen[0]])
+                    count = stop - start
+                    where = slice(row, row + (1 if by_step else count))
+                    for target, values in zip(
+                        (inputs, outputs),
+                        self._run(part, arrays, where, step, count if by_step else 1),
+                        strict=True,
+                    ):
+                        target[order[chosen]] = values
+        return inputs, outputs
+
+    def _run(
+        self, part: Part, arrays: Arrays, rows: slice, step: int, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reads consecutive rows, or consecutive steps of one row.
+
+        Returns:
+            Inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]``.
+        """
+        time, layout = self.options.time, part.layout
+        if not self._evolves:
+            where = self._slice(step, count) if part.num_steps > 1 else slice(None)
+            num = (rows.stop - rows.start) * count
+            inputs = self._join(part, arrays, layout.inputs, rows, where, num)
+            outputs = self._join(part, arrays, layout.outputs, rows, where, num)
+            return inputs[:, self._inputs], outputs[:, self._outputs]
+        where = self._slice(step, count + time.history)
+        states = self._join(part, arrays, layout.states, rows, where, count + time.history)
+        past = [states[k : k + count] for k in range(time.history)]
+        outputs = states[time.history :]
+        if time.target == "delta":
+            outputs = outputs - past[-1]
+        if layout.inputs:
+            where = self._slice(step + time.history - 1, count)
+            past.append(self._join(part, arrays, layout.inputs, rows, where, count))
+        return np.concatenate(past, axis=1)[:, self._inputs], outputs[:, self._outputs]
+
+    def _slice(self, first: int, count: int) -> slice:
+        """Returns which states of the file are the used ones ``first``, ``first + 1``, ..."""
+        used = self._states[first : first + count]
+        return slice(used.start, used[-1] + 1, used.step)
+
+    def _join(
+        self,
+        part: Part,
+        arrays: Arrays,
+        fields: Sequence[Field],
+        rows: slice,
+        steps: slice,
+        count: int,
+    ) -> np.ndarray:
+        """Returns fields as ``[count, channels, *grid]``, rows and steps laid out in one axis."""
+        stride: tuple[Any, ...] = (
+            ...,
+            *(slice(None, None, self.options.reduced_resolution),) * len(part.shape),
+        )
+        blocks = []
+        for item in fields:
+            values = item.read(arrays, rows, steps, part.shape)[stride]
+            values = values.reshape(-1, *values.shape[2:])
+            blocks.append(np.broadcast_to(values, (count, *values.shape[1:])))
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+    def _require_unchanged(self) -> None:
+        for path, stamp in self._stamps.items():
+            stamp.require(path)
+
+
+def _label(item: Field) -> str:
+    return item.array if isinstance(item.array, str) else item.channels[0]
+
+
+def _names(fields: Sequence[Field]) -> tuple[str, ...]:
+    return tuple(name for item in fields for name in item.channels)
+
+
+def _past(name: str, steps: int) -> str:
+    """Returns the name of a channel some steps ago."""
+    return f"{name}(t-{steps})" if steps else name
+
+
+def _with_fields(container: Container, layout: Layout, wanted: Sequence[str]) -> Layout:
+    """Returns the layout with the time-dependent fields the user asks for, in their order."""
+    named = {_label(item).rpartition("/")[2]: item for item in layout.states}
+    named |= {_label(item): item for item in layout.states}
+    for name in wanted:
+        if name not in named:
+            short = dict.fromkeys(_label(item).rpartition("/")[2] for item in layout.states)
+            raise UserError(
+                f"{container.path}: there is no field '{name}'; those that change in time are "
+                f"{', '.join(short)}{nearest(name, short)}"
+            )
+    return replace(layout, states=tuple(named[name] for name in wanted))
+
+
+def _choose(path: Path, side: str, names: Sequence[str], wanted: Sequence[str] | None) -> list[int]:
+    """Returns the numbers of the channels to keep."""
+    for name in wanted or ():
+        if name not in names:
+            raise UserError(
+                f"{path}: there is no {side} channel '{name}'; there are {', '.join(names)}"
+                f"{nearest(name, names)}"
+            )
+    return list(range(len(names))) if wanted is None else [list(names).index(n) for n in wanted]
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,209 @@
+"""Which samples of which file are for training, validation and test."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from multigrid.data import SPLITS
+from multigrid.data.formats import Description, FieldFile
+from multigrid.errors import UserError
+from multigrid.grid import Centering, Grid
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One of the files of a data set.
+
+    Attributes:
+        path: Where it is; a folder or a pattern stands for several files alike.
+        split: The split it is for; None for all those that no other file of its grid is for.
+    """
+
+    path: Path
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file with the samples that each split takes from it, in the order of their use."""
+
+    file: FieldFile
+    grid: Grid
+    pools: dict[str, np.ndarray]
+
+
+def divide(
+    opened: Sequence[tuple[DataFile, FieldFile]], counts: Mapping[str, int], centering: Centering
+) -> list[OpenFile]:
+    """Gives each file its split, or all those that no other file of its grid is for.
+
+    Args:
+        opened: The files, and what their readers say of them.
+        counts: Number of samples wanted of each split.
+        centering: Where the points of all fields lie.
+
+    Raises:
+        UserError: If the files disagree, or a split has no file or too few samples.
+    """
+    _require_agreement([file for _, file in opened], centering)
+    owners: dict[tuple[Grid, str], FieldFile] = {}
+    for item, file in sorted(opened, key=lambda pair: pair[0].split is None):
+        grid = Grid(file.describe().shape, centering)
+        left = [split for split in SPLITS if (grid, split) not in owners]
+        for split in [item.split] if item.split else left or ["train"]:
+            if (grid, split) in owners:
+                raise UserError(
+                    f"{file.path} and {owners[grid, split].path}: both are for the same split on "
+                    f"{grid}; say with 'split' what each is for"
+                )
+            owners[grid, split] = file
+    for split in SPLITS:
+        if not any(split == owned for _, owned in owners):
+            raise UserError(
+                f"no file has {split} samples; leave 'split' out for the file to take them "
+                "from, or add a file"
+            )
+    divided = [_open(file, owners, counts) for _, file in opened]
+    _hold_out(divided)
+    return divided
+
+
+def _require_agreement(files: Sequence[FieldFile], centering: Centering) -> None:
+    """Checks that all files have the same channels and say nothing against the settings."""
+    first = files[0].describe()
+    for file in files:
+        described = file.describe()
+        for kind in ("input", "output"):
+            here, there = (getattr(item, f"{kind}_names") for item in (described, first))
+            if len(here) != len(there):
+                raise UserError(
+                    f"{file.path}: has {len(here)} {kind} channels, but {files[0].path} has "
+                    f"{len(there)}"
+                )
+        if described.centering not in (None, centering):
+            raise UserError(
+                f"{file.path}: is {described.centering}-centred, not {centering}-centred "
+                "as data.centering says"
+            )
+
+
+def names_differ(files: Sequence[FieldFile]) -> str | None:
+    """Says whether files that are used together name their channels differently."""
+    first = files[0].describe()
+    for file in files[1:]:
+        described = file.describe()
+        for kind in ("input", "output"):
+            here, there = (getattr(item, f"{kind}_names") for item in (described, first))
+            if here != there:
+                return (
+                    f"{file.path} names its {kind} channels {', '.join(here)}, but "
+                    f"{files[0].path} {', '.join(there)}; they are taken in this order"
+                )
+    return None
+
+
+def _open(
+    file: FieldFile, owners: Mapping[tuple[Grid, str], FieldFile], counts: Mapping[str, int]
+) -> OpenFile:
+    held = [key for key, owner in owners.items() if owner is file]
+    grid, wanted = held[0][0], {split: counts[split] for _, split in held}
+    finest = max((g for g, split in owners if split == "train"), key=lambda g: g.size)
+    if "train" in wanted and grid != finest:
+        wanted["train"] = 1  # a coarser level may ask for fewer; reading tells
+    return OpenFile(file, grid, split_pools(file, wanted))
+
+
+def _hold_out(files: Sequence[OpenFile]) -> None:
+    """Takes from the training samples what another file of several splits holds out.
+
+    Files that name their splits say themselves what is held out.
+    """
+    shared = [
+        item for item in files if len(item.pools) > 1 and not item.file.describe().named_splits
+    ]
+    for item in shared:
+        held = [
+            other.pools[split]
+            for other in shared
+            for split in ("validation", "test")
+            if other is not item and split in other.pools
+        ]
+        if held and "train" in item.pools:
+            pool = item.pools["train"]
+            item.pools["train"] = pool[~np.isin(pool, np.concatenate(held))]
+
+
+def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Divides the samples of a file among the splits that are taken from it.
+
+    What the file names, or its authors test on, is respected. Of the rest, the last samples are
+    for testing, those before them for validation, and all others for training; a file that is
+    for one split alone gives it all. A trajectory is in one split only, and the steps of a
+    split's trajectories are in a fixed random order. So the training samples wanted change
+    neither the other splits nor each other, and no sample is in two splits.
+
+    Args:
+        file: The file.
+        counts: Number of samples wanted of each split that is taken from this file.
+
+    Returns:
+        For each of these splits the numbers of all its samples, in the order of their use; at
+        least as many as wanted.
+
+    Raises:
+        UserError: If a split has too few samples.
+    """
+    described = file.describe()
+    groups = split_groups(described, counts)
+    pools = {split: _samples(groups[split], described.group_size) for split in counts}
+    for split, pool in pools.items():
+        if len(pool) < counts[split]:
+            others = ", ".join(f"{len(pools[s])} for {s}" for s in pools if s != split)
+            raise UserError(
+                f"{file.path}: {counts[split]} {split} samples are wanted, but of the "
+                f"{described.num_samples} samples in the file only {len(pool)} are left for it"
+                f"{f' besides {others}' if others else ''}{_reason(described, split, counts)}"
+            )
+    return pools
+
+
+def split_groups(described: Description, counts: Mapping[str, int]) -> dict[str, range]:
+    """Returns the trajectories of each split; the samples, where these are independent."""
+    groups = dict(described.named_splits)
+    first, stop = 0, described.num_groups
+    if _has_leading_test(described, counts) and "test" in counts:
+        groups["test"] = range(int(stop * described.leading_test))
+    if groups and described.named_splits and set(groups) < {"train", *counts}:
+        last = next(iter(described.named_splits.values()))  # the only split, divided further
+        first, stop = last.start, last.stop
+        groups = {} if len(described.named_splits) == 1 else groups
+    elif not described.named_splits:
+        first = len(groups.get("test", ()))
+    for split in ("test", "validation"):
+        if split in counts and split not in groups:
+            needed = -(-counts[split] // described.group_size) if len(counts) > 1 else stop
+            groups[split] = range(max(first, stop - needed), stop)
+            stop = groups[split].start
+    groups.setdefault("train", range(first, stop))
+    return groups
+
+
+def _has_leading_test(described: Description, counts: Collection[str]) -> bool:
+    """Whether the first samples are for testing: with fewer than ten there would be none."""
+    return len(counts) > 1 and int(described.num_groups * described.leading_test) > 0
+
+
+def _samples(groups: range, size: int) -> np.ndarray:
+    """Returns the samples of consecutive groups in the order of their use."""
+    samples = np.arange(groups.start * size, groups.stop * size)
+    return samples if size == 1 else np.random.default_rng(0).permutation(samples)
+
+
+def _reason(described: Description, split: str, counts: Mapping[str, int]) -> str:
+    if split in described.named_splits:
+        return f"; the file itself says which samples are for {split}"
+    if split == "test" and _has_leading_test(described, counts):
+        return f"; PDEBench tests on the first {described.leading_test:.0%}"
+    return ""
