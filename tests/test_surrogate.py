@@ -1,4 +1,6 @@
 import math
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import nn
 
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
+from multigrid.metrics import FieldScale
 from multigrid.models.scaling import FieldScaling, Surrogate, root_mean_square
 
 GRID = Grid((6, 8))
@@ -94,3 +97,31 @@ def test_root_mean_square_by_hand():
 def test_a_field_of_zeros_gives_numbers(samples):
     surrogate = Surrogate(nn.Conv2d(2, 1, 1), FieldScaling.fit("homogeneous", samples))
     assert surrogate(torch.zeros(1, 2, *GRID.shape)).isfinite().all()
+
+
+def test_scaling_and_boundary_values_move_with_the_surrogate(samples):
+    boundary = torch.zeros(1, *GRID.shape, dtype=torch.bool), torch.zeros(1, *GRID.shape)
+    network = nn.Conv2d(2, 1, 1)
+    surrogate = Surrogate(network, FieldScaling.fit("gaussian", samples), boundary)
+    assert set(surrogate.state_dict()) == {"network.weight", "network.bias"}
+    moved = deepcopy(surrogate).to("meta")
+    assert all(buffer.is_meta for buffer in moved.buffers())
+    assert moved(samples.inputs.to("meta")).is_meta
+    inputs, outputs = samples.inputs.double(), surrogate(samples.inputs)
+    torch.testing.assert_close(surrogate.double()(inputs).float(), outputs)
+
+
+def test_scalings_of_earlier_versions_are_read(samples):
+    scaling = FieldScaling.fit("gaussian", samples)
+    values = scaling.to_dict()
+    del values["fields"]
+    restored = FieldScaling.from_dict(values)
+    assert restored == replace(scaling, fields=(FieldScale(),))
+
+
+def test_input_and_output_may_have_any_unit(samples):
+    big = Samples(samples.inputs * 1e30, samples.outputs * 1e-30, GRID)
+    plain, scaled = (FieldScaling.fit("homogeneous", s) for s in (samples, big))
+    network = nn.Conv2d(2, 1, 3)
+    expected = Surrogate(network, plain)(samples.inputs)
+    torch.testing.assert_close(Surrogate(network, scaled)(big.inputs) * 1e30, expected)
