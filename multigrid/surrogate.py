@@ -77,7 +77,9 @@ def load(
 
 
 class TrainedSurrogate:
-    """The trained networks of a ladder, each used on its own grid.
+    """The trained networks of a ladder.
+
+    Each takes fields on the grid of its level, folded ones on that of the finest.
 
     Args:
         weights: The networks of some levels, of one and the same run.
@@ -105,9 +107,11 @@ class TrainedSurrogate:
         self.config: Config = parse_saved(finest.about["config"], f"{finest.path}: configuration")
         names = finest.about["fields"]
         self.problem = _problem(self.config, tuple(names["input"]), tuple(names["output"]))
-        self._levels = self.config.hierarchy().levels
+        hierarchy = self.config.hierarchy()
         for item in weights:
-            _check_grid(item, self._levels, self.problem)
+            _check_grid(item, hierarchy.levels, self.problem)
+        folded = self.config.model.fields == "folded"
+        self._grids = [hierarchy.finest if folded else grid for grid in hierarchy.levels]
         self._built: dict[int, Surrogate] = {}
 
     def __str__(self) -> str:
@@ -117,12 +121,12 @@ class TrainedSurrogate:
     @property
     def grids(self) -> dict[int, Grid]:
         """The grids it can be used on, by their level."""
-        return {level: self._levels[level] for level in sorted(self._weights)}
+        return {level: self._grids[level] for level in sorted(self._weights)}
 
     @property
     def finest(self) -> Grid:
         """The finest of its grids."""
-        return self._levels[max(self._weights)]
+        return self._grids[max(self._weights)]
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -141,12 +145,14 @@ class TrainedSurrogate:
             surrogate.to(self.device)
         return self
 
-    def __call__(self, inputs: Fields) -> Fields:
+    def __call__(self, inputs: Fields, level: int | None = None) -> Fields:
         """Maps input fields to output fields, all at once.
 
         Args:
             inputs: Physical fields ``[N, in, *grid]``, or ``[in, *grid]`` for one sample, on any
                 grid of :attr:`grids`; a numpy array or a tensor. Computed in float32.
+            level: The level whose network computes; by default the finest on the inputs' grid.
+                Folded levels are all on the same grid; the coarser, the cheaper.
 
         Returns:
             Physical output fields ``[N, out, *grid]`` or ``[out, *grid]``, float32: an array for
@@ -156,36 +162,40 @@ class TrainedSurrogate:
             UserError: If the shape does not fit; the sentence says what to do.
         """
         if isinstance(inputs, Tensor):
-            return self._apply(inputs)
+            return self._apply(inputs, level)
         with torch.no_grad():
-            return self._apply(torch.from_numpy(_real(inputs))).numpy()
+            return self._apply(torch.from_numpy(_real(inputs)), level).numpy()
 
-    def predict(self, inputs: Fields, batch_size: int = 32) -> Fields:
+    def predict(self, inputs: Fields, batch_size: int = 32, level: int | None = None) -> Fields:
         """Maps input fields to output fields in batches, without gradients.
 
         Args:
             inputs: As for a call, ``[N, in, *grid]``; an array may be memory-mapped.
             batch_size: Samples at once, which bounds the memory.
+            level: As for a call.
         """
-        level: int = self.level_of(inputs.shape)
-        empty = torch.empty((0, len(self.output_names), *self._levels[level].shape))
+        level = self.level_of(inputs.shape, level)
+        empty = torch.empty((0, len(self.output_names), *self._grids[level].shape))
         if isinstance(inputs, Tensor):
             batches = inputs.split(batch_size) if len(inputs) else ()
             outputs: list[Tensor] = [
                 self._predicted(level, batch).to(inputs.device) for batch in batches
             ]
             return torch.cat([empty.to(inputs.device), *outputs])
-        return np.concatenate([empty.numpy(), *self.stream(inputs, batch_size)])
+        return np.concatenate([empty.numpy(), *self.stream(inputs, batch_size, level)])
 
-    def stream(self, inputs: Any, batch_size: int = 32) -> Iterator[np.ndarray]:
+    def stream(
+        self, inputs: Any, batch_size: int = 32, level: int | None = None
+    ) -> Iterator[np.ndarray]:
         """Yields the outputs of batch after batch.
 
         Args:
             inputs: An array ``[N, in, *grid]`` or whatever can be sliced and is as large, such as
                 a dataset of an HDF5 file.
             batch_size: Samples at once.
+            level: As for a call.
         """
-        level = self.level_of(inputs.shape)
+        level = self.level_of(inputs.shape, level)
         for start in range(0, len(inputs), batch_size):
             batch = torch.from_numpy(_real(inputs[start : start + batch_size]))
             yield self._predicted(level, batch).cpu().numpy()
@@ -304,7 +314,7 @@ class TrainedSurrogate:
             network = family.build(level)
             load_strictly(weights.tensors, network, weights.path, OWN_NETWORK)
             scaling = FieldScaling.from_dict(dict(weights.about["scaling"]))
-            grid = self._levels[level]
+            grid = self._grids[level]
             built = Surrogate.of(network, scaling, self.problem, grid, self.device)
             self._built[level] = built.eval()
         return self._built[level]
@@ -353,7 +363,7 @@ class TrainedSurrogate:
         surrogate = deepcopy(self.surrogate(level))
         for parameter in surrogate.parameters():  # torch.export stores plain layouts best
             parameter.data = parameter.data.contiguous()
-        shape = (2, len(self.input_names), *self._levels[level].shape)
+        shape = (2, len(self.input_names), *self._grids[level].shape)
         example = torch.zeros(shape, device=self.device)
         with torch.no_grad():
             surrogate(example)  # so that constant tensors are made before the tracing
@@ -364,18 +374,26 @@ class TrainedSurrogate:
         torch.export.save(program, content)
         write_file(path, content.getvalue())
 
-    def level_of(self, shape: Sequence[int]) -> int:
-        """Returns the level whose grid a batch ``[N, in, *grid]`` is on.
+    def level_of(self, shape: Sequence[int], level: int | None = None) -> int:
+        """Returns the finest level whose fields are on the grid of a batch ``[N, in, *grid]``.
+
+        Args:
+            shape: Shape of the batch.
+            level: The level that is asked for, if any.
 
         Raises:
             UserError: If there is none; the sentence says what to do.
         """
-        return _level_of(shape, self.grids, self.input_names)
+        grids = {k: grid for k, grid in self.grids.items() if level is None or k == level}
+        if not grids:
+            levels = ", ".join(map(str, self.grids))
+            raise UserError(f"level {level}: not there; trained are {levels}")
+        return _level_of(shape, grids, self.input_names)
 
-    def _apply(self, inputs: Tensor) -> Tensor:
+    def _apply(self, inputs: Tensor, level: int | None) -> Tensor:
         single = inputs.ndim == self.finest.ndim + 1 and inputs.shape[0] == len(self.input_names)
         batch = inputs[None] if single else inputs
-        surrogate = self.surrogate(self.level_of(batch.shape))
+        surrogate = self.surrogate(self.level_of(batch.shape, level))
         outputs = surrogate(batch.float().to(self.device)).to(inputs.device)
         return outputs[0] if single else outputs
 
@@ -529,14 +547,14 @@ def _level_of(shape: Sequence[int], grids: Mapping[int, Grid], names: Sequence[s
         )
     if min(shape[2:]) < 2:
         raise UserError(f"{given} every axis needs 2 points at least")
-    for level, grid in grids.items():
+    for level, grid in reversed(list(grids.items())):
         if grid.shape == tuple(shape[2:]):
             return level
     raise UserError(_what_to_do(Grid(tuple(shape[2:]), finest.centering), grids))
 
 
 def _names_of(grids: Mapping[int, Grid]) -> str:
-    return ", ".join(str(grid) for grid in grids.values())
+    return ", ".join(dict.fromkeys(str(grid) for grid in grids.values()))
 
 
 def _what_to_do(grid: Grid, grids: Mapping[int, Grid]) -> str:

@@ -1,19 +1,25 @@
 """Folded levels lose nothing, and growing them preserves the function on the finest grid."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_growth import LADDERS, assert_states_equal, ladders, paddings, perturb
+from tiny import run, train, write_experiment
 from torch import nn
 
+import multigrid
+from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid, Hierarchy
+from multigrid.ladder.components import network_family
 from multigrid.models.growth import UNetFamily
 from multigrid.models.layers import fold, folding_factors, unfold
 from multigrid.models.surgery import add_level, remove_levels
 from multigrid.models.transfer import Status, transfer_weights
+from multigrid.records.history import read_history
 
 ONE_D = {"1d-cells": ([(8,), (16,), (32,)], "cell"), "1d-nodes": ([(9,), (17,), (33,)], "node")}
 
@@ -179,6 +185,55 @@ def test_too_many_channels_are_refused():
     hierarchy = Hierarchy.build(levels)
     with pytest.raises(UserError, match=r"32768 channels .* so start with 8x8x8"):
         UNetFamily(hierarchy, [4] * len(hierarchy.scales), 1, 1, fields="folded")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two folded levels; its folder and summary."""
+    folder = tmp_path_factory.mktemp("folded")
+    experiment = write_experiment(
+        folder / "tiny.yaml",
+        problem={"kind": "poisson", "num_modes": 12},
+        model={"width": 8, "fields": "folded", "depth": 1},
+        schedule={"epochs": [6, 3]},
+    )
+    return folder, train(experiment, folder)
+
+
+def test_every_level_is_measured_on_the_finest_grid(trained):
+    folder, summary = trained
+    rows = read_history(folder / "results" / "tiny" / "metrics.csv")
+    assert all(row.val_rel_l2 == row.val_finest_rel_l2 for row in rows)
+    assert {row.grid for row in rows} == {"8x8", "16x16"}
+    before = [row.val_rel_l2 for row in rows if row.level == 0]
+    after = [row.val_rel_l2 for row in rows if row.level == 1]
+    assert after[0] == pytest.approx(min(before), rel=1e-6)  # growth changes nothing
+    assert min(after) < after[0] < before[0]
+    assert summary["levels"][1]["transferred"] == summary["levels"][0]["parameters"]
+
+
+def test_one_surrogate_predicts_fine_fields_from_any_of_its_levels(trained):
+    surrogate = multigrid.load(trained[0] / "results" / "tiny")
+    assert str(surrogate).endswith("on 16x16")
+    x = np.random.default_rng(0).standard_normal((3, 1, 16, 16))
+    best, cheap = surrogate(x), surrogate(x, level=0)
+    assert best.shape == cheap.shape == (3, 1, 16, 16)
+    np.testing.assert_array_equal(best, surrogate.predict(x, level=1))
+    assert 0 < np.abs(best - cheap).max() < np.abs(best).max()
+    for level, shape, sentence in ((2, 16, "level 2: not there"), (0, 8, "but trained are 16x16")):
+        with pytest.raises(UserError, match=sentence):
+            surrogate(x[:, :, :shape, :shape], level=level)
+
+
+def test_folded_levels_need_growth_and_networks_of_ours(trained, capsys):
+    folder, _ = trained
+    assert run(folder / "tiny.yaml", folder, "model.growth=false") == 2
+    assert "model.growth: false is not possible with model.fields 'folded'" in (
+        capsys.readouterr().err
+    )
+    config = load_config(folder / "tiny.yaml")
+    with pytest.raises(UserError, match="model.fields: 'folded' is for the networks of"):
+        network_family(config, 1, 1, lambda grid: nn.Conv2d(1, 1, 1))
 
 
 def test_a_folded_level_costs_what_its_features_cost():

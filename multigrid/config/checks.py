@@ -46,6 +46,7 @@ def check_config(config: Config) -> None:
     _check_parallel(config)
     _check_compile(config)
     _check_transfer(config)
+    _check_folding(config)
     _check_tests(config)
     _check_effect(config)
 
@@ -68,7 +69,8 @@ def _check_grids(config: Config) -> None:
     if config.files is None:
         config.pde().check_grids(hierarchy.levels)
     if config.data.mode_shifts:
-        _check_mode_shifts(config, hierarchy.levels[0])
+        folded = config.model.fields == "folded"
+        _check_mode_shifts(config, hierarchy.levels[-1 if folded else 0])
 
 
 def _check_size(config: Config) -> None:
@@ -199,6 +201,14 @@ def _check_transfer(config: Config) -> None:
             )
 
 
+def _check_folding(config: Config) -> None:
+    """Checks what folded levels do not allow."""
+    if config.model.fields == "folded" and not config.model.growth:
+        raise UserError(
+            "model.growth: false is not possible with model.fields 'folded'; it must be true"
+        )
+
+
 def _check_effect(config: Config) -> None:
     """Checks that no setting is without effect beside the others."""
     section, rules = config.transfer, config.transfer.rules
@@ -212,6 +222,11 @@ def _check_effect(config: Config) -> None:
         ("transfer.unfreeze", section.mode == "gradual", mode),
         ("transfer.patience", waits, "what unfreezes by itself, as nothing waits for a plateau"),
         ("data.mode_shifts", config.data.augmentation == "auto", "data.augmentation 'none'"),
+        (
+            "schedule.stop_at_interpolation_error",
+            config.model.fields == "restricted",
+            "model.fields 'folded'",
+        ),
         ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):

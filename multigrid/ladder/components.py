@@ -10,6 +10,7 @@ from multigrid.data.formats import ReaderOptions
 from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore
+from multigrid.errors import UserError
 from multigrid.models.custom_network import CustomFamily, NetworkFactory
 from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
@@ -70,9 +71,18 @@ def generated_source(config: Config, problem: PDE, labelled: bool = True) -> Gen
 def network_family(
     config: Config, in_channels: int, out_channels: int, network: NetworkFactory | None = None
 ) -> NetworkFamily:
-    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
+    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration.
+
+    Raises:
+        UserError: If the factory's networks do not fit, or are to work on folded fields.
+    """
     hierarchy, model = config.hierarchy(), config.model
     if network is not None:
+        if model.fields == "folded":
+            raise UserError(
+                "model.fields: 'folded' is for the networks of the section 'model'; with a network "
+                "of your own it must be 'restricted'"
+            )
         return CustomFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
     return UNetFamily(
         hierarchy,

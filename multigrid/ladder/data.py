@@ -54,8 +54,7 @@ class RunData:
         self.restriction_seconds: list[float] = []
         for level, count in reversed(list(enumerate(experiment.config.samples()))):
             level_started = time.perf_counter()
-            grid = experiment.sample_grid(level)
-            self.train.insert(0, experiment.training_samples(grid, count))
+            self.train.insert(0, self._training_samples(experiment.sample_grid(level), count))
             self.restriction_seconds.insert(0, time.perf_counter() - level_started)
         self.validation, self.test = (
             source.read(split, finest, counts[split]).to(experiment.device)
@@ -91,6 +90,13 @@ class RunData:
                     NEGLIGIBLE,
                 )
 
+    def _training_samples(self, grid: Grid, count: int) -> TrainingSamples:
+        """Returns the first training samples on a grid, once for levels that have the same."""
+        for samples in self.train:
+            if samples.grid == grid and len(samples) == count:
+                return samples
+        return self.experiment.training_samples(grid, count)
+
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""
         config, samples = self.experiment.config, {}
@@ -114,9 +120,12 @@ class RunData:
         return torch.from_numpy(np.stack(states)).float().to(self.experiment.device)
 
     def interpolation_error(self, level: int) -> float | None:
-        """Returns what prolonging the truth from a level to the next costs; None on the last."""
-        levels = self.experiment.hierarchy.levels
-        if level + 1 == len(levels):
+        """Returns what prolonging the truth from a level to the next costs.
+
+        None on the last level, and where the levels have the same fields.
+        """
+        levels = [self.experiment.sample_grid(k) for k in range(len(self.train))]
+        if level + 1 == len(levels) or levels[level] == levels[level + 1]:
             return None
         fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
         degree = self.experiment.config.model.prolongation

@@ -146,7 +146,7 @@ class Experiment:
             grid,
             self.problem,
             config.loss.residual,
-            self.hierarchy.finer(level),
+            self.sample_grid(min(level + 1, len(self.hierarchy.levels) - 1)),
             config.model.prolongation,
             fields,
             config.loss.weights,
@@ -172,7 +172,7 @@ class Experiment:
 
     def sample_grid(self, level: int) -> Grid:
         """Returns the grid of the fields that the network of a level takes and gives."""
-        return self.hierarchy.levels[level]
+        return self.family.input_grid(level)
 
     def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
         """Returns the first training samples on a grid: in memory, or to be read from disk."""

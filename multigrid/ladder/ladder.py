@@ -201,7 +201,7 @@ class LadderRun:
             return []
         experiment = self.experiment
         work = [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages]
-        callbacks: list[Callback] = [ProgressBar(len(experiment.hierarchy.levels), work)]
+        callbacks: list[Callback] = [ProgressBar(experiment.hierarchy.levels, work)]
         if self.config.output.tensorboard:
             callbacks.append(TensorBoard(self.folder.tensorboard))
         return [*callbacks, *experiment.extensions.callbacks]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from multigrid.errors import UserError
+from multigrid.grid import Grid
 
 if TYPE_CHECKING:
     from multigrid.training.trainer import Trainer
@@ -113,13 +114,13 @@ class ProgressBar(Callback):
     """Shows the progress of a level: a bar on a terminal or in a notebook, plain lines elsewhere.
 
     Args:
-        num_levels: Number of levels of the ladder.
+        grids: Grids of the levels.
         work: Work of every stage of the run in any unit, for the time left.
         shown: Whether this process is the one that shows anything.
     """
 
-    def __init__(self, num_levels: int, work: Sequence[float], shown: bool = True) -> None:
-        self.num_levels = num_levels
+    def __init__(self, grids: Sequence[Grid], work: Sequence[float], shown: bool = True) -> None:
+        self.grids = grids
         self.work = work
         self.shown = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self.bar: tqdm | None = None
@@ -127,7 +128,7 @@ class ProgressBar(Callback):
     def on_level_start(self, run: Any, trainer: "Trainer") -> None:
         """Starts to measure the pace."""
         stage = trainer.stage
-        self.head = f"[level {stage.level}/{self.num_levels - 1} | {trainer.samples.grid}]"
+        self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
         self.left = TimeLeft(self.work, stage.index)
         self.left.estimate(self._fraction(trainer))
 
