@@ -232,7 +232,7 @@ def test_folded_levels_need_growth_and_networks_of_ours(trained, capsys):
         capsys.readouterr().err
     )
     config = load_config(folder / "tiny.yaml")
-    with pytest.raises(UserError, match="model.fields: 'folded' is for the networks of"):
+    with pytest.raises(UserError, match=r"model.fields: 'folded' is for the networks of"):
         network_family(config, 1, 1, lambda grid: nn.Conv2d(1, 1, 1))
 
 

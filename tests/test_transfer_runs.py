@@ -19,7 +19,7 @@ from multigrid.__main__ import main
 from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.ladder import initialization
-from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.experiment import Experiment, Extensions
 from multigrid.ladder.recorder import Recorder
 from multigrid.report import closing
 from multigrid.training.checkpoint import load_checkpoint
@@ -149,10 +149,11 @@ def assert_resume_equals(tmp_path, experiment, straight, stage=None, epoch=3, st
     original = Recorder.on_step
     place = (straight["stage"] if stage is None else stage, epoch, step)
 
-    def stopped(recorder, epoch, number, num_steps):
-        if (recorder.stage.index, epoch, number) == place:
+    def stopped(recorder, trainer):
+        progress = trainer.progress
+        if (trainer.stage.index, progress.epoch + 1, progress.step) == place:
             os.kill(os.getpid(), signal.SIGTERM)
-        original(recorder, epoch, number, num_steps)
+        original(recorder, trainer)
 
     with patch.object(Recorder, "on_step", stopped):
         assert run(experiment, tmp_path, "--overwrite") == 75
@@ -313,7 +314,9 @@ def ladder(path, folder, factory, *overrides, pictures=False):
 
     folders = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
     with nullcontext() if pictures else patch.object(closing, "draw", lambda run: None):
-        folder = train_ladder(load_config(path, [*folders, *overrides]), network=factory)
+        folder = train_ladder(
+            load_config(path, [*folders, *overrides]), extensions=Extensions(network=factory)
+        )
     return json.loads(folder.summary.read_text())
 
 
@@ -346,7 +349,41 @@ def test_attributes_of_the_users_own_network_are_its_own(tmp_path, capsys):
     assert all(network.checkpoint_activations for network in networks)
     config = load_config(path, ["parallel.checkpoint_activations=true"])
     with pytest.raises(UserError, match="for the networks of the section 'model'"):
-        Experiment(config, factory)
+        Experiment(config, Extensions(network=factory))
+
+
+class WithMetadata(nn.Sequential):
+    """A network whose state dictionary holds more than tensors, as those of neuraloperator do."""
+
+    def state_dict(self, *args, **kwargs):
+        return {**super().state_dict(*args, **kwargs), "_metadata": {"kind": "FNO"}}
+
+    def load_state_dict(self, state, **options):
+        assert state.pop("_metadata") == {"kind": "FNO"}
+        return super().load_state_dict(state, **options)
+
+    def get_extra_state(self):
+        return "not a tensor either"
+
+    def set_extra_state(self, state):
+        assert state == "not a tensor either"
+
+
+def with_metadata(grid):
+    return WithMetadata(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 1, 1))
+
+
+def test_what_is_no_tensor_in_a_state_dictionary_stays_with_its_network(tmp_path):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second")
+    freeze = "transfer.rules=[{pattern: '0', freeze: true}]"
+    summary = ladder(path, tmp_path, with_metadata, freeze, "checkpoints.interval=1")
+    assert summary["levels"][1]["transferred"] == summary["levels"][0]["parameters"]
+    assert summary["levels"][1]["frozen"] == 4 * 9 + 4
+    surrogate = multigrid.load(tmp_path / "results" / "second", network=with_metadata)
+    surrogate.save(tmp_path / "w.safetensors")
+    again = multigrid.load(tmp_path / "w.safetensors", network=with_metadata)
+    x = np.ones((1, 1, 16, 16))
+    np.testing.assert_array_equal(surrogate(x), again(x))
 
 
 def with_dropout(grid):
@@ -486,9 +523,12 @@ def test_resuming_with_another_network_is_refused(tmp_path):
     path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
     ladder(path, tmp_path, named_by_size)
     folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
+    other = Extensions(network=lambda grid: nn.Conv2d(1, 1, 1))
     with pytest.raises(UserError, match="belongs to another network: "):
         train_ladder(
-            load_config(path, folders), resume=True, network=lambda grid: nn.Conv2d(1, 1, 1)
+            load_config(path, folders),
+            resume=True,
+            extensions=Extensions(network=lambda grid: nn.Conv2d(1, 1, 1)),
         )
 
 

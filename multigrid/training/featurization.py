@@ -85,7 +85,7 @@ def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
     )
     count = len(list(takewhile(bool, is_frozen)))
     first, rest = network[:count], network[count:]
-    return Split(lambda x: [first(x)], lambda f: rest(f[0])) if first.state_dict() else None
+    return Split(lambda x: [first(x)], lambda f: rest(f[0])) if tensors_of(first) else None
 
 
 class FeatureFile:

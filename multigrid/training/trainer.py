@@ -24,6 +24,7 @@ from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.cost import training_flops, without_data
 from multigrid.models.layers import set_activation_checkpointing
 from multigrid.models.scaling import Surrogate
+from multigrid.models.transfer import load_tensors, tensors_of
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches
@@ -350,10 +351,10 @@ class Trainer:
 
     # the state
 
-    def weights(self) -> dict[str, Any]:
-        """Returns the network's state dictionary, whole; all processes must call it alike."""
-        state: dict[str, Any] = self.processes.whole(self.surrogate.network.state_dict())
-        return state
+    def weights(self) -> dict[str, Tensor]:
+        """Returns the network's tensors by name, whole; all processes must call it alike."""
+        tensors: dict[str, Tensor] = self.processes.whole(tensors_of(self.surrogate.network))
+        return tensors
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything but the weights and the best state that a continuation needs.
@@ -397,10 +398,7 @@ class Trainer:
             key: {name: tensor.clone() for name, tensor in entry.items()}
             for key, entry in state["optimizer"].items()
         }
-        weights = {
-            key: value.detach().clone() if isinstance(value, Tensor) else value
-            for key, value in self.weights().items()
-        }
+        weights = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
         self.best = {"network": weights, "trainer": state}
 
     def _go_back(self, divergence: Divergence) -> None:
@@ -417,13 +415,9 @@ class Trainer:
                 f"{what}{after}; try a smaller schedule.learning_rate than "
                 f"{self.stage.learning_rate:g}"
             )
-        current = self.surrogate.network.state_dict()
-        self.surrogate.network.load_state_dict(
-            {
-                name: self.processes.spread_like(value, current[name])
-                for name, value in self.best["network"].items()
-            }
-        )
+        network = self.surrogate.network
+        current, best = tensors_of(network), self.best["network"]
+        load_tensors(network, {k: self.processes.spread_like(best[k], current[k]) for k in best})
         self._renew_optimizer(self.best["trainer"]["optimizer"])
         progress.start_epoch(self.epoch_flops * progress.step / self.num_steps)
         log.warning(

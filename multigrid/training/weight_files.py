@@ -171,12 +171,13 @@ def _read(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(payload, dict) or not payload:
         raise UserError(f"{path}: holds no state dictionary, but {_kind(payload)}")
-    wrong = next((k for k, v in payload.items() if not isinstance(v, Tensor)), None)
-    if wrong is not None:
+    tensors = {key: value for key, value in payload.items() if isinstance(value, Tensor)}
+    if not tensors:
+        name, value = next(iter(payload.items()))
         raise UserError(
-            f"{path}: holds no state dictionary: '{wrong}' is {_kind(payload[wrong])}, no tensor"
+            f"{path}: holds no state dictionary: '{name}' is {_kind(value)}, not a tensor"
         )
-    return payload
+    return tensors
 
 
 def _kind(value: Any) -> str:
