@@ -23,6 +23,8 @@ PENDING = ("own-loss-and-callback.md",)  # needs what is not merged yet
 SMALLER = (
     ("1000, 1, 128, 128", "16, 1, 16, 16"),
     ("1000, 64, 64", "56, 16, 16"),
+    ("100, 20, 2, 64, 64", "20, 6, 2, 16, 16"),
+    ("np.random.rand(100)", "np.random.rand(20)"),
     ("800", "32"),
     ("100", "12"),
     ("256", "16"),
