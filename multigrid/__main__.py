@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         allowed = ", ".join(COMMANDS)
         hint = nearest(name, COMMANDS)
-        print(f"error: '{name}' is no command; there are {allowed}{hint}", file=sys.stderr)
+        print(f"error: '{name}' is not a command; there are {allowed}{hint}", file=sys.stderr)
         return 2
     return find(name).main(rest)
 

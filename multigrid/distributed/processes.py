@@ -1,6 +1,6 @@
-"""The processes that train one network together; a single one, where there is no other.
+"""The processes that train one network together, or a single one.
 
-What several processes do is in :mod:`multigrid.distributed.process_group`; this module imports no
+Several processes are in :mod:`multigrid.distributed.process_group`; this module does not import
 torch.
 """
 
@@ -21,7 +21,7 @@ Strategy = Literal["ddp", "fsdp"]
 
 
 class Processes:
-    """A process that trains alone, for which all that concerns others is trivial.
+    """A process that trains alone; all that concerns others is trivial.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -134,5 +134,5 @@ def local_size() -> int:
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isascii() or not text.isdigit():
-        raise UserError(f"{name}: '{text}' is no number of processes; torchrun sets it")
+        raise UserError(f"{name}: '{text}' is not a number of processes; torchrun sets it")
     return int(text)

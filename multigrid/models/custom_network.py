@@ -78,7 +78,7 @@ class CustomFamily:
         return network
 
     def blueprint(self, level: int) -> nn.Module:
-        """Returns the network of a level; of its tensors only the shapes are meant to be used."""
+        """Returns the network of a level, of which only the shapes are used."""
         return self.build(level)
 
     def input_grid(self, level: int) -> Grid:

@@ -126,7 +126,7 @@ class Problem:
 
 
 class FileProblem(Problem):
-    """A problem of which there are samples in files, and nothing else.
+    """A problem known by samples in files alone.
 
     Args:
         input_names: Names of the input fields.
@@ -145,7 +145,7 @@ class FileProblem(Problem):
 
 
 class PDE(Problem, ABC):
-    """A problem with a way to make samples.
+    """A problem whose samples are generated.
 
     The parameters of the constructor are the keys of the section ``problem`` of an experiment
     file. Each has a type and usually a default, stands as ``Annotated[type, Field(...)]`` where
@@ -154,7 +154,7 @@ class PDE(Problem, ABC):
     check experiments, so constructors should be cheap.
 
     Attributes:
-        version: Raised when the same parameters begin to give other samples.
+        version: To be raised when the same parameters begin to give other samples.
     """
 
     version: int = 1
@@ -172,8 +172,8 @@ class PDE(Problem, ABC):
 
         Args:
             grid: Where to evaluate the fields.
-            rngs: One generator a sample; a sample depends on its own alone, and equal states give
-                equal continuous input fields on any grid.
+            rngs: One generator a sample; a sample depends on its generator alone, and equal states
+                give equal continuous input fields on any grid.
 
         Returns:
             Input fields ``[N, in, *grid]`` and output fields ``[N, out, *grid]`` in float64.
@@ -192,13 +192,13 @@ class PDE(Problem, ABC):
     def draw_inputs(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         """Returns the inputs ``[N, in, *grid]`` of :meth:`sample` without solving.
 
-        By default it solves; problems that can be trained without labels should do better.
+        By default it solves; problems that can be trained without labels should override it.
         """
         return self.sample(grid, rngs)[0]
 
     def initial_outputs(self, grid: Grid) -> np.ndarray:
         """Returns outputs ``[out, *grid]`` to start from where there are no labels.
 
-        Statistics of the outputs are taken of them.
+        The statistics of the outputs are those of these fields.
         """
         return np.zeros((len(self.output_names), *grid.shape))

@@ -31,8 +31,8 @@ LogStd = Annotated[
 class DarcyFlow(EllipticPDE):
     """-div(a grad u) = 1 on the unit box, u = 0 on its boundary, a made of a Gaussian field.
 
-    Solved with finite volumes on the very grid asked for, cell-centred or node-centred, to which
-    the declared symmetries apply exactly. The field under a is the same on any grid.
+    Solved with finite volumes on the requested grid, cell-centred or node-centred, to which
+    the declared symmetries apply exactly. The Gaussian field is the same on any grid.
 
     Args:
         ndim: Number of space dimensions.
@@ -81,7 +81,7 @@ class DarcyFlow(EllipticPDE):
 
     @abstractmethod
     def permeability(self, field: np.ndarray) -> np.ndarray:
-        """Returns the permeability that a Gaussian field of unit variance stands for, at points."""
+        """Returns the permeability for the values of a Gaussian field of unit variance."""
 
 
 @register_problem("darcy")

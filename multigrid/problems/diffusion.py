@@ -110,10 +110,10 @@ class Diffusion(PDE):
     def energy_loss(self, grid: Grid, finer: Grid, degree: int) -> Callable[..., Any]:
         """Returns the mean relative L2 norm of what a few solver steps change.
 
-        It is zero for the solution alone, which is not available, and outputs are pulled along
-        the steps, which lower the energy. The energy itself would do, having the same minimiser.
-        But it is quadratic in the error and its gradient sees short waves above all, so that the
-        last digits are learnt slowly.
+        It is zero only for the solution, which is not available, and outputs follow the steps,
+        which lower the energy. The energy itself has the same minimiser, but it is quadratic in
+        the error and its gradient is dominated by short waves, so that the last digits are
+        learned slowly.
 
         The energy is that of the next finer level's grid, to which coefficients and outputs are
         prolonged: coarse levels then approximate its solution and not that of their own grid,

@@ -1,4 +1,4 @@
-"""What the problems have in common whose discrete equation is available."""
+"""Problems whose discrete equation is available."""
 
 from abc import abstractmethod
 from typing import Any
@@ -29,7 +29,7 @@ class EllipticPDE(PDE):
         the equation with restricted inputs. Their residual is still of second order for Poisson's
         equation, but from 128x128 cells to 64x64 it becomes 6 % of the right side for log-normal
         permeability (0.5 % for nodes) and 50 % for two phases (90 %), where neither means nor
-        every second value of a make up for the jumps between: there it pulls away from the labels.
+        every second value of a represent its jumps: there it pulls away from the labels.
 
         Args:
             inputs: Input fields ``[N, in, *grid]``, as numpy array or torch tensor.

@@ -1,4 +1,4 @@
-"""Poisson's equation with the source that a two-phase medium would suggest."""
+"""Poisson's equation with a source made of a two-phase permeability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
 class TwoPhasePoisson(TwoPhaseDarcy):
     """-Laplace(u) = 1/a on the unit box, u = 0 on its boundary, a as in two-phase Darcy flow.
 
-    What is left of ``-div(a grad u) = 1``, divided by a, if the jumps of a are ignored. A fast
-    Poisson solve gives a sample, to the tolerance. Meant for training before Darcy flow.
+    This is ``-div(a grad u) = 1`` divided by a, if the jumps of a are ignored. A fast Poisson
+    solve gives a sample, to the tolerance. For training before Darcy flow.
     """
 
     def sample(

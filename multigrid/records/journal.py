@@ -29,7 +29,7 @@ class Journal:
         record = {"event": event, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **facts}
         try:
             with self.path.open("ab") as file:
-                # a line of its own, also after one that a kill has cut short
+                # on a new line, also after one that a kill has cut short
                 file.write(b"\n" * bool(file.tell()) + to_json(record).encode())
                 file.flush()
                 os.fsync(file.fileno())
