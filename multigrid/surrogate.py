@@ -14,6 +14,7 @@ from torch import Tensor
 from multigrid.config import Config, changed_keys, parse_saved, read_saved
 from multigrid.data.formats import ReaderOptions, open_fields
 from multigrid.data.samples import Samples
+from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
 from multigrid.files import write_file
 from multigrid.grid import Grid, halvings_between
@@ -259,15 +260,24 @@ class TrainedSurrogate:
             batch_size,
             model.prolongation,
             model.padding == "periodic",
-            self.problem.time_dependent,
+            self.time == TimeSetup(len(self.output_names)),
         )
         return Evaluation(stream.place, stream.grid, stream.count, errors)
+
+    @property
+    def time(self) -> TimeSetup | None:
+        """How states become inputs, if what is predicted can be rolled out."""
+        about = self._weights[max(self._weights)].about.get("time")
+        if about is None and self.problem.time_dependent:
+            return TimeSetup(len(self.output_names))  # a run of an earlier version
+        return TimeSetup.from_dict(about) if about else None
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
         """Applies the surrogate to its own outputs again and again.
 
         Args:
-            states: States to start from, ``[N, C, *grid]``, C being the number of output fields.
+            states: States to start from, ``[N, C, *grid]``, C being the number of output fields;
+                with a history of h states ``[N, h C, *grid]``, oldest first.
             num_steps: Number of steps.
             parameters: What stays as it is and follows the state among the input fields: numbers
                 ``[N, P]`` or fields ``[N, P, *grid]``.
@@ -282,20 +292,19 @@ class TrainedSurrogate:
         if num_steps < 1:
             raise UserError(f"rollout: num_steps is {num_steps}, but must be at least 1")
         first = states if isinstance(states, Tensor) else torch.from_numpy(_real(states))
-        if first.ndim > 1 and first.shape[1] != len(self.output_names):
+        setup = self.time or TimeSetup(len(self.output_names))
+        if first.ndim > 1 and first.shape[1] != setup.history * setup.num_channels:
+            times = f", {setup.history} states, oldest first" if setup.history > 1 else ""
             raise UserError(
-                f"rollout: the states have {first.shape[1]} fields, but the surrogate gives "
-                f"{len(self.output_names)}: {', '.join(self.output_names)}"
+                f"rollout: the states have {first.shape[1]} fields, but "
+                f"{setup.history * setup.num_channels} are needed: the surrogate gives "
+                f"{', '.join(self.output_names)}{times}"
             )
         constants = _constants(parameters, first).to(self.device)
         inputs = torch.cat([first.float().to(self.device), constants], dim=1)
         level = self.level_of(inputs.shape)
-
-        def step(state: Tensor) -> Tensor:
-            return self._predicted(level, torch.cat([state, constants], dim=1))
-
-        start = inputs[:, : len(self.output_names)]
-        rolled = torch.stack(list(roll_out(step, start, num_steps)), dim=1).to(first.device)
+        later = roll_out(lambda batch: self._predicted(level, batch), inputs, num_steps, setup)
+        rolled = torch.stack(list(later), dim=1).to(first.device)
         return rolled if isinstance(states, Tensor) else rolled.numpy()
 
     @default_float32()
@@ -460,12 +469,19 @@ class _Scaling(BaseModel):
     output_scale: list[FiniteFloat]
 
 
+class _Time(BaseModel):
+    num_channels: int
+    history: int
+    target: Literal["state", "delta"]
+
+
 class _About(BaseModel):
     level: int
     grid: list[int]
     config: dict[str, Any]
     fields: _FieldNames
     scaling: _Scaling
+    time: _Time | None = None
 
 
 def _check_fields(saved: SavedNetwork) -> None:

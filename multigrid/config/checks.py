@@ -241,6 +241,8 @@ def _check_effect(config: Config) -> None:
 
 def _check_tests(config: Config) -> None:
     """Checks what is to be tested besides the test samples."""
+    if config.files is None and config.data.time != type(config.data.time)():
+        raise UserError("data.time: says how trajectories in files are used; it has no effect here")
     evolves = config.files is not None or config.problem_class.time_dependent
     if config.data.rollout_steps and not evolves:
         raise UserError(

@@ -170,6 +170,20 @@ class FileSource:
         """How states become inputs, if what is predicted can be rolled out."""
         return self.files[0].file.describe().time
 
+    def require_steps(self, num_steps: int) -> None:
+        """Raises a UserError if no test trajectory is so many steps long."""
+        described = next(item.file for item in self.files if "test" in item.pools).describe()
+        if num_steps and described.time is None:
+            raise UserError(
+                "data.rollout_steps: a surrogate can be rolled out if its outputs are all the "
+                "states of its inputs, which is not so in these files; it must be 0"
+            )
+        if num_steps > described.group_size:
+            raise UserError(
+                f"data.rollout_steps: {num_steps} is more than the {described.group_size} steps "
+                "that each trajectory has"
+            )
+
     @property
     def finest(self) -> Grid:
         """The finest grid there is a file of."""

@@ -1,12 +1,21 @@
 """Where samples come from, whatever lies behind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import torch
+
+from multigrid.data import SPLITS
+from multigrid.data.generation import Recipe
 from multigrid.data.samples import Samples, StoredSamples, StreamedSamples
 from multigrid.data.store import DataStore
-from multigrid.data.unlabelled import UnlabelledSplit
+from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.grid import Centering, Grid
+from multigrid.problems import PDE
+
+NUM_TRAJECTORIES = 16
 
 
 class SampleSource(Protocol):
@@ -32,6 +41,17 @@ class SampleSource(Protocol):
 
     def open(self, split: str, grid: Grid, count: int) -> StreamedSamples:
         """Returns the first samples of a split on a grid, to be read when they are needed."""
+
+    @property
+    def time(self) -> TimeSetup | None:
+        """How states become inputs, if what is predicted can be rolled out."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What is to be said of how the samples are read, for the log."""
+
+    def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
+        """Returns true trajectories of a split on a grid; None if there are none so long."""
 
 
 class GeneratedSource:
@@ -85,7 +105,72 @@ class GeneratedSource:
         """Returns the first samples of a split, restricted to a grid when they are read."""
         return StreamedSamples(self._stored(split, count), grid)
 
+    @property
+    def time(self) -> TimeSetup | None:
+        """The next state is predicted from the last, in time-dependent problems."""
+        problem = self.store.problem
+        return TimeSetup(len(problem.output_names)) if problem.time_dependent else None
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Nothing: a PDE leaves nothing to guess."""
+        return ()
+
+    def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
+        """Returns 16 trajectories from random numbers that no split uses, whatever the split."""
+        if self.time is None:
+            return None
+        keys = [(len(SPLITS), index) for index in range(NUM_TRAJECTORIES)]
+        seed, problem = self.store.recipe.seed, self.store.problem
+        rngs = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=k)) for k in keys]
+        arrays = np.stack([problem.trajectory(grid, rng, num_steps) for rng in rngs])
+        states = torch.from_numpy(arrays).float()
+        return Trajectories(states[:, 0].contiguous(), states, self.time)
+
     def _stored(self, split: str, count: int) -> StoredSamples:
         if self.labelled or split != "train":
             return self.store.open(split, count)
         return UnlabelledSplit(self.store.problem, self.store.recipe, split, count)
+
+
+@dataclass(frozen=True)
+class UnlabelledSplit:
+    """The first inputs of a split, drawn when they are asked for; nothing is solved or stored.
+
+    They are the inputs that the solved samples of the same split have. In place of the solutions
+    stand the problem's initial outputs, so that statistics of the outputs can be taken as if there
+    were solutions.
+
+    Attributes:
+        problem: What to draw inputs of.
+        recipe: Gives each sample its random numbers, and the grid.
+        split: ``train``, ``validation`` or ``test``.
+        count: Number of samples.
+    """
+
+    problem: PDE
+    recipe: Recipe
+    split: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the inputs."""
+        return self.recipe.grid
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        return self.problem.num_channels
+
+    def load(self, indices: np.ndarray) -> Samples:
+        """Draws inputs, in any order, one by one: rounding may differ between samples at once."""
+        inputs = torch.empty(len(indices), self.num_channels[0], *self.grid.shape)
+        for place, index in zip(inputs, indices.tolist(), strict=True):
+            drawn = self.problem.draw_inputs(self.grid, self.recipe.rngs(self.split, [index]))
+            place.copy_(torch.from_numpy(drawn[0]))
+        outputs = torch.from_numpy(self.problem.initial_outputs(self.grid).copy()).float()
+        return Samples(inputs, outputs.expand(len(indices), *outputs.shape), self.grid)

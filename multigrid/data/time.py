@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Target = Literal["state", "delta"]
@@ -101,6 +102,10 @@ class Trajectories:
     inputs: "Tensor"
     states: "Tensor"
     setup: TimeSetup
+
+    def to(self, device: "torch.device") -> "Trajectories":
+        """Returns them on a device."""
+        return Trajectories(self.inputs.to(device), self.states.to(device), self.setup)
 
 
 def _join(*parts: "Tensor") -> "Tensor":

@@ -31,6 +31,7 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
         files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
         options = ReaderOptions.of(section, config.data.time)
         source = FileSource(files, _counts(config), config.data.centering, section.reader, options)
+        source.require_steps(config.data.rollout_steps)
         return file_problem(section, source.input_names, source.output_names), source
     problem = config.pde()
     return problem, generated_source(config, problem, labelled)

@@ -3,13 +3,9 @@
 import logging
 import time
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from multigrid.data import SPLITS
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.data.statistics import TrainingStatistics
+from multigrid.data.time import Trajectories
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment
@@ -65,6 +61,7 @@ class RunData:
         self.line = (
             f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
         )
+        self.line = "\n".join([self.line, *(f"data: {remark}" for remark in source.remarks)])
         statistics = TrainingStatistics.of(self.train[-1])
         self.scaling = FieldScaling.of(experiment.normalization, statistics)
         fields, names = self.scaling.fields, experiment.problem.output_names
@@ -106,18 +103,13 @@ class RunData:
             samples[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
         return samples
 
-    def trajectories(self, grid: Grid) -> Tensor | None:
-        """Returns true trajectories ``[N, num_steps + 1, C, *grid]`` for a roll-out, or None."""
-        data = self.experiment.config.data
-        if not data.rollout_steps:
+    def trajectories(self, grid: Grid) -> Trajectories | None:
+        """Returns true trajectories of test samples for a roll-out, or None."""
+        num_steps = self.experiment.config.data.rollout_steps
+        if not num_steps:
             return None
-        problem = self.experiment.config.pde()
-        rngs = [
-            np.random.default_rng(np.random.SeedSequence(data.seed, spawn_key=(len(SPLITS), index)))
-            for index in range(NUM_TRAJECTORIES)
-        ]
-        states = [problem.trajectory(grid, rng, data.rollout_steps) for rng in rngs]
-        return torch.from_numpy(np.stack(states)).float().to(self.experiment.device)
+        trajectories = self.experiment.source.trajectories("test", grid, num_steps)
+        return None if trajectories is None else trajectories.to(self.experiment.device)
 
     def interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth from a level to the next costs.

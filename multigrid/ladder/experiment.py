@@ -195,6 +195,7 @@ class Experiment:
             "config": self.config.model_dump(),
             "fields": {"input": list(problem.input_names), "output": list(problem.output_names)},
             "scaling": scaling.to_dict(),
+            "time": None if self.source.time is None else self.source.time.to_dict(),
         }
 
     def _trainer_options(self) -> TrainerOptions:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from multigrid.data.samples import Samples
+from multigrid.data.time import Trajectories
 from multigrid.hardware import machine, peak_memory
 from multigrid.ladder.data import RunData
 from multigrid.models.scaling import Surrogate
@@ -29,7 +30,7 @@ class TestResults:
         by_field: Every metric of each output field, ``{metric: {field: value}}``.
         extra: Every metric on each further test set, the mean over output fields.
         rollout: Errors after 1, 2, ... steps of a roll-out, none if there was none.
-        states: The true trajectories ``[N, num_steps + 1, C, *grid]`` it was compared with.
+        trajectories: The true trajectories that it was compared with.
     """
 
     samples: Samples
@@ -38,7 +39,7 @@ class TestResults:
     by_field: dict[str, dict[str, float]]
     extra: dict[str, dict[str, float]]
     rollout: list[float]
-    states: Tensor | None
+    trajectories: Trajectories | None
 
     @classmethod
     def of(cls, surrogate: Surrogate, data: RunData, stage: Stage) -> "TestResults":
@@ -54,15 +55,15 @@ class TestResults:
         for name, others in data.extra_tests(grid).items():
             other_prediction = predict(surrogate, others.inputs, batch_size)
             extra[name] = evaluate(other_prediction, others, fields, names, more).mean
-        states = data.trajectories(grid)
+        trajectories = data.trajectories(grid)
         return cls(
             samples,
             prediction,
             errors.mean,
             errors.by_field,
             extra,
-            [] if states is None else rollout_errors(surrogate, states),
-            states,
+            [] if trajectories is None else rollout_errors(surrogate, trajectories),
+            trajectories,
         )
 
 

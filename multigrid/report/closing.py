@@ -18,9 +18,9 @@ def write_report(run: LadderRun) -> None:
     """Writes the summary of a finished run, draws it and logs its table."""
     summary = run.finish()
     experiment, result = run.experiment, run.test_results
-    if result.states is not None:
-        surrogate = run.best_surrogate(experiment.stages[-1].level)
-        rolled, persistence = measure_rollout(surrogate, result.states)
+    if result.trajectories is not None:
+        surrogate, true = run.best_surrogate(experiment.stages[-1].level), result.trajectories
+        rolled, persistence = measure_rollout(surrogate, true.states, true.inputs, true.setup)
         summary["rollout_metrics"] = rolled.to_json(persistence)
         summary["rollout_persistence"] = persistence.mean("nrmse")
     write_json(run.folder.summary, summary)
@@ -53,9 +53,9 @@ def collect(run: LadderRun) -> None:
     experiment, result = run.experiment, run.test_results
     batch_size = experiment.stages[-1].batch_size
     rollout = None
-    if result.states is not None:
-        surrogate = run.best_surrogate(experiment.stages[-1].level)
-        rollout = measurement.first_rollout(surrogate, result.states)
+    if result.trajectories is not None:
+        surrogate, true = run.best_surrogate(experiment.stages[-1].level), result.trajectories
+        rollout = measurement.first_rollout(surrogate, true.states, true.inputs, true.setup)
     measurement.write_predictions(
         run.folder.examples,
         (experiment.problem.input_names, experiment.problem.output_names),

@@ -1,6 +1,6 @@
 """Errors of a surrogate on samples, on its own grid and on finer ones."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from multigrid import signals
 from multigrid.data.samples import Samples
+from multigrid.data.time import Trajectories
 from multigrid.distributed.processes import ALONE, Processes
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
@@ -122,34 +123,26 @@ def evaluate(
 
 
 @torch.no_grad()
-def roll_out(surrogate: Surrogate, state: Tensor, num_steps: int) -> Iterator[Tensor]:
-    """Yields the states ``[N, C, *grid]`` after 1, 2, ... steps of a surrogate fed its own outputs.
+def rollout_errors(surrogate: Surrogate, trajectories: Trajectories) -> list[float]:
+    """Returns the error after 1, 2, ... steps of feeding a surrogate its outputs.
 
     Always in float32, whatever the precision of the training.
-    """
-    surrogate.eval()
-    for _ in range(num_steps):
-        state = surrogate(state)
-        yield state
-
-
-def rollout_errors(surrogate: Surrogate, states: Tensor) -> list[float]:
-    """Returns the error after 1, 2, ... steps of feeding a surrogate its own outputs.
 
     Args:
-        surrogate: Maps a state to the one a time step later.
-        states: True trajectories ``[N, num_steps + 1, C, *grid]``.
+        surrogate: Maps an input to what stands for the state a time step later.
+        trajectories: What to compare with.
 
     Returns:
         The mean relative L2 error over trajectories after each step.
     """
-    truths = states[:, 1:].unbind(1)
-    guesses = roll_out(surrogate, states[:, 0], len(truths))
-    fields = surrogate.scaling.fields
-    return [
-        mean_rel_l2(guess, truth, fields).mean().item()
-        for guess, truth in zip(guesses, truths, strict=True)
-    ]
+    surrogate.eval()
+    inputs, setup, errors = trajectories.inputs, trajectories.setup, []
+    for truth in trajectories.states[:, 1:].unbind(1):
+        prediction = surrogate(inputs)
+        state = setup.state(inputs, prediction)
+        inputs = setup.next_input(inputs, prediction)
+        errors.append(mean_rel_l2(state, truth, surrogate.scaling.fields).mean().item())
+    return errors
 
 
 def interpolation_error(

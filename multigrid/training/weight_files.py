@@ -138,7 +138,8 @@ def _read_checkpoint(path: Path) -> SavedNetwork:
     missing = [key for key in (*ABOUT, "network") if key not in payload]
     if missing:
         raise UserError(f"{path}: lacks {', '.join(missing)}; it is of another version")
-    return SavedNetwork(path, {key: payload[key] for key in ABOUT}, payload["network"])
+    about = {key: payload[key] for key in (*ABOUT, "time") if key in payload}
+    return SavedNetwork(path, about, payload["network"])
 
 
 def _read_exported(path: Path) -> SavedNetwork:

@@ -1,0 +1,160 @@
+"""Trajectories in files: which states are inputs and outputs, parameters, and roll-outs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import train, write_experiment
+
+import multigrid
+from multigrid.data.files import FileSource
+from multigrid.data.formats import ReaderOptions, open_fields
+from multigrid.data.splits import DataFile
+from multigrid.data.time import TimeOptions, TimeSetup
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+
+RNG = np.random.default_rng(0)
+U = RNG.standard_normal((12, 9, 2, 8, 8), dtype=np.float32)
+NU = np.linspace(0.1, 0.2, 12).astype(np.float32)
+MASK = (RNG.random((8, 8)) > 0.5).astype(np.float32)
+COUNTS = {"train": 8, "validation": 4, "test": 4}
+
+
+def save(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    "axes",
+    ["N T C X Y", "N T X Y C", "T N C X Y", "X Y C T N", "C N X T Y"],
+)
+def test_axes_in_any_order_give_the_same_samples(axes: str, tmp_path: Path) -> None:
+    letters = axes.replace(" ", "")
+    order = ["NTCXY".index(letter) for letter in letters]
+    path = save(tmp_path / "f.npz", u=np.transpose(U, order))
+    file = open_fields(path, options=ReaderOptions(axes=axes))
+    inputs, outputs = file.read([0, 9, 17, 3])
+    for row, (k, t) in enumerate(((0, 0), (1, 1), (2, 1), (0, 3))):
+        np.testing.assert_array_equal(inputs[row], U[k, t])
+        np.testing.assert_array_equal(outputs[row], U[k, t + 1])
+
+
+def test_stride_history_delta_start_and_end(tmp_path: Path) -> None:
+    time = TimeOptions(stride=2, history=2, target="delta", start=1, end=8)
+    file = open_fields(save(tmp_path / "f.npz", u=U), options=ReaderOptions(time=time))
+    described = file.describe()
+    assert described.group_size == 2  # states 1, 3, 5, 7: 1 and 3 give 5, 3 and 5 give 7
+    assert described.input_names == ("u_0(t-1)", "u_1(t-1)", "u_0", "u_1")
+    inputs, outputs = file.read([3])
+    np.testing.assert_array_equal(inputs[0], np.concatenate([U[1, 3], U[1, 5]]))
+    np.testing.assert_array_equal(outputs[0], U[1, 7] - U[1, 5])
+    with pytest.raises(UserError, match="the trajectories have 4 states, but pairs of 4"):
+        options = ReaderOptions(time=TimeOptions(stride=2, history=4, start=1, end=8))
+        open_fields(tmp_path / "f.npz", options=options)
+
+
+def test_parameters_and_static_fields_become_channels(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U, nu=NU, mask=MASK, dt=np.float64(0.1))
+    plain = open_fields(path).describe()
+    assert set(plain.ignored) == {"nu", "mask", "dt"}
+    assert set(plain.parameters) == {"nu", "dt"}
+    assert any("not used: nu, mask, dt" in line for line in plain.remarks())
+    options = ReaderOptions(input=("u", "mask"), output="u", parameters=("nu",))
+    file = open_fields(path, options=options)
+    assert file.describe().input_names == ("u_0", "u_1", "mask", "nu")
+    assert file.describe().ignored == ("dt",)
+    inputs, _ = file.read([8 * 3 + 2])
+    np.testing.assert_array_equal(inputs[0, :2], U[3, 2])
+    np.testing.assert_array_equal(inputs[0, 2], MASK)
+    np.testing.assert_array_equal(inputs[0, 3], np.full((8, 8), NU[3]))
+    with pytest.raises(UserError, match=r"no parameter 'nux'; there are .*did you mean 'nu'"):
+        open_fields(path, options=ReaderOptions(parameters=("nux",)))
+
+
+def test_channels_by_name(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U, nu=NU)
+    options = ReaderOptions(output_channels=("u_1",), input_channels=("u_1", "u_0"))
+    file = open_fields(path, options=options)
+    inputs, outputs = file.read([0])
+    np.testing.assert_array_equal(inputs[0], U[0, 0, ::-1])
+    np.testing.assert_array_equal(outputs[0], U[0, 1, 1:])
+    assert file.describe().time is None
+    with pytest.raises(UserError, match=r"no output channel 'u_2'; .*did you mean"):
+        open_fields(path, options=ReaderOptions(output_channels=("u_2",)))
+
+
+def test_pairs_of_one_trajectory_stay_together(tmp_path: Path) -> None:
+    flat = np.arange(24.0)[:, None, None] * np.ones((1, 8, 8))
+    path = save(tmp_path / "f.npz", x=flat, y=flat)
+    options = ReaderOptions(time=TimeOptions(trajectory=4))
+    source = FileSource([DataFile(path)], COUNTS, "cell", options=options)
+    pools = source.files[0].pools
+    groups = [set((pool // 4).tolist()) for pool in pools.values()]
+    assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
+
+
+def test_an_array_that_is_input_and_output_without_time(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U[:, 0, 0])
+    with pytest.raises(UserError, match="has no time axis"):
+        open_fields(path, options=ReaderOptions(input="u", output="u", axes="N X Y"))
+
+
+def test_true_trajectories(tmp_path: Path) -> None:
+    time = TimeOptions(history=2, target="delta")
+    path = save(tmp_path / "f.npz", u=U, nu=NU)
+    options = ReaderOptions(parameters=("nu",), time=time)
+    source = FileSource([DataFile(path)], COUNTS, "cell", options=options)
+    true = source.trajectories("test", Grid((8, 8)), 5)
+    assert true.setup == TimeSetup(2, 2, "delta")
+    torch.testing.assert_close(true.states, torch.from_numpy(U[-1:, 1:7]))
+    inputs = true.inputs
+    for step in range(5):
+        delta = true.states[:, step + 1] - true.states[:, step]
+        torch.testing.assert_close(true.setup.state(inputs, delta), true.states[:, step + 1])
+        inputs = true.setup.next_input(inputs, delta)
+        expected = torch.cat([true.states[:, step], true.states[:, step + 1]], 1)
+        torch.testing.assert_close(inputs[:, :4], expected)
+        assert torch.equal(inputs[:, 4], true.inputs[:, 4])
+    assert source.trajectories("test", Grid((8, 8)), 8) is None
+
+
+def test_a_run_with_history_and_parameters_is_rolled_out(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U, nu=NU, other=MASK)
+    experiment = write_experiment(
+        tmp_path / "e.yaml",
+        problem={"kind": "file", "file": str(path), "parameters": ["nu"]},
+        data={**COUNTS, "time": {"history": 2, "target": "delta"}, "rollout_steps": 3},
+        levels=[4, 8],
+    )
+    summary = train(experiment, tmp_path, "schedule.epochs=1", "output.num_predictions=1")
+    assert len(summary["rollout"]) == 3
+    (folder,) = tmp_path.glob("results/*")
+    assert "not used: other" in (folder / "run.log").read_text()
+    surrogate = multigrid.load(folder)
+    states = np.concatenate([U[-1:, 0], U[-1:, 1]], axis=1)
+    rolled = surrogate.rollout(states, 3, parameters=NU[-1:, None])
+    assert rolled.shape == (1, 3, 2, 8, 8)
+    size = np.linalg.norm((U[-1:, 4] - rolled[:, 2]).reshape(2, -1), axis=1)
+    relative = size / np.linalg.norm(U[-1, 4].reshape(2, -1), axis=1)
+    assert relative.mean() == pytest.approx(summary["rollout"][2], rel=0.05)
+
+
+def test_roll_outs_that_are_too_long_are_told_before_the_training(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U)
+    source = FileSource([DataFile(path)], COUNTS, "cell")
+    source.require_steps(8)
+    with pytest.raises(UserError, match="9 is more than the 8 steps"):
+        source.require_steps(9)
+    pairs = save(tmp_path / "g.npz", x=U[:, 0], y=U[:, 1])
+    with pytest.raises(UserError, match="it must be 0"):
+        FileSource([DataFile(pairs)], COUNTS | {"train": 4}, "cell").require_steps(1)
+
+
+def test_one_dimensional_trajectories(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U[:, :, 0, 0], nu=NU)
+    file = open_fields(path, options=ReaderOptions(ndim=1))
+    assert file.describe().shape == (8,)
+    np.testing.assert_array_equal(file.read([8])[1][0, 0], U[1, 1, 0, 0])
