@@ -25,7 +25,7 @@ from multigrid.training.weight_files import ABOUT
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
-IN_BEST = ("stage", *ABOUT, "data_fingerprint", "environment")
+IN_BEST = ("stage", *ABOUT, "time", "data_fingerprint", "environment")
 KEYS = {"rows", "finished", "loaded", "best", "network", "trainer", "start", "epochs"}
 
 
@@ -351,7 +351,8 @@ class Recorder(Callback):
 
 def save_best(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Writes the best state in a run's checkpoint as a file of its own, for users."""
-    save_checkpoint(path, {**{key: checkpoint[key] for key in IN_BEST}, **checkpoint["best"]})
+    about = {key: checkpoint[key] for key in IN_BEST if key in checkpoint}
+    save_checkpoint(path, {**about, **checkpoint["best"]})
 
 
 def repair_best(path: Path, checkpoint: Mapping[str, Any]) -> None:
