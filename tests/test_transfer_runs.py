@@ -525,11 +525,7 @@ def test_resuming_with_another_network_is_refused(tmp_path):
     folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
     other = Extensions(network=lambda grid: nn.Conv2d(1, 1, 1))
     with pytest.raises(UserError, match="belongs to another network: "):
-        train_ladder(
-            load_config(path, folders),
-            resume=True,
-            extensions=Extensions(network=lambda grid: nn.Conv2d(1, 1, 1)),
-        )
+        train_ladder(load_config(path, folders), resume=True, extensions=other)
 
 
 def test_the_command_cannot_build_the_users_own_network(tmp_path, capsys):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -32,10 +32,24 @@ from multigrid.training.finetuning import (
 )
 from multigrid.training.weight_files import load_weights
 
-if TYPE_CHECKING:
-    from multigrid.ladder.recorder import Recorder
-
 log = logging.getLogger(__name__)
+
+
+class EarlierStages(Protocol):
+    """What a run has done so far.
+
+    Attributes:
+        finished: A summary of each finished stage.
+        loaded: Weights that the user wanted loaded, by the network's names.
+        best: The best state of each level that has been trained.
+    """
+
+    finished: list[dict[str, Any]]
+    loaded: Mapping[str, Tensor]
+    best: dict[int, dict[str, Any]]
+
+    def last_visit(self, level: int) -> dict[str, Any] | None:
+        """Returns the summary of the latest stage on a level, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +157,15 @@ class Initializer:
             plans.append(plan)
         return plans
 
-    def start(self, recorder: "Recorder", stage: Stage) -> Start:
+    def start(self, earlier: EarlierStages, stage: Stage) -> Start:
         """Builds the network of a stage and fills it."""
-        previous = recorder.finished[-1] if recorder.finished else None
-        weights = dict(recorder.loaded)
-        latest = recorder.loaded
+        previous = earlier.finished[-1] if earlier.finished else None
+        weights = dict(earlier.loaded)
+        latest = earlier.loaded
         moments: dict[str, Any] = {}
-        for source in (recorder.last_visit(stage.level), previous):
+        for source in (earlier.last_visit(stage.level), previous):
             if source is not None:
-                payload = recorder.best[source["level"]]
+                payload = earlier.best[source["level"]]
                 latest = payload["network"]
                 weights |= latest
                 moments |= payload["trainer"]["optimizer"]
