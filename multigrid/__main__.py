@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from multigrid.cli import COMMANDS
-from multigrid.cli.command import Command
+from multigrid.cli.command import Command, until_the_reader_leaves
 from multigrid.errors import nearest
 
 USAGE = "usage: multigrid <command> [arguments]"
@@ -37,6 +37,10 @@ def find(name: str) -> Command:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    return until_the_reader_leaves(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(help_text())

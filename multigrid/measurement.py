@@ -61,16 +61,31 @@ class SampleStream:
 
 
 @dataclass(frozen=True)
+class LevelNetwork:
+    """The trained surrogate of one level.
+
+    Attributes:
+        grid: Grid of the level.
+        field_grid: Grid of the fields that the surrogate takes and returns.
+        surrogate: The surrogate.
+    """
+
+    grid: Grid
+    field_grid: Grid
+    surrogate: Surrogate
+
+
+@dataclass(frozen=True)
 class LevelErrors:
     """The errors of one level.
 
     Attributes:
         level: The level.
         grid: Its grid.
-        errors: Each metric on the level's grid for every sample ``[N]``, the mean over output
-            fields; ``on_data_grid`` is the relative L2 error of the prediction prolonged to the
-            samples' grid, and ``persistence`` that of the input state itself, for time-dependent
-            problems.
+        errors: Each metric for every sample ``[N]`` on the grid of the level's fields, the mean
+            over output fields; ``on_data_grid`` is the relative L2 error of the prediction
+            prolonged to the samples' grid, and ``persistence`` that of the input state itself,
+            for time-dependent problems.
         by_field: Each metric of each output field, ``{metric: {field: value}}``.
     """
 
@@ -152,8 +167,8 @@ class Evaluation:
         lines = [
             f"{self.place}: {self.count} samples on {self.grid}",
             "",
-            "errors on each level's grid (rel_l2: mean, median, worst), and of its prediction "
-            "prolonged to the samples' grid",
+            "errors on the grid of each level's fields (rel_l2: mean, median, worst), and of its "
+            "prediction prolonged to the samples' grid",
             table(header, by_level),
             "",
             "relative L2 error by wavelength, in thirds up to the grid's limit",
@@ -252,7 +267,7 @@ def _at_most(count: int | None, available: int, reason: str) -> int:
 
 
 def measure(
-    networks: Mapping[int, tuple[Grid, Surrogate]],
+    networks: Mapping[int, LevelNetwork],
     names: Sequence[str],
     stream: SampleStream,
     batch_size: int,
@@ -263,7 +278,7 @@ def measure(
     """Measures several levels in one pass over the samples.
 
     Args:
-        networks: Grid and surrogate of each level, coarsest first.
+        networks: The levels, coarsest first.
         names: Names of the output fields.
         stream: The samples.
         batch_size: Samples at once.
@@ -274,19 +289,19 @@ def measure(
     Raises:
         UserError: If the samples' grid does not halve to that of a level.
     """
-    for level, (grid, _) in networks.items():
-        if not stream.reaches(grid):
+    for level, network in networks.items():
+        if not stream.reaches(network.field_grid):
             raise UserError(
                 f"{stream.place}: the samples are on {stream.grid}, which does not halve to "
-                f"{grid} of level {level}"
+                f"{network.field_grid} of level {level}"
             )
     errors: dict[int, dict[str, list[Tensor]]] = {k: defaultdict(list) for k in networks}
     for block in stream.blocks(batch_size):
-        for level, (grid, network) in networks.items():
-            device = next(network.parameters()).device
-            samples = block.restrict_to(grid).to(device)
-            prediction = predict(network, samples.inputs, batch_size)
-            fields = network.scaling.fields
+        for level, network in networks.items():
+            surrogate, grid = network.surrogate, network.field_grid
+            samples = block.restrict_to(grid).to(surrogate.input_shift.device)
+            prediction = predict(surrogate, samples.inputs, batch_size)
+            fields = surrogate.scaling.fields
             values = field_errors(prediction, samples.outputs, grid, fields)
             prolonged = prolong_to(prediction, grid, block.grid, degree, periodic)
             values["on_data_grid"] = rel_l2_by_field(prolonged.cpu(), block.outputs, fields)
@@ -299,7 +314,7 @@ def measure(
     for level, metrics in errors.items():
         joined = {name: torch.cat(values) for name, values in metrics.items()}
         by_field = per_field(joined, names)
-        measured.append(LevelErrors(level, networks[level][0], over_fields(joined), by_field))
+        measured.append(LevelErrors(level, networks[level].grid, over_fields(joined), by_field))
     return measured
 
 
@@ -361,7 +376,7 @@ def first_rollout(
 
 def write_spectra(
     path: Path,
-    networks: Mapping[int, tuple[Grid, Surrogate]],
+    networks: Mapping[int, LevelNetwork],
     samples: Samples,
     batch_size: int,
     degree: int,
@@ -371,18 +386,19 @@ def write_spectra(
 
     Args:
         path: The file.
-        networks: Grid and surrogate of each level, coarsest first.
+        networks: The levels, coarsest first.
         samples: Test samples on the finest grid, of which the first 64 are taken.
         batch_size: Samples at once.
         degree: Polynomial degree of the prolongation to the finest grid.
         periodic: Whether fields wrap around.
     """
     finest, levels = samples[:NUM_SPECTRA], []
-    for level, (grid, network) in networks.items():
-        prediction = predict(network, finest.restrict_to(grid).inputs, batch_size)
+    for level, network in networks.items():
+        grid = network.field_grid
+        prediction = predict(network.surrogate, finest.restrict_to(grid).inputs, batch_size)
         error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs
         values = spectrum(error.cpu().numpy(), periodic).tolist()
-        levels.append({"level": level, "grid": list(grid.shape), "error": values})
+        levels.append({"level": level, "grid": list(network.grid.shape), "error": values})
     truth = spectrum(finest.outputs.cpu().numpy(), periodic).tolist()
     write_json(path, {"unit": "half-waves across the box", "truth": truth, "levels": levels})
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -20,7 +21,14 @@ from multigrid.files import write_file
 from multigrid.grid import Grid, halvings_between
 from multigrid.hardware import choose_device, default_float32
 from multigrid.ladder.components import file_problem, network_family
-from multigrid.measurement import Evaluation, SampleStream, file_samples, measure, own_samples
+from multigrid.measurement import (
+    Evaluation,
+    LevelNetwork,
+    SampleStream,
+    file_samples,
+    measure,
+    own_samples,
+)
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
@@ -102,17 +110,16 @@ class TrainedSurrogate:
         for item in weights:
             _check_fields(item)
         self.device = device
-        self._network = network
         self._weights = {item.level: item for item in weights}
         finest = self._weights[max(self._weights)]
         self.config: Config = parse_saved(finest.about["config"], f"{finest.path}: configuration")
         names = finest.about["fields"]
         self.problem = _problem(self.config, tuple(names["input"]), tuple(names["output"]))
-        hierarchy = self.config.hierarchy()
+        levels = self.config.hierarchy().levels
         for item in weights:
-            _check_grid(item, hierarchy.levels, self.problem)
-        folded = self.config.model.fields == "folded"
-        self._grids = [hierarchy.finest if folded else grid for grid in hierarchy.levels]
+            _check_grid(item, levels, self.problem)
+        self._family = network_family(self.config, *self.problem.num_channels, network)
+        self._grids = {level: self._family.input_grid(level) for level in sorted(self._weights)}
         self._built: dict[int, Surrogate] = {}
 
     def __str__(self) -> str:
@@ -121,8 +128,8 @@ class TrainedSurrogate:
 
     @property
     def grids(self) -> dict[int, Grid]:
-        """The grids it can be used on, by their level."""
-        return {level: self._grids[level] for level in sorted(self._weights)}
+        """The grid of the fields that each level takes and returns."""
+        return dict(self._grids)
 
     @property
     def finest(self) -> Grid:
@@ -209,7 +216,7 @@ class TrainedSurrogate:
         samples: int | None = None,
         levels: Iterable[int] = (),
         batch_size: int = 32,
-        reader: str = "auto",
+        reader: str | None = None,
         options: ReaderOptions | None = None,
     ) -> Evaluation:
         """Measures the surrogate on samples; of its levels those whose grid the samples reach.
@@ -221,8 +228,8 @@ class TrainedSurrogate:
             samples: Only so many, the first.
             levels: Only these levels.
             batch_size: Samples at once.
-            reader: How to read a file, as ``problem.reader`` of an experiment.
-            options: What a user may have to say about a file.
+            reader: How to read a file, by default as the run's.
+            options: What a user may have to say about a file, by default what the run says.
 
         Raises:
             UserError: If the samples do not fit.
@@ -236,13 +243,17 @@ class TrainedSurrogate:
         if data is None:
             stream = own_samples(self.config, split, samples)
         elif isinstance(data, str | Path):
-            options = options or ReaderOptions.of(self.config.files, self.config.data.time)
+            section = self.config.files
+            if options is None:
+                options = ReaderOptions() if section is None else ReaderOptions.of(section)
+            options = replace(options, ndim=options.ndim or self.finest.ndim)
+            reader = reader or ("auto" if section is None else section.reader)
             file = open_fields(Path(data), reader, options)
             names = self.input_names, self.output_names
             stream = file_samples(file, names, self.finest.centering, samples)
         else:
             stream = self._array_samples(*data, count=samples)
-        chosen = sorted(set(levels) or {k for k, g in self.grids.items() if stream.reaches(g)})
+        chosen = sorted(set(levels) or {k for k, g in self._grids.items() if stream.reaches(g)})
         if not chosen:
             raise UserError(
                 f"{stream.place}: the samples are on {stream.grid}, which halves to none of the "
@@ -251,7 +262,8 @@ class TrainedSurrogate:
         networks = {}
         for level in chosen:
             surrogate = self.surrogate(level)
-            networks[level] = self.grids[level], surrogate
+            grid = self.config.hierarchy().levels[level]
+            networks[level] = LevelNetwork(grid, self._grids[level], surrogate)
         model = self.config.model
         errors = measure(
             networks,
@@ -319,8 +331,7 @@ class TrainedSurrogate:
             raise UserError(f"level {level}: not there; trained are {_names_of(self.grids)}")
         if level not in self._built:
             weights = self._weights[level]
-            family = network_family(self.config, *self.problem.num_channels, self._network)
-            network = family.build(level)
+            network = self._family.build(level)
             load_strictly(weights.tensors, network, weights.path, OWN_NETWORK)
             scaling = FieldScaling.from_dict(dict(weights.about["scaling"]))
             grid = self._grids[level]
@@ -547,7 +558,7 @@ def _check_place(saved: SavedNetwork, config: Config) -> None:
         )
 
 
-def _level_of(shape: Sequence[int], grids: Mapping[int, Grid], names: Sequence[str]) -> int:
+def _level_of(shape: Sequence[int], grids: dict[int, Grid], names: Sequence[str]) -> int:
     finest, count = grids[max(grids)], len(names)
     wanted = f"[N, {count}, {', '.join('xyz'[: finest.ndim])}]"
     given = f"the input has the shape {list(shape)}, but"
@@ -563,7 +574,7 @@ def _level_of(shape: Sequence[int], grids: Mapping[int, Grid], names: Sequence[s
         )
     if min(shape[2:]) < 2:
         raise UserError(f"{given} every axis needs 2 points at least")
-    for level, grid in reversed(list(grids.items())):
+    for level, grid in reversed(grids.items()):  # folded levels all have the finest
         if grid.shape == tuple(shape[2:]):
             return level
     raise UserError(_what_to_do(Grid(tuple(shape[2:]), finest.centering), grids))

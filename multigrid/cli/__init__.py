@@ -15,5 +15,6 @@ COMMANDS = {
     "predict": ("multigrid.cli.predict", "apply a trained surrogate to a file"),
     "compare": ("multigrid.cli.compare", "put several runs into one table and one figure"),
     "plot": ("multigrid.cli.plot", "draw the figures of runs again, from their result files"),
+    "doctor": ("multigrid.cli.doctor", "check this machine by a short training on every device"),
     "settings": ("multigrid.cli.settings", "list the keys of an experiment file with defaults"),
 }

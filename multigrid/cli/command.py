@@ -70,6 +70,9 @@ class Command:
             The exit status: 0, 2 for a user's mistake, 75 if a signal has stopped it, 130 on a
             second Ctrl-C.
         """
+        return until_the_reader_leaves(lambda: self._main(arguments, program))
+
+    def _main(self, arguments: Sequence[str] | None, program: str | None) -> int:
         parser = self.parser(program)
         options = parser.parse_intermixed_args(arguments)
         try:
@@ -77,7 +80,6 @@ class Command:
                 for plugin in getattr(options, "plugins", ()):
                     import_plugin(plugin)
                 self.execute(options)
-            sys.stdout.flush()
         except UserError as error:
             _say(f"error: {error}")
             return USER_ERROR
@@ -87,8 +89,18 @@ class Command:
         except KeyboardInterrupt:
             _say(f"interrupted; {self.on_signal(parser.prog, options)}")
             return INTERRUPTED
-        except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SUCCESS
+
+
+def until_the_reader_leaves(call: Callable[[], int]) -> int:
+    """Returns the exit status of a command; 0 if its reader, such as ``head``, has seen enough."""
+    try:
+        try:
+            return call()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
 
 

@@ -1,7 +1,6 @@
 """``multigrid evaluate``: measures a run on its samples or on any file."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +39,17 @@ def execute(options: argparse.Namespace) -> None:
     """Measures every level and prints tables by level, by wavelength and of the worst samples."""
     if options.file is not None and options.split is not None:
         raise UserError("--split: is for the run's samples; of a file all are taken")
-    if options.file is None and (given := given_reader_arguments(options)):
+    given = given_reader_arguments(options)
+    if options.file is None and given:
         raise UserError(f"{given[0]}: says how to read a data file, but none is given")
     from multigrid.surrogate import load
 
     surrogate = load(options.run, options.device)
     settings: dict[str, Any] = {}
-    if options.file is not None:
+    if given:
         from multigrid.data.formats import ReaderOptions
 
-        reading = ReaderOptions.of(options)
-        reading = replace(reading, ndim=reading.ndim or surrogate.finest.ndim)
-        settings = {"reader": options.reader, "options": reading}
+        settings = {"reader": options.reader, "options": ReaderOptions.of(options)}
     evaluation = surrogate.evaluate(
         options.file,
         split=options.split or "test",

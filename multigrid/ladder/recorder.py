@@ -114,7 +114,7 @@ class Recorder(Callback):
             *(head, stage.index, stage.epochs, stage.batch_size, stage.learning_rate),
         )
         if start.report is not None:
-            log.info("%s\n%s", start.report.totals(), start.report.table())
+            log.info("%s", start.report.totals())
             for notice in start.report.notices():
                 log.info("%s", notice)
         error, finest_error = trainer.measure_start()

@@ -66,10 +66,16 @@ def collect(run: LadderRun) -> None:
         rollout,
     )
     levels = sorted({stage["level"] for stage in run.recorder.finished})
-    grids = {level: experiment.sample_grid(level) for level in levels}
     measurement.write_spectra(
         run.folder.spectra,
-        {level: (grids[level], run.best_surrogate(level)) for level in levels},
+        {
+            level: measurement.LevelNetwork(
+                experiment.hierarchy.levels[level],
+                experiment.sample_grid(level),
+                run.best_surrogate(level),
+            )
+            for level in levels
+        },
         run.data.test,
         batch_size,
         experiment.config.model.prolongation,

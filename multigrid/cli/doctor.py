@@ -1,0 +1,161 @@
+"""``multigrid doctor``: checks a machine by a short training on every device and precision."""
+
+import argparse
+import contextlib
+import io
+import json
+import platform
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from multigrid.cli.arguments import add_json
+from multigrid.cli.command import Command, print_json
+from multigrid.errors import UserError
+from multigrid.tables import si, table
+
+PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors", "pydantic", "matplotlib")
+EXPERIMENT: dict[str, Any] = {
+    "name": "doctor",
+    "problem": {"kind": "poisson", "num_modes": 8},
+    "levels": [16, 32],
+    "data": {"train": 128, "validation": 16, "test": 32},
+    "model": {"width": 16},
+    "schedule": {"epochs": [4, 2], "batch_size": 8, "learning_rate": 1e-2},
+}
+# Trainings differ by rounding errors, which grow; predictions of the same weights do not.
+TRAINING_TOLERANCE = {"float32": 0.2, "bfloat16": 0.5}
+PREDICTION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training on one device in one precision.
+
+    Attributes:
+        device: The device.
+        precision: The precision.
+        error: Relative L2 error on the test samples.
+        samples_per_second: Training samples a second.
+        difference: Relative difference of its predictions from those of its weights on the CPU.
+        agrees: Whether error and predictions agree with the CPU's in float32.
+    """
+
+    device: str
+    precision: str
+    error: float
+    samples_per_second: float
+    difference: float
+    agrees: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="only this device; by default all that there are"
+    )
+    add_json(parser)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Describes the machine, trains on it and prints a block to paste into an issue."""
+    facts, trials = describe_machine(), run_trials(options.device)
+    if options.json:
+        print_json({"machine": facts, "trials": [vars(trial) for trial in trials]})
+    else:
+        rows = [
+            [t.device, t.precision, f"{t.error:.4g}", f"{t.samples_per_second:.0f}",
+             f"{t.difference:.1e}", "yes" if t.agrees else "NO"]
+            for t in trials
+        ]  # fmt: skip
+        header = ["Device", "Precision", "Test error", "Samples/s", "From CPU", "Agrees"]
+        lines = [f"{key}: {value}" for key, value in facts.items()]
+        print("\n".join(["```", *lines, "", table(header, rows), "```"]))
+    wrong = [f"{trial.device} in {trial.precision}" for trial in trials if not trial.agrees]
+    if wrong:
+        raise UserError(f"doctor: {', '.join(wrong)} does not agree with the CPU in float32")
+
+
+def describe_machine() -> dict[str, str]:
+    """Returns versions and hardware by name."""
+    import torch
+
+    from multigrid import __version__
+    from multigrid.hardware import choose_device, has_native_bfloat16, machine, total_memory
+
+    cpu = torch.device("cpu")
+    facts = {"multigrid": __version__, "Python": platform.python_version()}
+    facts["system"] = platform.platform()
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            facts[package] = version(package)
+    facts["CPU"] = f"{machine(cpu)}, {torch.get_num_threads()} threads, {si(total_memory(cpu))}B"
+    facts["bfloat16 on the CPU"] = "native" if has_native_bfloat16(cpu) else "emulated"
+    facts["CUDA"] = f"none (built for {torch.version.cuda})"
+    if torch.cuda.is_available():
+        gpu = choose_device("cuda")
+        facts["CUDA"] = f"{torch.version.cuda}, {machine(gpu)}, {si(total_memory(gpu))}B"
+    return facts
+
+
+def run_trials(device: str | None = None) -> list[Trial]:
+    """Trains on every device in every precision that it has, the CPU in float32 first."""
+    import torch
+
+    from multigrid.hardware import has_native_bfloat16
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device not in (None, *devices):
+        raise UserError("--device: there is no CUDA device")
+    trials: list[Trial] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for place in devices:
+            native = has_native_bfloat16(torch.device(place))
+            for precision in ("float32", *(["bfloat16"] if native else [])):
+                first = trials[0] if trials else None
+                if device in (None, place) or first is None:
+                    print(f"training on {place} in {precision} ...", file=sys.stderr)
+                    trials.append(_train(Path(folder), place, precision, first))
+    return trials
+
+
+def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Trial:
+    import numpy as np
+
+    from multigrid.api import train
+    from multigrid.surrogate import load
+
+    name = f"{device}_{precision}"
+    experiment = {
+        **EXPERIMENT,
+        "name": name,
+        "data": {**EXPERIMENT["data"], "folder": str(folder / "data")},
+        "compute": {"device": device, "precision": precision},
+        "output": {"folder": str(folder), "figures": False},
+    }
+    quiet = io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        train(experiment)
+    summary = json.loads((folder / name / "summary.json").read_text())
+    error = summary["test"]["rel_l2"]
+    inputs = np.random.default_rng(0).standard_normal((8, 1, 32, 32))
+    here, there = (load(folder / name, place)(inputs) for place in (device, "cpu"))
+    difference = float(abs(here - there).max() / abs(there).max())
+    near = first is None or abs(error / first.error - 1) < TRAINING_TOLERANCE[precision]
+    steps = sum(stage["epochs"] for stage in summary["levels"])
+    rate = steps * EXPERIMENT["data"]["train"] / summary["seconds"]
+    agrees = near and difference < PREDICTION_TOLERANCE
+    return Trial(device, precision, error, rate, difference, agrees)
+
+
+COMMAND = Command(
+    "doctor",
+    "Checks a machine: versions, threads, memory and CUDA, then a short training on every device "
+    "and precision, which must agree with the CPU. Prints a block to paste into an issue.",
+    ("", "--device cpu", "--json"),
+    add_arguments,
+    execute,
+)
