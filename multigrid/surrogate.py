@@ -245,7 +245,7 @@ class TrainedSurrogate:
         elif isinstance(data, str | Path):
             section = self.config.files
             if options is None:
-                options = ReaderOptions() if section is None else ReaderOptions.of(section)
+                options = ReaderOptions.of(section, self.config.data.time)
             options = replace(options, ndim=options.ndim or self.finest.ndim)
             reader = reader or ("auto" if section is None else section.reader)
             file = open_fields(Path(data), reader, options)

@@ -148,7 +148,6 @@ def test_the_other_ways_to_call(place):
     for words in (
         ["multigrid", "inspect", "mine.h5", "--json", "--input", "coefficient", "--output",
          "solution"],
-        ["multigrid", "inspect", "inputs.npz", "--input", "f", "--output", "f", "--json"],
         ["experiments.benchmarks", "--help"],
         ["multigrid.run", "--help"],
     ):  # fmt: skip
