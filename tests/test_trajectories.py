@@ -51,8 +51,8 @@ def test_stride_history_delta_start_and_end(tmp_path: Path) -> None:
     inputs, outputs = file.read([3])
     np.testing.assert_array_equal(inputs[0], np.concatenate([U[1, 3], U[1, 5]]))
     np.testing.assert_array_equal(outputs[0], U[1, 7] - U[1, 5])
+    options = ReaderOptions(time=TimeOptions(stride=2, history=4, start=1, end=8))
     with pytest.raises(UserError, match="the trajectories have 4 states, but pairs of 4"):
-        options = ReaderOptions(time=TimeOptions(stride=2, history=4, start=1, end=8))
         open_fields(tmp_path / "f.npz", options=options)
 
 

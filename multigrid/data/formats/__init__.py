@@ -206,7 +206,9 @@ def _first_fitting(
     held = f", the file holds {container.contents()}" if container.names else ""
     if held and not options.named and ("hdf5" in names or "auto" in names):
         held += "; if two of these are input and output, say which with 'input' and 'output'"
-    docs = ((name, (READERS.get(name).__doc__ or "").split("\n")[0].rstrip(".")) for name in names)
+    docs = (
+        (name, (READERS.get(name).__doc__ or "").split("\n")[0].removesuffix(".")) for name in names
+    )
     tried = "; ".join(f"{name} ({doc})" for name, doc in docs)
     raise UserError(f"{container.path}: no reader fits{held}; tried: {tried}")
 

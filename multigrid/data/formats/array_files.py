@@ -114,6 +114,8 @@ class Npz(ArrayFile):
 class Npy(ArrayFile):
     """One ``.npy`` file, or two: that of the inputs and that of the outputs; mapped.
 
+    Arrays are called like their files, without a number at the end.
+
     Args:
         path: The file.
         partner: Name of the second file; by default one whose name differs as ``x`` and ``y``
@@ -125,9 +127,10 @@ class Npy(ArrayFile):
     def __init__(self, path: Path, partner: str | None = None) -> None:
         super().__init__(path)
         second = self._find_partner(partner)
-        self._files = {path.stem: path} | ({second.stem: second} if second else {})
-        if second and second.stem == path.stem:
-            self._files = {f"{path.stem}_input": path, f"{path.stem}_output": second}
+        name, other = (re.sub(r"[_-]\d+$", "", item.stem) for item in (path, second or path))
+        if second and name == other:
+            name, other = f"{name}_input", f"{name}_output"
+        self._files = {name: path} | ({other: second} if second else {})
         self.names = tuple(self._files)
 
     @property

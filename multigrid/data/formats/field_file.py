@@ -135,10 +135,13 @@ class Part:
                 "(--noncartesian)"
             )
         extra, _ = parameter_fields(container, options, count)
-        used = {str(item.array) for item in layout.fields}
+        used = {item.array for item in layout.fields if isinstance(item.array, str)}
         layout = replace(
             layout,
-            inputs=(*layout.inputs, *(f for f in extra if str(f.array) not in used)),
+            inputs=(
+                *layout.inputs,
+                *(f for f in extra if not (isinstance(f.array, str) and f.array in used)),
+            ),
         )
         with container.open(check=True) as arrays:
             for item in layout.fields:

@@ -221,13 +221,17 @@ def channel_names(name: str, count: int) -> tuple[str, ...]:
 
 
 def make_field(
-    container: Container, array: str, axes: str, name: str | None = None, why: str = "the format"
+    container: Container,
+    array: str | np.ndarray,
+    axes: str,
+    name: str | None = None,
+    why: str = "the format",
 ) -> Field:
     """Returns an array of a container as a field, with names for its channels.
 
     Args:
         container: The container.
-        array: Name of the array.
+        array: Name of the array, or an array that a reader has opened itself.
         axes: A letter for each of its axes.
         name: Name of the field; by default that of the array without its groups.
         why: Where the axes come from.
@@ -235,11 +239,12 @@ def make_field(
     Raises:
         UserError: If the array has another number of axes.
     """
-    shape = container.info(array).shape
+    label = array if isinstance(array, str) else name or "u"
+    shape = container.info(array).shape if isinstance(array, str) else array.shape
     if len(shape) != len(axes):
-        raise UserError(f"{container.path}: '{array}' {list(shape)} must be [{', '.join(axes)}]")
+        raise UserError(f"{container.path}: '{label}' {list(shape)} must be [{', '.join(axes)}]")
     count = prod(n for n, letter in zip(shape, axes, strict=True) if letter == "C")
-    return Field(array, axes, channel_names(name or array.rpartition("/")[2], count), why)
+    return Field(array, axes, channel_names(name or label.rpartition("/")[2], count), why)
 
 
 # --- guesses from shapes ---

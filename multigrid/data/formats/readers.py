@@ -393,7 +393,7 @@ def read_fno(container: Container, options: ReaderOptions) -> Layout | None:
 
 @READERS.register("dimensions")
 def read_dimensions(container: Container, options: ReaderOptions) -> Layout | None:
-    """NetCDF or zarr whose variables name their axes: sample, time, channel, x, y, lat, lon, ..."""
+    """NetCDF or zarr whose variables name their axes: sample, time, channel, x, y, lat, lon."""
     axes = {name: _axes_by_dims(container, name) for name in container.numeric()}
     states = {n: a for n, a in axes.items() if a and "T" in a and "X" in a}
     if not states or known_pair(container):
@@ -414,7 +414,9 @@ def read_dimensions(container: Container, options: ReaderOptions) -> Layout | No
 
 def known_pair(container: Container) -> tuple[str, str] | None:
     """Returns the first of the usual pairs of names that is there."""
-    return next((pair for pair in NAME_PAIRS if set(pair) <= set(container.names)), None)
+    names = {name for pair in NAME_PAIRS for name in pair if name in container}
+    names = {name for name in names if not container.is_coordinate(name)}
+    return next((pair for pair in NAME_PAIRS if set(pair) <= names), None)
 
 
 def _read_arrays(container: Container, options: ReaderOptions) -> Layout | None:
