@@ -128,6 +128,10 @@ def _train(
 
 def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:
     """Checks that a run may write where it wants."""
+    if resume and folder.holds_run:
+        from multigrid.ladder.recorder import restore_config
+
+        restore_config(folder)
     folder.check(config, resume, overwrite)
     if config.checkpoints.save is not None:
         from multigrid.training.weight_files import check_writable

@@ -402,11 +402,26 @@ def test_resume_of_a_run_that_did_not_know_all_settings_of_today(base, finished,
     assert_same_training(broken / "tiny", finished)
 
 
-@pytest.mark.parametrize("content", ["", "- 1"])
-def test_resume_with_a_damaged_configuration(base, broken, capsys, content):
-    (broken / "tiny" / "config.yaml").write_text(content)
-    assert main(arguments(base, broken, "--resume")) == 2
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("content", ["", "- 1", None])
+def test_resume_restores_a_damaged_or_missing_configuration(
+    base, finished, broken, capsys, content
+):
+    path = broken / "tiny" / "config.yaml"
+    before = path.read_text()
+    path.write_text(content) if content is not None else path.unlink()
+    assert main(arguments(base, broken, "--resume")) == 0
     assert "config.yaml" in capsys.readouterr().err
+    assert path.read_text() == before
+    assert_same_training(broken / "tiny", finished)
+
+
+def test_overwrite_removes_nothing_beside_a_link(base, broken, tmp_path, capsys):
+    (broken / "tiny" / "level_7_9x9").symlink_to(tmp_path)
+    files = sorted(path.name for path in (broken / "tiny").rglob("*"))
+    assert main(arguments(base, broken, "--overwrite")) == 2
+    assert "level_7_9x9: is a symbolic link" in capsys.readouterr().err
+    assert sorted(path.name for path in (broken / "tiny").rglob("*")) == files
 
 
 @pytest.mark.parametrize(

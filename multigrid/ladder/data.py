@@ -71,6 +71,13 @@ class RunData:
             "test": negligible_fields(self.test.outputs, fields, names),
         }
 
+    def _training_samples(self, grid: Grid, count: int) -> TrainingSamples:
+        """Returns training samples on a grid: those of the next finer level if they will do."""
+        finer = self.train[0] if self.train else None
+        if isinstance(finer, Samples) and finer.grid == grid and len(finer) >= count:
+            return finer[:count]
+        return self.experiment.training_samples(grid, count)
+
     def log_negligible(self) -> None:
         """Names the samples whose errors cannot be relative to their output fields."""
         for split, by_field in self.negligible.items():

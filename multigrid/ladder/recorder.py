@@ -1,15 +1,18 @@
 """What a run has done so far, kept on disk so that it can continue."""
 
 import logging
+import sys
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from multigrid.config import dump_yaml, read_saved
 from multigrid.errors import UserError
-from multigrid.files import rename, write_json
+from multigrid.files import rename, write_json, write_text
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.models.cost import count_named, count_parameters
@@ -347,6 +350,21 @@ class Recorder(Callback):
             "compiled": trainer.is_compiled,
             "compile_seconds": progress.compile_seconds,
         }
+
+
+def restore_config(folder: RunFolder) -> None:
+    """Rewrites a missing or damaged ``config.yaml`` from a checkpoint of the run, if there is one.
+
+    So a resume never starts again, and never deletes, what its checkpoints hold.
+    """
+    try:
+        read_saved(folder.config)
+    except UserError as reason:
+        for path in sorted(folder.path.glob("level_*_*/last*.pt")):
+            with suppress(UserError, KeyError):
+                write_text(folder.config, dump_yaml(load_checkpoint(path)["config"]))
+                print(f"{reason}; restored from {path}", file=sys.stderr)
+                return
 
 
 def save_best(path: Path, checkpoint: Mapping[str, Any]) -> None:

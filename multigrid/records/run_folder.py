@@ -63,12 +63,17 @@ class RunFolder:
         """
         if resume and self.config.exists():
             self._check_unchanged(config)
-        elif self.config.exists() and not (overwrite or resume):
+        elif self.holds_run and not (overwrite or resume):
             state = "a finished run" if self.summary.exists() else "an unfinished run"
             raise UserError(
                 f"{self.path}: already holds {state}; use --resume to continue it, --overwrite to "
                 "replace it, or another name=..."
             )
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether there is a run in the folder, or what is left of one."""
+        return self.config.exists() or any(self.path.glob("level_*_*/last.pt"))
 
     def claim(self, config: Config, overwrite: bool) -> None:
         """Locks the folder for a new run, removes an earlier one and saves the configuration.
@@ -119,8 +124,15 @@ class RunFolder:
     def _clear(self) -> None:
         """Removes the files of an earlier run, and nothing else.
 
-        The configuration goes first: without it nothing of what is left can be resumed.
+        Raises:
+            UserError: If a folder of a level is a link to elsewhere; nothing is removed then.
         """
+        for path in (self.tensorboard, *self.path.glob("level_*_*")):
+            if path.is_symlink():
+                raise UserError(
+                    f"{path}: is a symbolic link, which is not removed; remove it, or use another "
+                    "name=..."
+                )
         for path in (self.config, self.log, self.metrics, self.summary, self.journal.path):
             path.unlink(missing_ok=True)
         for path in (self.examples, self.spectra, self.report, *self.pictures):
