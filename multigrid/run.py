@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from multigrid.cli.arguments import add_experiment
 from multigrid.cli.command import Command
-from multigrid.config import Config, load_config
-from multigrid.distributed.launch import joined
-from multigrid.distributed.processes import Processes
+from multigrid.config import Config, flatten, load_config
+from multigrid.distributed.processes import Processes, joined
 from multigrid.errors import UserError
 from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder
@@ -85,6 +84,8 @@ def train_ladder(
     with default_float32(), joined(config.compute.device, strategy) as processes:
         if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
+        if processes.size > 1:
+            processes.require_equal(_start_facts(config, resume, overwrite))
         processes.from_first(lambda: _check(config, folder, resume, overwrite))
         with failures_explained(folder), folder.lock:
             if processes.is_first:
@@ -92,6 +93,17 @@ def train_ladder(
             resume = processes.from_first(lambda: resume and folder.config.exists())
             _train(config, folder, resume, overwrite, extensions, processes)
     return folder
+
+
+def _start_facts(config: Config, resume: bool, overwrite: bool) -> dict[str, str]:
+    """Returns what must be the same in all processes; folders may be each machine's own."""
+    from multigrid.records.environment import code_version
+
+    facts = {"code": code_version(), "--resume": str(resume), "--overwrite": str(overwrite)}
+    for key, value in flatten(config.model_dump()):
+        if key not in ("data.folder", "output.folder") and " at 0x" not in str(value):
+            facts[key] = str(value)
+    return facts
 
 
 def _train(
@@ -107,6 +119,7 @@ def _train(
     from multigrid.report.closing import write_report
 
     experiment = Experiment(config, extensions, resume, processes)
+    processes.require_equal({"data": experiment.source.fingerprint})
     if resume:
         folder.check(experiment.config, resume=True, overwrite=False)
     run = LadderRun(experiment, folder)

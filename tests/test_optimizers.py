@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from multigrid.errors import UserError
 from multigrid.models.layers import channels_last
+from multigrid.registry import OPTIMIZERS
 from multigrid.training.optimizers import (
     Muon,
     NamedOptimizer,
@@ -183,3 +185,31 @@ def test_state_that_does_not_fit_is_left_out():
     assert NamedOptimizer(build_net(), "muon").load_state_dict(state) == num_parameters - 1
     # the two hidden weights have other state under AdamW
     assert NamedOptimizer(build_net(), "adamw").load_state_dict(state) == num_parameters - 2
+
+
+def momentum(groups):
+    return torch.optim.SGD(groups, lr=1.0, momentum=0.9)
+
+
+def test_an_optimizer_that_is_handed_in(tmp_path):
+    options = {"2.weight": ParameterOptions(scale=0.5, weight_decay=0.1)}
+    whole, cut = build_net(), build_net()
+    optimizer = NamedOptimizer(whole, momentum, options, weight_decay=0.2)
+    (sgd,) = optimizer.optimizers
+    assert [(g["scale"], g["weight_decay"]) for g in sgd.param_groups] == [(1.0, 0.2), (0.5, 0.1)]
+    train(whole, optimizer, 0, 4)
+
+    optimizer = NamedOptimizer(cut, momentum, options, weight_decay=0.2)
+    train(cut, optimizer, 0, 2)
+    state = optimizer.state_dict()
+    optimizer = NamedOptimizer(cut, momentum, options, weight_decay=0.2)
+    assert optimizer.load_state_dict(state) == len(list(cut.parameters()))
+    train(cut, optimizer, 2, 4)
+    assert_equal_states(cut, whole)
+
+
+def test_an_optimizer_by_its_registered_name():
+    OPTIMIZERS.register("momentum")(momentum)
+    assert isinstance(NamedOptimizer(build_net(), "momentum").optimizers[0], torch.optim.SGD)
+    with pytest.raises(UserError, match=r"there is no optimizer 'adam'; .* did you mean 'adamw'"):
+        NamedOptimizer(build_net(), "adam")

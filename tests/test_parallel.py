@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,12 @@ from alike import assert_same_training
 from tiny import run, train, write_experiment
 from together import finish, run_together, start
 
+from experiments.benchmarks.group import free_port
 from multigrid.data.samples import Samples
+from multigrid.data.source import GeneratedSource
+from multigrid.distributed import heartbeat
 from multigrid.distributed import process_group as parallel
-from multigrid.distributed import watch
-from multigrid.distributed.launch import free_port, joined
-from multigrid.distributed.processes import Processes
+from multigrid.distributed.processes import Processes, joined
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder import recorder as recorder_module
@@ -189,7 +192,7 @@ def test_a_fault_in_one_sends_all_back(experiment, tmp_path):
 
 
 def die(rank):
-    watch.SUSPICION_SECONDS = 2.0
+    heartbeat.SUSPICION = 2
     original = Recorder.on_step
 
     def on_step(recorder, trainer):
@@ -210,7 +213,7 @@ def test_a_process_that_dies_is_named_and_nothing_is_lost(experiment, expected, 
 
 def fail(rank):
     """Process 1 fails in its second epoch, and process 0 takes its time to save what there is."""
-    watch.GRACE_SECONDS, watch.SUSPICION_SECONDS = 3.0, 1.0
+    heartbeat.GRACE_SECONDS, heartbeat.SUSPICION = 4.0, 1
     original, save = Recorder.on_step, recorder_module.save_checkpoint
 
     def on_step(recorder, trainer):
@@ -227,7 +230,7 @@ def fail(rank):
 
 
 def hang(rank):
-    watch.PATIENCE_SECONDS, watch.GRACE_SECONDS, watch.SUSPICION_SECONDS = 3.0, 1.0, 1.0
+    heartbeat.PATIENCE, heartbeat.GRACE_SECONDS = 3, 2.0
     original = Recorder.on_step
 
     def on_step(recorder, trainer):
@@ -255,6 +258,47 @@ def test_a_process_that_hangs_is_missed(experiment, tmp_path):
     assert finish(processes) == [2, -signal.SIGKILL]
     assert "process 1 of 2" in error_of(tmp_path)
     assert "no longer answers" in error_of(tmp_path)
+
+
+def test_processes_with_other_settings_are_told_apart(experiment, tmp_path):
+    commands = [[experiment], [experiment, "seed=1", "schedule.learning_rate=0.5"]]
+    assert finish(start(commands, tmp_path)) == [2, 2]
+    assert "process 1 of 2 was started otherwise than process 0: seed (1 instead of 0), " in (
+        error_of(tmp_path)
+    )
+    assert "schedule.learning_rate (0.5 instead of 0.0" in error_of(tmp_path)
+    assert not (tmp_path / "results").exists()
+
+
+def other_data(rank):
+    if rank == 1:
+        GeneratedSource.fingerprint = "other"
+
+
+def test_processes_with_other_data_are_told_apart(experiment, tmp_path):
+    assert run_together([experiment], tmp_path, prepare=other_data) == [2, 2]
+    assert "otherwise than process 0: data (other instead of " in error_of(tmp_path)
+
+
+def hurry(rank):
+    parallel.TO_START = timedelta(seconds=3)
+
+
+def test_a_process_that_never_comes(experiment, tmp_path):
+    processes = start([experiment], tmp_path, prepare=hurry, started=1)
+    assert finish(processes, 30) == [2]
+    assert "the 2 processes did not find each other at 127.0.0.1:" in error_of(tmp_path)
+    assert " within 3 s" in error_of(tmp_path)
+
+
+def test_a_busy_port(experiment, tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        processes = start([experiment], tmp_path, prepare=hurry, port=port)
+        assert finish(processes, 60) == [2, 2]
+    assert f"did not find each other at 127.0.0.1:{port}" in error_of(tmp_path)
 
 
 def lack_memory(rank):
@@ -357,41 +401,27 @@ class FakeStore(dict):
 
 
 @pytest.fixture
-def watched(monkeypatch):
-    """A watch without its thread, the time it sees, and the other process's key for beats."""
-    clock = [100.0]
-    monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(watch.threading.Thread, "start", lambda thread: None)
-    store = FakeStore()
-    return watch.Watch(0, 2, store), clock, store
+def silent_heart(monkeypatch):
+    """The first of two processes, without its threads."""
+    monkeypatch.setattr(heartbeat.threading.Thread, "start", lambda thread: None)
+    return heartbeat.Heartbeat(0, 2, FakeStore())
 
 
-def test_silence_is_death_but_not_after_a_pause_of_ones_own(watched):
-    one, clock, store = watched
-    store.set(one._key("beat", 1), "1")
-    store.set(one._key("name", 1), "somewhere")
-    for _ in range(30):
-        clock[0] += 1
-        one._look(watch.PATIENCE_SECONDS)
-    clock[0] += 500  # both were held
-    one._look(watch.PATIENCE_SECONDS)
-    assert one.gone is None
-    store.set(one._key("beat", 1), "2")
-    for _ in range(41):
-        clock[0] += 1
-        one._look(watch.PATIENCE_SECONDS)
-        assert one.gone is None
-    clock[0] += 1
-    one._look(watch.PATIENCE_SECONDS)
-    assert str(one.gone).startswith("process 1 of 2 (somewhere) has died")
+def test_silence_is_death(silent_heart):
+    silent_heart._latest[1] = b"7 (on a machine, process id 8)"
+    assert silent_heart._judge(1, heartbeat.PATIENCE) is None
+    gone = silent_heart._judge(1, heartbeat.PATIENCE + 1)
+    assert str(gone).startswith("process 1 of 2 (on a machine, process id 8) has died")
 
 
-def test_how_another_one_ends_is_known(watched):
-    one, _, store = watched
-    store.set(one._key("end", 1), "done ")
-    one._look(0.0)
-    assert one.gone is None
-    store.set(one._key("end", 1), "stopped SIGTERM")
-    one._look(0.0)
-    assert isinstance(one.gone, watch.Interrupted)
-    assert str(one.gone) == "SIGTERM"
+@pytest.mark.parametrize(
+    ("end", "gone"),
+    [
+        ("done ", None),
+        ("stopped SIGTERM", heartbeat.Interrupted("SIGTERM")),
+        ("failed no such file", UserError("process 1 of 2: no such file")),
+    ],
+)
+def test_how_another_one_ends_is_known(silent_heart, end, gone):
+    silent_heart._ends[1] = end
+    assert repr(silent_heart._judge(1, 1000)) == repr(gone)

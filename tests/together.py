@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from multigrid.distributed.launch import free_port, rank_variables
+from experiments.benchmarks.group import free_port, rank_variables
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["together_preload"])
@@ -45,21 +45,26 @@ def start(
     folder: Path,
     size: int = 2,
     prepare: Callable[[int], None] | None = None,
+    started: int | None = None,
+    port: int | None = None,
 ) -> list[BaseProcess]:
     """Starts the processes; each writes its standard error to ``folder/<rank>.stderr``.
 
     Args:
-        arguments: Those of the command.
+        arguments: Those of the command, or those of each process.
         folder: For results, data and standard errors.
         size: Number of processes.
         prepare: Called in each of them with its rank, before the command.
+        started: Number of processes that are started at all, by default all of them.
+        port: Where they meet, by default one that is free.
     """
-    port = free_port()
+    port = port or free_port()
     more = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
     processes = []
-    for rank in range(size):
+    for rank in range(size if started is None else started):
         errors = folder / f"{rank}.stderr"
-        command = [*map(str, arguments), *more]
+        each = arguments[rank] if isinstance(arguments[0], list) else arguments
+        command = [*map(str, each), *more]
         process = CONTEXT.Process(
             target=_work, args=(rank, size, port, command, errors, prepare), daemon=True
         )

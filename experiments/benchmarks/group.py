@@ -1,6 +1,7 @@
 """Processes of a benchmark that work together whenever they are told to."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -9,8 +10,7 @@ from typing import Any
 
 import torch
 
-from multigrid.distributed.launch import free_port, joined, rank_variables
-from multigrid.distributed.processes import Processes, Strategy
+from multigrid.distributed.processes import Processes, Strategy, joined
 from multigrid.errors import UserError
 from multigrid.hardware import keep_large_buffers
 
@@ -70,6 +70,31 @@ def check_device(device: torch.device) -> None:
     """
     if device.type != "cpu":
         raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
+
+
+def rank_variables(rank: int, size: int, port: int) -> dict[str, str]:
+    """Returns what torchrun sets in the environment of a process, all being on this machine.
+
+    Args:
+        rank: Number of the process, from 0.
+        size: Number of processes.
+        port: Where they meet, see :func:`free_port`.
+    """
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _serve(

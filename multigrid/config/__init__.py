@@ -23,6 +23,7 @@ __all__ = [
     "Section",
     "changed_keys",
     "dump_config",
+    "flatten",
     "load_config",
     "parse_config",
     "parse_saved",
@@ -147,15 +148,16 @@ def dump_config(config: Config) -> str:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the dotted keys whose values differ between two dumped configurations."""
-    flat_old, flat_new = dict(_flatten(old)), dict(_flatten(new))
+    flat_old, flat_new = dict(flatten(old)), dict(flatten(new))
     keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
     missing = object()
     return [key for key in keys if flat_old.get(key, missing) != flat_new.get(key, missing)]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted keys and values of a dumped configuration."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

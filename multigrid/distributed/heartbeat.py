@@ -1,13 +1,13 @@
-"""Processes that watch each other: one that dies or fails is missed within a minute, by name."""
+"""Processes that notice within a minute that another one is gone, and say which.
 
-import itertools
+Once a second each process writes a number into the store that they share. Collective calls alone
+do not suffice: their time limit cannot tell a process that is gone from one that compiles.
+"""
+
 import os
 import socket
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -17,155 +17,129 @@ from multigrid.errors import UserError
 from multigrid.signals import STATUS, Interrupted
 
 BEAT_SECONDS = 1.0
-PATIENCE_SECONDS = 40.0
-"""For how long a process may be silent, as it is while it computes without Python."""
-SUSPICION_SECONDS = 8.0
+PATIENCE = 40
+"""For how many beats a process may be silent, as it is while it computes without Python."""
+SUSPICION = 8
 """The same once a connection to some process is broken."""
-PAUSE_SECONDS = 5.0
-"""A longer time without a look means that this process itself was held, as the others may be."""
-GRACE_SECONDS = 10.0
-"""How long the work gets to end by itself once another process is known to be gone."""
+GRACE_SECONDS = 18.0
+"""How long the work gets to end by itself once another process is gone."""
 
 
-JOINS = itertools.count()
-"""Numbers the times that this process has joined others, which all do equally often."""
-
-
-class Watch:
-    """A thread that tells the others that this process lives, and how it ends.
+class Heartbeat:
+    """Tells the other processes that this one lives, and how it ends; notices who is gone.
 
     Args:
         rank: Number of this process.
         size: Number of processes.
-        store: A connection of its own to the store that they share.
+        store: A connection to the store that they share, used by nobody else.
+
+    Attributes:
+        gone: What to raise, as another process has ended before its time; or None.
+        busy: Held while this process must not be ended, as while it saves.
     """
 
     def __init__(self, rank: int, size: int, store: dist.Store) -> None:
-        self.rank = rank
-        self.size = size
-        self.store = store
-        self.heard = {other: (b"", time.monotonic()) for other in range(size) if other != rank}
+        self.rank, self.size, self.store = rank, size, store
         self.gone: BaseException | None = None
-        self._looked = time.monotonic()
-        self._over = threading.Event()
-        self._free = threading.Event()
-        self._free.set()
-        self._number = next(JOINS)
-        self._lock = threading.Lock()
-        store.set(self._key("name", rank), f"on {socket.gethostname()}, process id {os.getpid()}")
-        self.thread = threading.Thread(target=self._run, daemon=True, name="watch")
-        self.thread.start()
+        self.busy = threading.RLock()
+        self._patience = PATIENCE
+        self._others = [other for other in range(size) if other != rank]
+        self._latest: dict[int, bytes] = {}
+        self._ends: dict[int, str] = {}
+        self._noticed, self._over = threading.Event(), threading.Event()
+        # two threads, as the store, which process 0 keeps, may no longer answer
+        for target in (self._beat, self._listen):
+            threading.Thread(target=target, daemon=True, name="heartbeat").start()
 
     def explain(self) -> BaseException | None:
-        """Waits for who is gone to become clear; returns what to raise, or None if nobody is."""
-        until = time.monotonic() + PATIENCE_SECONDS
-        self._look(SUSPICION_SECONDS)
-        while self.gone is None and time.monotonic() < until:
-            time.sleep(BEAT_SECONDS / 2)
-            self._look(SUSPICION_SECONDS)
+        """Returns what to raise after a connection broke; waits until it is clear who is gone."""
+        self._patience = min(SUSPICION, self._patience)
+        self._noticed.wait(PATIENCE * BEAT_SECONDS)
         return self.gone
 
     def end(self, kind: str, text: str = "") -> None:
         """Tells the others how this process ends: ``done``, ``failed`` or ``stopped``.
 
         Whoever fails leaves them time to read it before connections break; whoever is stopped
-        waits for the first one, which saves, as some launchers kill all when one has ended.
+        waits for process 0, which saves, as some launchers kill all when one has ended.
         """
         self._over.set()
-        try:
-            with self._lock:
-                self.store.set(self._key("end", self.rank), f"{kind} {text}")
-                until = time.monotonic() + PATIENCE_SECONDS
-                while kind == "stopped" and not self._read("end", 0):
-                    if time.monotonic() > until:
-                        return
-                    time.sleep(BEAT_SECONDS / 10)
-        except RuntimeError:  # the process that kept the store is gone, so nobody can be told
-            return
+        teller = threading.Thread(target=self._tell, args=(kind, text), daemon=True)
+        teller.start()
+        teller.join(PATIENCE * BEAT_SECONDS)
         if kind == "failed" or (kind == "stopped" and self.rank == 0):
-            time.sleep(2 * BEAT_SECONDS)
+            self._noticed.wait(2 * BEAT_SECONDS)
 
-    @contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Keeps this process from being ended meanwhile, as while it saves."""
-        self._free.clear()
+    def _tell(self, kind: str, text: str) -> None:
         try:
-            yield
-        finally:
-            self._free.set()
+            self.store.set(f"end/{self.rank}", f"{kind} {text}")
+            if kind == "stopped" and self.rank:
+                self.store.wait(["end/0"], timedelta(seconds=PATIENCE * BEAT_SECONDS))
+        except RuntimeError:
+            return  # the process that kept the store is gone, so nobody can be told
 
-    def _key(self, what: str, rank: int) -> str:
-        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
-        return f"multigrid/{restart}/{self._number}/{what}/{rank}"
-
-    def _run(self) -> None:
-        beat = 0
-        while not self._over.wait(BEAT_SECONDS):
-            beat += 1
-            self._look(PATIENCE_SECONDS, beat)
-            if self.gone is not None:
-                self._end_the_work()
+    def _beat(self) -> None:
+        """Writes this process's beats and reads those of the others."""
+        name = f"(on {socket.gethostname()}, process id {os.getpid()})"
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            try:
+                self.store.set(f"beat/{self.rank}", f"{number} {name}")
+                for other in self._others:
+                    if self.store.check([f"end/{other}"]):
+                        self._ends[other] = self.store.get(f"end/{other}").decode()
+                    elif self.store.check([f"beat/{other}"]):
+                        self._latest[other] = self.store.get(f"beat/{other}")
+            except RuntimeError:
+                self._ends.setdefault(0, "lost")
                 return
+            self._over.wait(BEAT_SECONDS)
+
+    def _listen(self) -> None:
+        """Counts silent beats; they are no seconds, so that being paused is not being dead."""
+        before: dict[int, bytes] = {}
+        silent = dict.fromkeys(self._others, 0)
+        while self.gone is None:
+            if self._over.wait(BEAT_SECONDS):
+                return
+            latest = dict(self._latest)
+            for other in self._others:
+                silent[other] = 0 if latest.get(other) != before.get(other) else silent[other] + 1
+                self.gone = self.gone or self._judge(other, silent[other])
+            before = latest
+        self._noticed.set()
+        self._end_the_work()
+
+    def _judge(self, other: int, silent: int) -> BaseException | None:
+        """Returns what to raise because of another process, if anything."""
+        kind, _, text = self._ends.get(other, "").partition(" ")
+        process = f"process {other} of {self.size}"
+        if kind == "stopped":
+            return Interrupted(text)
+        if kind == "failed":
+            return UserError(f"{process}: {text}")
+        if kind == "done" or (not kind and silent <= self._patience):
+            return None
+        name = self._latest.get(other, b"").decode().partition(" ")[2]
+        return UserError(
+            f"{process} {name} has died or no longer answers; what was saved is sound: --resume "
+            "goes on from there"
+        )
 
     def _end_the_work(self) -> None:
         """Ends the process if it does not do so by itself, as it waits for ever for the others."""
-        if self._over.wait(GRACE_SECONDS + SUSPICION_SECONDS):
+        if local_rank() and self.rank == 1 and self._ends.get(0, "lost") == "lost":
+            sys.stderr.write(f"error: {self.gone}\n")  # for process 0, which tells everything else
+        if self._over.wait(GRACE_SECONDS):
             return
-        self._free.wait()
+        with self.busy:
+            pass
         if self._over.wait(BEAT_SECONDS):
             return
         if isinstance(self.gone, Interrupted):
             os._exit(STATUS)
         if local_rank() == 0:
             sys.stderr.write(f"error: {self.gone}\n")
-            sys.stderr.flush()
+        sys.stderr.flush()
         os._exit(2)
-
-    def _look(self, patience: float, beat: int | None = None) -> None:
-        """Says that this process lives, and looks for signs of life of the others."""
-        with self._lock:
-            if self.gone is not None:
-                return
-            now = time.monotonic()
-            if now - self._looked > PAUSE_SECONDS:
-                self.heard = {other: (known, now) for other, (known, _) in self.heard.items()}
-            self._looked = now
-            try:
-                if beat is not None:
-                    self.store.set(self._key("beat", self.rank), str(beat))
-                for other in self.heard:
-                    self._look_at(other, patience)
-            except RuntimeError:
-                self.gone = UserError(
-                    f"process 0 of {self.size} is gone, and with it the connection to the others"
-                )
-
-    def _look_at(self, other: int, patience: float) -> None:
-        end = self._read("end", other)
-        if end:
-            kind, _, text = end.decode().partition(" ")
-            if kind == "stopped":
-                self.gone = Interrupted(text)
-            elif kind == "failed":
-                self.gone = UserError(f"process {other} of {self.size}: {text}")
-            return
-        beat, (before, since) = self._read("beat", other), self.heard[other]
-        if beat != before:
-            self.heard[other] = beat, time.monotonic()
-        elif time.monotonic() - since > patience:
-            name = self._read("name", other).decode()
-            self.gone = UserError(
-                f"process {other} of {self.size} ({name}) has died or no longer answers; what was "
-                "saved is sound: --resume goes on from there"
-            )
-
-    def _read(self, what: str, rank: int) -> bytes:
-        key = self._key(what, rank)
-        return self.store.get(key) if self.store.check([key]) else b""
-
-
-def connect() -> dist.Store:
-    """Returns a connection of its own to the store of all processes."""
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    timeout = timedelta(seconds=PATIENCE_SECONDS)
-    return dist.TCPStore(address, port, is_master=False, timeout=timeout)

@@ -5,9 +5,11 @@ sums; each computes its share of every batch. Numbers that decide go through glo
 gradients through NCCL on GPUs.
 """
 
+import itertools
 import os
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,11 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from multigrid import signals
-from multigrid.distributed import sharding
-from multigrid.distributed.heartbeat import Watch, connect
+from multigrid.distributed.heartbeat import Heartbeat
 from multigrid.distributed.processes import (
     Processes,
     Strategy,
@@ -28,16 +31,19 @@ from multigrid.distributed.processes import (
     local_size,
     num_processes,
 )
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 from multigrid.hardware import choose_device
 from multigrid.models.unet import UNet
 from multigrid.signals import Interrupted
 
 T = TypeVar("T")
 
-TO_START = timedelta(minutes=5)
+TO_START = timedelta(seconds=60)
 TO_WAIT = timedelta(days=7)
-"""For others that generate data, say; the watch sees to those that are gone."""
+"""For others that generate data, say; the heartbeat tells of those that are gone."""
+
+JOINS = itertools.count()
+"""Numbers the times that this process has joined others, which all do equally often."""
 
 
 class ProcessGroup(Processes):
@@ -47,19 +53,19 @@ class ProcessGroup(Processes):
         device: Where this process computes.
         strategy: ``ddp``: each process holds the whole network; ``fsdp``: parameters, gradients
             and optimiser state are spread.
-        watch: Looks after the others.
+        heartbeat: Looks after the others.
     """
 
-    def __init__(self, device: torch.device, strategy: Strategy, watch: Watch) -> None:
+    def __init__(self, device: torch.device, strategy: Strategy, heartbeat: Heartbeat) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
         self.shards = strategy == "fsdp"
         self.device = device
-        self.watch = watch
+        self.heartbeat = heartbeat
 
-    def undisturbed(self) -> AbstractContextManager[None]:
+    def undisturbed(self) -> AbstractContextManager[Any]:
         """Returns a context in which this process is not ended because others are gone."""
-        return self.watch.held_back()
+        return self.heartbeat.busy
 
     def total(self, value: float) -> float:
         """Returns the sum of the processes' values."""
@@ -73,10 +79,28 @@ class ProcessGroup(Processes):
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Returns, in all processes, what a call gives in the first one."""
-        found: list[Any] = [make() if self.is_first else None]
-        dist.broadcast_object_list(found, device=torch.device("cpu"))
-        result: T = found[0]
+        result: T = self._broadcast(make() if self.is_first else None, 0)
         return result
+
+    def _broadcast(self, value: Any, rank: int) -> Any:
+        values = [value]
+        dist.broadcast_object_list(values, rank, device=torch.device("cpu"))
+        return values[0]
+
+    def require_equal(self, facts: Mapping[str, Any]) -> None:
+        """Checks that all processes have the same facts, plain values by name."""
+        first, *others = [self._broadcast(dict(facts), rank) for rank in range(self.size)]
+        for rank, other in enumerate(others, 1):
+            differences = [
+                f"{name} ({other.get(name)} instead of {first.get(name)})"
+                for name in {**first, **other}
+                if other.get(name) != first.get(name)
+            ]
+            if differences:
+                raise UserError(
+                    f"process {rank} of {self.size} was started otherwise than process 0: "
+                    f"{', '.join(differences)}"
+                )
 
     def first_then_others(self, call: Callable[[], T]) -> T:
         """Has the first process make a call before the others make it."""
@@ -126,25 +150,37 @@ class ProcessGroup(Processes):
         return surrogate.no_sync()
 
     def spread(self, network: nn.Module) -> None:
-        """Spreads the parameters of a network over the processes, if that is the strategy."""
+        """Spreads the parameters of a network over the processes, if that is the strategy.
+
+        Names stay as they are. The parameters of a part are gathered when it is called.
+        """
         if not self.shards:
             return
+        for parameter in network.parameters():
+            parameter.data = parameter.data.contiguous()  # with the channels last is not supported
         chains: list[nn.Module] = [network] if isinstance(network, nn.Sequential) else []
         chains += network.iter_scales() if isinstance(network, UNet) else []
-        parts = [module for chain in chains for module in chain.children()]
-        sharding.spread(network, parts, init_device_mesh(self.device.type, (self.size,)))
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for module in [*(part for chain in chains for part in chain.children()), network]:
+            if any(True for _ in module.parameters()):
+                fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
     def whole(self, state: Any) -> Any:
         """Returns nested containers with tensors that are spread over processes put together."""
-        if not self.shards:
-            return state
-        return sharding.whole(state)
+        if self.shards and isinstance(state, DTensor):
+            return state.full_tensor()
+        if self.shards and isinstance(state, Mapping):
+            return {key: self.whole(value) for key, value in state.items()}
+        return state
 
     def spread_like(self, tensor: Tensor, parameter: Tensor) -> Tensor:
         """Returns a whole tensor spread as a parameter is, if the shapes are equal."""
-        if not self.shards:
+        if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
             return tensor
-        return sharding.spread_like(tensor, parameter)
+        here = tensor.to(parameter.device).contiguous()
+        mesh, placements = parameter.device_mesh, parameter.placements
+        # every process has the tensor, so none needs to send it
+        return distribute_tensor(here, mesh, placements, src_data_rank=None)
 
 
 @contextmanager
@@ -157,44 +193,43 @@ def join(device_name: str, strategy: Strategy) -> Iterator[Processes]:
     device = choose_device(device_name, local_rank(), local_size())
     if device.type == "cuda":
         torch.cuda.set_device(local_rank())
-    for harmless in ("Grad strides do not match", "FSDP2-wrapped module .* returned a view"):
-        warnings.filterwarnings("ignore", harmless)
-    _start(device)
-    watch = Watch(dist.get_rank(), dist.get_world_size(), connect())
-    processes = ProcessGroup(device, strategy, watch)
+    heartbeat = _start(device)
     try:
-        with _translated(watch):
+        with warnings.catch_warnings(), _explained(heartbeat):
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # both do no harm
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+            processes = ProcessGroup(device, strategy, heartbeat)
             yield processes
             processes.total(0)  # nobody leaves before all are done
-        watch.end("done")
+        heartbeat.end("done")
         dist.destroy_process_group()
     except UserError as error:
-        watch.end("failed", str(error))
+        heartbeat.end("failed", str(error))
         raise
     except Interrupted as signal:
-        watch.end("stopped", str(signal))
+        heartbeat.end("stopped", str(signal))
         raise
     except BaseException as error:
-        watch.end("failed", f"{type(error).__name__}: {error}")
+        heartbeat.end("failed", f"{type(error).__name__}: {error}")
         raise
 
 
 @contextmanager
-def _translated(watch: Watch) -> Iterator[None]:
+def _explained(heartbeat: Heartbeat) -> Iterator[None]:
     """Tells of the process that is gone instead of the connections that this has broken."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _is_connection(error):
             raise
-        gone = watch.explain()
+        gone = heartbeat.explain()
         if gone is None:
             raise
         raise gone from None
     except Interrupted:
         # what starts the processes stops all of them once one has failed
-        if isinstance(watch.gone, UserError):
-            raise watch.gone from None
+        if isinstance(heartbeat.gone, UserError):
+            raise heartbeat.gone from None
         raise
 
 
@@ -203,7 +238,8 @@ def _is_connection(error: RuntimeError) -> bool:
     return any(word in text for word in ("gloo", "nccl", "connection", "socket", "timed out"))
 
 
-def _start(device: torch.device) -> None:
+def _start(device: torch.device) -> Heartbeat:
+    """Meets the other processes; returns what looks after them."""
     needed = {"gloo": dist.is_gloo_available()}
     if device.type == "cuda":
         needed["nccl"] = dist.is_nccl_available()
@@ -214,13 +250,38 @@ def _start(device: torch.device) -> None:
                 "this build of PyTorch lacks; start a single process"
             )
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=TO_START))
+        store, rank, size = _bounded(lambda: next(dist.rendezvous("env://", timeout=TO_START)))
+        connection = dist.TCPStore(address, int(port), is_master=False, timeout=TO_START)
+        prefix = f"multigrid/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(JOINS)}"
+        heartbeat = Heartbeat(rank, size, dist.PrefixStore(prefix, connection))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TO_WAIT)
         dist.all_reduce(torch.zeros(1))
-    except (dist.DistError, RuntimeError, ValueError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        reason = str(error).split("\n")[0]
+    except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
-            f"the {num_processes()} processes did not find each other at {where}: {reason}"
+            f"the {num_processes()} processes did not find each other at {address}:{port} within "
+            f"{TO_START.seconds} s: {brief(error)}"
         ) from None
+    return heartbeat
+
+
+def _bounded(call: Callable[[], T]) -> T:
+    """Returns what a call gives; it would wait for ever if something else listens on the port."""
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append(call())
+        except (RuntimeError, ValueError, OSError) as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(TO_START.total_seconds() + 2)
+    if not outcome:
+        raise TimeoutError("what listens there is no process of this run")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    result: T = outcome[0]
+    return result

@@ -5,8 +5,8 @@ torch.
 """
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from multigrid import signals
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Strategy = Literal["ddp", "fsdp"]
+
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Processes:
@@ -49,7 +51,7 @@ class Processes:
         """Returns the size of the largest share of a batch."""
         return -(-count // self.size)
 
-    def undisturbed(self) -> AbstractContextManager[None]:
+    def undisturbed(self) -> AbstractContextManager[Any]:
         """Returns a context in which this process is not ended because others are gone."""
         return nullcontext()
 
@@ -68,6 +70,13 @@ class Processes:
     def first_then_others(self, call: Callable[[], T]) -> T:
         """Has the first process make a call before the others make it."""
         return call()
+
+    def require_equal(self, facts: Mapping[str, Any]) -> None:
+        """Checks that all processes have the same facts, plain values by name.
+
+        Raises:
+            UserError: In all processes alike, naming what differs.
+        """
 
     def each(self, compute: "Callable[[slice], Tensor]", count: int) -> "Tensor":
         """Returns ``[count, ...]`` numbers, some for each sample, to which all contribute.
@@ -114,6 +123,32 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+@contextmanager
+def joined(device: str, strategy: Strategy) -> Iterator[Processes]:
+    """Joins the other processes, if there are any, and leaves them at the end.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        strategy: How the processes share their work.
+
+    Raises:
+        UserError: If they cannot be joined, or one of them has failed meanwhile.
+    """
+    if num_processes() == 1:
+        yield ALONE
+        return
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE is {num_processes()}, but {', '.join(missing)} must be set too; torchrun "
+            "sets them all"
+        )
+    from multigrid.distributed.process_group import join
+
+    with join(device, strategy) as processes:
+        yield processes
 
 
 def num_processes() -> int:

@@ -1,12 +1,19 @@
 """Optimisers whose state goes by parameter name, so that it can follow the weights.
 
-Convolution weights are trained by Muon or AdamW, everything else by AdamW. Both take the same
-learning rate, and each parameter group carries a ``scale`` that multiplies it.
+An optimiser is made by a function that takes parameter groups and returns a
+``torch.optim.Optimizer``, or several of them; a user registers one under a name for experiment
+files, or hands it in. Each group is a dictionary with
+
+- ``params``, the parameters, and ``names``, their names in the network, in the same order;
+- ``weight_decay``, ``betas`` as the experiment has them;
+- ``scale``, a factor on the learning rate, and ``warmup``, the fraction of the steps in which it
+  rises from zero; both are applied before every step, through the group's ``lr``.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -14,8 +21,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from multigrid.distributed.processes import ALONE, Processes
+from multigrid.registry import OPTIMIZERS
 
-OptimizerName: TypeAlias = str
+Groups = list[dict[str, Any]]
+OptimizerFactory = Callable[[Groups], Optimizer | Sequence[Optimizer]]
+OptimizerName: TypeAlias = str | OptimizerFactory
 
 
 class Muon(Optimizer):
@@ -130,17 +140,75 @@ class ParameterOptions:
     warmup: float = 0.0
 
 
+@OPTIMIZERS.register("adamw")
+def adamw(groups: Groups) -> Optimizer:
+    """Returns AdamW for all parameters."""
+    complex_ones = any(p.is_complex() for group in groups for p in group["params"])
+    return AdamW(groups, fused=not complex_ones)  # torch fuses none with complex numbers
+
+
+@OPTIMIZERS.register("muon")
+def muon(
+    groups: Groups, dtype: torch.dtype = torch.float32, processes: Processes = ALONE
+) -> list[Optimizer]:
+    """Returns Muon for hidden weights of two or more axes and AdamW for the rest.
+
+    Args:
+        groups: The parameters.
+        dtype: Number format of Muon's matrix products.
+        processes: The processes over which the parameters may be spread.
+    """
+    hidden, rest = (
+        [part for group in groups if (part := _part(group, wanted))["params"]]
+        for wanted in (True, False)
+    )
+    optimizers: list[Optimizer] = []
+    if hidden:
+        optimizers.append(Muon(hidden, dtype=dtype, processes=processes))
+    if rest:
+        optimizers.append(adamw(rest))
+    return optimizers
+
+
+def _part(group: dict[str, Any], hidden: bool) -> dict[str, Any]:
+    """Returns a group with only its hidden parameters, or only the others."""
+    pairs = zip(group["names"], group["params"], strict=True)
+    chosen = [(key, p) for key, p in pairs if is_hidden(key, p) == hidden]
+    return {**group, "names": [key for key, _ in chosen], "params": [p for _, p in chosen]}
+
+
+def is_hidden(key: str, parameter: Tensor) -> bool:
+    """Whether Muon is meant for a parameter: a matrix between two sets of features.
+
+    Vectors are not, nor the weights of stems and heads, the first and last layers.
+    """
+    outer = {"stem", "head"} & set(key.split("."))
+    matrix = parameter.ndim >= 2 and not parameter.is_complex()
+    return not outer and matrix and min(parameter.shape[:2]) >= 8
+
+
+STATE: dict[type[Optimizer], set[str]] = {
+    Muon: {"momentum_buffer"},
+    AdamW: {"exp_avg", "exp_avg_sq", "step"},
+}
+"""Names of the state that a parameter has; that of other optimisers is taken as it comes."""
+
+
 class NamedOptimizer:
     """The optimisers of one network, with state by parameter name.
 
     Args:
         model: Network to train; only parameters that require gradients are.
-        name: ``muon`` for hidden weights of two or more axes and AdamW for the rest, or ``adamw``.
+        name: A registered name, or what makes the optimisers.
         options: Options by parameter name; those not named have the default.
         weight_decay: Decoupled weight decay of those without one of their own.
-        betas: AdamW's decay rates.
+        betas: AdamW's decay rates of the running means of the gradient and its square.
         matrix_dtype: Number format of Muon's matrix products.
         processes: The processes over which the parameters may be spread.
+
+    Attributes:
+        parameters: The parameters by name.
+        optimizers: What updates them.
     """
 
     def __init__(
@@ -154,25 +222,26 @@ class NamedOptimizer:
         processes: Processes = ALONE,
     ) -> None:
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
-        groups: dict[bool, dict[ParameterOptions, list[Tensor]]] = {True: {}, False: {}}
-        for key, parameter in self.parameters.items():
-            own = (options or {}).get(key, ParameterOptions())
-            hidden = name == "muon" and is_hidden(key, parameter)
-            groups[hidden].setdefault(own, []).append(parameter)
-        muon, adamw = (
-            [_group(own, params, weight_decay) for own, params in groups[hidden].items()]
-            for hidden in (True, False)
-        )
-        self.optimizers: list[Optimizer] = []
-        if muon:
-            self.optimizers.append(
-                Muon(muon, weight_decay=weight_decay, dtype=matrix_dtype, processes=processes)
-            )
-        if adamw:
-            fused = not any(p.is_complex() for p in self.parameters.values())  # torch knows no such
-            self.optimizers.append(
-                AdamW(adamw, betas=betas, weight_decay=weight_decay, fused=fused)
-            )
+        names: dict[ParameterOptions, list[str]] = {}
+        for key in self.parameters:
+            names.setdefault((options or {}).get(key, ParameterOptions()), []).append(key)
+        decay = weight_decay
+        groups = [
+            {
+                "params": [self.parameters[key] for key in keys],
+                "names": keys,
+                "scale": choice.scale,
+                "weight_decay": decay if choice.weight_decay is None else choice.weight_decay,
+                "warmup": choice.warmup,
+                "betas": betas,
+            }
+            for choice, keys in names.items()
+        ]
+        make: OptimizerFactory = OPTIMIZERS.get(name) if isinstance(name, str) else name
+        if make is muon:
+            make = partial(muon, dtype=matrix_dtype, processes=processes)
+        made = make(groups) if groups else []
+        self.optimizers = [made] if isinstance(made, Optimizer) else list(made)
 
     def set_learning_rate(self, rate: float, done: float = 1.0) -> None:
         """Sets every group's learning rate: ``rate``, times its scale, times its own warm-up.
@@ -183,8 +252,9 @@ class NamedOptimizer:
         """
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                rise = min(1.0, done / group["warmup"]) if group["warmup"] else 1.0
-                group["lr"] = rate * group["scale"] * rise
+                warmup = group.get("warmup", 0.0)
+                rise = min(1.0, done / warmup) if warmup else 1.0
+                group["lr"] = rate * group.get("scale", 1.0) * rise
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -196,64 +266,48 @@ class NamedOptimizer:
         for optimizer in self.optimizers:
             optimizer.step()
 
-    def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Returns the state tensors by parameter name."""
-        found = {}
-        for key, parameter in self.parameters.items():
-            for optimizer in self.optimizers:
-                if parameter in optimizer.state:
-                    found[key] = dict(optimizer.state[parameter])
-        return found
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Returns the state by parameter name: tensors, and plain values of some optimisers."""
+        return {
+            key: dict(optimizer.state[parameter])
+            for key, parameter in self.parameters.items()
+            for optimizer in self.optimizers
+            if parameter in optimizer.state
+        }
 
-    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> int:
+    def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> int:
         """Loads the state of every parameter whose name and shape fit.
 
         Returns:
             The number of parameters whose state was loaded.
         """
+        updated_by = {
+            parameter: optimizer
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
         count = 0
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                names = [
-                    k for k, p in self.parameters.items() if any(p is q for q in group["params"])
-                ]
-                for key in names:
-                    count += self._load(optimizer, key, state.get(key))
+        for key, parameter in self.parameters.items():
+            if key in state and parameter in updated_by:
+                count += _load(updated_by[parameter], parameter, state[key])
         return count
 
-    def _load(self, optimizer: Optimizer, key: str, entry: dict[str, Tensor] | None) -> bool:
-        parameter = self.parameters[key]
-        kind = (
-            {"momentum_buffer"}
-            if isinstance(optimizer, Muon)
-            else {"exp_avg", "exp_avg_sq", "step"}
-        )
-        if entry is None or set(entry) != kind:
-            return False
-        if any(t.ndim and t.shape != parameter.shape for t in entry.values()):
-            return False
-        # torch wants the number of steps beside the weights where they are updated in one go
-        fused = bool(optimizer.defaults.get("fused"))
-        place = parameter.device if fused else torch.device("cpu")
-        optimizer.state[parameter] = {
-            name: tensor.to(place, copy=True)
-            if name == "step"
-            else torch.empty_like(parameter).copy_(tensor)
-            for name, tensor in entry.items()
-        }
-        return True
 
-
-def _group(own: ParameterOptions, params: list[Tensor], weight_decay: float) -> dict[str, Any]:
-    decay = weight_decay if own.weight_decay is None else own.weight_decay
-    return {"params": params, "scale": own.scale, "weight_decay": decay, "warmup": own.warmup}
-
-
-def is_hidden(key: str, parameter: Tensor) -> bool:
-    """Whether Muon is meant for a parameter: a matrix between two sets of features.
-
-    Vectors are not, nor the weights of stems and heads, the first and last layers.
-    """
-    outer = {"stem", "head"} & set(key.split("."))
-    matrix = parameter.ndim >= 2 and not parameter.is_complex()
-    return not outer and matrix and min(parameter.shape[:2]) >= 8
+def _load(optimizer: Optimizer, parameter: Tensor, entry: dict[str, Any]) -> bool:
+    """Gives a parameter its state if that fits; returns whether it does."""
+    tensors = {name: value for name, value in entry.items() if isinstance(value, Tensor)}
+    if set(entry) != STATE.get(type(optimizer), set(entry)):
+        return False
+    if any(t.ndim and t.shape != parameter.shape for t in tensors.values()):
+        return False
+    # torch wants the number of steps beside the weights where they are updated in one go
+    fused = bool(optimizer.defaults.get("fused"))
+    place = parameter.device if fused else torch.device("cpu")
+    optimizer.state[parameter] = entry | {
+        name: tensor.to(place, copy=True)
+        if name == "step"
+        else torch.empty_like(parameter).copy_(tensor)
+        for name, tensor in tensors.items()
+    }
+    return True
