@@ -174,10 +174,20 @@ class Evaluation:
             "relative L2 error by wavelength, in thirds up to the grid's limit",
             table(["Level", "Grid", *BANDS.values()], by_band),
             "",
+            *self._field_lines(),
             f"worst samples on {self.levels[-1].grid}",
             table(["Sample", "rel_l2"], worst),
         ]
         return "\n".join([*lines, *_rollout_lines(self.rollout)])
+
+    def _field_lines(self) -> list[str]:
+        """Returns a table of errors by output field, if there are several."""
+        last, metrics = self.levels[-1], [*SHOWN, "vrmse"]
+        names = list(last.by_field["rel_l2"])
+        if len(names) == 1:
+            return []
+        rows = [[name, *(f"{last.by_field[m][name]:.4g}" for m in metrics)] for name in names]
+        return [f"by output field on {last.grid}", table(["Field", *metrics], rows), ""]
 
     def __str__(self) -> str:
         return self.to_text()

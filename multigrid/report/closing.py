@@ -29,6 +29,9 @@ def write_report(run: LadderRun) -> None:
     log.info("\n%s\n", summary_table(summary["levels"]))
     errors = "  ".join(f"{key}={value:.4g}" for key, value in summary["test"].items())
     log.info("test on %s: %s", result.samples.grid, errors)
+    for name in experiment.problem.output_names if len(experiment.problem.output_names) > 1 else ():
+        errors = "  ".join(f"{key}={row[name]:.4g}" for key, row in result.by_field.items())
+        log.info("of which the field %s: %s", name, errors)
     for test, metrics in result.extra.items():
         errors = "  ".join(f"{key}={value:.4g}" for key, value in metrics.items())
         log.info("test '%s': %s", test, errors)
