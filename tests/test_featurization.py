@@ -112,9 +112,9 @@ def test_same_losses_with_far_less_work(tmp_path, pretrained, precision, memory)
     train(path, tmp_path, f"data.memory={memory}")
     results = tmp_path / "results" / "second"
     rows = read_history(results / "metrics.csv")
-    assert (results / "level_0_16x16" / "features.h5").exists()
+    assert (results / "level_0_16x16" / "features.bin").exists()
     train(path, tmp_path, "--overwrite", "transfer.featurize=false")
-    assert not (results / "level_0_16x16" / "features.h5").exists()
+    assert not (results / "level_0_16x16" / "features.bin").exists()
     expected = read_history(results / "metrics.csv")
     tolerance = 1e-5 if precision == "float32" else 1e-3
     for row, other in zip(rows[1:], expected[1:], strict=True):
@@ -151,7 +151,7 @@ def test_resume_equals_the_straight_run(tmp_path, pretrained):
         assert run(path, tmp_path, "--overwrite") == 75
     saved = load_checkpoint(last)
     assert len(saved["trainer"]["progress"]["losses"]) == 3
-    last.with_name("features.h5").unlink()
+    last.with_name("features.bin").unlink()
     pretrained.rename(tmp_path / "elsewhere.pt")  # the checkpoint holds all that is needed
     try:
         assert run(path, tmp_path, "--resume") == 0

@@ -31,13 +31,12 @@ def measure_features(config: Config) -> str:
     plan = Finetuning(unfreezings={name: Unfreezing() for name in names if ".head." not in name})
     with tempfile.TemporaryDirectory() as folder:
         featurized = FeaturizedSurrogate(short.surrogate(), plan.always_frozen)
-        path = Path(folder) / "features.h5"
+        path = Path(folder) / "features.bin"
         file = featurized.compute(samples, path, batch_size, experiment.precision)
         size = path.stat().st_size
         data: dict[str, Samples | FeaturizedSamples] = {
             "fields": samples,
-            "features in memory": FeaturizedSamples(samples, file, hold=True),
-            "features from disk": FeaturizedSamples(samples, file, hold=False),
+            "features": FeaturizedSamples(samples, file),
         }
         rounds = [
             {name: short.train(train, None, plan) for name, train in data.items()}

@@ -1,6 +1,6 @@
 """Pairs of input and output fields: in memory, or on disk to be read batch by batch."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -29,13 +29,13 @@ class Samples:
         inputs: Tensor ``[N, in, *grid.shape]``.
         outputs: Tensor ``[N, out, *grid.shape]``.
         grid: Their grid.
-        features: Results of the frozen part of a network on a batch, by name, if they are known.
+        features: What a frozen trunk makes of the inputs, ``[N, ...]`` each, or None.
     """
 
     inputs: Tensor
     outputs: Tensor
     grid: Grid
-    features: Mapping[str, Tensor] | None = None
+    features: Sequence[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -43,7 +43,7 @@ class Samples:
     def __getitem__(self, index: slice | Tensor) -> "Samples":
         features = self.features
         if features is not None:
-            features = {name: tensor[index] for name, tensor in features.items()}
+            features = [tensor[index] for tensor in features]
         return Samples(self.inputs[index], self.outputs[index], self.grid, features)
 
     @property

@@ -174,14 +174,14 @@ class LadderRun:
         self, featurized: FeaturizedSurrogate, samples: TrainingSamples, stage: Stage
     ) -> FeaturizedSamples:
         """Computes what depends on frozen weights alone once, for all samples of a stage."""
-        path = self.recorder.level_folder(stage.level) / "features.h5"
+        path = self.recorder.level_folder(stage.level) / "features.bin"
         precision = self.experiment.precision
         file = self.processes.from_first(
             lambda: featurized.compute(samples, path, stage.batch_size, precision)
         )
         size = path.stat().st_size
         log.info("features of %s samples: %sB in %s", len(samples), si(size), path)
-        return FeaturizedSamples(samples, file, self.experiment.holds_bytes(size))
+        return FeaturizedSamples(samples, file)
 
     def best_surrogate(self, level: int) -> Surrogate:
         """Returns the best surrogate of a level that has been trained."""

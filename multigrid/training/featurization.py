@@ -5,13 +5,12 @@ features has the losses of one on fields.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from math import prod
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,8 @@ from torch import Tensor, nn
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.errors import UserError
 from multigrid.files import written_aside
-from multigrid.grid import Grid
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.cost import FlopCounter, without_data
-from multigrid.models.layers import channels_last
 from multigrid.models.name_patterns import matches
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import tensors_of
@@ -89,7 +86,7 @@ def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
 
 
 class FeatureFile:
-    """Features of samples in an HDF5 file: one dataset ``[N, ...]`` each, chunked by sample.
+    """Features of samples in a file, one row of bytes a sample, read through a memory map.
 
     Args:
         path: The file; one that is there is replaced.
@@ -97,102 +94,64 @@ class FeatureFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.dtypes: dict[str, torch.dtype] = {}
+        self.count = 0
+        self.layouts: list[tuple[tuple[int, ...], torch.dtype]] = []
 
-    def write(self, blocks: Iterator[dict[str, Tensor]], count: int) -> None:
-        """Writes the features of ``count`` samples, block after block, aside and then in place.
+    def write(self, blocks: Iterable[Sequence[Tensor]]) -> None:
+        """Writes features ``[N, C, ...]`` block after block.
 
         Raises:
             UserError: If the file cannot be written.
         """
-        with written_aside(self.path) as aside, h5py.File(aside, "w") as file:
-            start = 0
+        with written_aside(self.path) as aside, aside.open("wb") as file:
             for block in blocks:
-                for name, tensor in block.items():
-                    self._write(file, name, tensor, start, count)
-                start += len(next(iter(block.values())))
+                rows = [tensor.movedim(1, -1).contiguous().cpu() for tensor in block]
+                self.layouts = [(tuple(row.shape[1:]), row.dtype) for row in rows]
+                torch.cat([row.flatten(1).view(torch.uint8) for row in rows], 1).numpy().tofile(
+                    file
+                )
+                self.count += len(rows[0])
 
-    def read(self, indices: np.ndarray) -> dict[str, Tensor]:
-        """Returns the features of samples, in any order, by name.
+    def read(self, index: Tensor) -> list[Tensor]:
+        """Returns the features of samples, in any order, with the channels last in memory.
 
         Raises:
             UserError: If the file is missing or damaged.
         """
+        sizes = [prod(shape) * dtype.itemsize for shape, dtype in self.layouts]
         try:
-            with h5py.File(self.path, "r") as file:
-                return {
-                    name: _gather(file[name], indices).view(dtype)
-                    for name, dtype in self.dtypes.items()
-                }
-        except (OSError, KeyError) as error:
+            rows = np.memmap(self.path, np.uint8, "r", shape=(self.count, sum(sizes)))
+            values = torch.from_numpy(np.array(rows[index.numpy()]))
+        except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: the features cannot be read: {error}") from None
-
-    def _write(self, file: h5py.File, name: str, tensor: Tensor, start: int, count: int) -> None:
-        half = tensor.dtype == torch.bfloat16  # numpy knows no such numbers, but their bits
-        values = tensor.contiguous().view(torch.int16 if half else tensor.dtype).cpu().numpy()
-        if name not in file:
-            shape = (count, *values.shape[1:])
-            file.create_dataset(name, shape, values.dtype, chunks=(1, *values.shape[1:]))
-            self.dtypes[name] = tensor.dtype
-        file[name][start : start + len(values)] = values
-
-
-def _gather(dataset: h5py.Dataset, indices: np.ndarray) -> Tensor:
-    """Reads samples one by one, which is much faster than asking HDF5 for a list of them."""
-    values = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
-    for place, index in enumerate(indices.tolist()):
-        dataset.read_direct(values, np.s_[index], np.s_[place])
-    return torch.from_numpy(values)
+        return [
+            part.contiguous().view(dtype).reshape(-1, *shape).movedim(-1, 1)
+            for part, (shape, dtype) in zip(values.split(sizes, 1), self.layouts, strict=True)
+        ]
 
 
 class FeaturizedSamples:
-    """Training samples with the features that a split network has computed of them.
+    """Training samples with the features that a frozen trunk has computed of them.
 
     Args:
         samples: The samples.
         file: Their features.
-        hold: Whether to keep the features in memory instead of reading them batch by batch.
     """
 
-    def __init__(self, samples: TrainingSamples, file: FeatureFile, hold: bool) -> None:
+    def __init__(self, samples: TrainingSamples, file: FeatureFile) -> None:
         self.samples = samples
         self.file = file
-        self.held: dict[str, Tensor] | None = None
-        if hold:  # with the channels last, as they are wanted
-            kept = file.read(np.arange(len(samples)))
-            self.held = {name: tensor.movedim(1, -1).contiguous() for name, tensor in kept.items()}
+        self.grid = samples.grid
+        self.num_channels = samples.num_channels
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    @property
-    def grid(self) -> Grid:
-        """Grid of the fields."""
-        return self.samples.grid
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        return self.samples.num_channels
-
     def batches(self, indices: Sequence[Tensor]) -> Generator[Samples]:
-        """Yields a batch with features for each index tensor; a thread reads the next meanwhile."""
-        with ThreadPoolExecutor(1, "features") as reader:
-            coming = reader.submit(self._features, indices[0])
-            for batch, following in zip(
-                self.samples.batches(indices), [*indices[1:], None], strict=True
-            ):
-                features = coming.result()
-                if following is not None:
-                    coming = reader.submit(self._features, following)
-                device = batch.inputs.device
-                ready = {name: channels_last(f.to(device)) for name, f in features.items()}
-                yield replace(batch, features=ready)
-
-    def _features(self, index: Tensor) -> dict[str, Tensor]:
-        if self.held is None:
-            return self.file.read(index.numpy())
-        return {name: t.index_select(0, index).movedim(-1, 1) for name, t in self.held.items()}
+        """Yields a batch with features for each index tensor."""
+        for index, batch in zip(indices, self.samples.batches(indices), strict=True):
+            features = [tensor.to(batch.inputs.device) for tensor in self.file.read(index)]
+            yield replace(batch, features=features)
 
 
 def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> None:
@@ -214,7 +173,7 @@ def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> N
 
 
 class FeaturizedSurrogate:
-    """Finishes what a surrogate would have done with the fields of a batch.
+    """A surrogate whose network is finished from features instead of being run on fields.
 
     Args:
         surrogate: The surrogate.
@@ -228,12 +187,12 @@ class FeaturizedSurrogate:
         self.surrogate = surrogate
         self.frozen = frozen
         self.flops = 0.0
-        self.split = _require(split(surrogate.network, frozen))
 
     def finish(self, batch: Samples) -> Callable[[Tensor], Tensor]:
         """Returns what gives the network's output for a batch, from its features alone."""
-        features = _listed(batch)
-        return lambda x: self.split.tail(features)
+        features = batch.features or ()
+        tail = self._split(self.surrogate.network).tail
+        return lambda x: tail(features)
 
     @torch.no_grad()
     def compute(
@@ -241,16 +200,16 @@ class FeaturizedSurrogate:
     ) -> FeatureFile:
         """Computes the features of all samples and writes them to a file."""
         self.surrogate.eval()
+        trunk = self._split(self.surrogate.network).trunk
 
-        def blocks() -> Iterator[dict[str, Tensor]]:
+        def blocks() -> Iterator[Sequence[Tensor]]:
             for block in samples.split(batch_size):
                 with autocast(block.inputs.device, precision):
-                    features = self.split.trunk(self.surrogate.scaled(block.inputs)[0])
-                yield {str(number): tensor for number, tensor in enumerate(features)}
+                    yield trunk(self.surrogate.scaled(block.inputs)[0])
 
         file = FeatureFile(path)
         with FlopCounter() as counter:
-            file.write(blocks(), len(samples))
+            file.write(blocks())
         self.flops += counter.get_total_flops()
         return file
 
@@ -258,17 +217,12 @@ class FeaturizedSurrogate:
         """Returns the operations of a forward and backward pass on the features of a batch."""
         twin = without_data(self.surrogate.network)
         dtype = next(twin.parameters()).dtype  # there is no autocast here
-        features = [tensor.to("meta", dtype) for tensor in _listed(batch)]
+        features = [tensor.to("meta", dtype) for tensor in batch.features or ()]
         with FlopCounter() as counter:
-            _require(split(twin, self.frozen)).tail(features).sum().backward()
+            self._split(twin).tail(features).sum().backward()
         return float(counter.get_total_flops())
 
-
-def _listed(batch: Samples) -> list[Tensor]:
-    assert batch.features is not None
-    return [batch.features[str(number)] for number in range(len(batch.features))]
-
-
-def _require(found: Split | None) -> Split:
-    assert found is not None
-    return found
+    def _split(self, network: nn.Module) -> Split:
+        parts = split(network, self.frozen)
+        assert parts is not None
+        return parts
