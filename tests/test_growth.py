@@ -55,8 +55,8 @@ def random_input(family, level, generator):
 def prolonged_coarse_output(family, network, x, level, from_level):
     fine, coarse = family.hierarchy.levels[level], family.hierarchy.levels[from_level]
     y = network(restrict_to(x, fine, coarse))
-    periodic = family.padding == "periodic"
-    return prolong_to(y, coarse, fine, family.prolongation, periodic)
+    periodic = network.padding == "periodic"
+    return prolong_to(y, coarse, fine, network.prolongation, periodic)
 
 
 def assert_states_equal(actual, expected):

@@ -1,6 +1,6 @@
 """The user's own networks on a ladder."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -8,14 +8,15 @@ from torch import nn
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
-from multigrid.models.cost import Flops, count_flops, count_parameters, run_without_data
+from multigrid.models.cost import count_parameters, run_without_data
+from multigrid.models.growth import NetworkFamily
 from multigrid.models.transfer import tensors_of
 from multigrid.tables import si, table
 
 NetworkFactory = Callable[[Grid], nn.Module]
 
 
-class CustomFamily:
+class CustomFamily(NetworkFamily):
     """Networks from a factory of the user's.
 
     Each maps ``[N, in, *grid]`` to ``[N, out, *grid]``. Weights are transferred by name and shape.
@@ -42,13 +43,9 @@ class CustomFamily:
         out_channels: int,
         seed: int = 0,
     ) -> None:
+        super().__init__(hierarchy, in_channels, out_channels, seed)
         self.factory = factory
-        self.hierarchy = hierarchy
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.seed = seed
         self._children: list[str] = []
-        self._flops: dict[int, Flops] = {}
         for level in range(len(hierarchy.levels)):
             self._check(level)
 
@@ -76,26 +73,6 @@ class CustomFamily:
                 f"network: the factory must return a torch.nn.Module, not {type(network).__name__}"
             )
         return network
-
-    def blueprint(self, level: int) -> nn.Module:
-        """Returns the network of a level, of which only the shapes are used."""
-        return self.build(level)
-
-    def input_grid(self, level: int) -> Grid:
-        """Returns the grid of a level."""
-        return self.hierarchy.levels[level]
-
-    def flops(self, level: int) -> Flops:
-        """Returns what the network of a level costs for one sample; counted once."""
-        if level not in self._flops:
-            shape = (1, self.in_channels, *self.hierarchy.levels[level].shape)
-            self._flops[level] = count_flops(self.blueprint(level), shape)
-        return self._flops[level]
-
-    def prepare_new(
-        self, network: nn.Module, transferred: Collection[str], copy: bool = False
-    ) -> None:
-        """Leaves what is new in a network as the factory made it."""
 
     def group_of(self, name: str) -> int:
         """Returns the number of the child that a tensor belongs to."""

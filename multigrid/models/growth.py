@@ -1,9 +1,10 @@
 """The networks of a ladder, one for every level, and how new scales start."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,14 +13,8 @@ from torch import nn
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
 from multigrid.models.cost import Flops, count_flops, count_parameters
-from multigrid.models.layers import (
-    Bottleneck,
-    Normalization,
-    Padding,
-    channels_last,
-    folding_factors,
-)
-from multigrid.models.unet import Form, UNet
+from multigrid.models.layers import channels_last, folding_factors
+from multigrid.models.unet import UNet
 from multigrid.tables import si, table
 
 Fields = Literal["restricted", "folded"]
@@ -28,51 +23,70 @@ MAX_CHANNELS = 4096
 """The most channels that folded fields may have."""
 
 
-class NetworkFamily(Protocol):
+class NetworkFamily(ABC):
     """Builds the network of any level of a hierarchy.
 
     Names in the networks' state dictionaries must mean the same on all levels, as weights are
     transferred by name.
 
-    Attributes:
-        kind: What the networks are, for the log.
+    Args:
+        hierarchy: Grids of levels and scales.
         in_channels: Number of input fields.
         out_channels: Number of output fields.
+        seed: Seed of the initialisation.
+
+    Attributes:
+        kind: What the networks are, for the log.
     """
 
     kind: str
-    in_channels: int
-    out_channels: int
 
+    def __init__(
+        self, hierarchy: Hierarchy, in_channels: int, out_channels: int, seed: int = 0
+    ) -> None:
+        self.hierarchy = hierarchy
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.seed = seed
+        self._flops: dict[int, Flops] = {}
+
+    @abstractmethod
     def build(self, level: int) -> nn.Module:
         """Returns the network of a level with its initial weights, on the CPU."""
 
+    @abstractmethod
+    def group_of(self, name: str) -> int:
+        """Returns the scale or module that a tensor belongs to, counted outwards."""
+
     def blueprint(self, level: int) -> nn.Module:
-        """Returns the network of a level on the meta device if possible: only shapes count."""
+        """Returns the network of a level, of which only shapes are used."""
+        return self.build(level)
 
     def input_grid(self, level: int) -> Grid:
         """Returns the grid of the fields that the network of a level takes and gives."""
+        return self.hierarchy.levels[level]
 
     def flops(self, level: int) -> Flops:
-        """Returns what the network of a level costs for one sample."""
+        """Returns what the network of a level costs for one sample; counted once."""
+        if level not in self._flops:
+            shape = (1, self.in_channels, *self.input_grid(level).shape)
+            self._flops[level] = count_flops(self.blueprint(level), shape)
+        return self._flops[level]
 
-    def prepare_new(
+    def prepare_new(  # noqa: B027 (there may be nothing to do)
         self, network: nn.Module, transferred: Collection[str], copy: bool = False
     ) -> None:
-        """Prepares what is new in a network beside the tensors of some names.
+        """Prepares what is new in a network that has just taken over weights.
 
         Args:
-            network: The network, which has just taken over weights.
+            network: The network.
             transferred: Names of the tensors that it has taken over.
             copy: Whether what is new starts as a copy of its neighbour, where that is possible.
         """
 
-    def group_of(self, name: str) -> int:
-        """Returns the scale or module that a tensor belongs to, counted outwards."""
 
-
-class UNetFamily:
-    """Builds the network of any level of a hierarchy.
+class UNetFamily(NetworkFamily):
+    """The UNets of a hierarchy.
 
     Every scale is initialised from the seed and its own number alone, so the same scale starts
     with the same weights in a network of any size, whatever was built before.
@@ -82,17 +96,12 @@ class UNetFamily:
         widths: Number of channels of each scale, coarsest first.
         in_channels: Number of input fields.
         out_channels: Number of output fields.
-        form: ``pyramid`` or ``classic``.
-        num_blocks: Residual blocks per encoder and per decoder of a scale.
-        padding: What lies outside the grid for the convolutions.
-        norm: Normalisation layer in front of each convolution of a block.
-        prolongation: Polynomial degree of the prolongation of outputs.
-        bottleneck: ``conv``, ``dense`` or ``attention``.
         growth: Whether finer levels have more scales; otherwise the network of level 0 is used on
             every grid.
         fields: ``restricted``: a level's network takes fields on its grid; ``folded``: all take
             those of the finest, folded onto the grids of the levels.
         seed: Seed of the initialisation.
+        options: Further arguments of :class:`UNet`, such as ``form`` and ``padding``.
 
     Raises:
         UserError: If folding gives level 0 more channels than 4096.
@@ -104,32 +113,19 @@ class UNetFamily:
         widths: Sequence[int],
         in_channels: int,
         out_channels: int,
-        form: Form = "pyramid",
-        num_blocks: int = 1,
-        padding: Padding = "zeros",
-        norm: Normalization = "none",
-        prolongation: int = 4,
-        bottleneck: Bottleneck = "conv",
+        *,
         growth: bool = True,
         fields: Fields = "restricted",
         seed: int = 0,
+        **options: Any,
     ) -> None:
-        self.hierarchy = hierarchy
+        super().__init__(hierarchy, in_channels, out_channels, seed)
         self.widths = tuple(widths)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.form = form
-        self.num_blocks = num_blocks
-        self.padding = padding
-        self.norm = norm
-        self.prolongation = prolongation
-        self.bottleneck = bottleneck
         self.growth = growth
         self.fields = fields
-        self.seed = seed
-        self.kind = f"{form} UNet"
+        self.options = options
+        self.kind = f"{options.get('form', 'pyramid')} UNet"
         self._blueprints: dict[int, UNet] = {}
-        self._flops: dict[int, Flops] = {}
         if fields == "folded":
             self._check_folding()
 
@@ -163,26 +159,14 @@ class UNetFamily:
                 self.widths[: len(grids)],
                 self.in_channels,
                 self.out_channels,
-                form=self.form,
-                num_blocks=self.num_blocks,
-                padding=self.padding,
-                norm=self.norm,
-                prolongation=self.prolongation,
-                bottleneck=self.bottleneck,
                 field_grid=self.input_grid(level),
                 first_folded=self.hierarchy.tops[0] if self.fields == "folded" else None,
+                **self.options,
             )
 
     def input_grid(self, level: int) -> Grid:
         """Returns the grid of the fields that the network of a level takes and gives."""
         return self.hierarchy.finest if self.fields == "folded" else self.hierarchy.levels[level]
-
-    def flops(self, level: int) -> Flops:
-        """Returns what the network of a level costs for one sample; counted once."""
-        if level not in self._flops:
-            shape = (1, self.in_channels, *self.input_grid(level).shape)
-            self._flops[level] = count_flops(self.blueprint(level), shape)
-        return self._flops[level]
 
     def prepare_new(
         self, network: nn.Module, transferred: Collection[str], copy: bool = False
@@ -204,7 +188,7 @@ class UNetFamily:
             first = 1 + max(map(self.group_of, transferred))
             if copy:
                 copy_neighbours(network, first)
-            if self.form == "pyramid":
+            if network.form == "pyramid":
                 silence(network, first)
 
     def _check_folding(self) -> None:

@@ -107,9 +107,8 @@ class FeatureFile:
             for block in blocks:
                 rows = [tensor.movedim(1, -1).contiguous().cpu() for tensor in block]
                 self.layouts = [(tuple(row.shape[1:]), row.dtype) for row in rows]
-                torch.cat([row.flatten(1).view(torch.uint8) for row in rows], 1).numpy().tofile(
-                    file
-                )
+                values = [row.flatten(1).view(torch.uint8) for row in rows]
+                torch.cat(values, dim=1).numpy().tofile(file)
                 self.count += len(rows[0])
 
     def read(self, index: Tensor) -> list[Tensor]:
@@ -187,12 +186,12 @@ class FeaturizedSurrogate:
         self.surrogate = surrogate
         self.frozen = frozen
         self.flops = 0.0
+        self.parts = self._split(surrogate.network)
 
     def finish(self, batch: Samples) -> Callable[[Tensor], Tensor]:
         """Returns what gives the network's output for a batch, from its features alone."""
         features = batch.features or ()
-        tail = self._split(self.surrogate.network).tail
-        return lambda x: tail(features)
+        return lambda x: self.parts.tail(features)
 
     @torch.no_grad()
     def compute(
@@ -200,12 +199,11 @@ class FeaturizedSurrogate:
     ) -> FeatureFile:
         """Computes the features of all samples and writes them to a file."""
         self.surrogate.eval()
-        trunk = self._split(self.surrogate.network).trunk
 
         def blocks() -> Iterator[Sequence[Tensor]]:
             for block in samples.split(batch_size):
                 with autocast(block.inputs.device, precision):
-                    yield trunk(self.surrogate.scaled(block.inputs)[0])
+                    yield self.parts.trunk(self.surrogate.scaled(block.inputs)[0])
 
         file = FeatureFile(path)
         with FlopCounter() as counter:
