@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from multigrid.data import store as store_module
+from multigrid.data.formats import open_fields
 from multigrid.data.store import BLOCK, SPLITS, DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -186,3 +187,52 @@ def test_splits_share_nothing_with_other_seeds(tmp_path):
     distances = torch.cdist(everything, everything)
     distances.fill_diagonal_(torch.inf)
     assert distances.min() > 0.1
+
+
+def damaged(content, rng):
+    """A file with a bit flipped, or an extent of zeros."""
+    at = int(rng.integers(len(content)))
+    changed = bytearray(content)
+    if rng.random() < 0.5:
+        changed[at] ^= 1 << int(rng.integers(8))
+    else:
+        stop = min(len(content), at + int(rng.integers(1, 5000)))
+        changed[at:stop] = bytes(stop - at)
+    return bytes(changed)
+
+
+def test_damage_is_told_whatever_it_is(store):
+    content, rng = store.path.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        changed = damaged(content, rng)
+        if changed == content:  # an extent that was zero
+            continue
+        store.path.write_bytes(changed)
+        with pytest.raises(UserError, match="delete it to have the samples generated anew"):
+            open_store(store.path.parent).ensure(COUNTS)
+
+
+def test_damage_is_told_where_the_file_is_read_as_any_other(store):
+    content = bytearray(store.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    store.path.write_bytes(content)
+    with pytest.raises(UserError, match="changed since multigrid wrote it"):
+        open_fields(store.path)
+
+
+def test_a_damaged_sample_of_an_interrupted_generation_is_made_anew(tmp_path, monkeypatch):
+    store = open_store(tmp_path)
+    counts = {"train": 2 * BLOCK, "validation": 1, "test": 1}
+    write = store_module.write_samples
+
+    def interrupted(group, start, *fields):
+        write(group, start, *fields)
+        group["input"][3] = 0.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module, "write_samples", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.ensure(counts)
+    monkeypatch.setattr(store_module, "write_samples", write)
+    assert store.ensure(counts) == sum(counts.values())
+    assert store.read("train", 4).inputs[3].abs().max() > 0

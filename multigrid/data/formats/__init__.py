@@ -25,6 +25,7 @@ from multigrid.data.formats.container import (
     ArrayInfo,
     Container,
     first_bytes,
+    is_intact,
     require_regular_file,
 )
 from multigrid.data.formats.field_file import Description, FieldFile, Part
@@ -153,6 +154,10 @@ def open_container(path: Path, options: ReaderOptions) -> Container:
         return XarrayStore(path)
     require_regular_file(path)
     if hdf5.is_hdf5(path):
+        if not is_intact(path):
+            raise UserError(
+                f"{path}: damaged, or changed since multigrid wrote it: its checksum differs"
+            )
         return hdf5.Hdf5(path)
     start = first_bytes(path, 128)
     members = zip_members(path) if start else None

@@ -1,5 +1,6 @@
 """Containers: files that give named arrays with attributes, opened without running any code."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -312,6 +313,38 @@ class Stamp:
         """Raises a UserError if a file is no longer there or no longer the same."""
         if Stamp.of(path) != self:
             raise UserError(f"{path}: has changed since it was opened; leave it alone meanwhile")
+
+
+SEAL = b"\nmultigrid, SHA-256 of all before: "
+
+
+def read_seal(path: Path) -> bytes | None:
+    """Returns the checksum behind the end of a file, None if there is none."""
+    size = len(SEAL) + 32
+    with path.open("rb") as file:
+        if file.seek(0, 2) < size:
+            return None
+        file.seek(-size, 2)
+        tail = file.read()
+    return tail[-32:] if tail.startswith(SEAL) else None
+
+
+def file_digest(path: Path, stop: int | None = None) -> bytes:
+    """Returns the SHA-256 of the first ``stop`` bytes of a file, or of all."""
+    digest = hashlib.sha256()
+    left = path.stat().st_size if stop is None else stop
+    with path.open("rb") as file:
+        while left and (part := file.read(min(left, 2**22))):
+            digest.update(part)
+            left -= len(part)
+    return digest.digest()
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file has no checksum behind its end, or the right one."""
+    expected = read_seal(path)
+    stop = path.stat().st_size - len(SEAL) - 32
+    return expected is None or file_digest(path, stop) == expected
 
 
 def first_bytes(path: Path, count: int = 8) -> bytes:
