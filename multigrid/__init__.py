@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from multigrid.report.comparison import compare
     from multigrid.schedule import build_schedule
     from multigrid.surrogate import TrainedSurrogate, load
+    from multigrid.training.callbacks import Callback
 
 __version__ = "0.2.0"
 
 __all__ = [
     "PDE",
+    "Callback",
     "Config",
     "Experiment",
     "Grid",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Callback": "training.callbacks",
     "Config": "config",
     "Experiment": "ladder.experiment",
     "Grid": "grid",

@@ -80,7 +80,7 @@ class RolloutErrors:
             p, u = prediction.flatten(2).double(), truth[:, number]
             error = (p - u).norm(dim=2)
             p, u = (x - x.mean(2, keepdim=True) for x in (p, u))
-            # with a tiny number, so that fields that are constant correlate with nothing
+            # a tiny number, so that constant fields correlate with nothing
             correlation = (p * u).sum(2) / (p.norm(dim=2) * u.norm(dim=2) + 1e-300)
             values = (error / sizes[0][:, number], error / sizes[1][:, number], correlation)
             rows.append(torch.stack([value.mean(1) for value in values]))

@@ -273,7 +273,7 @@ def test_compare_gathers_seeds(place, capsys):
 
 def test_compare_says_what_is_not_comparable(place, capsys):
     assert main(["compare", "results/poisson", "results/darcy"]) == 0
-    assert "note: errors are of different samples" in capsys.readouterr().err
+    assert "note: errors are for different samples" in capsys.readouterr().err
 
 
 # --- plot
@@ -367,7 +367,7 @@ def test_a_signal_stops_any_command(place, capsys, monkeypatch, numbers, status)
     monkeypatch.setattr(DataStore, "ensure", ensure)
     assert main(["generate", "experiments/darcy.yaml", "data.folder=d"]) == status
     name = "interrupted" if status == 130 else f"stopped by {signal.Signals(numbers[0]).name}"
-    assert f"{name}; the same command goes on from here" in capsys.readouterr().err
+    assert f"{name}; the same command continues from here" in capsys.readouterr().err
 
 
 # --- mistakes
@@ -421,7 +421,7 @@ def mistaken(original, tmp_path_factory):
         ("evaluate results/poisson gone.h5", "there is no such file"),
         ("evaluate results/poisson --level 9", "level 9: not there; trained are 4x4"),
         ("evaluate results/poisson --samples 999", "the run has 6 test samples"),
-        ("evaluate results/poisson inputs.npz --split test", "of a file all are taken"),
+        ("evaluate results/poisson inputs.npz --split test", "all samples of a file are used"),
         ("evaluate results/poisson 2D_DarcyFlow_beta1.0_Train.hdf5 --level 3", "does not halve"),
         ("evaluate results/poisson odd.npz --input a --output b", "halves to none of the run's"),
         ("evaluate results/poisson two.npz --input a --output b", "has 2 input fields"),

@@ -1,6 +1,6 @@
 """The commands, one a module: ``multigrid <command>`` or ``python -m multigrid <command>``."""
 
-# Name of each command, where it is, and what it does: read without importing any of them.
+# Name, module and summary of each command: read without importing any of them.
 COMMANDS = {
     "run": ("multigrid.run", "train a ladder of networks from an experiment file"),
     "generate": (
@@ -9,7 +9,7 @@ COMMANDS = {
     ),
     "inspect": (
         "multigrid.cli.inspect",
-        "say what is in a data file, and how to train from it",
+        "show what is in a data file, and how to train from it",
     ),
     "evaluate": ("multigrid.cli.evaluate", "measure a run on its test samples or on any file"),
     "predict": ("multigrid.cli.predict", "apply a trained surrogate to a file"),

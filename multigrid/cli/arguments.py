@@ -1,11 +1,11 @@
-"""Arguments that several commands have."""
+"""Arguments shared by several commands."""
 
 import argparse
 from pathlib import Path
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """Adds an experiment file and the settings that replace some of its own."""
+    """Adds an experiment file and settings that replace some of it."""
     parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
@@ -13,7 +13,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
 
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:
-    """Adds the Python files that define what a run has used of the user's; see Command.main."""
+    """Adds the user's Python files that a run has used; see Command.main."""
     parser.add_argument(
         "--plugin",
         dest="plugins",
@@ -25,7 +25,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
-    """Adds what was trained, and how it is applied."""
+    """Adds what was trained, and how to apply it."""
     add_plugins(parser)
     parser.add_argument("run", type=Path, help="folder of a run, or a file of a trained network")
     parser.add_argument(
@@ -41,7 +41,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reader(parser: argparse.ArgumentParser) -> None:
-    """Adds what a user may have to say about a data file."""
+    """Adds what may have to be said about a data file."""
     parser.add_argument("--reader", default="auto", help="name of a reader; auto is the default")
     parser.add_argument("--input", nargs="+", metavar="NAME", help="names of the input arrays")
     parser.add_argument(
@@ -96,12 +96,12 @@ def given_reader_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag that all commands have that answer with numbers."""
+    """Adds the flag of all commands that report numbers."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def positive(text: str) -> int:
     """Reads a positive whole number."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no positive whole number")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
     return int(text)

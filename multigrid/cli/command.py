@@ -16,13 +16,13 @@ SUCCESS, USER_ERROR, STOPPED, INTERRUPTED = 0, 2, signals.STATUS, 130
 
 
 def start_again(call: str, options: argparse.Namespace) -> str:
-    """Says that a stopped command has left nothing half-done, nor anything to go on from."""
-    return "nothing was left half-written; the same command starts again"
+    """Says that a stopped command has left nothing half-written, and nothing to continue from."""
+    return "nothing was left half-written; the same command starts over"
 
 
 def go_on(call: str, options: argparse.Namespace) -> str:
-    """Says that a stopped command keeps what it has done."""
-    return "the same command goes on from here"
+    """Says that a stopped command can be continued."""
+    return "the same command continues from here"
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Command:
     """One command.
 
     Attributes:
-        name: Its name behind ``multigrid``.
+        name: Its name after ``multigrid``.
         description: What it does, in a sentence or two.
-        examples: Arguments of some calls, shown by ``--help``.
+        examples: Arguments of example calls, shown by ``--help``.
         add_arguments: Adds the arguments to a parser.
         execute: Does the work; raises UserError for a user's mistake.
         on_signal: Given how the command was called and its arguments, what to say of a signal that

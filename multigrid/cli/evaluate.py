@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Measures every level and prints tables by level, by wavelength and of the worst samples."""
     if options.file is not None and options.split is not None:
-        raise UserError("--split: is for the run's samples; of a file all are taken")
+        raise UserError("--split: is for the run's samples; all samples of a file are used")
     given = given_reader_arguments(options)
     if options.file is None and given:
-        raise UserError(f"{given[0]}: says how to read a data file, but none is given")
+        raise UserError(f"{given[0]}: says how to read a data file, but there is none")
     from multigrid.surrogate import load
 
     surrogate = load(options.run, options.device)

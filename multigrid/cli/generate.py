@@ -48,8 +48,8 @@ def execute(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
     "generate",
-    "Makes the samples of an experiment, as the run would. What is there already is kept; an "
-    "interrupted generation goes on where it stopped.",
+    "Generates the samples of an experiment, as the run would. Samples already there are kept; an "
+    "interrupted generation continues where it stopped.",
     (
         "experiments/darcy.yaml",
         "experiments/darcy.yaml data.train=4096 data.folder=samples",

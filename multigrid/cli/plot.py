@@ -38,7 +38,7 @@ def execute(options: argparse.Namespace) -> None:
 COMMAND = Command(
     "plot",
     "Draws convergence, ladder, predictions, roll-out and spectra of a run and its report again, "
-    "from the result files alone; of an unfinished run what is there so far.",
+    "from the result files alone; for an unfinished run, with what is there so far.",
     (
         "results/poisson",
         "results/poisson --format pdf --format svg --output figures",

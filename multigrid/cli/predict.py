@@ -57,7 +57,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _finite(path: Path, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields the batches, and refuses NaN, which only comes of NaN or far too large inputs."""
+    """Yields the batches, and refuses NaN, which comes only from NaN or far too large inputs."""
     start = 0
     for batch in batches:
         bad = np.flatnonzero(~np.isfinite(batch).all(axis=tuple(range(1, batch.ndim))))

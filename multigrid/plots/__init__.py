@@ -1,1 +1,1 @@
-"""Figures. They know arrays and result files only, not torch, and redraw to the same bytes."""
+"""Figures of arrays and result files, without torch; drawn again they give the same bytes."""

@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes, and how they are written."""
+"""What all figures share: colours, axes, and writing them."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from multigrid.files import write_file
 from multigrid.records.examples import COLOURS
 
-# A second sign besides the colour.
+# A second distinction besides the colour.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 __all__ = [
@@ -41,7 +41,7 @@ MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0,
 
 
 def plain(text: str) -> str:
-    """Returns text that is drawn as it is: a name's dollar signs begin no formula."""
+    """Returns text to be drawn literally: dollar signs in names do not start a formula."""
     return text.replace("$", r"\$")
 
 
@@ -68,13 +68,13 @@ def panels(
 
 
 def inches(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Adds axes whose place and size are given in inches."""
+    """Adds axes with position and size in inches."""
     full, high = figure.get_size_inches()
     return figure.add_axes((x / full, y / high, width / full, height / high))
 
 
 def tidy(axis: Axes) -> None:
-    """Gives an axis the look of all: a faint grid, no frame above and to the right."""
+    """Gives axes the common style: a faint grid, no frame above and to the right."""
     axis.grid(True, which="major", color="0.9", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

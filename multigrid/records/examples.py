@@ -1,4 +1,4 @@
-"""A few predictions of a run, kept small for pictures. Knows arrays only, not torch."""
+"""A few predictions of a run, kept small for pictures. Works on arrays, without torch."""
 
 import zipfile
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Examples:
         input_names: Names of the input fields.
         output_names: Names of the output fields.
         rel_l2: Relative L2 error of each sample and output field ``[N, out]``, on the whole grid.
-        cuts: What is to be seen of them.
+        cuts: Their fields on planes.
         rollout: A roll-out, if the run has one.
         labels: Which samples they are, as in ``median: sample 12``.
     """

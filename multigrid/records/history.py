@@ -53,7 +53,7 @@ class Row:
 
 
 def outcome(errors: Sequence[float]) -> str:
-    """Returns what became of the validation error in a stage, in words.
+    """Returns how the validation error went in a stage, in words.
 
     Args:
         errors: The error on entering the stage and after each epoch.

@@ -1,4 +1,4 @@
-"""What the result files say of each level: its network, and the spectrum of its error."""
+"""What the result files say about each level: its network, and the spectrum of its error."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Runs of several methods, grouped by their settings and compared. Knows no torch."""
+"""Runs of several methods, grouped by their settings and compared. Imports no torch."""
 
 import json
 import math
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 Groups = dict[str, list[RunRecord]]
 
-# What a comparison takes for granted, and what it says if it differs.
+# What should be equal in a comparison, and what it says if it is not.
 TERMS = {
-    "data_fingerprint": "errors are of different samples",
-    "machine": "times are of different machines",
-    "threads": "times are of different numbers of threads",
-    "precision": "times are of different precisions",
+    "data_fingerprint": "errors are for different samples",
+    "machine": "times are from different machines",
+    "threads": "times are for different numbers of threads",
+    "precision": "times are for different precisions",
 }
 QUANTITIES = ("seconds", "work_units", "flops")
 INDIFFERENT = ("name", "seed", "output")
@@ -117,7 +117,7 @@ def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparis
     baseline = next(iter(groups)) if baseline is None else baseline
     if baseline not in groups:
         raise UserError(
-            f"--baseline: '{baseline}' is none of the methods {', '.join(groups)}"
+            f"--baseline: '{baseline}' is not one of the methods {', '.join(groups)}"
             f"{nearest(baseline, groups)}"
         )
     base = groups[baseline]
@@ -135,7 +135,8 @@ def _groups(runs: Sequence[RunRecord]) -> Groups:
         settings = run.config.model_dump()
         del settings["data"]["folder"]
         kept = {key: value for key, value in settings.items() if key not in INDIFFERENT}
-        # a configuration says nothing of a user's network; its tensors do, from the first epoch on
+        # a configuration does not describe a user's network; its tensors do, from the first epoch
+        # on
         tensors = run.levels[0].tensors if run.levels else ()
         network = [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
         key = json.dumps([kept, network], sort_keys=True, default=str)
@@ -160,7 +161,7 @@ def _summarise(
     """Returns median and spread over the runs of a method, and its speed-up.
 
     The speed-up is the baseline's cost to the target over this method's, each the median over
-    seeds; None if fewer than half of the runs reach it, or the samples are others.
+    seeds; None if fewer than half of the runs reach it, or the samples differ.
     """
     tests = [run.summary["test"]["rel_l2"] for run in runs if run.is_finished]
     speed_up: dict[str, float | None] = {}

@@ -1,4 +1,4 @@
-"""The figures of a run, drawn from its result files. Knows no torch."""
+"""The figures of a run, drawn from its result files. Imports no torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ def ladder(record: RunRecord) -> Figure | None:
 
 
 def predictions(record: RunRecord) -> Figure | None:
-    """Draws some test samples; nothing for an unfinished run."""
+    """Draws some test samples, unless the run is unfinished."""
     examples = record.examples
     if examples is None:
         return None
@@ -63,7 +63,7 @@ def predictions(record: RunRecord) -> Figure | None:
 
 
 def rollout(record: RunRecord) -> Figure | None:
-    """Draws a roll-out; nothing for a run without, or an unfinished one."""
+    """Draws a roll-out, if the run is finished and has one."""
     examples = record.examples
     if not record.is_finished or examples is None or examples.rollout is None:
         return None
@@ -74,7 +74,7 @@ def rollout(record: RunRecord) -> Figure | None:
 
 
 def spectra(record: RunRecord) -> Figure | None:
-    """Draws the spectra of the errors; nothing for an unfinished run."""
+    """Draws the spectra of the errors, unless the run is unfinished."""
     if record.spectra is None:
         return None
     return plot_spectra(*record.spectra, f"{record.config.name}: error of each level by wavelength")

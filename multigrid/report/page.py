@@ -1,4 +1,4 @@
-"""``report.html``: a run on one page that needs nothing else. Knows no torch or matplotlib."""
+"""``report.html``: a run on one self-contained page. Imports neither torch nor matplotlib."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from multigrid.records.levels import LevelParts, epochs_so_far
 from multigrid.report.record import RunRecord
 from multigrid.tables import si
 
-# What the chart can be drawn against.
+# The quantities on the chart's horizontal axis.
 QUANTITIES = {
     "epochs": "epochs",
     "seconds": "training time [s]",
     "work_units": "work units (1 = an epoch on the finest grid)",
 }
-# Keys of the summary that say where a run took place, and what to call them.
+# Keys of the summary on where a run took place, with their labels.
 ENVIRONMENT = {
     "network": "network",
     "machine": "machine",
@@ -42,9 +42,9 @@ STEPS = 65535
 
 
 def write_page(record: RunRecord, folder: Path | None = None) -> Path:
-    """Writes the report of a run, or of what there is of an unfinished one.
+    """Writes the report of a run, finished or not.
 
-    The pictures of the ladder and of the spectra are on it if they have been drawn.
+    It includes the pictures of the ladder and of the spectra if they have been drawn.
 
     Args:
         record: The run.

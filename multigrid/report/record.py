@@ -1,4 +1,4 @@
-"""A run as its result files tell it. Knows no torch."""
+"""A run as described by its result files. Imports no torch."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from multigrid.records.history import Row, read_history
 from multigrid.records.levels import LevelParts, LevelSpectrum
 from multigrid.records.run_folder import RunFolder
 
-# What pages, figures and comparisons take from the result files; more may be there.
+# What pages, figures and comparisons read from the result files; they may hold more.
 SUMMARY = ("levels", "test", "extra_tests", "rollout", "seconds", "work_units", "flops")
 STAGE = ("level", "grid", "epochs", "seconds", "work_units", "parameters", "transferred", "new",
          "rel_l2_at_start", "rel_l2")  # fmt: skip
@@ -73,7 +73,7 @@ class RunRecord:
             if any(getattr(row, name) is None for row in rows for name in needed):
                 raise ValueError("a row is cut short")
             if not path.read_bytes().endswith(b"\n"):
-                raise ValueError("its last line has no end")
+                raise ValueError("its last line is cut short")
         except FileNotFoundError:
             raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
         except (OSError, KeyError, ValueError, TypeError) as error:
@@ -84,7 +84,7 @@ class RunRecord:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run is finished."""
         return self.folder.summary.is_file()
 
     @cached_property
@@ -108,7 +108,7 @@ class RunRecord:
 
     @property
     def remarks(self) -> list[str]:
-        """What must be known of how the run went; nothing of an unfinished one."""
+        """What a reader must know about how the run went; empty for an unfinished one."""
         return remarks(self.summary) if self.is_finished else []
 
     @cached_property
@@ -163,10 +163,10 @@ class RunRecord:
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Returns what a reader of the results must know of how a run went; nothing if all is well.
+    """Returns what a reader must know about how a run went; empty if all is well.
 
     Args:
-        summary: The run's summary; one of an earlier version may lack what is to be told.
+        summary: The run's summary; one of an earlier version may lack some of it.
     """
     sentences = []
     events = summary.get("events", ())
@@ -206,7 +206,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _runs_nearby(path: Path) -> str:
-    """Returns a hint at the runs that there are."""
+    """Returns a hint at the runs nearby."""
     parent = path if path.is_dir() else path.parent
     names = sorted(item.parent.name for item in parent.glob("*/config.yaml"))
     more = ", ..." if len(names) > 5 else ""
