@@ -41,7 +41,7 @@ def execute(options: argparse.Namespace) -> None:
         raise UserError("--split: is for the run's samples; all samples of a file are used")
     given = given_reader_arguments(options)
     if options.file is None and given:
-        raise UserError(f"{given[0]}: says how to read a data file, but there is none")
+        raise UserError(f"{given[0]}: says how to read a data file, but none is given")
     from multigrid.surrogate import load
 
     surrogate = load(options.run, options.device)
