@@ -1,14 +1,18 @@
 """The memory of a training step against the grid, with and without activation checkpointing."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from multigrid.config import Config
 from multigrid.errors import UserError
@@ -16,7 +20,7 @@ from multigrid.files import write_text
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, keep_large_buffers, machine, peak_memory
 from multigrid.ladder.experiment import Experiment
-from multigrid.models.cost import PeakMeter, training_flops
+from multigrid.models.cost import training_flops
 from multigrid.models.layers import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
 from multigrid.tables import si, table
@@ -161,3 +165,47 @@ def plot_memory(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
         tidy(axis)
     axes[0].legend(frameon=False)
     return figure
+
+
+class PeakMeter(TorchDispatchMode):
+    """Counts the bytes of live tensors created within the context, on any device, meta included.
+
+    Args:
+        before: Tensors that were there before and do not count.
+
+    Attributes:
+        live: Bytes alive now.
+        peak: The most there were at once.
+    """
+
+    def __init__(self, before: Iterable[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._counted = {tensor.untyped_storage()._cdata for tensor in before}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                self._count(value.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._counted:
+            return
+        self._counted.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._counted.discard(key)
+        self.live -= size

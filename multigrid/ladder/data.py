@@ -94,13 +94,6 @@ class RunData:
                     NEGLIGIBLE,
                 )
 
-    def _training_samples(self, grid: Grid, count: int) -> TrainingSamples:
-        """Returns the first training samples on a grid, once for levels that have the same."""
-        for samples in self.train:
-            if samples.grid == grid and len(samples) == count:
-                return samples
-        return self.experiment.training_samples(grid, count)
-
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""
         config, samples = self.experiment.config, {}
