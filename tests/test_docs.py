@@ -19,7 +19,6 @@ from multigrid.config import load_config, parse_config
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
-PENDING = ("own-loss-and-callback.md",)  # needs what is not merged yet
 SMALLER = (
     ("1000, 1, 128, 128", "16, 1, 16, 16"),
     ("1000, 64, 64", "56, 16, 16"),
@@ -59,10 +58,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def workplace(trained, tmp_path, monkeypatch, page):
+def workplace(trained, tmp_path, monkeypatch):
     """A folder with the files that the pages use."""
-    if page.name in PENDING:
-        pytest.skip("pending")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
