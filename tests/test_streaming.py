@@ -27,10 +27,10 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems.poisson import Poisson
 from multigrid.schedule import Stage
+from multigrid.training.callbacks import Callback
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.losses import build_loss
-from multigrid.training.options import TrainerOptions
-from multigrid.training.trainer import Trainer
+from multigrid.training.trainer import Trainer, TrainerOptions
 
 GRID = Grid((16, 16))
 COUNTS = {"train": 20, "validation": 4, "test": 4}
@@ -158,18 +158,15 @@ class Recorder:
         return Samples(fields, fields + 1, self.grid)
 
 
-class Interrupted:
+class Interrupted(Callback):
     """Stops a training in its n-th step."""
 
     def __init__(self, at: float = math.inf) -> None:
         self.at = at
 
-    def step(self, epoch: int, step: int, num_steps: int) -> None:
-        if step == self.at:
+    def on_step(self, trainer: Trainer) -> None:
+        if trainer.progress.step == self.at:
             raise KeyboardInterrupt
-
-    def epoch(self, trainer: Trainer, record: object) -> None:
-        pass
 
 
 def trainer(stored: Recorder) -> Trainer:
@@ -192,7 +189,7 @@ def test_one_batch_is_read_ahead_and_no_more() -> None:
 
 def test_every_sample_is_read_once_an_epoch() -> None:
     stored = Recorder(18)
-    trainer(stored).fit(Interrupted())
+    trainer(stored).fit([Interrupted()])
     assert [len(load) for load in stored.loads] == 2 * [4, 4, 4, 4, 2]
     for epoch in (stored.loads[:5], stored.loads[5:]):
         assert sorted(number for load in epoch for number in load) == list(range(18))
@@ -201,14 +198,14 @@ def test_every_sample_is_read_once_an_epoch() -> None:
 
 def test_what_goes_wrong_in_the_thread_surfaces() -> None:
     with pytest.raises(UserError, match="damaged"):
-        trainer(Recorder(20, fails_at=3)).fit(Interrupted())
+        trainer(Recorder(20, fails_at=3)).fit([Interrupted()])
     assert threads() == []
 
 
 def test_an_interrupted_epoch_leaves_no_thread() -> None:
     stored = Recorder(20)
     with pytest.raises(KeyboardInterrupt):
-        trainer(stored).fit(Interrupted(at=2))
+        trainer(stored).fit([Interrupted(at=2)])
     assert threads() == []
     assert len(stored.loads) <= 3
 

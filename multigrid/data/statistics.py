@@ -32,17 +32,17 @@ class ChannelStatistics:
 
     def add(self, fields: Tensor) -> None:
         """Looks at fields ``[N, C, *grid]``."""
-        values = fields.movedim(1, 0).flatten(1).double()
-        count, mean = values.shape[1], values.mean(1)
-        deviation = (values - mean[:, None]).square().sum(1).cpu()
+        values = fields.movedim(1, 0).flatten(1).to(torch.float64, copy=True)
         low, high = values.aminmax(dim=1)
+        count, mean = values.shape[1], values.mean(1)
+        norms = values.unflatten(1, (len(fields), -1)).norm(dim=2).T.cpu()
+        self._sizes.append(norms / (count / len(fields)) ** 0.5)
+        deviation = values.sub_(mean[:, None]).square_().sum(1).cpu()
         step, total = mean.cpu() - self.mean, self.count + count
         self.mean = self.mean + step * (count / total)
         self._deviation += deviation + step.square() * (self.count * count / total)
         self.low, self.high = self.low.minimum(low.cpu()), self.high.maximum(high.cpu())
         self.count = total
-        by_sample = values.unflatten(1, (len(fields), -1))
-        self._sizes.append(by_sample.square().mean(2).sqrt().T.cpu())
 
     @property
     def std(self) -> Tensor:
@@ -72,21 +72,24 @@ class TrainingStatistics:
     Attributes:
         inputs: Statistics of the input fields.
         outputs: Statistics of the output fields.
-        ratios: Statistics of the output fields over the root mean square of the sample's input.
+        ratios: Statistics of the output fields over the root mean square of the sample's input,
+            if they are wanted.
     """
 
     inputs: ChannelStatistics
     outputs: ChannelStatistics
-    ratios: ChannelStatistics
+    ratios: ChannelStatistics | None
 
     @classmethod
-    def of(cls, samples: TrainingSamples) -> "TrainingStatistics":
+    def of(cls, samples: TrainingSamples, ratios: bool = False) -> "TrainingStatistics":
         """Takes the statistics in one pass over the samples."""
-        num_inputs, num_outputs = samples.num_channels
-        seen = cls(*map(ChannelStatistics, (num_inputs, num_outputs, num_outputs)))
+        inputs, outputs = map(ChannelStatistics, samples.num_channels)
+        seen = cls(inputs, outputs, ChannelStatistics(len(outputs.mean)) if ratios else None)
         for block in samples.split(block_size(samples.grid)):
             seen.inputs.add(block.inputs)
             seen.outputs.add(block.outputs)
+            if seen.ratios is None:
+                continue
             size = block.inputs.double().square().flatten(1).mean(1).sqrt()
             size = size.where(size > 0, torch.inf)  # a zero input says nothing of the ratio
             size = size.reshape(-1, *(1,) * (block.outputs.ndim - 1))

@@ -62,21 +62,15 @@ class RunData:
             f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
         )
         self.line = "\n".join([self.line, *(f"data: {remark}" for remark in source.remarks)])
-        statistics = TrainingStatistics.of(self.train[-1])
-        self.scaling = FieldScaling.of(experiment.normalization, statistics)
+        kind = experiment.normalization
+        statistics = TrainingStatistics.of(self.train[-1], ratios=kind == "homogeneous")
+        self.scaling = FieldScaling.of(kind, statistics)
         fields, names = self.scaling.fields, experiment.problem.output_names
         self.negligible = {
             "train": statistics.negligible(names),
             "validation": negligible_fields(self.validation.outputs, fields, names),
             "test": negligible_fields(self.test.outputs, fields, names),
         }
-
-    def _training_samples(self, grid: Grid, count: int) -> TrainingSamples:
-        """Returns training samples on a grid: those of the next finer level if they will do."""
-        finer = self.train[0] if self.train else None
-        if isinstance(finer, Samples) and finer.grid == grid and len(finer) >= count:
-            return finer[:count]
-        return self.experiment.training_samples(grid, count)
 
     def log_negligible(self) -> None:
         """Names the samples whose errors cannot be relative to their output fields."""

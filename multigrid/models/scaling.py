@@ -45,15 +45,16 @@ class FieldScaling:
     @classmethod
     def fit(cls, kind: NormalizationKind, samples: TrainingSamples) -> "FieldScaling":
         """Computes the scaling for training samples, block by block in float64."""
-        return cls.of(kind, TrainingStatistics.of(samples))
+        return cls.of(kind, TrainingStatistics.of(samples, kind == "homogeneous"))
 
     @classmethod
     def of(cls, kind: NormalizationKind, seen: TrainingStatistics) -> "FieldScaling":
-        """Returns the scaling for the statistics of training samples."""
+        """Returns the scaling for statistics of training samples, with ratios if homogeneous."""
         in_channels, out_channels = len(seen.inputs.mean), len(seen.outputs.mean)
         if kind == "none":
             return cls.identity(in_channels, out_channels, seen.fields)
         if kind == "homogeneous":
+            assert seen.ratios is not None
             # a power of two, which changes no digit
             size = seen.inputs.root_mean_square.square().mean().sqrt().item()
             unit = binary_unit(size)

@@ -82,7 +82,7 @@ class Augmentation:
     def _superpose(self, fields: Tensor, places: np.ndarray, num_inputs: int, grid: Grid) -> Tensor:
         assert self.mirror is not None
         sources = self.sources(places)
-        own, others = (
+        places_here, others = (
             torch.from_numpy(np.searchsorted(sources, wanted)).to(fields.device)
             for wanted in (places, self.partners[places])
         )
@@ -93,7 +93,7 @@ class Augmentation:
             inputs, outputs = mirrored[:, :num_inputs], mirrored[:, num_inputs:]
             mirrored = shift_solutions(inputs, outputs, grid, self.mode_shifts)
         if len(places) < len(sources):
-            fields = fields[own]
+            fields = fields[places_here]
         return factors[0] * fields + factors[1] * mirrored
 
 

@@ -1,4 +1,4 @@
-"""Errors of a surrogate on samples, on its own grid and on finer ones."""
+"""Errors of a surrogate on samples, on the grid of its level and on finer ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,16 +67,16 @@ class LevelValidator:
         self.processes = processes
 
     def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
-        """Returns the mean relative L2 error on its own and on the finest grid.
+        """Returns the mean relative L2 error on the grid of the level and on the finest grid.
 
         The mean is over samples and output fields.
         """
         errors = self.processes.each(lambda part: self._errors(surrogate, part), len(self.finest))
-        own, finest = (column.contiguous().mean().item() for column in errors.unbind(1))
-        return own, finest
+        level, finest = (column.contiguous().mean().item() for column in errors.unbind(1))
+        return level, finest
 
     def _errors(self, surrogate: Surrogate, part: slice) -> Tensor:
-        """Returns the errors ``[N, 2]`` of some samples, on the own and on the finest grid."""
+        """Returns the errors ``[N, 2]`` of some samples, on the level's and on the finest grid."""
         samples, finest = self.samples[part], self.finest[part]
         fields = surrogate.scaling.fields
         prediction = predict(surrogate, samples.inputs, self.batch_size)
