@@ -386,7 +386,7 @@ def test_missing_files(tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "is a folder without data files")
     refused(tmp_path / "there.h5", "is empty")
     os.mkfifo(tmp_path / "pipe.h5")
-    refused(tmp_path / "pipe.h5", "no regular file")
+    refused(tmp_path / "pipe.h5", "not a regular file")
 
 
 def test_what_no_reader_fits(tmp_path: Path) -> None:

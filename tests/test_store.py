@@ -208,7 +208,7 @@ def test_damage_is_told_whatever_it_is(store):
         if changed == content:  # an extent that was zero
             continue
         store.path.write_bytes(changed)
-        with pytest.raises(UserError, match="delete it to have the samples generated anew"):
+        with pytest.raises(UserError, match="delete it to regenerate the samples"):
             open_store(store.path.parent).ensure(COUNTS)
 
 

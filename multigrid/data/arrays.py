@@ -1,4 +1,4 @@
-"""Single arrays in files, read and written without ever holding all of them."""
+"""Single arrays in files, read and written without holding them whole in memory."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

@@ -102,7 +102,7 @@ class FileSource:
 
     Raises:
         UserError: If a file cannot be read, the files disagree, a split has no file or too few
-            samples, or files of several grids nest otherwise than ``centering`` says.
+            samples, or files of several grids do not nest as ``centering`` says.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class FileSource:
 
     @property
     def remarks(self) -> list[str]:
-        """What is to be said of how the files are read."""
+        """What the user must know about how the files are read."""
         files = [item.file for item in self.files]
         lines = [line for file in files for line in file.describe().remarks()]
         return [*dict.fromkeys(lines), *filter(None, [names_differ(files)])]
@@ -319,7 +319,7 @@ def _open_all(
 
 
 def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:
-    """Returns what a file says of where its points lie, else what the sizes let one guess."""
+    """Returns the centering that a file states, else a guess from the sizes."""
     described = [file.describe() for _, file in opened]
     stated = [item.centering for item in described if item.centering is not None]
     finest = max((item.shape for item in described), key=math.prod)
@@ -339,7 +339,7 @@ def _digest(path: Path) -> bytes:
 
 
 def detect_restriction(coarse_outputs: np.ndarray, fine_outputs: np.ndarray) -> Restriction | None:
-    """Finds out how the same fields on two grids nest.
+    """Returns how the same fields on two grids nest.
 
     Args:
         coarse_outputs: Fields ``[N, channels, *coarse]``.

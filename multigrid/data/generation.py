@@ -1,6 +1,6 @@
-"""Making samples, on one core or on many.
+"""Generating samples, on one core or on many.
 
-Imports no torch, as worker processes import what is here.
+Imports no torch, because worker processes import this module.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from multigrid.problems.base import PDE
 
 BLOCK = 64
 BLOCK_POINTS = 2**22
-# Starting worker processes takes a second or two: what takes less than this is done without.
+# Starting worker processes takes a second or two; shorter work is done without them.
 SERIAL_SECONDS = 5.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -49,7 +49,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that samples depend on.
+    """Everything that samples depend on.
 
     Attributes:
         problem: What to sample.
@@ -107,8 +107,8 @@ def generate(
     Args:
         recipe: Makes the samples.
         blocks: What to make.
-        workers: Number of processes, 1 for this one alone. By default one for each core, if the
-            time of the first block says that they pay.
+        workers: Number of processes, 1 for this one alone. By default one for each core, if
+            they pay by the time of the first block.
 
     Raises:
         UserError: If a worker process dies.
@@ -130,7 +130,7 @@ def generate(
 def _generate_in_pool(
     recipe: Recipe, blocks: Sequence[Block], workers: int
 ) -> Iterator[tuple[Block, Arrays]]:
-    """Keeps a few blocks for each worker under way, so that few finished ones wait in memory."""
+    """Keeps a few blocks in progress for each worker, so that few finished ones wait in memory."""
     with _single_threaded_children():
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (recipe,))
         try:
@@ -183,7 +183,7 @@ def _num_cores() -> int:
 
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Has numerical libraries in processes started meanwhile use one thread each."""
+    """Makes numerical libraries in processes started within the context use one thread each."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:

@@ -1,4 +1,4 @@
-"""Says what is in a data file and how to train from it."""
+"""Reports what is in a data file and how to train from it."""
 
 import json
 from collections.abc import Sequence
@@ -59,12 +59,12 @@ class FileReport:
         grid: Number of points along each axis.
         centering: Where the points lie.
         centering_is_guess: Whether that is only concluded from odd or even sizes.
-        arrays: What each array that is read is: its name, its axes, and where these come from.
+        arrays: Name, axes and their source of each array that is read.
         ignored: Names of the arrays that are not read.
         parameters: Names of scalars that could become input channels.
         boundaries: What holds on the boundary across each axis, if the file says so.
         time_step: Time between two states, if the file says so.
-        notes: What else is to be said.
+        notes: Further remarks.
         inputs: What the inputs are like.
         outputs: What the outputs are like.
         suggestion: Sections of an experiment file; empty if there are too few samples.
@@ -116,7 +116,7 @@ class FileReport:
         return "\n".join(lines)
 
     def _axes_lines(self) -> list[str]:
-        """Returns what the axes are and why, what is ignored, and what the file says besides."""
+        """Returns the axes and their source, what is ignored, and what else the file says."""
         lines = [
             f"  {'axes' if number == 0 else '':<9} {item['name']} [{item['axes']}]: {item['why']}"
             for number, item in enumerate(self.arrays)
@@ -221,7 +221,7 @@ def _suggested_counts(file: FieldFile) -> dict[str, int] | None:
 
 
 def _reader_settings(file: FieldFile) -> dict[str, Any]:
-    """Returns what a section ``problem`` must say for the file to be read as it was."""
+    """Returns the section ``problem`` with which the file is read as it was."""
     options, described = file.options, file.describe()
     settings: dict[str, Any] = {"reader": file.reader, "ndim": len(described.shape)}
     for key in ("input", "output", "fields", "input_channels", "output_channels"):

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def block_size(grid: Grid) -> int:
-    """Returns how many samples to work on at once where all of them may be too many."""
+    """Returns how many samples to process at once where all may be too many for the memory."""
     return max(1, BLOCK_POINTS // grid.size)
 
 
@@ -97,8 +97,7 @@ class StoredSamples(Protocol):
 class StreamedSamples:
     """Samples that are read when they are asked for, restricted to a grid, and not kept.
 
-    What is read does not depend on how it is asked for: indexing gives the same bits as indexing
-    the same samples held in memory.
+    Indexing gives the same bits as indexing the same samples held in memory.
 
     Attributes:
         stored: The samples on disk.
@@ -141,7 +140,7 @@ class StreamedSamples:
             yield self[start : start + size]
 
     def batches(self, indices: Sequence[Tensor]) -> Generator[Samples]:
-        """Yields a batch for each of some index tensors; a thread reads the next one meanwhile.
+        """Yields a batch for each of some index tensors; a thread reads ahead by one.
 
         Closing the generator ends the thread.
 

@@ -1,4 +1,4 @@
-"""Where samples come from, whatever lies behind."""
+"""Where samples come from: the common interface."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class SampleSource(Protocol):
         """Where the samples lie, for the log."""
 
     def prepare(self, counts: Mapping[str, int]) -> int:
-        """Makes sure that there are enough samples; returns how many had to be made."""
+        """Makes sure that there are enough samples; returns how many were generated."""
 
     def read(self, split: str, grid: Grid, count: int) -> Samples:
         """Returns the first samples of a split on a grid, in memory."""
@@ -55,7 +55,7 @@ class SampleSource(Protocol):
 
 
 class GeneratedSource:
-    """Samples made by a PDE on the finest grid and restricted to the others.
+    """Samples of a PDE, generated on the finest grid and restricted to the others.
 
     Those that have been read on the finest grid are kept.
 

@@ -71,7 +71,7 @@ def divide(
 
 
 def _require_agreement(files: Sequence[FieldFile], centering: Centering) -> None:
-    """Checks that all files have the same channels and say nothing against the settings."""
+    """Checks that all files have the same channels and agree with the settings."""
     first = files[0].describe()
     for file in files:
         described = file.describe()
@@ -90,7 +90,7 @@ def _require_agreement(files: Sequence[FieldFile], centering: Centering) -> None
 
 
 def names_differ(files: Sequence[FieldFile]) -> str | None:
-    """Says whether files that are used together name their channels differently."""
+    """Warns if files that are used together name their channels differently."""
     first = files[0].describe()
     for file in files[1:]:
         described = file.describe()
@@ -118,7 +118,7 @@ def _open(
 def _hold_out(files: Sequence[OpenFile]) -> None:
     """Takes from the training samples what another file of several splits holds out.
 
-    Files that name their splits say themselves what is held out.
+    Files that name their splits are left as they are.
     """
     shared = [
         item for item in files if len(item.pools) > 1 and not item.file.describe().named_splits

@@ -1,4 +1,4 @@
-"""Statistics of the channels of samples, taken block by block, so that they may be on disk."""
+"""Statistics of the channels of samples, computed block by block, so that they may be on disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class TrainingStatistics:
             if seen.ratios is None:
                 continue
             size = block.inputs.double().square().flatten(1).mean(1).sqrt()
-            size = size.where(size > 0, torch.inf)  # a zero input says nothing of the ratio
+            size = size.where(size > 0, torch.inf)  # a zero input has no ratio
             size = size.reshape(-1, *(1,) * (block.outputs.ndim - 1))
             seen.ratios.add(block.outputs.double() / size)
         return seen

@@ -47,7 +47,7 @@ class DataStore:
     """The samples of one problem on one grid with one seed.
 
     Args:
-        folder: Where their file lives.
+        folder: Folder of their file.
         problem: What to sample.
         grid: Grid of the samples.
         seed: Seed of all splits.
@@ -76,12 +76,12 @@ class DataStore:
         """Makes sure that every split has at least the given number of samples.
 
         The file is written aside, block by block, and renamed when it is complete. What an
-        interrupted generation has left is continued where it is sound, else thrown away.
+        interrupted generation has left is continued if it is sound, else discarded.
 
         Args:
             counts: Number of samples wanted of each split.
             progress: Whether to show a progress bar with the rate.
-            workers: Number of processes, of which the samples do not depend; by default one for
+            workers: Number of processes, on which the samples do not depend; by default one for
                 each core if that pays.
 
         Returns:
@@ -162,7 +162,7 @@ class DataStore:
             return UserError(f"{self.path}: the file of samples is no longer there")
         return UserError(
             f"{self.path}: unreadable or half-written HDF5 file ({brief(error)}); delete it to "
-            "have the samples generated anew"
+            "regenerate the samples"
         )
 
     # --- writing ---

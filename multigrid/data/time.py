@@ -1,4 +1,4 @@
-"""How samples are made of trajectories, and how a surrogate of one step is rolled out."""
+"""How samples are made from trajectories, and how a one-step surrogate is rolled out."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ class TimeOptions:
     """How samples are made of trajectories.
 
     Attributes:
-        stride: Every so manieth state is used; the others are as if they were not there.
+        stride: Every ``stride``-th state is used; the others are ignored.
         history: Number of successive states in an input.
         target: ``state``, the next state, or ``delta``, its difference from the last one.
         start: Number of the first state that is used.
@@ -109,6 +109,6 @@ class Trajectories:
 
 
 def _join(*parts: "Tensor") -> "Tensor":
-    import torch  # what only checks settings does not wait for it
+    import torch  # not needed for checking settings
 
     return torch.cat(parts, dim=1)

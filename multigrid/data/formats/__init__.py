@@ -40,7 +40,7 @@ ZARR_FILES = (".zgroup", "zarr.json", ".zmetadata")
 
 
 class OtherFile(ArrayFile):
-    """A file of an unknown format, which only a reader of the user's can open.
+    """A file of an unknown format, which only a user's reader can open.
 
     Its fields hold their arrays themselves.
     """

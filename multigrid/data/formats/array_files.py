@@ -34,7 +34,7 @@ MATLAB_TYPES = {"double": "f8", "single": "f4", "logical": "bool"}
 class ArrayFile(Container):
     """A file whose arrays are mapped or read into memory when they are first asked for.
 
-    A copy in another process opens them anew.
+    A copy in another process reopens them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class ArrayFile(Container):
 
 
 def zip_members(path: Path) -> list[str] | None:
-    """Returns the names in a zip archive, or None if the file is none.
+    """Returns the names in a zip archive, or None if the file is not one.
 
     Raises:
         UserError: If the archive is damaged.
@@ -174,12 +174,12 @@ def read_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype,
     """Reads the header of a ``.npy`` file: shape, number type and size in bytes of its array.
 
     Raises:
-        UserError: If it is none, or holds Python objects.
+        UserError: If it is not one, or holds Python objects.
     """
     if file.read(len(SIGNATURE)) != SIGNATURE:
         raise UserError(
-            f"{path}: holds something that is no NumPy array; pickles are refused, as opening one "
-            "could run a program"
+            f"{path}: holds something that is not a NumPy array; pickles are refused, as opening "
+            "one could run a program"
         )
     major = file.read(2)[:1]
     if major == b"\x01":
@@ -373,7 +373,7 @@ class XarrayStore(ArrayFile):
         try:
             engine = "zarr" if path.is_dir() else "scipy"
             opened = xarray.open_dataset(path, engine=engine, decode_times=False)
-        except Exception as error:  # every engine fails in its own ways
+        except Exception as error:  # engines raise errors of many kinds
             raise UserError(f"{path}: cannot be read by xarray ({brief(error)})") from None
         self._set = opened
         self.names = tuple(str(name) for name in opened.variables)

@@ -122,7 +122,7 @@ class Container(ABC):
             return ArrayInfo((*lead, *item), self._info(members[0]).dtype)
         if name not in self.names:
             if any(other.startswith(f"{name}/") for other in self.names):
-                raise UserError(f"{self.path}: '{name}' is a group, no {self.noun}")
+                raise UserError(f"{self.path}: '{name}' is a group, not a {self.noun}")
             raise UserError(
                 f"{self.path}: there is no {self.noun} '{name}'; the file holds "
                 f"{self.contents()}{nearest(name, self.names)}"
@@ -137,7 +137,7 @@ class Container(ABC):
             return False
 
     def numeric(self) -> dict[str, ArrayInfo]:
-        """Returns the readable arrays of real numbers that are no coordinates."""
+        """Returns the readable arrays of real numbers that are not coordinates."""
         infos = {}
         for name in self.names:
             try:
@@ -259,7 +259,7 @@ class _Stack:
         return values[(*(slice(None),) * count, *index[count:])]
 
 
-# --- what can be said of a file before any library opens it ---
+# --- checks before any library opens a file ---
 
 
 def require_regular_file(path: Path) -> None:
@@ -273,7 +273,7 @@ def require_regular_file(path: Path) -> None:
         if not path.exists():
             raise UserError(f"{path}: there is no such file{_neighbours(path)}")
         if not path.is_file():
-            raise UserError(f"{path}: is no regular file")
+            raise UserError(f"{path}: is not a regular file")
         with path.open("rb"):
             pass
     except OSError as error:
@@ -290,7 +290,7 @@ def _neighbours(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells a file from a changed one under the same name, without reading it."""
+    """Identifies the state of a file, without reading it."""
 
     size: int
     modified: int
@@ -312,7 +312,7 @@ class Stamp:
     def require(self, path: Path) -> None:
         """Raises a UserError if a file is no longer there or no longer the same."""
         if Stamp.of(path) != self:
-            raise UserError(f"{path}: has changed since it was opened; leave it alone meanwhile")
+            raise UserError(f"{path}: has changed since it was opened; keep it as it is in a run")
 
 
 SEAL = b"\nmultigrid, SHA-256 of all before: "

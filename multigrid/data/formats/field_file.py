@@ -41,7 +41,7 @@ class Description:
         parameters: Names of the scalars that could become input channels.
         boundaries: What holds on the boundary across each axis, if the file says so.
         time_step: Time between two successive states of the file, if it says so.
-        notes: What else is to be said of how the file is read.
+        notes: Further remarks on how the file is read.
     """
 
     shape: tuple[int, ...]
@@ -131,7 +131,7 @@ class Part:
         if layout.grid_kind is not None and not options.noncartesian:
             raise UserError(
                 f"{container.path}: the grid is {layout.grid_kind}, not Cartesian, so convolutions "
-                "treat its points as what they are not; use it with problem.noncartesian: true "
+                "distort it; use it with problem.noncartesian: true "
                 "(--noncartesian)"
             )
         extra, _ = parameter_fields(container, options, count)
@@ -345,8 +345,8 @@ class FieldFile:
                 size = len(self._states)
             elif count % length:
                 raise UserError(
-                    f"{self.path}: {count} pairs are no whole number of trajectories of {length} "
-                    "each, as data.time.trajectory says"
+                    f"{self.path}: {count} pairs are not a whole number of trajectories of "
+                    f"{length} each, as data.time.trajectory says"
                 )
             else:
                 count, size = count // length, length

@@ -1,4 +1,4 @@
-"""HDF5 files of any provenance: plain ones, MATLAB's v7.3, and netCDF4."""
+"""HDF5 files: plain ones, MATLAB's v7.3, and netCDF4."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +41,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     """Opens a file for reading.
 
     Raises:
-        UserError: If the file, or what is read from it meanwhile, turns out to be damaged, or
+        UserError: If the file, or what is read from it meanwhile, is damaged, or
             another program is writing it.
     """
     try:
@@ -54,7 +54,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what is the matter with a file that HDF5 cannot read."""
+    """Returns why HDF5 cannot read a file."""
     text = str(error)
     if isinstance(error, BlockingIOError) or "unable to lock file" in text:
         return f"is locked by another program, which may be writing it ({brief(error)})"
@@ -62,7 +62,7 @@ def _reason(error: Exception) -> str:
         return "is open in a program that writes it, or was never closed by one that did"
     if ("filter" in text and "not registered" in text) or "can't open directory" in text:
         return (
-            "is compressed with a filter that HDF5 has not got here; install hdf5plugin "
+            "is compressed with a filter that is not installed; install hdf5plugin "
             f"({brief(error)})"
         )
     return f"damaged, truncated or unreadable HDF5 file ({brief(error)})"
@@ -251,7 +251,7 @@ def find(file: h5py.File, name: str, numbers: str = "real") -> h5py.Dataset:
     """
     item = _walk(file, file, name, MAX_HOPS)
     if not isinstance(item, h5py.Dataset):
-        raise UserError(f"{file.filename}: '{name}' is a group, no dataset")
+        raise UserError(f"{file.filename}: '{name}' is a group, not a dataset")
     if item.is_virtual or item.external:
         raise UserError(f"{file.filename}: '{name}' is stored in other files, which is refused")
     if numbers == "real":

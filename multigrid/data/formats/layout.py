@@ -183,7 +183,7 @@ class Layout:
         boundaries: What holds on the boundary across each axis, such as ``{"x": "periodic"}``.
         time_step: Time between two states.
         pairs_in_trajectory: Number of consecutive pairs that are of one trajectory.
-        notes: What is to be said of how the file is read.
+        notes: Remarks on how the file is read.
         grid_kind: Kind of the grid if it is not Cartesian, such as ``spherical``.
     """
 
@@ -253,7 +253,7 @@ def make_field(
 def choose_axes(
     path: Path, inputs: tuple[int, ...], outputs: tuple[int, ...], ndim: int | None
 ) -> tuple[str, str]:
-    """Finds out the axes of an input and an output array whose first axis counts samples.
+    """Infers the axes of an input and an output array whose first axis counts samples.
 
     Each has its channels behind the samples, at the end, or no axis for them. Of all choices that
     give both the same grid the one whose shortest space axis is longest is taken, as channels are
@@ -304,7 +304,7 @@ def grid_of(axes: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def guess_trajectory_axes(shape: tuple[int, ...], ndim: int | None) -> str | None:
-    """Returns what the axes of an array ``[N, T, ...]`` may be, None if there is no telling.
+    """Returns what the axes of an array ``[N, T, ...]`` may be, None if they cannot be inferred.
 
     Channels are an axis behind the steps, or at the end, that is at most half as long as the
     shortest of the others.

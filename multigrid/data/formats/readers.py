@@ -1,4 +1,4 @@
-"""The formats that are known: each a short function from a container to its layout.
+"""The built-in formats: each a short function from a container to its layout.
 
 A reader gets a container and what the user says, and returns the layout, several (for the splits
 of a file), or None if the file is not of its format. The first line of its docstring is shown
@@ -467,7 +467,7 @@ def _chosen_pair(
 def _trajectories(
     container: Container, options: ReaderOptions, states: Sequence[str], inputs: Sequence[str]
 ) -> Layout:
-    """Returns the layout of trajectories; inputs that are no states do not change in time."""
+    """Returns the layout of trajectories; inputs that are not states do not change in time."""
     fields: dict[str, Field] = {}
     for name in (*states, *(n for n in inputs if n not in states)):
         shape = container.info(name).shape

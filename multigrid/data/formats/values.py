@@ -1,4 +1,4 @@
-"""What the values of a file are like: range, NaN and infinite values, constant channels."""
+"""Checks of the values of a file: range, NaN and infinite values, constant channels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
