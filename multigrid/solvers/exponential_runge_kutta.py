@@ -1,39 +1,148 @@
 """Exponential time differencing for semilinear equations with periodic boundaries."""
 
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy
 
 from multigrid.grid import Grid
 
-Reaction = Callable[[np.ndarray], np.ndarray]
+Term = Callable[[np.ndarray], np.ndarray]
 
 CONTOUR_POINTS = 32
 
 
-class ExponentialRungeKutta:
-    """The fourth-order method ETDRK4 for ``u_t = D Laplace(u) + r(u)`` on the periodic unit box.
+class FourierModes:
+    """The modes of real fields on a periodic box, and what is done to them.
 
-    Spectral in space: diffusion is exact in the Fourier modes of the grid, the reaction is
-    evaluated at its points. After Cox and Matthews, J. Comput. Phys. 176 (2002), with the
-    coefficients as contour integrals of Kassam and Trefethen, SIAM J. Sci. Comput. 26 (2005).
+    Spectra are those of ``rfftn`` over the space axes, ``[N, components, *modes]``.
 
     Args:
-        diffusivities: D of each component.
-        reaction: Maps states ``[N, components, *grid]`` to r(u), of the same shape.
         grid: Periodic grid: cell-centred, or node-centred with even sizes.
+        extent: Length of the box along each axis, in units of the equation.
+
+    Attributes:
+        grid: The grid.
+        wavenumbers: For each axis ``2 pi k / extent``, to be broadcast over the modes.
+    """
+
+    def __init__(self, grid: Grid, extent: float = 1.0) -> None:
+        self.grid = grid
+        self._axes = tuple(range(2, 2 + grid.ndim))
+        *others, last = grid.shape
+        self._frequencies = [np.fft.fftfreq(n, 1 / n) for n in others]
+        self._frequencies.append(np.fft.rfftfreq(last, 1 / last))
+        self.wavenumbers = np.meshgrid(
+            *[2 * np.pi * k / extent for k in self._frequencies], indexing="ij", sparse=True
+        )
+
+    def to_modes(self, points: np.ndarray) -> np.ndarray:
+        """Transforms values at points ``[N, components, *grid]``."""
+        return scipy.fft.rfftn(points, axes=self._axes)
+
+    def to_points(self, modes: np.ndarray) -> np.ndarray:
+        """Transforms back."""
+        return scipy.fft.irfftn(modes, s=self.grid.shape, axes=self._axes)
+
+    @cached_property
+    def laplacian(self) -> np.ndarray:
+        """The symbol of the Laplacian, ``[*modes]``."""
+        return -sum(k**2 for k in self.wavenumbers)
+
+    @cached_property
+    def inverse_laplacian(self) -> np.ndarray:
+        """Its inverse, zero for the constant mode, ``[*modes]``."""
+        inverse = np.zeros_like(self.laplacian)
+        np.divide(1, self.laplacian, out=inverse, where=self.laplacian != 0)
+        return inverse
+
+    @cached_property
+    def gradient(self) -> list[np.ndarray]:
+        """The symbols of the first derivatives, zero for the shortest wave of even grids."""
+        symbols = []
+        for n, k in zip(self.grid.shape, self.wavenumbers, strict=True):
+            symbols.append(1j * np.where(np.abs(k) < np.abs(k).max() * (1 - 0.5 / n), k, 0))
+            if n % 2:
+                symbols[-1] = 1j * k
+        return symbols
+
+    @cached_property
+    def resolved(self) -> np.ndarray:
+        """The modes that products of two fields do not alias onto: two thirds, ``[*modes]``."""
+        mask = np.ones((), dtype=bool)
+        for k in self.wavenumbers:
+            mask = mask & (np.abs(k) < 2 / 3 * np.abs(k).max())
+        return mask
+
+    def sampled(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
+        """Evaluates fields at the points of a coarser grid, whose waves may alias.
+
+        Args:
+            modes: Spectra on this grid, which must be node-centred.
+            grid: Periodic grid whose sizes divide those of this one.
+
+        Returns:
+            Values ``[N, components, *grid]``.
+        """
+        points = self.to_points(self._moved(modes, grid))
+        strides = [m // n for m, n in zip(self.grid.shape, grid.shape, strict=True)]
+        where: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in strides))
+        return points[where]
+
+    def truncated(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
+        """Evaluates the waves of fields that a coarser grid can have, at its points.
+
+        Args:
+            modes: Spectra on this grid, which must be node-centred.
+            grid: Periodic grid.
+
+        Returns:
+            Values ``[N, components, *grid]``.
+        """
+        modes = self._moved(modes, grid)
+        for axis, n in zip(self._axes, grid.shape, strict=True):
+            half = (n - 1) // 2 + 1
+            low = np.take(modes, range(half), axis)
+            if axis == self._axes[-1]:
+                modes = low  # irfftn takes what is missing as zero
+                continue
+            high = np.take(modes, range(modes.shape[axis] - half + 1, modes.shape[axis]), axis)
+            gap = [(0, 0)] * modes.ndim
+            gap[axis] = (0, n - 2 * half + 1)
+            modes = np.concatenate([np.pad(low, gap), high], axis)
+        scale = grid.size / self.grid.size
+        return FourierModes(grid).to_points(scale * modes)
+
+    def _moved(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
+        """Moves fields so that the first point of a grid comes to lie at the origin."""
+        if grid.centering == "node":
+            return modes
+        frequencies = np.meshgrid(*self._frequencies, indexing="ij", sparse=True)
+        for k, h in zip(frequencies, grid.spacing, strict=True):
+            modes = modes * np.exp(1j * np.pi * k * h)
+        return modes
+
+
+class ExponentialRungeKutta:
+    """The fourth-order method ETDRK4 for ``u_t = L u + N(u)`` in Fourier modes.
+
+    L is diagonal, with the symbol given, and exact in time. After Cox and Matthews, J. Comput.
+    Phys. 176 (2002), with the coefficients as contour integrals of Kassam and Trefethen, SIAM J.
+    Sci. Comput. 26 (2005).
+
+    Args:
+        symbol: L for each mode, ``[components, *modes]``, real or complex.
+        nonlinear: Maps modes ``[N, components, *modes]`` to those of N(u).
+        modes: Transforms between points and modes.
         step: Time step.
     """
 
-    def __init__(
-        self, diffusivities: Sequence[float], reaction: Reaction, grid: Grid, step: float
-    ) -> None:
-        self._reaction = reaction
-        self._shape = grid.shape
-        self._axes = tuple(range(2, 2 + grid.ndim))
-        z = step * np.multiply.outer(np.asarray(diffusivities), _laplacian(grid))
+    def __init__(self, symbol: np.ndarray, nonlinear: Term, modes: Any, step: float) -> None:
+        self._nonlinear = nonlinear
+        self.modes = modes
+        z = step * symbol
         self._half_decay, self._decay = np.exp(z / 2), np.exp(z)
         self._half, self._first, self._middle, self._last = (
             step * weights for weights in _weights(z)
@@ -41,19 +150,19 @@ class ExponentialRungeKutta:
 
     def advance(self, state: np.ndarray, num_steps: int) -> np.ndarray:
         """Returns the states ``[N, components, *grid]`` after a number of steps."""
-        spectrum = scipy.fft.rfftn(state, axes=self._axes)
+        spectrum = self.modes.to_modes(state)
         for _ in range(num_steps):
             spectrum = self._advance_once(spectrum)
-        return self._to_points(spectrum)
+        return self.modes.to_points(spectrum)
 
     def _advance_once(self, spectrum: np.ndarray) -> np.ndarray:
-        at_start = self._react(spectrum)
+        at_start = self._nonlinear(spectrum)
         half = self._half_decay * spectrum
         a = half + self._half * at_start
-        at_a = self._react(a)
-        at_b = self._react(half + self._half * at_a)
+        at_a = self._nonlinear(a)
+        at_b = self._nonlinear(half + self._half * at_a)
         c = self._half_decay * a + self._half * (2 * at_b - at_start)
-        at_c = self._react(c)
+        at_c = self._nonlinear(c)
         return (
             self._decay * spectrum
             + self._first * at_start
@@ -61,31 +170,24 @@ class ExponentialRungeKutta:
             + self._last * at_c
         )
 
-    def _react(self, spectrum: np.ndarray) -> np.ndarray:
-        return scipy.fft.rfftn(self._reaction(self._to_points(spectrum)), axes=self._axes)
-
-    def _to_points(self, spectrum: np.ndarray) -> np.ndarray:
-        return scipy.fft.irfftn(spectrum, s=self._shape, axes=self._axes)
-
-
-def _laplacian(grid: Grid) -> np.ndarray:
-    """Returns the symbol of the Laplacian for the modes of a real transform."""
-    *others, last = grid.shape
-    frequencies = [np.fft.fftfreq(n, 1 / n) for n in others] + [np.fft.rfftfreq(last, 1 / last)]
-    return -reduce(np.add.outer, [(2 * np.pi * k) ** 2 for k in frequencies])
-
 
 def _weights(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the weights of ETDRK4, for real z and a step of one.
+    """Returns the weights of ETDRK4 for a step of one.
 
-    Averages over circles around z replace formulas that cancel where z is small.
+    Averages over circles around z replace formulas that cancel where z is small; for real z half
+    a circle is enough.
     """
+    real = not np.iscomplexobj(z)
     half, first, middle, last = (np.zeros_like(z) for _ in range(4))
-    for angle in np.pi * (np.arange(CONTOUR_POINTS) + 0.5) / CONTOUR_POINTS:
+    for angle in (1 if real else 2) * np.pi * (np.arange(CONTOUR_POINTS) + 0.5) / CONTOUR_POINTS:
         r = z + np.exp(1j * angle)
         e = np.exp(r)
-        half += ((np.exp(r / 2) - 1) / r).real
-        first += ((-4 - r + e * (4 - 3 * r + r**2)) / r**3).real
-        middle += 2 * ((2 + r + e * (r - 2)) / r**3).real
-        last += ((-4 - 3 * r - r**2 + e * (4 - r)) / r**3).real
+        terms = (
+            (np.exp(r / 2) - 1) / r,
+            (-4 - r + e * (4 - 3 * r + r**2)) / r**3,
+            2 * ((2 + r + e * (r - 2)) / r**3),
+            (-4 - 3 * r - r**2 + e * (4 - r)) / r**3,
+        )
+        for total, value in zip((half, first, middle, last), terms, strict=True):
+            total += value.real if real else value
     return tuple(total / CONTOUR_POINTS for total in (half, first, middle, last))  # type: ignore[return-value]

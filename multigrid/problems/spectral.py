@@ -1,0 +1,177 @@
+"""Periodic equations in time, solved by one spectral integrator: each gives its two terms."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Annotated, TypeAlias
+
+import numpy as np
+from pydantic import Field
+
+from multigrid.errors import UserError
+from multigrid.grid import Grid
+from multigrid.problems.base import PDE
+from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes, Term
+
+TimeStep: TypeAlias = Annotated[
+    float, Field(gt=0, le=1000, description="the time between two states, in (0, 1000]")
+]
+Substeps: TypeAlias = Annotated[
+    int, Field(ge=1, le=10_000, description="the integrator's steps within time_step, 1 to 10000")
+]
+NumStarts: TypeAlias = Annotated[
+    int, Field(ge=1, le=1000, description="a number of start times, 1 to 1000")
+]
+FirstStart: TypeAlias = Annotated[
+    int, Field(ge=0, le=10_000, description="time steps before the first start time, 0 to 10000")
+]
+NumStates: TypeAlias = Annotated[
+    int,
+    Field(ge=1, le=100, description="consecutive states in the input and in the output, 1 to 100"),
+]
+Resolution: TypeAlias = Annotated[
+    int,
+    Field(
+        ge=1, le=4096, description="the points along an axis that are solved on at least, to 4096"
+    ),
+]
+PeriodicModes: TypeAlias = Annotated[
+    int, Field(ge=1, le=256, description="the highest mode of the first state, 1 to 256")
+]
+Viscosity: TypeAlias = Annotated[float, Field(gt=0, le=1, description="a viscosity in (0, 1]")]
+
+
+class SpectralPDE(PDE):
+    """``u_t = L u + N(u)`` in a periodic box, L diagonal in Fourier modes.
+
+    A sample is a pair of blocks of consecutive states, time dt apart, of a trajectory of its own:
+    the first block starts at a random time out of a few. With one state in a block, the default,
+    a network has to map a state onto the next one.
+
+    A subclass is a dataclass of parameters, of which ``time_step`` and ``substeps`` are needed,
+    and gives ``fields`` and the methods :meth:`symbol`, :meth:`nonlinear` and
+    :meth:`first_states`.
+
+    Attributes:
+        fields: Names of the fields.
+        extent: Length of the box along each axis, in units of the equation.
+        time_step: The time dt.
+        substeps: Steps of the integrator within dt.
+        num_starts: Number of start times, of which one is drawn for each sample.
+        first_start: The first of them, in time steps.
+        num_states: Number of states in a block.
+        resolution: The equation is solved on a multiple of the grid asked for with at least so
+            many points along each axis, and evaluated at the points of the grid.
+    """
+
+    fields: tuple[str, ...]
+    extent: float = 1.0
+    time_step: float
+    substeps: int
+    num_starts: int = 1
+    first_start: int = 0
+    num_states: int = 1
+    resolution: int = 1
+    periodic = True
+    time_dependent = True
+
+    def __post_init__(self) -> None:
+        count = self.num_states
+        self.input_names, self.output_names = self.fields, tuple(f"{f}_next" for f in self.fields)
+        if count > 1:
+            names = [f"{field}_{i}" for i in range(2 * count) for field in self.fields]
+            half = count * len(self.fields)
+            self.input_names, self.output_names = tuple(names[:half]), tuple(names[half:])
+
+    @abstractmethod
+    def symbol(self, modes: FourierModes) -> np.ndarray:
+        """Returns L, ``[components, *modes]``."""
+
+    @abstractmethod
+    def nonlinear(self, modes: FourierModes) -> Term:
+        """Returns N, a function of spectra ``[N, components, *modes]`` to such spectra."""
+
+    @abstractmethod
+    def first_states(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """Draws states ``[N, components, *grid]`` at t = 0."""
+
+    def check_grids(self, levels: Sequence[Grid]) -> None:
+        """Checks that the grids are periodic."""
+        finest = levels[-1]
+        if not finest.is_open:
+            raise UserError(
+                f"levels[{len(levels) - 1}]: problem '{self.kind}' is periodic, which nodes with "
+                f"both boundary points are not: the sizes of {finest} must be even"
+            )
+
+    def sample(
+        self, grid: Grid, rngs: Sequence[np.random.Generator]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws blocks of states ``[N, C, *grid]`` and those that follow, ``[N, C, *grid]``.
+
+        Raises:
+            UserError: If the grid is not periodic.
+        """
+        fine = self._solver_grid(grid)
+        integrator = self._integrator(fine)
+        state = self.first_states(fine, rngs)
+        starts = np.array([self.first_start + rng.integers(self.num_starts) for rng in rngs])
+        for time in range(starts.max()):
+            later = starts > time
+            state[later] = integrator.advance(state[later], self.substeps)
+        blocks = self._blocks(integrator, state, grid)
+        return next(blocks), next(blocks)
+
+    def trajectory(self, grid: Grid, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        """Returns the blocks of states from the first start time on, that samples are taken from.
+
+        Args:
+            grid: Periodic grid.
+            rng: Source of randomness of the first state.
+            num_steps: Number of blocks after the first one.
+
+        Returns:
+            Array ``[num_steps + 1, C, *grid]``.
+
+        Raises:
+            UserError: If the grid is not periodic.
+        """
+        fine = self._solver_grid(grid)
+        integrator = self._integrator(fine)
+        state = self.first_states(fine, [rng])
+        for _ in range(self.first_start):
+            state = integrator.advance(state, self.substeps)
+        return np.concatenate(list(islice(self._blocks(integrator, state, grid), num_steps + 1)))
+
+    def _blocks(
+        self, integrator: ExponentialRungeKutta, state: np.ndarray, grid: Grid
+    ) -> Iterator[np.ndarray]:
+        """Yields consecutive blocks of states from a state on, without end."""
+        states = []
+        while True:
+            states.append(self._stored(integrator.modes, state, grid))
+            if len(states) == self.num_states:
+                yield np.concatenate(states, axis=1)
+                states = []
+            state = integrator.advance(state, self.substeps)
+
+    def _stored(self, modes: FourierModes, state: np.ndarray, grid: Grid) -> np.ndarray:
+        """Returns the values of a state at the points of a grid."""
+        return state if modes.grid == grid else modes.sampled(modes.to_modes(state), grid)
+
+    def _solver_grid(self, grid: Grid) -> Grid:
+        """Returns the grid to solve on."""
+        if not grid.is_open:
+            raise UserError(
+                f"{self.kind} needs a cell-centred grid, or a node-centred one with even sizes, "
+                f"not a node-centred {grid}"
+            )
+        if min(grid.shape) >= self.resolution:
+            return grid
+        shape = tuple(n * -(-self.resolution // n) for n in grid.shape)
+        return Grid(shape, "node", tuple(1 / n for n in shape))
+
+    def _integrator(self, grid: Grid) -> ExponentialRungeKutta:
+        modes = FourierModes(grid, self.extent)
+        step = self.time_step / self.substeps
+        return ExponentialRungeKutta(self.symbol(modes), self.nonlinear(modes), modes, step)
