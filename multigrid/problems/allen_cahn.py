@@ -49,7 +49,7 @@ class AllenCahn(PDE):
     largest_decay: Annotated[
         float | None, Field(ge=0, le=5, description="an exponent in [0, 5] or null")
     ] = None
-    resolution: Resolution = 256
+    resolution: Resolution = 192
     substeps: Substeps = 40
 
     def check_grids(self, levels: Sequence[Grid]) -> None:
@@ -61,9 +61,20 @@ class AllenCahn(PDE):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws first states ``[N, 1, *grid]`` and those at the time T, ``[N, 1, *grid]``."""
         first = np.concatenate([self._first(rng) for rng in rngs])
+        return sine_series(first, grid)[:, None], sine_series(self.advance(first), grid)[:, None]
+
+    def advance(self, first: np.ndarray) -> np.ndarray:
+        """Returns the sine coefficients at the time T.
+
+        Args:
+            first: Those at t = 0, ``[N, K, K]`` with any K up to the number of the solver's modes.
+
+        Returns:
+            ``[N, n, n]``, n being the number of inner nodes of the solver's grid.
+        """
         modes = SineModes2D(max(self.resolution, self.num_modes + 1))
-        start = np.zeros((len(rngs), modes.size, modes.size))
-        start[:, : self.num_modes, : self.num_modes] = first
+        start = np.zeros((len(first), modes.size, modes.size))
+        start[:, : first.shape[1], : first.shape[2]] = first
         square = self.rate**2
 
         def term(spectrum: np.ndarray) -> np.ndarray:
@@ -71,8 +82,7 @@ class AllenCahn(PDE):
 
         symbol = square - np.pi**2 * squares(modes.size, 2)
         flow = ExponentialRungeKutta(symbol, term, modes, self.time / self.substeps)
-        last = modes.to_modes(flow.advance(modes.to_points(start), self.substeps))
-        return sine_series(first, grid)[:, None], sine_series(last, grid)[:, None]
+        return modes.to_modes(flow.advance(modes.to_points(start), self.substeps))
 
     def _first(self, rng: np.random.Generator) -> np.ndarray:
         """Draws the coefficients of a first state, ``[1, K, K]``."""

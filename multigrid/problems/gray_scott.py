@@ -61,7 +61,7 @@ class GrayScott(SpectralPDE):
     kill: Share = 0.06
     num_spots: Annotated[int, Field(ge=1, le=1000, description="a number, 1 to 1000")] = 20
     time_step: TimeStep = 20.0
-    substeps: Substeps = 20
+    substeps: Substeps = 10
     num_starts: NumStarts = 50
     first_start: FirstStart = 5
     resolution: Resolution = 128

@@ -50,7 +50,7 @@ class KuramotoSivashinsky(SpectralPDE):
     extent: Annotated[float, Field(gt=0, le=1000, description="a length in (0, 1000]")] = 60.0
     num_modes: PeriodicModes = 4
     time_step: TimeStep = 1.0
-    substeps: Substeps = 10
+    substeps: Substeps = 5
     num_starts: NumStarts = 50
     first_start: FirstStart = 50
     resolution: Resolution = 64

@@ -46,7 +46,7 @@ class NavierStokes(SpectralPDE):
     The first state is their Gaussian field N(0, s^2 (-Laplace + 49)^-2.5) without its mean. What
     they state is s^2 = 7^1.5, their program has s^2 = 2 * 7^3, the default: a standard deviation
     of the vorticity of 0.262. For their block of ten states in and ten out: ``num_states: 10``,
-    ``first_start: 1``, ``num_starts: 1``, ``time_step: 1``, ``resolution: 256``.
+    ``first_start: 1``, ``num_starts: 1``, ``time_step: 1``, ``resolution: 256``, ``substeps: 128``.
 
     Products are freed of aliasing by the two-thirds rule. Vorticity changes its sign when it is
     mirrored, so that shifts, without forcing, are the only symmetry that is made use of.

@@ -55,7 +55,7 @@ class ShearLayer(PDE):
     perturbation: Annotated[float, Field(ge=0, le=1, description="a length in [0, 1]")] = 0.025
     shift: Annotated[float, Field(ge=-1, le=1, description="a length in [-1, 1]")] = 0.0
     resolution: Resolution = 128
-    substeps: Substeps = 150
+    substeps: Substeps = 256
 
     def check_grids(self, levels: Sequence[Grid]) -> None:
         """Checks that the grids are periodic."""
@@ -69,20 +69,37 @@ class ShearLayer(PDE):
         self, grid: Grid, rngs: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws velocities along x at t = 0 ``[N, 1, *grid]`` and at t = 1, ``[N, 1, *grid]``."""
+        modes = self.modes(grid)
+        profiles = np.stack([self._profile(modes.grid, rng) for rng in rngs])[:, None]
+        mean = profiles.mean(axis=(2, 3), keepdims=True)
+        before, after = (
+            modes.truncated(velocity(w, modes)[:, :1], grid) + mean
+            for w in self.advance(profiles, modes)
+        )
+        return before, after
+
+    def modes(self, grid: Grid) -> FourierModes:
+        """Returns the Fourier modes of the grid to solve on."""
         n = max(self.resolution, *grid.shape)
-        modes = FourierModes(Grid((n, n), "node", (1 / n, 1 / n)))
-        first = np.stack([self._profile(modes.grid, rng) for rng in rngs])[:, None]
-        w = -modes.gradient[1] * modes.to_modes(first)
-        mean = first.mean(axis=(2, 3), keepdims=True)
+        return FourierModes(Grid((n, n), "node", (1 / n, 1 / n)))
+
+    def advance(self, profiles: np.ndarray, modes: FourierModes) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the modes ``[N, 1, *modes]`` of the vorticity at t = 0 and t = 1.
+
+        Args:
+            profiles: The U of the first velocities ``(U, 0)`` at the points, ``[N, 1, n, n]``.
+            modes: The Fourier modes of these points.
+        """
+        n = modes.grid.shape[0]
+        first = -modes.gradient[1] * modes.to_modes(profiles)
         squares = np.maximum(-modes.laplacian / (2 * np.pi) ** 2, 1)
         symbol = VISCOSITY / n * np.maximum(0, 1 - n / squares) * modes.laplacian
+        mean = profiles.mean(axis=(2, 3), keepdims=True)
         advection = vorticity_advection(modes, np.concatenate([mean, 0 * mean], axis=1))
         flow = ExponentialRungeKutta(
             symbol[None], lambda w: -advection(w), modes, 1 / self.substeps
         )
-        last = modes.to_modes(flow.advance(modes.to_points(w), self.substeps))
-        before, after = (modes.truncated(velocity(w, modes)[:, :1], grid) + mean for w in (w, last))
-        return before, after
+        return first, modes.to_modes(flow.advance(modes.to_points(first), self.substeps))
 
     def _profile(self, grid: Grid, rng: np.random.Generator) -> np.ndarray:
         """Returns U, ``[*grid]``."""
