@@ -29,7 +29,8 @@ BASE = {
     "levels": [8, 16, 32],
     "model": {"min_size": 4},
 }
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("cno/*.yaml")])
 
 
 def with_value(key, value):
@@ -513,7 +514,7 @@ def test_valid_settings_survive_a_round_trip(junk):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_shipped_experiments_are_valid(path):
-    assert load_config(path).name == path.stem
+    assert load_config(path).name.removeprefix("cno_") == path.stem
 
 
 def test_there_are_shipped_experiments():

@@ -19,11 +19,19 @@ COMMON = (
     "compute.precision=float32",
 )
 CELLS, NODES = "levels=[8,16]", "levels=[9,17]"
+OUT = "data.extra_tests.out_of_distribution"
+FLOW = (
+    "problem.resolution=32",
+    "problem.num_starts=3",
+    "problem.first_start=3",
+    "problem.substeps=8",
+    "data.rollout_steps=2",
+)
 
 # For each experiment a bound of its test error, two thirds of an untrained network's at most,
 # and what makes the run small.
 SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
-    "cno_poisson": (
+    "cno/poisson": (
         0.5,
         (CELLS, "problem.num_modes=4", "data.extra_tests.out_of_distribution.num_modes=5"),
     ),
@@ -34,6 +42,20 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "poisson_two_phase": (0.25, (CELLS, "problem.num_modes=8")),
     "poisson_3d": (0.25, ("levels=[4,8]", "problem.num_modes=4")),
     "reaction_diffusion": (0.35, (CELLS, "problem.num_modes=4", "data.rollout_steps=2")),
+    "cno/darcy": (0.25, (CELLS, "problem.num_modes=8")),
+    "cno/wave": (0.5, (CELLS, "problem.num_modes=3", f"{OUT}={{num_modes: 4}}")),
+    "cno/smooth_transport": (0.5, (CELLS,)),
+    "cno/discontinuous_transport": (0.6, (CELLS,)),
+    "cno/allen_cahn": (
+        0.6,
+        (CELLS, "problem.num_modes=4", "problem.resolution=32", f"{OUT}={{num_modes: 3}}"),
+    ),
+    "cno/shear_layer": (0.5, (CELLS, "problem.resolution=32", f"{OUT}={{thickness: 0.2}}")),
+    "navier_stokes": (0.35, (CELLS, *FLOW)),
+    "kolmogorov": (0.5, (CELLS, *FLOW)),
+    "kuramoto_sivashinsky": (0.45, (CELLS, *FLOW, "problem.extent=20")),
+    "burgers": (0.5, (CELLS, "problem.resolution=32", "data.rollout_steps=2")),
+    "gray_scott": (0.45, (CELLS, *FLOW)),
 }
 
 
@@ -43,7 +65,11 @@ DRAWN = ("poisson_3d", "reaction_diffusion")
 
 def test_every_experiment_is_here() -> None:
     here = {*SMOKE, "poisson_to_darcy"}  # which test_transfer_runs.py does
-    assert here == {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+    assert here == {
+        path.relative_to(EXPERIMENTS).with_suffix("").as_posix()
+        for folder in (EXPERIMENTS, EXPERIMENTS / "cno")
+        for path in folder.glob("*.yaml")
+    }
 
 
 @pytest.mark.parametrize("name", SMOKE)
@@ -51,7 +77,7 @@ def test_experiment(name: str, tmp_path: Path) -> None:
     bound, overrides = SMOKE[name]
     experiment = EXPERIMENTS / f"{name}.yaml"
     summary = train(experiment, tmp_path, *COMMON, *overrides, pictures=name in DRAWN)
-    assert summary["name"] == name
+    assert summary["name"] == name.replace("/", "_")
     assert summary["test"]["rel_l2"] < bound
     assert summary["levels"][0]["rel_l2_at_start"] > 1.5 * bound
     for below, above in pairwise(summary["levels"]):
