@@ -273,10 +273,10 @@ def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path):
     ids=["long-list", "many-keys"],
 )
 def test_large_files_are_refused_quickly(write, text):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UserError):
         load_config(write(text))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(

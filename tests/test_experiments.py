@@ -44,8 +44,8 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "reaction_diffusion": (0.35, (CELLS, "problem.num_modes=4", "data.rollout_steps=2")),
     "cno/darcy": (0.25, (CELLS, "problem.num_modes=8")),
     "cno/wave": (0.5, (CELLS, "problem.num_modes=3", f"{OUT}={{num_modes: 4}}")),
-    "cno/smooth_transport": (0.5, (CELLS,)),
-    "cno/discontinuous_transport": (0.6, (CELLS,)),
+    "cno/smooth_transport": (0.68, (CELLS,)),
+    "cno/discontinuous_transport": (0.68, (CELLS,)),
     "cno/allen_cahn": (
         0.6,
         (CELLS, "problem.num_modes=4", "problem.resolution=32", f"{OUT}={{num_modes: 3}}"),
