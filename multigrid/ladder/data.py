@@ -72,6 +72,15 @@ class RunData:
             "test": negligible_fields(self.test.outputs, fields, names),
         }
 
+    def _training_samples(self, grid: Grid, count: int) -> TrainingSamples:
+        """Returns the first training samples on a grid, read once for levels that share it."""
+        for samples in self.train:
+            if samples.grid == grid and len(samples) == count:
+                return samples
+            if isinstance(samples, Samples) and samples.grid == grid and len(samples) > count:
+                return samples[:count]
+        return self.experiment.training_samples(grid, count)
+
     def log_negligible(self) -> None:
         """Names the samples whose errors cannot be relative to their output fields."""
         for split, by_field in self.negligible.items():
