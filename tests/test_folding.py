@@ -1,8 +1,13 @@
 """Folded levels lose nothing, and growing them preserves the function on the finest grid."""
 
+import os
+import signal
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
+from alike import assert_same_training
 from hypothesis import given
 from hypothesis import strategies as st
 from test_growth import LADDERS, assert_states_equal, ladders, paddings, perturb
@@ -15,6 +20,7 @@ from multigrid.errors import UserError
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.components import network_family
+from multigrid.ladder.recorder import Recorder
 from multigrid.models.growth import UNetFamily
 from multigrid.models.layers import fold, folding_factors, unfold
 from multigrid.models.surgery import add_level, remove_levels
@@ -223,6 +229,33 @@ def test_one_surrogate_predicts_fine_fields_from_any_of_its_levels(trained):
     for level, shape, sentence in ((2, 16, "level 2: not there"), (0, 8, "but trained are 16x16")):
         with pytest.raises(UserError, match=sentence):
             surrogate(x[:, :, :shape, :shape], level=level)
+
+
+def test_folded_runs_cycle_and_resume(trained, tmp_path):
+    folder, _ = trained
+    experiment = folder / "tiny.yaml"
+    cycle = ["schedule.cycle=v", "schedule.epochs=[2,1]", "compute.precision=float32"]
+    assert run(experiment, tmp_path / "one", *cycle) == 0
+    step = Recorder.on_step
+
+    def stopped(recorder, trainer):
+        step(recorder, trainer)
+        if (trainer.stage.index, trainer.progress.step) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with patch.object(Recorder, "on_step", stopped):
+        assert run(experiment, tmp_path / "again", *cycle) == 75
+    assert run(experiment, tmp_path / "again", *cycle, "--resume") == 0
+    one, again = (tmp_path / name / "results" / "tiny" for name in ("one", "again"))
+    assert_same_training(one, again)
+
+
+def test_a_folded_surrogate_is_exported(trained, tmp_path):
+    surrogate = multigrid.load(trained[0] / "results" / "tiny")
+    surrogate.export(tmp_path / "cheap.pt2", level=0)
+    program = torch.export.load(tmp_path / "cheap.pt2").module()
+    x = torch.randn(3, 1, 16, 16)
+    torch.testing.assert_close(program(x), surrogate(x, level=0))
 
 
 def test_folded_levels_need_growth_and_networks_of_ours(trained, capsys):

@@ -251,7 +251,7 @@ def initialized(blueprint: UNet, seed: int) -> UNet:
 
 
 def _initialize(module: nn.Module, seed: np.random.SeedSequence) -> None:
-    """Runs the layers' own initialisation under a seed of ours."""
+    """Runs the layers' initialisation under a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed.generate_state(1)[0]))
         for layer in module.modules():

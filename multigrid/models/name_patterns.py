@@ -27,18 +27,18 @@ def require_match(pattern: str, names: Collection[str], key: str) -> None:
         UserError: If it matches none of the names; the sentence tells the nearest that is there.
     """
     if not any(matches(name, [pattern]) for name in names):
-        known = layers(names)
-        hint = nearest(pattern, known) or f"; there are {', '.join(sorted(known)[:4])}, ..."
+        options = layers(names)
+        hint = nearest(pattern, options) or f"; there are {', '.join(sorted(options)[:4])}, ..."
         raise UserError(f"{key}: '{pattern}' matches no tensor{hint}")
 
 
 def layers(names: Iterable[str]) -> set[str]:
     """Returns the names and all their leading parts: tensors and the layers they belong to."""
-    found = set()
+    prefixes = set()
     for name in names:
         parts = name.split(".")
-        found |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
-    return found
+        prefixes |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+    return prefixes
 
 
 def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[str, str]:
@@ -60,19 +60,19 @@ def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[s
     for old in rules:
         require_match(old, names, key)
     renamed = {name: _renamed(name, rules) for name in names}
-    origin: dict[str, str] = {}
+    source: dict[str, str] = {}
     for name, new in renamed.items():
-        if new in origin:
-            raise UserError(f"{key}: '{origin[new]}' and '{name}' would both become '{new}'")
-        origin[new] = name
+        if new in source:
+            raise UserError(f"{key}: '{source[new]}' and '{name}' would both become '{new}'")
+        source[new] = name
     return renamed
 
 
 def _renamed(name: str, rules: Mapping[str, str]) -> str:
     for old, new in rules.items():
-        found = _regex(old).fullmatch(name)
-        if found:
-            *stars, rest = found.groups(default="")
+        match = _regex(old).fullmatch(name)
+        if match:
+            *stars, rest = match.groups(default="")
             texts = iter(stars)
             return re.sub(r"\*", lambda _, texts=texts: next(texts, ""), new) + rest  # type: ignore[misc]
     return name

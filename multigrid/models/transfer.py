@@ -100,13 +100,13 @@ class TransferReport:
 
         A layer of which the other side knows nothing is named as a whole.
         """
-        known = [e.key for e in self.entries if e.source_shape is not None]
-        wanted = [e.key for e in self.entries if e.status is not Status.UNUSED]
+        source = [e.key for e in self.entries if e.source_shape is not None]
+        target = [e.key for e in self.entries if e.status is not Status.UNUSED]
         lines = [
             f"Skipping layer {name}: not found in {where}"
             for status, others, where in (
-                (Status.NEW, known, "checkpoint"),
-                (Status.UNUSED, wanted, "network"),
+                (Status.NEW, source, "checkpoint"),
+                (Status.UNUSED, target, "network"),
             )
             for name in _outermost(self.keys(status), layers(others))
         ]
@@ -301,12 +301,12 @@ def _examples(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
 
 def _outermost(names: Iterable[str], others: Collection[str]) -> list[str]:
     """Returns the shortest leading parts of the names that are not among the others."""
-    found: dict[str, None] = {}
+    shortest: dict[str, None] = {}
     for name in names:
         parts = name.split(".")
         prefixes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-        found[next((p for p in prefixes if p not in others), name)] = None
-    return list(found)
+        shortest[next((p for p in prefixes if p not in others), name)] = None
+    return list(shortest)
 
 
 def shape_of(entries: list[Entry]) -> str:

@@ -153,13 +153,13 @@ def _read_exported(path: Path) -> SavedNetwork:
 
 def _check_exists(path: Path, key: str) -> None:
     if path.is_dir():
-        found = sorted(path.rglob("best.pt"), key=lambda p: p.stat().st_mtime)
-        hint = f"; did you mean '{found[-1]}'?" if found else ""
+        checkpoints = sorted(path.rglob("best.pt"), key=lambda p: p.stat().st_mtime)
+        hint = f"; did you mean '{checkpoints[-1]}'?" if checkpoints else ""
         raise UserError(f"{key}: {path} is a folder, not a checkpoint{hint}")
     if not path.is_file():
         files = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-        known = [str(p) for p in files if p.suffix in SUFFIXES]
-        raise UserError(f"{key}: no such file: {path}{nearest(str(path), known)}")
+        names = [str(p) for p in files if p.suffix in SUFFIXES]
+        raise UserError(f"{key}: no such file: {path}{nearest(str(path), names)}")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
