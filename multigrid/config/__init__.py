@@ -1,6 +1,6 @@
 """The experiment file: every setting, its default, what is allowed, and how it is read.
 
-The only package that knows YAML. It imports no torch, so that a typing error is told at once.
+The only package that knows YAML. It imports no torch, so that a mistake is reported at once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ def parse_config(
 def parse_saved(raw: Any, source: str) -> Config:
     """Validates what a run has saved of its configuration, maybe in an earlier version.
 
-    Reading what others have saved runs none of their code: plugins have to be imported already.
+    Reading a saved configuration runs no code: plugins have to be imported already.
 
     Args:
         raw: What :func:`dump_config` gave or a checkpoint holds, as plain containers.
@@ -101,7 +101,7 @@ def parse_saved(raw: Any, source: str) -> Config:
             current[name] = {new if key == old else key: section[key] for key in section}
     transfer = current.get("transfer")
     if isinstance(transfer, Mapping) and "regime" in transfer:
-        current["transfer"] = {}  # of an earlier version; it mattered in training alone
+        current["transfer"] = {}  # of an earlier version; it only mattered in training
     try:
         return _validated(current)
     except UserError as error:

@@ -24,7 +24,7 @@ BY_LEVEL = (
 def check_config(config: Config) -> None:
     """Checks what concerns several keys at once.
 
-    What depends on where the points lie is left out as long as only the user's files know that.
+    Checks that depend on the centering wait until the user's files have been opened, if need be.
 
     Raises:
         UserError: With one sentence for the first thing that is wrong.
@@ -210,7 +210,7 @@ def _check_folding(config: Config) -> None:
 
 
 def _check_effect(config: Config) -> None:
-    """Checks that no setting is without effect beside the others."""
+    """Checks that no setting is made ineffective by others."""
     section, rules = config.transfer, config.transfer.rules
     mode = f"transfer.mode '{section.mode}'"
     waits = section.mode == "gradual" and section.unfreeze == "plateau"
@@ -220,7 +220,7 @@ def _check_effect(config: Config) -> None:
         ("schedule.transferred_ratio", section.mode != "full" and learns, mode),
         ("transfer.decay", learns, mode),
         ("transfer.unfreeze", section.mode == "gradual", mode),
-        ("transfer.patience", waits, "what unfreezes by itself, as nothing waits for a plateau"),
+        ("transfer.patience", waits, "unfreezing by epochs, as nothing waits for a plateau"),
         ("data.mode_shifts", config.data.augmentation == "auto", "data.augmentation 'none'"),
         (
             "schedule.stop_at_interpolation_error",
@@ -240,7 +240,7 @@ def _check_effect(config: Config) -> None:
 
 
 def _check_tests(config: Config) -> None:
-    """Checks what is to be tested besides the test samples."""
+    """Checks roll-outs and further test sets."""
     if config.files is None and config.data.time != type(config.data.time)():
         raise UserError("data.time: says how trajectories in files are used; it has no effect here")
     evolves = config.files is not None or config.problem_class.time_dependent
@@ -250,7 +250,7 @@ def _check_tests(config: Config) -> None:
         )
     for name, changes in config.data.extra_tests.items():
         if config.files is not None:
-            raise UserError("data.extra_tests: samples from files cannot be made anew")
+            raise UserError("data.extra_tests: samples from files cannot be regenerated")
         try:
             config.pde(changes).check_grids(config.hierarchy().levels)
         except UserError as error:

@@ -1,4 +1,4 @@
-"""An experiment file as a whole, and what follows from its settings."""
+"""The experiment file as a whole, and what follows from its settings."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class Config(Section):
-    """An experiment, whole."""
+    """A whole experiment."""
 
     name: str = Field(
         pattern=NAME_PATTERN,
@@ -73,7 +73,7 @@ class Config(Section):
     @field_validator("schedule", mode="before")
     @classmethod
     def _automatic(cls, value: Any) -> Any:
-        """Reads ``schedule: auto`` as the automatic choice of all that may be chosen so."""
+        """Reads ``schedule: auto`` as ``schedule: {epochs: auto}``."""
         return {"epochs": "auto"} if value == "auto" else value
 
     @property
@@ -163,7 +163,7 @@ class Config(Section):
     def centering(self) -> Centering:
         """Where the points lie: at nodes if the finest level has an odd size, where it is ``auto``.
 
-        Not to be asked for before :attr:`is_settled`.
+        Only valid once :attr:`is_settled`.
         """
         assert self.is_settled
         if self.data.centering != "auto":

@@ -84,7 +84,7 @@ class FileConfig(Section):
     )
 
     def entries(self) -> list[FileEntryConfig]:
-        """Returns the files, whichever way they are named."""
+        """Returns the files, whether named by ``file`` or ``files``."""
         named = [self.file] if self.file is not None else self.files or []
         return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
 
@@ -161,7 +161,7 @@ def register_handed_in(problem: PDE) -> dict[str, Any]:
     Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
 
     Raises:
-        UserError: If it is no PDE, its name is taken, or it does not keep its parameters.
+        UserError: If it is not a PDE, its name is taken, or it does not keep its parameters.
     """
     if not isinstance(problem, PDE):
         raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")

@@ -1,4 +1,4 @@
-"""What all sections of an experiment file have in common, and what is wrong in one sentence."""
+"""The base of all sections of an experiment file, and validation errors in one sentence."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def plain(value: Any) -> Any:
 
 
 def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> str:
-    """Says the most telling error of a validation in one sentence.
+    """Returns one sentence for the most helpful error of a validation.
 
     Unknown keys come first, as a misspelt key often makes another one missing; among the
     branches of a union the one that got furthest is what the user meant.
@@ -123,7 +123,7 @@ def _locate(
 ) -> tuple[type[Section], str, str]:
     """Follows an error's location: the section, the dotted path, what is allowed there.
 
-    Entries of the location that are no keys of the file (the branch of a union that was tried)
+    Entries of the location that are not keys of the file (the branch of a union that was tried)
     are left out of the path.
     """
     model, path, description = root, prefix, "valid"

@@ -1,4 +1,4 @@
-"""The sections of an experiment file on how a run trains, where, and what it keeps."""
+"""The sections of an experiment file about training, computing and results."""
 
 from typing import Annotated, Literal
 
@@ -135,7 +135,9 @@ class ParallelConfig(Section):
         "and optimiser state are spread over the processes)",
     )
     accumulate: Positive | list[Positive] = Field(
-        1, description=f"the parts, at least 1, in which a process takes its batch, {PER_LEVEL}"
+        1,
+        description="the number of microbatches, at least 1, in which a process takes its batch, "
+        f"{PER_LEVEL}",
     )
     checkpoint_activations: bool | list[bool] = Field(
         False,
@@ -168,7 +170,7 @@ class CheckpointsConfig(Section):
 
 
 class RecoveryConfig(Section):
-    """What happens when the loss is not finite or explodes, or the memory does not suffice."""
+    """What happens when the loss is not finite or explodes, or memory runs out."""
 
     tries: int = Field(
         3,
@@ -187,7 +189,8 @@ class RecoveryConfig(Section):
         "steps in a row, or null for no limit",
     )
     split_batches: bool = Field(
-        True, description="true or false: take a batch in parts that does not fit into the memory"
+        True,
+        description="true or false: take a batch that does not fit into memory in microbatches",
     )
 
 

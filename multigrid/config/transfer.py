@@ -1,4 +1,4 @@
-"""The section ``transfer``: what is taken over from earlier networks, and how it is trained."""
+"""The section ``transfer``: which weights are transferred, and how they are trained."""
 
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ def _tuple(value: str | list[str]) -> tuple[str, ...]:
 
 
 class RuleConfig(Section):
-    """How some weights are trained; what is null is left as it is."""
+    """How some weights are trained; null leaves a setting as it is."""
 
     pattern: Name | list[Name] = Field(
         description="a pattern of names, such as 'scales.0' or '*.head', or a list of them",
@@ -62,7 +62,7 @@ class TransplantConfig(Section):
 
 
 class TransferConfig(Section):
-    """What is taken over from earlier networks, and how it is trained."""
+    """Which weights are transferred, and how they are trained."""
 
     rename: dict[Name, Name] = Field(
         {},

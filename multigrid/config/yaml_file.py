@@ -1,4 +1,4 @@
-"""Experiment files: YAML read with care, and settings replaced from the command line."""
+"""Experiment files: reading YAML safely, and replacing settings from the command line."""
 
 import re
 import stat
@@ -54,7 +54,7 @@ class _Loader(_Base):
         return mapping
 
     def construct_int(self, node: Any) -> int:
-        """Reads 024 as 24; a leading zero is no sign of an octal number."""
+        """Reads 024 as 24; a leading zero does not make a number octal."""
         text = self.construct_scalar(node)
         return int(text, 0 if text[:2] in ("0x", "0o") else 10)
 
@@ -94,7 +94,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a file that holds a mapping.
 
     Raises:
-        UserError: If it cannot be read, is no YAML, is too large or nested, or no mapping.
+        UserError: If it cannot be read, is not YAML, is too large or nested, or not a mapping.
     """
     try:
         status = path.stat()
@@ -118,7 +118,7 @@ def override(raw: dict[str, Any], assignment: str) -> None:
     """Applies ``section.key=value`` to the raw settings.
 
     Raises:
-        UserError: If it has another form, or a key on the way is no section.
+        UserError: If it has another form, or a key on the way is not a section.
     """
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
@@ -137,7 +137,7 @@ def override(raw: dict[str, Any], assignment: str) -> None:
         raw = raw.setdefault(key, {})
         if not isinstance(raw, dict):
             raise UserError(
-                f"override '{assignment}': {'.'.join(keys[: depth + 1])} is no mapping but "
+                f"override '{assignment}': {'.'.join(keys[: depth + 1])} is not a mapping but "
                 f"{_kind(raw)}"
             )
     raw[keys[-1]] = value
