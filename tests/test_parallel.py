@@ -176,7 +176,7 @@ def nan_once(rank):
 
     def backward(trainer, microbatches):
         calls.append(1)
-        if rank == 1 and len(calls) == 4:
+        if rank == 1 and len(calls) == 3:
             microbatches[0][0].outputs.fill_(float("nan"))
         return original(trainer, microbatches)
 
@@ -350,7 +350,7 @@ def test_torchrun_starts_it(experiment, expected, tmp_path):
     ("variables", "sentence"),
     [
         ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR, MASTER_PORT must be set too"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is no number"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is not a number"),
     ],
 )
 def test_an_environment_that_is_not_whole(
