@@ -4,12 +4,18 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multigrid.cli.arguments import add_json, add_trained
 from multigrid.cli.command import Command, print_json
 from multigrid.errors import UserError
+
+if TYPE_CHECKING:
+    from multigrid.data.arrays import Inputs
+    from multigrid.grid import Grid
+    from multigrid.surrogate import TrainedSurrogate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,15 +42,11 @@ def execute(options: argparse.Namespace) -> None:
         raise UserError(f"{options.target}: exists already; use --overwrite to replace it")
     from tqdm import tqdm
 
-    from multigrid.data.arrays import open_array, write_array
+    from multigrid.data.arrays import write_array
     from multigrid.surrogate import load
 
-    inputs = open_array(options.source, options.input)
     surrogate = load(options.run, options.device)
-    try:
-        grid = surrogate.grids[surrogate.level_of(inputs.shape)]
-    except UserError as error:
-        raise UserError(f"{options.source}: {error}") from None
+    inputs, grid = _open_inputs(options, surrogate)
     names = surrogate.output_names
     shape = (inputs.shape[0], len(names), *grid.shape)
     batches = surrogate.stream(inputs, options.batch_size)
@@ -54,6 +56,35 @@ def execute(options: argparse.Namespace) -> None:
         print_json({"file": str(options.target), "shape": list(shape)})
     else:
         print(f"{options.target}: {', '.join(names)} {list(shape)}, float32")
+
+
+def _open_inputs(
+    options: argparse.Namespace, surrogate: "TrainedSurrogate"
+) -> "tuple[Inputs, Grid]":
+    """Returns the array of inputs, or those of a file that the run could train on."""
+    from multigrid.data.arrays import FileInputs, open_array
+    from multigrid.data.formats import ReaderOptions, open_fields
+
+    try:
+        inputs: Inputs = open_array(options.source, options.input)
+        return inputs, surrogate.grids[surrogate.level_of(inputs.shape)]
+    except UserError as error:
+        section = surrogate.config.files
+        if section is None or options.input is not None or not options.source.exists():
+            raise UserError(_about(options.source, error)) from None
+        first = error
+    try:
+        reading = ReaderOptions.of(section, surrogate.config.data.time)
+        inputs = FileInputs(open_fields(options.source, section.reader, reading))
+        return inputs, surrogate.grids[surrogate.level_of(inputs.shape)]
+    except UserError as error:
+        raise UserError(
+            f"{_about(options.source, first)}; nor is it a file as the run was trained on: {error}"
+        ) from None
+
+
+def _about(path: Path, error: UserError) -> str:
+    return str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
 
 
 def _finite(path: Path, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -1,47 +1,70 @@
-"""Single arrays in files, read and written without holding them whole in memory."""
+"""Arrays of inputs in files of any kind, and arrays of outputs written without holding all."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 
-from multigrid.data.formats import hdf5
-from multigrid.data.formats.container import require_regular_file
-from multigrid.errors import UserError, brief, nearest
+from multigrid.data.formats import Container, FieldFile, ReaderOptions, open_container
+from multigrid.errors import UserError, nearest
 from multigrid.files import written_aside
 
 HDF5 = (".h5", ".hdf5", ".hdf")
 
 
-class StoredArray:
-    """An array of an HDF5 file; nothing stays open between two reads.
+class Inputs(Protocol):
+    """Inputs ``[N, in, *grid]`` that can be sliced along their first axis."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
+class ArrayInputs:
+    """An array of a file; nothing stays open between two reads.
 
     Args:
-        path: The file.
-        name: Name of the dataset.
+        container: The file.
+        name: Name of the array.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
+    def __init__(self, container: Container, name: str) -> None:
+        self.container = container
         self.name = name
-        with hdf5.open_file(path) as file:
-            dataset = hdf5.find(file, name)
-            hdf5.require_complete(file, dataset)
-            self.shape: tuple[int, ...] = dataset.shape
+        self.shape = container.info(name).shape
+        with container.open(check=True) as arrays:
+            arrays[name]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        with hdf5.open_file(self.path) as file:
-            values: np.ndarray = hdf5.find(file, self.name)[rows]
-        return values
+        with self.container.open() as arrays:
+            array = arrays[self.name]
+            return np.asarray(array[(rows, *(slice(None),) * (len(self.shape) - 1))])
 
 
-def open_array(path: Path, name: str | None = None) -> np.ndarray | StoredArray:
-    """Opens an array that can be sliced: ``.npy`` mapped, HDF5 on disk, ``.npz`` in memory.
+class FileInputs:
+    """The inputs of the samples that a reader finds in a file, as for training."""
+
+    def __init__(self, file: FieldFile) -> None:
+        described = file.describe()
+        self.file = file
+        self.shape = (described.num_samples, len(described.input_names), *described.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.file.fetch(range(len(self))[rows])[0]
+
+
+def open_array(path: Path, name: str | None = None) -> Inputs:
+    """Opens an array of any kind of file that can be sliced.
 
     Args:
         path: The file.
@@ -50,61 +73,21 @@ def open_array(path: Path, name: str | None = None) -> np.ndarray | StoredArray:
     Raises:
         UserError: If there is no such file or array, the file is damaged, or it holds no sample.
     """
-    require_regular_file(path)
-    array: np.ndarray | StoredArray
-    if path.suffix in (".npy", ".npz"):
-        array = _read_numpy(path, name)
-    elif hdf5.is_hdf5(path):
-        array = StoredArray(path, name or _only_dataset(path))
-    else:
-        raise UserError(f"{path}: is neither .npy nor .npz nor HDF5")
-    if not array.shape:
-        raise UserError(f"{path}: an array of samples is needed, not a single value")
-    if len(array) == 0:
-        raise UserError(f"{path}: holds no sample")
-    return array
-
-
-def _read_numpy(path: Path, name: str | None) -> np.ndarray:
-    """Returns an array of a file whose content, not its ending, says of which kind it is."""
-    loaded = _load(path)
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        with loaded as file:
-            array = _member(path, file, _choose(path, file.files, name))
-    elif name is not None:
+    container = open_container(path, ReaderOptions())
+    arrays = [n for n in container.names if not container.is_coordinate(n)]
+    npy = container.kind == "npy"  # a second file, of outputs, may lie beside it
+    if npy and name is not None:
         raise UserError(f"{path}: holds one array without a name, not '{name}'")
-    else:
-        array = loaded
-    if array.dtype.kind not in "fiub":
-        raise UserError(f"{path}: an array of real numbers is needed, not {array.dtype}")
-    return array
-
-
-def _only_dataset(path: Path) -> str:
-    names: list[str] = []
-
-    def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim > 0:
-            names.append(name)
-
-    with hdf5.open_file(path) as file:
-        file.visititems(note)
-    return _choose(path, names, None)
-
-
-def _load(path: Path) -> Any:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a damaged header fails in NumPy in any way
-        reason = brief(error)
-        raise UserError(f"{path}: unreadable, half-written or pickled ({reason})") from None
-
-
-def _member(path: Path, file: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(file[name])
-    except Exception as error:  # as above; and its size may be more than there is memory
-        raise UserError(f"{path}: '{name}' is unreadable ({brief(error)})") from None
+    if container.kind == "unknown":
+        raise UserError(f"{path}: is no file of arrays (.npy, .npz, HDF5, .pt, .mat)")
+    inputs = ArrayInputs(
+        container, arrays[0] if container.kind == "npy" else _choose(path, arrays, name)
+    )
+    if not inputs.shape:
+        raise UserError(f"{path}: an array of samples is needed, not a single value")
+    if len(inputs) == 0:
+        raise UserError(f"{path}: holds no sample")
+    return inputs
 
 
 def _choose(path: Path, names: Sequence[str], name: str | None) -> str:

@@ -372,11 +372,13 @@ class XarrayStore(ArrayFile):
             ) from None
         try:
             engine = "zarr" if path.is_dir() else "scipy"
-            opened = xarray.open_dataset(path, engine=engine, decode_times=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that metadata are not consolidated
+                opened = xarray.open_dataset(path, engine=engine, decode_times=False)
         except Exception as error:  # engines raise errors of many kinds
             raise UserError(f"{path}: cannot be read by xarray ({brief(error)})") from None
         self._set = opened
-        self.names = tuple(str(name) for name in opened.variables)
+        self.names = tuple(sorted(str(name) for name in opened.variables))
         self.attributes = {
             str(k): v for k, a in opened.attrs.items() if (v := plain(a)) is not None
         }

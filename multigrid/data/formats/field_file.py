@@ -82,6 +82,9 @@ class Description:
         if self.ignored:
             more = ", ..." if len(self.ignored) > NUM_IGNORED else ""
             lines.append(f"not used: {', '.join(self.ignored[:NUM_IGNORED])}{more}")
+        if self.boundaries:
+            walls = ", ".join(f"{axis} {kind}" for axis, kind in self.boundaries.items())
+            lines.append(f"boundaries of the file: {walls}; those of the network: model.padding")
         return [*lines, *self.notes]
 
 
