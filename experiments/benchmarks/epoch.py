@@ -10,10 +10,9 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems import Symmetries
 from multigrid.schedule import Stage
-from multigrid.training.epoch import EpochRecord
+from multigrid.training.callbacks import Callback, EpochRecord
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.finetuning import Finetuning
-from multigrid.training.losses import build_loss
 from multigrid.training.trainer import Trainer
 
 
@@ -67,7 +66,7 @@ class ShortEpoch:
             symmetries: What to augment with, or None.
             finetuning: How the network's tensors are trained.
         """
-        experiment, loss = self.experiment, self.experiment.config.loss
+        experiment = self.experiment
         surrogate, plan = self.surrogate(), finetuning or Finetuning()
         with_features = isinstance(samples, FeaturizedSamples)
         trainer = Trainer(
@@ -75,7 +74,7 @@ class ShortEpoch:
             samples,
             lambda surrogate: (0.0, 0.0),
             self.stage,
-            build_loss(loss.name, samples.grid, experiment.problem, loss.residual),
+            experiment.loss(samples.grid, self.stage.level, self._scaling.fields),
             replace(experiment.options, symmetries=symmetries),
             plan,
             featurized=FeaturizedSurrogate(surrogate, plan.always_frozen)
@@ -83,7 +82,7 @@ class ShortEpoch:
             else None,
         )
         stopwatch = _Stopwatch()
-        trainer.fit(stopwatch)
+        trainer.fit([stopwatch])
         return stopwatch.record, trainer.progress.flops
 
     def __str__(self) -> str:
@@ -95,14 +94,11 @@ class ShortEpoch:
         )
 
 
-class _Stopwatch:
+class _Stopwatch(Callback):
     """Keeps what the last epoch of a training gave."""
 
     record: EpochRecord
 
-    def step(self, epoch: int, step: int, num_steps: int) -> None:
-        """Does nothing."""
-
-    def epoch(self, trainer: Trainer, record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
         """Keeps the record."""
         self.record = record

@@ -10,7 +10,7 @@ from multigrid.config import Config
 from multigrid.data.samples import Samples
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
-from multigrid.training.epoch import EpochRecord
+from multigrid.training.callbacks import EpochRecord
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.finetuning import Finetuning, Unfreezing
 

@@ -11,7 +11,7 @@ from multigrid.config import Config
 from multigrid.data.samples import TrainingSamples
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import table
-from multigrid.training.epoch import EpochRecord
+from multigrid.training.callbacks import EpochRecord
 
 NUM_ROUNDS = 5
 NUM_STEPS = 12
