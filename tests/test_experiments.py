@@ -42,20 +42,21 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "poisson_two_phase": (0.25, (CELLS, "problem.num_modes=8")),
     "poisson_3d": (0.25, ("levels=[4,8]", "problem.num_modes=4")),
     "reaction_diffusion": (0.35, (CELLS, "problem.num_modes=4", "data.rollout_steps=2")),
+    "darcy_rough": (0.5, (CELLS, "problem.num_modes=16")),
     "cno/darcy": (0.25, (CELLS, "problem.num_modes=8")),
     "cno/wave": (0.5, (CELLS, "problem.num_modes=3", f"{OUT}={{num_modes: 4}}")),
     "cno/smooth_transport": (0.68, (CELLS,)),
     "cno/discontinuous_transport": (0.68, (CELLS,)),
     "cno/allen_cahn": (
-        0.6,
+        0.64,
         (CELLS, "problem.num_modes=4", "problem.resolution=32", f"{OUT}={{num_modes: 3}}"),
     ),
-    "cno/shear_layer": (0.5, (CELLS, "problem.resolution=32", f"{OUT}={{thickness: 0.2}}")),
+    "cno/shear_layer": (0.62, (CELLS, "problem.resolution=32", f"{OUT}={{thickness: 0.2}}")),
     "navier_stokes": (0.35, (CELLS, *FLOW)),
     "kolmogorov": (0.5, (CELLS, *FLOW)),
     "kuramoto_sivashinsky": (0.45, (CELLS, *FLOW, "problem.extent=20")),
     "burgers": (0.5, (CELLS, "problem.resolution=32", "data.rollout_steps=2")),
-    "gray_scott": (0.45, (CELLS, *FLOW)),
+    "gray_scott": (0.34, (CELLS, *FLOW, "schedule.epochs=[16,6]")),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from multigrid.config.transfer import TransferConfig
+from multigrid.config.settings import TransferConfig
 from multigrid.errors import UserError
 from multigrid.training.finetuning import (
     Finetuning,

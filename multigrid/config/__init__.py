@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
-from multigrid.config.experiment import Config
-from multigrid.config.problem import register_handed_in
+from multigrid.config.experiment import Config, register_handed_in
 from multigrid.config.section import Section, expand, plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from multigrid.config.data import FileConfig
 from multigrid.config.experiment import Config
-from multigrid.config.problem import FileConfig
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.registry import PROBLEMS

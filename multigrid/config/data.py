@@ -1,7 +1,4 @@
-"""The sections ``levels`` and ``data`` of an experiment file.
-
-Each field's description completes the sentence "``key`` must be ...".
-"""
+"""The sections ``levels`` and ``data`` of an experiment file, and the problem ``file``."""
 
 from typing import Any, Literal
 
@@ -82,3 +79,81 @@ class DataConfig(Section):
         description="'auto' (hold the training samples of a level if they take at most half of "
         "the memory), 'hold' (in memory) or 'stream' (from disk)",
     )
+
+
+class FileEntryConfig(Section):
+    """One of several data files."""
+
+    file: FileName = Field(description="the name of a data file or a folder, or a pattern of names")
+    split: Literal["train", "validation", "test"] | None = Field(
+        None, description="'train', 'validation' or 'test', or null for what no other file is for"
+    )
+
+
+class FileConfig(Section):
+    """Samples from the user's own files; ``multigrid inspect FILE`` writes this."""
+
+    kind: Literal["file"]
+    file: FileName | None = Field(
+        None,
+        description="the name of a data file, a folder of files alike, or a pattern of names",
+    )
+    files: list[FileName | FileEntryConfig] | None = Field(
+        None,
+        min_length=1,
+        description="a list of data files, each a name or {file: ..., split: ...}; of several "
+        "grids a level uses its own, else the next finer one restricted",
+    )
+    ndim: int = Field(2, ge=1, le=3, description="the number of space dimensions, 1 to 3")
+    reader: str = Field("auto", min_length=1, description="'auto' or the name of a reader")
+    input: str | list[str] | None = Field(
+        None, min_length=1, description="the name of the input array, or a list of such names"
+    )
+    output: str | list[str] | None = Field(
+        None,
+        min_length=1,
+        description="the name of the output array, or a list of such names, or the second file of "
+        "a .npy pair; the input's name for trajectories",
+    )
+    fields: list[str] | None = Field(
+        None, min_length=1, description="a list of the time-dependent fields to take, or null"
+    )
+    axes: str | dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="what the axes of arrays are, as in 'N T C X Y', or that for each array, as "
+        "in {u: N T X Y, mask: X Y}",
+    )
+    parameters: list[str] = Field(
+        [],
+        description="a list of scalars of each trajectory or file that become constant input "
+        "channels",
+    )
+    input_channels: list[str] | None = Field(
+        None, min_length=1, description="a list of the input channels to keep, or null for all"
+    )
+    output_channels: list[str] | None = Field(
+        None, min_length=1, description="a list of the output channels to keep, or null for all"
+    )
+    noncartesian: bool = Field(
+        False, description="true or false: whether to take other grids as if they were Cartesian"
+    )
+    reduced_resolution: Positive = Field(
+        1, description="a positive number n: every n-th point along each axis is kept"
+    )
+    symmetries: list[Literal["reflections", "rotations", "linear", "homogeneous", "shifts"]] = (
+        Field(
+            [],
+            description="a list of what is exact: 'reflections', 'rotations', 'linear', "
+            "'homogeneous', 'shifts'",
+        )
+    )
+
+    def entries(self) -> list[FileEntryConfig]:
+        """Returns the files, whether named by ``file`` or ``files``."""
+        named = [self.file] if self.file is not None else self.files or []
+        return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
+
+    def flags(self) -> dict[str, Any]:
+        """Returns the symmetries as keyword arguments."""
+        return {str(name): True for name in self.symmetries}

@@ -2,27 +2,29 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from inspect import Parameter, signature
+from typing import Any, Literal, get_type_hints
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
 
-from multigrid.config.data import DataConfig, LevelConfig
-from multigrid.config.model import DoublingConfig, ModelConfig
-from multigrid.config.problem import FileConfig, parse_problem
-from multigrid.config.section import FileName, Section, Size
+from multigrid.config.data import DataConfig, FileConfig, LevelConfig
+from multigrid.config.section import FileName, Section, Size, plain, sentence, shown
 from multigrid.config.settings import (
     BudgetConfig,
     CheckpointsConfig,
     ComputeConfig,
+    DoublingConfig,
     LossConfig,
+    ModelConfig,
     OptimizerConfig,
     OutputConfig,
     ParallelConfig,
     RecoveryConfig,
     ScheduleConfig,
+    TransferConfig,
 )
-from multigrid.config.transfer import TransferConfig
-from multigrid.errors import UserError
+from multigrid.errors import UserError, nearest
 from multigrid.grid import Centering, Grid, Hierarchy, guess_centering
 from multigrid.problems import PDE, FileProblem, Problem, build_problem
 from multigrid.registry import PROBLEMS
@@ -30,6 +32,7 @@ from multigrid.registry import PROBLEMS
 COARSEST_RATE = 4e-3
 DEFAULT_WORK_UNITS = 4.0
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 class Config(Section):
@@ -204,3 +207,87 @@ class Config(Section):
         if min(shape) < 4:
             raise UserError(f"levels[{index}]: {min(shape)} points are too few, at least 4 needed")
         return shape
+
+
+def parse_problem(raw: Any) -> Section:
+    """Returns the section of a PDE or of files, with defaults filled in.
+
+    Raises:
+        UserError: If there is no such problem, or a value is not allowed.
+    """
+    if isinstance(raw, Section):
+        return raw
+    if not isinstance(raw, Mapping):
+        raise UserError(
+            f"problem: {shown(raw)} is not allowed; it must be a mapping with the key 'kind'"
+        )
+    kinds = (*PROBLEMS.names(), "file")
+    allowed = f"it must be one of {', '.join(kinds)}"
+    kind = raw.get("kind")
+    if kind is None:
+        raise UserError(f"problem.kind: missing; {allowed}")
+    if kind not in kinds:
+        raise UserError(
+            f"problem.kind: {shown(kind)} is not allowed; {allowed}{nearest(kind, kinds)}"
+        )
+    model = FileConfig if kind == "file" else problem_section(PROBLEMS.get(kind))
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(sentence(error, model, "problem")) from None
+
+
+@cache
+def problem_section(problem: type[PDE]) -> type[Section]:
+    """Returns the section that the constructor of a PDE defines by its annotated parameters.
+
+    Raises:
+        UserError: If a parameter has no type, or a name that is taken.
+    """
+    hints = get_type_hints(problem.__init__, include_extras=True)
+    fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
+    for name, parameter in signature(problem).parameters.items():
+        if (
+            name in fields
+            or name not in hints
+            or parameter.kind
+            in (
+                Parameter.VAR_POSITIONAL,
+                Parameter.VAR_KEYWORD,
+            )
+        ):
+            raise UserError(
+                f"problem.kind: the constructor of {problem.__name__} has a parameter '{name}'; "
+                "each needs a type and a name other than 'kind'"
+            )
+        default = ... if parameter.default is Parameter.empty else parameter.default
+        hint = hints[name]
+        if hint in PLAIN:
+            default = Field(default, description=PLAIN[hint])
+        fields[name] = (hint, default)
+    section: type[Section] = create_model(
+        f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
+    )
+    return section
+
+
+def register_handed_in(problem: PDE) -> dict[str, Any]:
+    """Registers the class of a PDE that was handed in from Python and returns its section.
+
+    Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
+
+    Raises:
+        UserError: If it is not a PDE, its name is taken, or it does not keep its parameters.
+    """
+    if not isinstance(problem, PDE):
+        raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")
+    cls = type(problem)
+    kind = vars(cls).get("kind", cls.__name__.lower())
+    PROBLEMS.register(kind)(cls)
+    try:
+        return {"kind": kind, **plain(problem.parameters)}
+    except AttributeError as error:
+        raise UserError(
+            f"problem: {cls.__name__} must keep its constructor's parameters as attributes of the "
+            f"same names: {error}"
+        ) from None

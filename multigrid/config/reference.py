@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from pydantic_core import PydanticUndefined
 
-from multigrid.config.experiment import Config
-from multigrid.config.problem import FileConfig, problem_section
+from multigrid.config.data import FileConfig
+from multigrid.config.experiment import Config, problem_section
 from multigrid.config.section import Section, section_in, shown
 from multigrid.errors import UserError, nearest
 from multigrid.registry import PROBLEMS

@@ -1,4 +1,4 @@
-"""The sections of an experiment file about training, computing and results."""
+"""The sections of an experiment file about networks, training, computing and results."""
 
 from typing import Annotated, Literal
 
@@ -14,6 +14,62 @@ from multigrid.config.section import (
     registered,
 )
 from multigrid.registry import LOSSES, OPTIMIZERS
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class DoublingConfig(Section):
+    """Widths that double from the outermost scale of the finest level inwards."""
+
+    outer: int = Field(gt=0, le=4096, description="the width of the outermost scale, 1 to 4096")
+    max: int = Field(256, gt=0, le=4096, description="the largest width, 1 to 4096")
+
+
+class ModelConfig(Section):
+    """The UNet family."""
+
+    form: Literal["pyramid", "classic"] = Field("pyramid", description="'pyramid' or 'classic'")
+    width: (
+        Annotated[int, Field(gt=0, le=4096)]
+        | list[Annotated[int, Field(gt=0, le=4096)]]
+        | DoublingConfig
+    ) = Field(
+        48,
+        description="a width from 1 to 4096 for all scales, a list with one for each scale from "
+        "the bottleneck outwards, or {outer: W, max: M} for widths that double inwards",
+    )
+    num_blocks: int = Field(
+        1, ge=1, le=16, description="the residual blocks per encoder and per decoder, 1 to 16"
+    )
+    min_size: int = Field(
+        2, ge=2, description="the size, at least 2, below which a grid is not halved any more"
+    )
+    depth: int | None = Field(
+        None, ge=0, le=20, description="the number of scales below the coarsest level, 0 to 20"
+    )
+    growth: bool = Field(
+        True,
+        description="true or false: give finer levels more scales instead of using the network "
+        "of level 0 on every grid",
+    )
+    fields: Literal["restricted", "folded"] = Field(
+        "restricted",
+        description="'restricted' (the network of a level works on fields of its grid) or 'folded' "
+        "(on those of the finest grid, with blocks of values laid into channels)",
+    )
+    padding: Literal["zeros", "replicate", "periodic"] = Field(
+        "zeros", description="'zeros', 'replicate' or 'periodic'"
+    )
+    normalization: Literal["none", "group", "instance"] = Field(
+        "none", description="'none', 'group' or 'instance'"
+    )
+    bottleneck: Literal["conv", "dense", "attention"] = Field(
+        "conv",
+        description="'conv', or 'dense' or 'attention' over all points of the coarsest grid",
+    )
+    prolongation: int = Field(
+        4, ge=1, le=6, description="the polynomial degree of the prolongation, 1 to 6"
+    )
 
 
 class BudgetConfig(Section):
@@ -203,3 +259,109 @@ class OutputConfig(Section):
     tensorboard: bool = Field(
         False, description="true or false: also write TensorBoard events into the run's folder"
     )
+
+
+class RuleConfig(Section):
+    """How some weights are trained; null leaves a setting as it is."""
+
+    pattern: Name | list[Name] = Field(
+        description="a pattern of names, such as 'scales.0' or '*.head', or a list of them",
+    )
+    weights: Literal["transferred", "new", "all"] = Field(
+        "transferred", description="'transferred', 'new' or 'all'"
+    )
+    freeze: bool | Positive | Literal["plateau"] | None = Field(
+        None,
+        description="true, false, a positive number of epochs, 'plateau' (until the validation "
+        "error has not fallen for transfer.patience epochs) or null",
+    )
+    rate: Rate | None = Field(
+        None, description="a positive factor on the learning rate of new weights, or null"
+    )
+    weight_decay: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1 or null")
+    warmup: Fraction | None = Field(
+        None, description="the fraction of the steps with a rate rising from zero, 0 to 1, or null"
+    )
+
+    def patterns(self) -> tuple[str, ...]:
+        """Returns the patterns as a tuple."""
+        return _tuple(self.pattern)
+
+    def concerns(self, transferred: bool) -> bool:
+        """Whether the rule is for weights that were transferred, or for those that were not."""
+        return self.weights in ("all", "transferred" if transferred else "new")
+
+    def optimizer_options(self) -> dict[str, float]:
+        """Returns the options of the optimiser that the rule sets."""
+        options = {"scale": self.rate, "weight_decay": self.weight_decay, "warmup": self.warmup}
+        return {key: value for key, value in options.items() if value is not None}
+
+
+class TransplantConfig(Section):
+    """Selected weights from a further checkpoint."""
+
+    load: FileName = Field(description="the name of a checkpoint or state dictionary")
+    pattern: Name | list[Name] = Field(description="a pattern of names or a list of them")
+
+    def patterns(self) -> tuple[str, ...]:
+        """Returns the patterns as a tuple."""
+        return _tuple(self.pattern)
+
+
+class TransferConfig(Section):
+    """Which weights are transferred, and how they are trained."""
+
+    rename: dict[Name, Name] = Field(
+        {},
+        description="a mapping from patterns of names in checkpoints.load to names in the network, "
+        "with as many '*' in both",
+    )
+    transplant: list[TransplantConfig] = Field(
+        [], description="a list of mappings {load: file, pattern: names}"
+    )
+    mismatch: Literal["error", "warn", "allow"] = Field(
+        "warn", description="'error', 'warn' or 'allow' (tensors of another shape)"
+    )
+    allow: list[Name] = Field(
+        [], description="a list of patterns of tensors that may have another shape"
+    )
+    mode: Literal["full", "finetuning", "features", "gradual"] = Field(
+        "finetuning",
+        description="'full' (no lower rate for transferred weights), 'finetuning' (transferred "
+        "weights at schedule.transferred_ratio), 'features' (they are frozen) or 'gradual' (they "
+        "unfreeze one scale after the other)",
+    )
+    decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="the factor in (0, 1] on the rate of transferred weights for each scale of "
+        "distance from the new ones",
+    )
+    unfreeze: Positive | list[Annotated[int, Field(ge=0)]] | Literal["plateau"] = Field(
+        "plateau",
+        description="for the mode 'gradual': the epochs between one scale and the next, a list "
+        "of the epochs after which they unfreeze, or 'plateau'",
+    )
+    patience: Positive = Field(
+        3, description="a positive number of epochs without improvement that make a plateau"
+    )
+    new_scales: Literal["fresh", "copy"] = Field(
+        "fresh",
+        description="'fresh' (drawn from the seed) or 'copy' (encoder, decoder and up of a new "
+        "scale start as those of the next coarser one)",
+    )
+    rules: list[RuleConfig] = Field(
+        [],
+        description="a list of mappings {pattern: names, freeze: ..., rate: ...}; later ones count",
+    )
+    featurize: bool = Field(
+        False,
+        description="true or false: compute once what the network's heads are given, where they "
+        "alone are trained",
+    )
+
+
+def _tuple(value: str | list[str]) -> tuple[str, ...]:
+    """Returns one value or several as a tuple."""
+    return tuple(value) if isinstance(value, list) else (value,)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from multigrid.config import Config, parse_config
-from multigrid.config.problem import FileConfig
+from multigrid.config.data import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.files import FileSource
 from multigrid.data.formats import ReaderOptions

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from multigrid.config import Config
-from multigrid.config.transfer import TransferConfig
+from multigrid.config.settings import TransferConfig
 from multigrid.errors import UserError
 from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.models.name_patterns import matches, rename, require_match

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from multigrid.config.transfer import RuleConfig, TransferConfig
+from multigrid.config.settings import RuleConfig, TransferConfig
 from multigrid.errors import UserError
 from multigrid.models.name_patterns import matches, require_match
 from multigrid.models.transfer import tensors_of
