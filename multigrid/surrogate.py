@@ -519,7 +519,7 @@ def _check_fields(saved: SavedNetwork) -> None:
         for t in tensors.values()
     )
     if wrong:
-        raise UserError(f"{saved.path}: 'network' is no state dictionary of plain tensors")
+        raise UserError(f"{saved.path}: 'network' is not a state dictionary of plain tensors")
 
 
 def _check_grid(saved: SavedNetwork, levels: Sequence[Grid], problem: Problem) -> None:

@@ -212,7 +212,7 @@ def test_resume_does_without_the_file_that_was_loaded(tmp_path, pretrained):
 
 
 def test_going_back_keeps_what_has_unfrozen(tmp_path, pretrained):
-    """The weights return, the optimiser fits what is trained, and the lost work is counted."""
+    """The weights return, the optimizer fits what is trained, and the lost work is counted."""
     experiment = second(
         tmp_path,
         pretrained,

@@ -79,7 +79,7 @@ def open_array(path: Path, name: str | None = None) -> Inputs:
     if npy and name is not None:
         raise UserError(f"{path}: holds one array without a name, not '{name}'")
     if container.kind == "unknown":
-        raise UserError(f"{path}: is no file of arrays (.npy, .npz, HDF5, .pt, .mat)")
+        raise UserError(f"{path}: is not a file of arrays (.npy, .npz, HDF5, .pt, .mat)")
     inputs = ArrayInputs(
         container, arrays[0] if container.kind == "npy" else _choose(path, arrays, name)
     )

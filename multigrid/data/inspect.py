@@ -147,11 +147,11 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
         UserError: If the file is damaged.
     """
     described = file.describe()
-    survey = ValueCheck(file.path, described.input_names, described.output_names)
+    check = ValueCheck(file.path, described.input_names, described.output_names)
     indices = np.arange(described.num_samples)
     with tqdm(total=len(indices), unit="sample", disable=not progress) as bar:
         for part in file.blocks(indices):
-            survey.add(indices[part], *file.fetch(indices[part]))
+            check.add(indices[part], *file.fetch(indices[part]))
             bar.update(part.stop - part.start)
     centering = described.centering or guess_centering(described.shape)
     return FileReport(
@@ -171,8 +171,8 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
         dict(described.boundaries),
         described.time_step,
         list(described.notes),
-        _side(described.input_dtype, survey.inputs),
-        _side(described.output_dtype, survey.outputs),
+        _side(described.input_dtype, check.inputs),
+        _side(described.output_dtype, check.outputs),
         suggest(file, centering),
     )
 
@@ -265,12 +265,12 @@ def _flow(value: Any) -> str:
     return json.dumps(value)
 
 
-def _side(dtype: str, survey: FieldValues) -> SideReport:
+def _side(dtype: str, values: FieldValues) -> SideReport:
     channels = [
-        ChannelReport(name, _finite(low), _finite(high), name in survey.constant)
-        for name, low, high in zip(survey.names, survey.low, survey.high, strict=True)
+        ChannelReport(name, _finite(low), _finite(high), name in values.constant)
+        for name, low, high in zip(values.names, values.low, values.high, strict=True)
     ]
-    return SideReport(dtype, channels, sum(survey.bad.values()), sorted(survey.bad))
+    return SideReport(dtype, channels, sum(values.bad.values()), sorted(values.bad))
 
 
 def _finite(value: np.floating) -> float | None:

@@ -97,7 +97,7 @@ class Heartbeat:
             self._over.wait(BEAT_SECONDS)
 
     def _listen(self) -> None:
-        """Counts silent beats; they are no seconds, so that being paused is not being dead."""
+        """Counts silent beats; not seconds, so that a paused process does not count as dead."""
         before: dict[int, bytes] = {}
         silent = dict.fromkeys(self._others, 0)
         while self.gone is None:

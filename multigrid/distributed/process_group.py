@@ -52,7 +52,7 @@ class ProcessGroup(Processes):
     Args:
         device: Where this process computes.
         strategy: ``ddp``: each process holds the whole network; ``fsdp``: parameters, gradients
-            and optimiser state are spread.
+            and optimizer state are spread.
         heartbeat: Looks after the others.
     """
 

@@ -28,7 +28,7 @@ class Processes:
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
-        shards: Whether parameters and optimiser state are spread over the processes.
+        shards: Whether parameters and optimizer state are spread over the processes.
     """
 
     rank = 0

@@ -1,6 +1,6 @@
-"""Optimisers whose state goes by parameter name, so that it can follow the weights.
+"""Optimizers whose state goes by parameter name, so that it can follow the weights.
 
-An optimiser is made by a function that takes parameter groups and returns a
+An optimizer is made by a function that takes parameter groups and returns a
 ``torch.optim.Optimizer``, or several of them; a user registers one under a name for experiment
 files, or hands it in. Each group is a dictionary with
 
@@ -191,15 +191,15 @@ STATE: dict[type[Optimizer], set[str]] = {
     Muon: {"momentum_buffer"},
     AdamW: {"exp_avg", "exp_avg_sq", "step"},
 }
-"""Names of the state that a parameter has; that of other optimisers is taken as it comes."""
+"""Names of the state that a parameter has; that of other optimizers is taken as it comes."""
 
 
 class NamedOptimizer:
-    """The optimisers of one network, with state by parameter name.
+    """The optimizers of one network, with state by parameter name.
 
     Args:
         model: Network to train; only parameters that require gradients are.
-        name: A registered name, or what makes the optimisers.
+        name: A registered name, or what makes the optimizers.
         options: Options by parameter name; those not named have the default.
         weight_decay: Decoupled weight decay of those without one of their own.
         betas: AdamW's decay rates of the running means of the gradient and its square.
@@ -267,7 +267,7 @@ class NamedOptimizer:
             optimizer.step()
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Returns the state by parameter name: tensors, and plain values of some optimisers."""
+        """Returns the state by parameter name: tensors, and plain values of some optimizers."""
         return {
             key: dict(optimizer.state[parameter])
             for key, parameter in self.parameters.items()

@@ -23,7 +23,7 @@ def training_step(
     precision: PrecisionName,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[], None]:
-    """Returns a training step on random fields: forward, mean square, backward and optimiser.
+    """Returns a training step on random fields: forward, mean square, backward and optimizer.
 
     Args:
         network: Network on its device; the step changes its weights.

@@ -1,6 +1,6 @@
 """Weights in files: checkpoints of this project and plain state dictionaries.
 
-Weights only: neither the state of an optimiser nor a place in the schedule, unlike resuming.
+Weights only: neither the state of an optimizer nor a place in the schedule, unlike resuming.
 """
 
 import io

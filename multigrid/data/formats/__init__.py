@@ -112,7 +112,7 @@ def split_folders(path: Path) -> dict[str, list[Path]]:
     They lie in the folder itself or in ``data`` below it, as The Well has them.
     """
     for folder in (path, path / "data"):
-        found = {
+        splits = {
             split: expand(folder / name)
             for split, names in (
                 ("train", ("train",)),
@@ -122,8 +122,8 @@ def split_folders(path: Path) -> dict[str, list[Path]]:
             for name in names
             if (folder / name).is_dir()
         }
-        if found:
-            return found
+        if splits:
+            return splits
     return {}
 
 

@@ -234,13 +234,13 @@ def _dims(dataset: h5py.Dataset) -> tuple[str, ...]:
 
 def _attributes(item: h5py.HLObject) -> dict[str, Any]:
     """Returns the attributes that are numbers or text; what cannot be read is left out."""
-    found = {}
+    attributes = {}
     for name in item.attrs if len(item.attrs) else ():
         with suppress(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):
             value = plain(item.attrs[name])
             if value is not None:
-                found[name] = value
-    return found
+                attributes[name] = value
+    return attributes
 
 
 def find(file: h5py.File, name: str, numbers: str = "real") -> h5py.Dataset:
