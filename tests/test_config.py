@@ -532,3 +532,10 @@ def test_a_run_of_an_earlier_version_is_read_under_the_names_of_this_one(write):
     assert read_saved(path).recovery.split_batches is False
     with pytest.raises(UserError, match=r"recovery\.accumulate: unknown key; .*split_batches"):
         load_config(path)
+
+
+def test_the_section_transfer_of_an_earlier_version_does_not_matter(write):
+    old = {"regime": "fine-tuning", "warmup": 0.1, "rules": [{"level": 0, "freeze": True}]}
+    assert read_saved(write({**BASE, "transfer": old})).transfer.mode == "finetuning"
+    with pytest.raises(UserError, match=r"transfer\..*: unknown key"):
+        load_config(write({**BASE, "transfer": old}))

@@ -544,8 +544,8 @@ def test_compare_tells_networks_apart(tmp_path, capsys, monkeypatch):
     path = write_experiment(tmp_path / "e.yaml", **POISSON, levels=[8])
     factories = {
         "unet": None,
-        "own_seed0": named_by_size,
         "own_seed1": named_by_size,
+        "own_seed2": named_by_size,
         "other": lambda grid: nn.Conv2d(1, 1, 3, padding=1),
     }
     kinds = [
