@@ -116,7 +116,9 @@ def _train(
 ) -> None:
     from multigrid.ladder.experiment import Experiment
     from multigrid.ladder.ladder import LadderRun
-    from multigrid.report.closing import write_report
+    from multigrid.ladder.summary import write_results
+    from multigrid.report import write_report
+    from multigrid.report.record import describe
 
     experiment = Experiment(config, extensions, resume, processes)
     processes.require_equal({"data": experiment.source.fingerprint})
@@ -136,7 +138,10 @@ def _train(
             log.warning("took over the lock of %s, which no longer runs", who)
         experiment.warn_of_memory()
         run.train(resume)
-        write_report(run)
+        summary = write_results(run)
+        write_report(folder.path, config.output.figures)
+        log.info("\n%s", describe(summary))
+        log.info("results in %s", folder.path)
 
 
 def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:

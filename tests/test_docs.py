@@ -62,7 +62,7 @@ def workplace(trained, tmp_path, monkeypatch):
     """A folder with the files that the pages use."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("multigrid.report.closing.draw", lambda run: None)
+    monkeypatch.setattr("multigrid.report.write_report", lambda *args: [])
     (tmp_path / "experiments").mkdir()
     problem = {"kind": "poisson", "num_modes": 8}
     write_experiment(tmp_path / "experiments" / "poisson.yaml", problem=problem)

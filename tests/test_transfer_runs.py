@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 import multigrid
+from multigrid import report
 from multigrid.__main__ import main
 from multigrid.config import load_config
 from multigrid.errors import UserError
 from multigrid.ladder import initialization
 from multigrid.ladder.experiment import Experiment, Extensions
 from multigrid.ladder.recorder import Recorder
-from multigrid.report import closing
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.trainer import Trainer
@@ -313,7 +313,7 @@ def ladder(path, folder, factory, *overrides, pictures=False):
     from multigrid.run import train_ladder
 
     folders = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
-    with nullcontext() if pictures else patch.object(closing, "draw", lambda run: None):
+    with nullcontext() if pictures else patch.object(report, "write_report", lambda *args: []):
         folder = train_ladder(
             load_config(path, [*folders, *overrides]), extensions=Extensions(network=factory)
         )

@@ -28,11 +28,11 @@ def _work(
         os.dup2(descriptor, number)
     import torch
 
-    from multigrid.report import closing
+    from multigrid import report
     from multigrid.run import main
 
     torch.set_num_threads(1)
-    closing.draw = lambda run: None
+    report.write_report = lambda *args: []
     if prepare is not None:
         prepare(rank)
     status = main(arguments)

@@ -7,6 +7,6 @@ import torch.distributed.tensor
 import multigrid.api
 import multigrid.distributed.process_group
 import multigrid.ladder.ladder
-import multigrid.report.closing  # noqa: F401
+import multigrid.report.record  # noqa: F401
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from multigrid.ladder.data import RunData
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.ladder.recorder import BEST, LAST, Recorder, is_finished
-from multigrid.ladder.results import TestResults, summarise
+from multigrid.ladder.results import TestResults
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.records.environment import changes, environment
@@ -95,12 +95,10 @@ class LadderRun:
                 callback.on_end(self, None)
             raise
 
-    def finish(self) -> dict[str, Any]:
-        """Tells the callbacks how the run ended; returns what ``summary.json`` holds."""
-        summary = summarise(self)
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Tells the callbacks what ``summary.json`` will hold."""
         for callback in self.callbacks:
             callback.on_end(self, summary)
-        return summary
 
     def _train_level(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Transfers weights into the level's network, trains it and saves it."""

@@ -60,10 +60,10 @@ def plot_predictions(examples: Examples, title: str) -> Figure:
 
 def plot_rollout(
     rollout: RollOut,
-    errors: Sequence[float],
+    errors: Sequence[float] | np.ndarray,
     names: Sequence[str],
     title: str,
-    persistence: Sequence[float] = (),
+    persistence: Sequence[float] | np.ndarray = (),
 ) -> Figure:
     """Draws truth, prediction and error at some steps, and the error after every step.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from multigrid.errors import UserError
@@ -68,8 +69,10 @@ def rollout(record: RunRecord) -> Figure | None:
     if not record.is_finished or examples is None or examples.rollout is None:
         return None
     title = f"{record.config.name}: a trajectory, rolled out"
-    errors = record.summary["rollout"]
-    persistence = record.summary.get("rollout_persistence", ())
+    errors, persistence = (
+        np.array(record.summary.get(key, ()), dtype=float)  # NaN for null
+        for key in ("rollout", "rollout_persistence")
+    )
     return plot_rollout(examples.rollout, errors, examples.output_names, title, persistence)
 
 

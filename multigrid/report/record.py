@@ -13,6 +13,7 @@ from multigrid.records.examples import Examples
 from multigrid.records.history import Row, read_history
 from multigrid.records.levels import LevelParts, LevelSpectrum
 from multigrid.records.run_folder import RunFolder
+from multigrid.tables import si, table
 
 # What pages, figures and comparisons read from the result files; they may hold more.
 SUMMARY = ("levels", "test", "extra_tests", "rollout", "seconds", "work_units", "flops")
@@ -187,6 +188,42 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     if summary["levels"][-1].get("outcome") == "still improving":
         sentences.append("unconverged: the validation error was still falling at the end")
     return sentences
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Returns the table of the finished stages, test errors and remarks as text."""
+    rows = [
+        [
+            str(stage["level"]),
+            "x".join(str(n) for n in stage["grid"]),
+            str(stage["epochs"]),
+            f"{stage['seconds']:.1f}",
+            f"{stage['work_units']:.2f}",
+            f"{stage['transferred']:,}/{stage['parameters']:,}",
+            f"{stage['frozen']:,}",
+            f"{stage['rel_l2_at_start']:.4g}",
+            f"{stage['rel_l2']:.4g}",
+        ]
+        for stage in summary["levels"]
+    ]
+    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Frozen", "Start"]
+    lines = [table([*header, "End"], rows), ""]
+    for name, errors in {"test": summary["test"], **summary["extra_tests"]}.items():
+        values = "  ".join(f"{key}={value:.4g}" for key, value in errors.items())
+        lines.append(f"{name if name == 'test' else repr(name)}: {values}")
+    for name, errors in (
+        ("roll-out, relative L2 error after each step", summary["rollout"]),
+        ("persistence", summary.get("rollout_persistence", ())),
+    ):
+        if len(errors):
+            lines.append(f"{name}: {'  '.join(f'{error:.4g}' for error in errors)}")
+    lines += [f"note: {remark}" for remark in remarks(summary)]
+    lines.append(
+        f"{summary['seconds']:.1f} s of training, {summary['work_units']:.2f} work units, "
+        f"{si(summary['flops'])}FLOPs; {100 * summary['saving_share']:.2f} % of the time to save "
+        "checkpoints"
+    )
+    return "\n".join(lines)
 
 
 def _require(path: Path, record: Mapping[str, Any], keys: Iterable[str]) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from multigrid import signals
 from multigrid.data.samples import Samples
-from multigrid.data.time import Trajectories
 from multigrid.distributed.processes import ALONE, Processes
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
@@ -120,29 +119,6 @@ def evaluate(
     values = field_errors(prediction, samples.outputs, samples.grid, fields, functions)
     table = per_field(values, names)
     return Errors(mean_over_fields(table), table)
-
-
-@torch.no_grad()
-def rollout_errors(surrogate: Surrogate, trajectories: Trajectories) -> list[float]:
-    """Returns the error after 1, 2, ... steps of feeding a surrogate its outputs.
-
-    Always in float32, whatever the precision of the training.
-
-    Args:
-        surrogate: Maps an input to what stands for the state a time step later.
-        trajectories: What to compare with.
-
-    Returns:
-        The mean relative L2 error over trajectories after each step.
-    """
-    surrogate.eval()
-    inputs, setup, errors = trajectories.inputs, trajectories.setup, []
-    for truth in trajectories.states[:, 1:].unbind(1):
-        prediction = surrogate(inputs)
-        state = setup.state(inputs, prediction)
-        inputs = setup.next_input(inputs, prediction)
-        errors.append(mean_rel_l2(state, truth, surrogate.scaling.fields).mean().item())
-    return errors
 
 
 def interpolation_error(
