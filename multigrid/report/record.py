@@ -208,9 +208,14 @@ def describe(summary: Mapping[str, Any]) -> str:
     ]
     header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Frozen", "Start"]
     lines = [table([*header, "End"], rows), ""]
-    for name, errors in {"test": summary["test"], **summary["extra_tests"]}.items():
-        values = "  ".join(f"{key}={value:.4g}" for key, value in errors.items())
-        lines.append(f"{name if name == 'test' else repr(name)}: {values}")
+    by_field = summary.get("test_by_field", {})
+    fields = list(by_field.get("rel_l2", ()))
+    tests = {"test": summary["test"]}
+    for field in fields if len(fields) > 1 else ():
+        tests[f"of which the field {field}"] = {key: row[field] for key, row in by_field.items()}
+    tests |= {f"test '{name}'": errors for name, errors in summary["extra_tests"].items()}
+    for name, errors in tests.items():
+        lines.append(f"{name}: {'  '.join(f'{key}={v:.4g}' for key, v in errors.items())}")
     for name, errors in (
         ("roll-out, relative L2 error after each step", summary["rollout"]),
         ("persistence", summary.get("rollout_persistence", ())),
