@@ -141,7 +141,7 @@ class DataStore:
         except BlockingIOError:
             raise UserError(f"{self.path}: another process is generating these samples") from None
         except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, UserError):
+            if isinstance(error, UserError) and self.path.exists():
                 raise
             raise self._damaged(error) from None
         self._verified = Stamp.of(self.path)

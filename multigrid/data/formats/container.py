@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -77,7 +78,11 @@ class Container(ABC):
         self._stacks: dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]] = {}
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        return name in self._name_set
+
+    @cached_property
+    def _name_set(self) -> frozenset[str]:
+        return frozenset(self.names)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -120,7 +125,7 @@ class Container(ABC):
         if name in self._stacks:
             members, lead, item = self._stacks[name]
             return ArrayInfo((*lead, *item), self._info(members[0]).dtype)
-        if name not in self.names:
+        if name not in self:
             if any(other.startswith(f"{name}/") for other in self.names):
                 raise UserError(f"{self.path}: '{name}' is a group, not a {self.noun}")
             raise UserError(
@@ -132,7 +137,7 @@ class Container(ABC):
     def is_coordinate(self, name: str) -> bool:
         """Whether an array of the file only says where the points of an axis lie."""
         try:
-            return name in self.names and self.info(name).is_coordinate
+            return name in self and self.info(name).is_coordinate
         except UserError:
             return False
 
@@ -225,16 +230,22 @@ class Arrays:
         self._container = container
         self._opened = opened
         self._check = check
+        self._opened_arrays: dict[str, StoredArray] = {}
 
     def __getitem__(self, name: str) -> StoredArray:
+        if name not in self._opened_arrays:
+            self._opened_arrays[name] = self._open(name)
+        return self._opened_arrays[name]
+
+    def _open(self, name: str) -> StoredArray:
         container = self._container
-        if name in container._stacks:
-            members, lead, item = container._stacks[name]
-            if self._check:
-                for member in members:
-                    container._array(self._opened, member, True)
-            return _Stack(self, members, lead, item)
-        return container._array(self._opened, name, self._check)
+        if name not in container._stacks:
+            return container._array(self._opened, name, self._check)
+        members, lead, item = container._stacks[name]
+        if self._check:
+            for member in members:
+                container._array(self._opened, member, True)
+        return _Stack(self, members, lead, item)
 
 
 class _Stack:
@@ -249,14 +260,16 @@ class _Stack:
         self.dtype = arrays[members[0]].dtype
 
     def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
-        count = len(self.lead)
+        count, rest = len(self.lead), index[len(self.lead) :]
         numbers = np.arange(len(self.members)).reshape(self.lead)[index[:count]]
-        values = np.empty((*numbers.shape, *self.item), self.dtype)
-        for place, number in np.ndenumerate(numbers):
-            array = self.arrays[self.members[number]]
-            whole = array[(slice(None),) * len(array.shape)]
-            values[place] = np.reshape(whole, self.item)
-        return values[(*(slice(None),) * count, *index[count:])]
+        parts = [self._part(self.arrays[self.members[number]], rest) for number in numbers.flat]
+        return np.reshape(parts, (*numbers.shape, *np.shape(parts)[1:]))
+
+    def _part(self, array: StoredArray, index: tuple[Any, ...]) -> np.ndarray:
+        if array.shape == self.item:
+            return np.asarray(array[index])
+        whole = array[(slice(None),) * len(array.shape)]
+        return np.asarray(np.reshape(whole, self.item)[index])
 
 
 # --- checks before any library opens a file ---
