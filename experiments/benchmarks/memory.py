@@ -23,6 +23,7 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.models.cost import training_flops
 from multigrid.models.layers import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
+from multigrid.schedule import Stage
 from multigrid.tables import si, table
 from multigrid.training.timing import seconds, training_step
 
@@ -105,9 +106,12 @@ def _apart(config: Config, level: int, checkpointed: bool) -> Measured:
 
 
 def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
-    footprint = experiment.footprint
-    part_size = footprint.chosen(footprint.stages[level]).part_size
-    return part_size, experiment.family.in_channels, *experiment.hierarchy.levels[level].shape
+    part_size = _stage(experiment, level).part_size(experiment.processes)
+    return part_size, experiment.family.in_channels, *experiment.sample_grid(level).shape
+
+
+def _stage(experiment: Experiment, level: int) -> Stage:
+    return next(stage for stage in experiment.stages if stage.level == level)
 
 
 def _peak_of_activations(
@@ -125,11 +129,9 @@ def _peak_of_activations(
 def _row(
     experiment: Experiment, level: int, plain: Measured, checkpointed: Measured
 ) -> Sequence[str]:
-    footprint = experiment.footprint
-    stage = footprint.stages[level]
+    stage = _stage(experiment, level)
     estimates = (
-        footprint.bytes(level, replace(footprint.chosen(stage), checkpointed=checkpointed))
-        - footprint.sample_bytes
+        experiment.memory_bytes(replace(stage, checkpoint_activations=checkpointed))
         for checkpointed in (False, True)
     )
     return [

@@ -12,6 +12,7 @@ from multigrid.config import Config
 from multigrid.hardware import PrecisionName
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
+from multigrid.training.compilation import compiled
 from multigrid.training.timing import seconds, training_step
 
 NUM_ROUNDS = 9
@@ -48,7 +49,7 @@ class LevelSteps:
         cls, experiment: Experiment, level: int, batch_size: int, alone: bool = False
     ) -> "LevelSteps":
         """Returns the steps of a level of an experiment; ``alone`` leaves out all but ours."""
-        grid = experiment.hierarchy.levels[level]
+        grid = experiment.sample_grid(level)
         num_samples = experiment.config.samples()[level]
         shape = (batch_size, experiment.family.in_channels, *grid.shape)
         options = experiment.options
@@ -56,11 +57,11 @@ class LevelSteps:
         steps = {OURS: training_step(network, shape, options.optimizer, experiment.precision)}
         if PlainUNet.matches(network) and not alone:
             steps[PLAIN] = plain_step(PlainUNet(network), shape)
-        if options.compiler is not None and not alone:
+        if options.compile and not alone:
             steps[OURS]()  # what is computed once is not to be traced
-            compiled = options.compiler.compile(network, grid)
+            forward = compiled(network, shape, experiment.precision)
             steps[COMPILED] = training_step(
-                network, shape, options.optimizer, experiment.precision, compiled
+                network, shape, options.optimizer, experiment.precision, forward
             )
         flops = experiment.epoch_flops[level] / num_samples * batch_size
         return cls(str(grid), batch_size, flops, steps)

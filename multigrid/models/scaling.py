@@ -108,7 +108,7 @@ def root_mean_square(fields: Tensor) -> Tensor:
     """
     dims = list(range(1, fields.ndim))
     largest = fields.detach().abs().amax(dims, keepdim=True)
-    largest = largest.where(largest > 0, 2.0**-60)
+    largest = largest.masked_fill(~(largest > 0), 2.0**-60)
     unit = largest / (2 * torch.frexp(largest).mantissa)
     squares = (fields / unit).square().mean(dims, keepdim=True)
     return unit * squares.clamp_min(2.0**-60).sqrt()
