@@ -183,7 +183,7 @@ class TrainedSurrogate:
             level: As for a call.
         """
         level = self.level_of(inputs.shape, level)
-        empty = torch.empty((0, len(self.output_names), *inputs.shape[2:]))
+        empty = torch.empty((0, len(self.output_names), *inputs.shape[2:]), dtype=torch.float32)
         if isinstance(inputs, Tensor):
             batches = inputs.split(batch_size) if len(inputs) else ()
             outputs: list[Tensor] = [
