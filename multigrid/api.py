@@ -16,6 +16,7 @@ from multigrid.run import train_ladder
 from multigrid.surrogate import TrainedSurrogate, load
 from multigrid.training.callbacks import Callback
 from multigrid.training.losses import Loss
+from multigrid.training.optimizers import OptimizerFactory
 
 
 def train(
@@ -28,6 +29,7 @@ def train(
     network: NetworkFactory | None = None,
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, Metric] | None = None,
+    optimizer: OptimizerFactory | None = None,
 ) -> TrainedSurrogate:
     """Trains a ladder as ``multigrid run`` does, and loads it.
 
@@ -44,6 +46,9 @@ def train(
         callbacks: Told of the run while it trains, see :class:`multigrid.Callback`.
         metrics: Errors by name, beside those that are registered: a function of a prediction and
             the truth ``[N, 1, *grid]`` of a field to values ``[N]``.
+        optimizer: Used instead of the one that the experiment names: maps parameter groups, each a
+            mapping with ``params`` and ``weight_decay``, to a ``torch.optim.Optimizer``. The
+            learning rate follows the schedule.
 
     Raises:
         UserError: For whatever the user can mend.
@@ -57,7 +62,7 @@ def train(
         smaller: f -> u on 8x8, 16x16
     """
     config = configure(experiment, *overrides, problem=problem)
-    extensions = Extensions(loss, network, callbacks, metrics or {})
+    extensions = Extensions(loss, network, callbacks, metrics or {}, optimizer)
     try:
         with signals.watched():
             folder = train_ladder(config, resume, overwrite, extensions)

@@ -37,6 +37,7 @@ from multigrid.training.callbacks import Callback
 from multigrid.training.divergence import RecoveryOptions
 from multigrid.training.featurization import require_features
 from multigrid.training.losses import Loss, build_loss
+from multigrid.training.optimizers import OptimizerFactory
 from multigrid.training.timing import step_seconds
 from multigrid.training.trainer import TrainerOptions
 
@@ -57,12 +58,14 @@ class Extensions:
         network: Factory of networks: a grid to a module ``[N, in, *grid]`` to ``[N, out, *grid]``.
         callbacks: Told of the run while it trains.
         metrics: Errors by name, beside those that are registered.
+        optimizer: Makes the optimizer of parameter groups.
     """
 
     loss: Loss | None = None
     network: NetworkFactory | None = None
     callbacks: Sequence[Callback] = field(default_factory=tuple)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    optimizer: OptimizerFactory | None = None
 
 
 class Experiment:
@@ -202,7 +205,7 @@ class Experiment:
         config = self.config
         optimizer, recovery = config.optimizer, config.recovery
         return TrainerOptions(
-            optimizer=optimizer.name,
+            optimizer=self.extensions.optimizer or optimizer.name,
             weight_decay=optimizer.weight_decay,
             betas=(optimizer.betas[0], optimizer.betas[1]),
             decay=optimizer.decay,
@@ -278,7 +281,7 @@ class Experiment:
         shape = (size, self.family.in_channels, *self.sample_grid(level).shape)
         num_microbatches = math.ceil(self.processes.largest_share(stage.batch_size) / size)
         num_microbatches *= math.ceil(config.samples()[level] / stage.batch_size)
-        seconds = step_seconds(network, shape, config.optimizer.name, self.precision)
+        seconds = step_seconds(network, shape, self.options.optimizer, self.precision)
         return num_microbatches * seconds
 
     def _check_processes(self) -> None:
