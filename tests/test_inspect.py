@@ -12,11 +12,13 @@ import torch
 import yaml
 
 from multigrid.__main__ import main
+from multigrid.config import parse_config
 from multigrid.data.files import FileSource
 from multigrid.data.formats import ReaderOptions
 from multigrid.data.inspect import suggest_levels
 from multigrid.data.splits import DataFile
 from multigrid.grid import Grid, Hierarchy
+from multigrid.ladder.components import problem_and_source
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(0)
@@ -175,3 +177,42 @@ def test_the_command(tmp_path: Path) -> None:
     assert bad.stderr.startswith("error: ")
     assert "truncated" in bad.stderr
     assert bad.stderr.count("\n") == 1
+
+
+def test_what_is_guessed_and_what_is_ignored_is_said(tmp_path: Path, capsys) -> None:
+    states = RNG.random((12, 5, 2, 16, 16))
+    np.savez(tmp_path / "f.npz", u=states, nu=np.linspace(1, 2, 12), dt=0.1, note=np.array("a"))
+    text = inspect(capsys, tmp_path / "f.npz")
+    assert "axes      u [N T C X Y]: a guess from the shapes" in text
+    assert "ignored   nu, dt, note" in text
+    assert "nu, dt can be input channels" in text
+    assert '"parameters": ["nu"]' in text.replace("parameters: [", '"parameters": [')
+    report = json.loads(inspect(capsys, tmp_path / "f.npz", "--axes", "u=NTCXY", "--json"))
+    assert report["arrays"] == [{"name": "u", "axes": "N T C X Y", "why": "as stated"}]
+    assert report["suggestion"]["problem"]["axes"] == {"u": "N T C X Y"}
+    assert report["suggestion"]["data"]["rollout_steps"] == 4
+
+
+@pytest.mark.parametrize("count", [3, 5, 9, 10, 12])
+@pytest.mark.parametrize("steps", [2, 5])
+def test_suggestions_for_few_trajectories_run(count, steps, tmp_path: Path, capsys) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["tensor"] = RNG.random((count, steps, 16, 16))
+    report = json.loads(inspect(capsys, tmp_path / "f.h5", "--json"))
+    suggestion = report["suggestion"]
+    config = parse_config({"name": "f", **suggestion})
+    _, source = problem_and_source(config)
+    for split in ("train", "validation", "test"):
+        assert len(source.read(split, Grid((16, 16)))) == suggestion["data"][split]
+
+
+def test_mistakes_about_axes(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("f.npz", u=RNG.random((12, 5, 16, 16)))
+    for axes, message in (
+        ("NTXQ", "must name each axis once"),
+        ("NTXX", "must name each axis once"),
+        ("u=NTX", "names 3 axes, but 'u' has 4"),
+    ):
+        assert main(["inspect", "f.npz", "--axes", axes]) == 2
+        assert message in capsys.readouterr().err
