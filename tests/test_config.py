@@ -172,6 +172,11 @@ def test_missing_keys(key):
             {"seconds": 60.0},
             r"schedule\.budget: is for 'schedule\.epochs: auto'",
         ),
+        (
+            "data",
+            {"extra_tests": {"a": {"ndim": 3}}},
+            r"extra_tests\.a: it must leave the number of",
+        ),
         ("data", {"mode_shifts": 0.5, "augmentation": "none"}, r"mode_shifts: 0\.5 has no effect"),
         ("recovery", {"tries": 0, "factor": 0.5}, r"recovery\.factor: 0\.5 has no effect"),
         ("transfer", {"patience": 7}, r"transfer\.patience: 7 has no effect"),

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-from multigrid.config.data import FileConfig
 from multigrid.config.experiment import Config
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -30,8 +29,9 @@ def check_config(config: Config) -> None:
         UserError: With one sentence for the first thing that is wrong.
     """
     config.shapes()
-    if config.files is not None:
-        _check_files(config.files)
+    files = config.files
+    if files is not None and (files.file is None) == (files.files is None):
+        raise UserError("problem: give either 'file' or 'files'")
     if config.is_settled:
         _check_grids(config)
         _check_size(config)
@@ -43,18 +43,10 @@ def check_config(config: Config) -> None:
             f"{config.data.test}"
         )
     _check_loss(config)
-    _check_parallel(config)
-    _check_compile(config)
+    _check_pairs(config)
     _check_transfer(config)
-    _check_folding(config)
     _check_tests(config)
     _check_effect(config)
-
-
-def _check_files(problem: FileConfig) -> None:
-    """Checks that the files are named in one way."""
-    if (problem.file is None) == (problem.files is None):
-        raise UserError("problem: give either 'file' or 'files'")
 
 
 def _check_grids(config: Config) -> None:
@@ -151,27 +143,21 @@ def _check_loss(config: Config) -> None:
             )
 
 
-def _check_parallel(config: Config) -> None:
-    """Checks what spread parameters do not allow."""
-    if config.parallel.strategy == "fsdp" and config.transfer.featurize:
-        raise UserError(
-            "transfer.featurize: true is not possible with parallel.strategy 'fsdp'; it must be "
-            "false"
-        )
-
-
-def _check_compile(config: Config) -> None:
-    """Checks what compiled networks do not allow."""
-    budget = config.schedule.budget
-    for key, value, contradicts in (
-        ("parallel.strategy", "'fsdp'", config.parallel.strategy == "fsdp"),
-        ("transfer.featurize", "true", config.transfer.featurize),
-        ("schedule.budget", "seconds", budget is not None and budget.seconds is not None),
+def _check_pairs(config: Config) -> None:
+    """Checks switches that other settings exclude."""
+    fsdp, budget = config.parallel.strategy == "fsdp", config.schedule.budget
+    featurize, compiled = config.transfer.featurize, config.compute.compile
+    timed = budget is not None and budget.seconds is not None
+    fixed = config.model.fields == "folded" and not config.model.growth
+    for clash, key, value, other, must in (
+        (fsdp and featurize, "transfer.featurize", "true", "parallel.strategy 'fsdp'", "false"),
+        (fsdp and compiled, "compute.compile", "true", "parallel.strategy 'fsdp'", "false"),
+        (featurize and compiled, "compute.compile", "true", "transfer.featurize true", "false"),
+        (timed and compiled, "compute.compile", "true", "schedule.budget seconds", "false"),
+        (fixed, "model.growth", "false", "model.fields 'folded'", "true"),
     ):
-        if config.compute.compile and contradicts:
-            raise UserError(
-                f"compute.compile: true is not possible with {key} {value}; it must be false"
-            )
+        if clash:
+            raise UserError(f"{key}: {value} is not possible with {other}; it must be {must}")
 
 
 def _check_transfer(config: Config) -> None:
@@ -199,14 +185,6 @@ def _check_transfer(config: Config) -> None:
                 f"transfer.rules[{index}].freeze: only transferred weights can be frozen, so "
                 "'weights' must be 'transferred' or 'all'"
             )
-
-
-def _check_folding(config: Config) -> None:
-    """Checks what folded levels do not allow."""
-    if config.model.fields == "folded" and not config.model.growth:
-        raise UserError(
-            "model.growth: false is not possible with model.fields 'folded'; it must be true"
-        )
 
 
 def _check_effect(config: Config) -> None:
@@ -252,7 +230,10 @@ def _check_tests(config: Config) -> None:
         if config.files is not None:
             raise UserError("data.extra_tests: samples from files cannot be regenerated")
         try:
-            config.pde(changes).check_grids(config.hierarchy().levels)
+            problem, variant = config.pde(), config.pde(changes)
+            if (variant.ndim, variant.num_channels) != (problem.ndim, problem.num_channels):
+                raise UserError("it must leave the number of axes and of fields as they are")
+            variant.check_grids(config.hierarchy().levels)
         except UserError as error:
             raise UserError(f"data.extra_tests.{name}: {error}") from None
 
