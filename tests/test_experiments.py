@@ -42,7 +42,7 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "poisson_two_phase": (0.25, (CELLS, "problem.num_modes=8")),
     "poisson_3d": (0.25, ("levels=[4,8]", "problem.num_modes=4")),
     "reaction_diffusion": (0.35, (CELLS, "problem.num_modes=4", "data.rollout_steps=2")),
-    "darcy_rough": (0.5, (CELLS, "problem.num_modes=16")),
+    "darcy_rough": (0.35, (CELLS, "problem.num_modes=16")),
     "cno/darcy": (0.25, (CELLS, "problem.num_modes=8")),
     "cno/wave": (0.5, (CELLS, "problem.num_modes=3", f"{OUT}={{num_modes: 4}}")),
     "cno/smooth_transport": (0.68, (CELLS,)),
