@@ -7,7 +7,7 @@ belongs to the module and stays in it.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import prod
 from pathlib import Path
@@ -153,15 +153,7 @@ class TransferReport:
             status.lower(): dict(zip(("tensors", "parameters"), self.count(status), strict=True))
             for status in Status
         }
-        tensors = [
-            {
-                "key": entry.key,
-                "status": entry.status.value,
-                "shape": list(entry.shape),
-                "source_shape": None if entry.source_shape is None else list(entry.source_shape),
-            }
-            for entry in self.entries
-        ]
+        tensors = [{**asdict(entry), "status": entry.status.value} for entry in self.entries]
         return {"totals": totals, "tensors": tensors}
 
 
