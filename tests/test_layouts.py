@@ -288,6 +288,36 @@ def test_netcdf(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, states[0, 0, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["f.zarr", "f.nc"])
+def test_zarr_and_netcdf_3(name: str, tmp_path: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    dims = ("b", "time", "lat", "lon")
+    arrays = {
+        "u": (dims, U),
+        "pres": (dims, 2 * U),
+        "v": (("b", "time", "lev", *dims[2:]), U[:, :, None]),
+    }
+    data = xarray.Dataset(arrays, coords={"time": np.arange(T) * 6.0})
+    if name == "f.nc":
+        data.to_netcdf(tmp_path / name, format="NETCDF3_64BIT", engine="scipy")
+    else:
+        pytest.importorskip("zarr")
+        data.to_zarr(tmp_path / name, consolidated=False)
+    file = open_fields(tmp_path / name, options=ReaderOptions(noncartesian=True))
+    assert file.describe().output_names == ("pres", "u", "v")
+    assert_steps(file, np.stack([2 * U, U, U], axis=2))
+    assert file.describe().ignored == ()
+
+
+def test_channels_of_pairs_are_no_time_steps(tmp_path: Path) -> None:
+    """What another format has as steps in time is a pair's last axis here."""
+    np.savez(tmp_path / "f.npz", a=A, u=V[:, 0])
+    assert_pairs(open_fields(tmp_path / "f.npz"), A[:, None], np.moveaxis(V[:, 0], -1, 1))
+    arrays = {"train/x": U[:, :1], "train/y": U[:, 1:2]}
+    with pytest.raises(UserError, match="no reader fits"):
+        open_fields(save(tmp_path / "f.h5", arrays))
+
+
 def test_gaps_are_not_numbers(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "f.nc", "w") as file:
         file["x"], file["y"] = A, U[:, 0]

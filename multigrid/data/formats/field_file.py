@@ -220,7 +220,9 @@ class FieldFile:
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._description.num_samples:
             raise IndexError(f"the file holds {self._description.num_samples} samples")
         self._require_unchanged()
-        with np.errstate(over="ignore"):  # what overflows is infinite, and told as such
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what overflows is infinite, and told as such
             fields = self._load(wanted)
         self._require_unchanged()
         return fields

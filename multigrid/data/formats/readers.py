@@ -34,6 +34,7 @@ LEADING_TEST = 0.1  # PDEBench tests on the first tenth, int(0.1 N)
 WELL_GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 MAX_COMPONENTS = 9
 ARENA_SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
+ARENA_FIELDS = {"u", "vx", "vy", "vor", "pres"}
 DIMENSIONS = {
     "N": {
         "n",
@@ -343,7 +344,7 @@ def read_pdearena(container: Container, options: ReaderOptions) -> list[Layout] 
         arrays = [f"{group}/{name}" for name in names]
         shapes = {name: container.info(name).shape for name in arrays}
         states = [name for name, shape in shapes.items() if len(shape) >= 4]
-        if not states:
+        if not states or not ARENA_FIELDS & set(names):
             return None
         ndim = len(shapes[states[0]]) - 2
         layouts.append(
@@ -369,8 +370,9 @@ def read_poseidon(container: Container, options: ReaderOptions) -> Layout | None
         return None
     static = ("c",) if "c" in container else ()
     axes = "NTCXY" if len(shape) == 5 else "NTXY"
+    why = "a guess: Poseidon's layout" if names[0] == "data" or len(shape) == 4 else "the format"
     return Layout(
-        (make_field(container, names[0], axes),),
+        (make_field(container, names[0], axes, why=why),),
         tuple(make_field(container, name, "NXY") for name in static),
     )
 
@@ -378,7 +380,8 @@ def read_poseidon(container: Container, options: ReaderOptions) -> Layout | None
 @READERS.register("fno")
 def read_fno(container: Container, options: ReaderOptions) -> Layout | None:
     """FNO's Navier-Stokes files (.mat): trajectories 'u' [N,x,y,t] that start from 'a' [N,x,y]."""
-    if not {"a", "u"} <= set(container.names) or options.axes:
+    is_matlab = container.kind == "mat" or getattr(container, "is_matlab", False)
+    if not is_matlab or not {"a", "u"} <= set(container.names) or options.axes:
         return None
     first, whole = container.info("a").shape, container.info("u").shape
     if whole[:-1] != first or len(first) not in (2, 3, 4):
