@@ -15,6 +15,7 @@ from multigrid.config import Config
 from multigrid.data import SPLITS
 from multigrid.data.formats import FieldFile
 from multigrid.data.samples import Samples
+from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError
 from multigrid.fields import prolong_to
 from multigrid.files import write_json
@@ -228,6 +229,13 @@ def own_samples(config: Config, split: str = "test", count: int | None = None) -
     return SampleStream(f"{source.place}, {split}", grid, count, samples.split)
 
 
+def own_trajectories(config: Config, grid: Grid) -> Trajectories | None:
+    """Returns the trajectories that a run rolls out against, None if there are none."""
+    num_steps = config.data.rollout_steps
+    _, source = problem_and_source(config)
+    return source.trajectories("test", grid, num_steps) if num_steps else None
+
+
 def file_samples(
     file: FieldFile,
     names: tuple[Sequence[str], Sequence[str]],
@@ -283,7 +291,7 @@ def measure(
     batch_size: int,
     degree: int,
     periodic: bool,
-    persistence: bool = False,
+    time: TimeSetup | None = None,
 ) -> list[LevelErrors]:
     """Measures several levels in one pass over the samples.
 
@@ -294,7 +302,7 @@ def measure(
         batch_size: Samples at once.
         degree: Polynomial degree of the prolongation to the samples' grid.
         periodic: Whether the prolongation wraps around.
-        persistence: Whether to measure the input state itself as a prediction, too.
+        time: How states become inputs, to measure the input state itself as a prediction, too.
 
     Raises:
         UserError: If the samples' grid does not halve to that of a level.
@@ -315,8 +323,10 @@ def measure(
             values = field_errors(prediction, samples.outputs, grid, fields)
             prolonged = prolong_to(prediction, grid, block.grid, degree, periodic)
             values["on_data_grid"] = rel_l2_by_field(prolonged.cpu(), block.outputs, fields)
-            if persistence:
-                state = samples.inputs[:, : samples.outputs.shape[1]]
+            if time is not None:
+                # of the differences that a surrogate may predict, persistence says that they are 0
+                state = time.last_state(samples.inputs)
+                state = state if time.target == "state" else torch.zeros_like(state)
                 values["persistence"] = rel_l2_by_field(state, samples.outputs, fields)
             for name, value in values.items():
                 errors[level][name].append(value.cpu())

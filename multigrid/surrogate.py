@@ -28,12 +28,13 @@ from multigrid.measurement import (
     file_samples,
     measure,
     own_samples,
+    own_trajectories,
 )
 from multigrid.models.custom_network import NetworkFactory
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
-from multigrid.rollout import roll_out
+from multigrid.rollout import measure_rollout, roll_out
 from multigrid.training.evaluation import predict
 from multigrid.training.weight_files import (
     SavedNetwork,
@@ -272,9 +273,17 @@ class TrainedSurrogate:
             batch_size,
             model.prolongation,
             model.padding == "periodic",
-            self.time == TimeSetup(len(self.output_names)),
+            self.time,
         )
-        return Evaluation(stream.place, stream.grid, stream.count, errors)
+        rollout = None
+        true = own_trajectories(self.config, self._grids[chosen[-1]]) if data is None else None
+        if true is not None:
+            true = true.to(self.device)
+            rolled, persistence = measure_rollout(
+                networks[chosen[-1]].surrogate, true.states, true.inputs, true.setup
+            )
+            rollout = rolled.to_json(persistence)
+        return Evaluation(stream.place, stream.grid, stream.count, errors, rollout)
 
     @property
     def time(self) -> TimeSetup | None:

@@ -97,7 +97,7 @@ def plot_rollout(
                 if number == 2 and not step:
                     continue  # there is no error yet
                 axis = inches(figure, LEFT + index * (size[0] + 0.1), y, *size)
-                heading = f"step {step}" if step else "given (range of its own)"
+                heading = f"step {step}" if step else "given (other colours)"
                 mapped = limits if step else colour_range(field)
                 shown = heading if not channel and not number else ""
                 _draw(axis, field, shown, mapped, bar=index == steps - 1)
