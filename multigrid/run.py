@@ -13,7 +13,7 @@ from multigrid.cli.arguments import add_experiment
 from multigrid.cli.command import Command
 from multigrid.config import Config, flatten, load_config
 from multigrid.distributed.processes import Processes, joined
-from multigrid.errors import UserError
+from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder
 
@@ -187,7 +187,7 @@ def _logging(folder: RunFolder) -> Iterator[None]:
         file = _LogFile(folder.log, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    file.setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     try:
         with _on_screen(file):
             yield
@@ -199,7 +199,7 @@ def _logging(folder: RunFolder) -> Iterator[None]:
 def _on_screen(*more: logging.Handler) -> Iterator[None]:
     """Logs to the screen and to further handlers within the context."""
     screen = logging.StreamHandler(sys.stdout)
-    screen.setFormatter(logging.Formatter("%(message)s"))
+    screen.setFormatter(_Formatter("%(message)s"))
     handlers, level = log.handlers, log.level
     log.handlers = [screen, *more]
     log.setLevel(logging.INFO)
@@ -208,6 +208,14 @@ def _on_screen(*more: logging.Handler) -> Iterator[None]:
     finally:
         log.handlers = handlers
         log.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    """Escapes control characters, which names from files may have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns a record as text."""
+        return printable(super().format(record), keep="\n\t")
 
 
 class _LogFile(logging.FileHandler):

@@ -1,6 +1,7 @@
 """A PDE of the user's, in a file of their own or handed in from Python, works everywhere."""
 
 import json
+import linecache
 import sys
 
 import numpy as np
@@ -10,7 +11,9 @@ from tiny import SECTIONS
 import multigrid
 from multigrid.__main__ import main
 from multigrid.config import dump_config, load_config, parse_config, parse_saved
+from multigrid.data.generation import Block, Recipe, _can_travel, generate
 from multigrid.errors import UserError
+from multigrid.grid import Grid
 from multigrid.registry import PROBLEMS, Registry, import_plugin
 
 HEAT = '''
@@ -186,6 +189,32 @@ def test_plugins_that_cannot_be_imported(tmp_path, name, content, sentence):
         place.write_text(content)
     with pytest.raises(UserError, match=f"plugins: .*{name}.*{sentence}"):
         import_plugin(str(place))
+
+
+def test_samples_follow_the_code_of_a_pde_of_the_users(experiment, plugin):
+    first = Recipe(load_config(experiment).pde(), Grid((8, 8)), 0).fingerprint
+    file = experiment.parent / f"{plugin}.py"
+    file.write_text(file.read_text().replace("np.cos(2 * np.pi * y)", "np.cos(4 * np.pi * y)"))
+    forget(plugin)
+    linecache.clearcache()
+    again = Recipe(load_config(experiment).pde(), Grid((8, 8)), 0).fingerprint
+    assert first != again
+
+
+def test_workers_sample_a_pde_from_a_file(experiment):
+    recipe = Recipe(load_config(experiment).pde(), Grid((8, 8)), 0)
+    blocks = [Block("train", i, i + 2) for i in (0, 2)]
+    here, there = (list(generate(recipe, blocks, workers)) for workers in (1, 2))
+    for (_, one), (_, other) in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_classes_that_no_worker_can_import_are_sampled_here():
+    class Local(Untyped):
+        """Cannot be pickled."""
+
+    assert not _can_travel(Recipe(Local(), Grid((8, 8)), 0))
+    assert _can_travel(Recipe(Untyped(), Grid((8, 8)), 0))
 
 
 def test_reading_a_saved_configuration_imports_nothing(experiment, plugin):

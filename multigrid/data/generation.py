@@ -6,6 +6,8 @@ Imports no torch, because worker processes import this module.
 import hashlib
 import json
 import os
+import pickle
+import sys
 import threading
 import time
 from collections import deque
@@ -64,7 +66,9 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """The same as plain values."""
+        source = self.problem.source
         return {
+            **({"source": source} if source else {}),
             "problem": self.problem.kind,
             "version": self.problem.version,
             "parameters": self.problem.parameters,
@@ -119,12 +123,25 @@ def generate(
         seconds = time.perf_counter() - start
         yield blocks[0], first
         blocks = blocks[1:]
-        workers = _num_cores() if seconds * len(blocks) > SERIAL_SECONDS else 1
+        pays = seconds * len(blocks) > SERIAL_SECONDS and _can_travel(recipe)
+        workers = _num_cores() if pays else 1
     if workers == 1 or len(blocks) < 2:
         for block in blocks:
             yield block, recipe.make(block)
     else:
         yield from _generate_in_pool(recipe, blocks, min(workers or 1, len(blocks)))
+
+
+def _can_travel(recipe: Recipe) -> bool:
+    """Whether other processes can import the class of a problem, which notebooks do not allow."""
+    main = type(recipe.problem).__module__ == "__main__"
+    if main and not hasattr(sys.modules["__main__"], "__file__"):
+        return False
+    try:
+        pickle.dumps(recipe)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _generate_in_pool(

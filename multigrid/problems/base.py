@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import signature
+from hashlib import sha256
+from inspect import getsource, signature
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
+from multigrid.errors import printable
 from multigrid.grid import Grid
 
 SpaceDimensions: TypeAlias = Annotated[
@@ -139,8 +141,8 @@ class FileProblem(Problem):
     def __init__(
         self, input_names: tuple[str, ...], output_names: tuple[str, ...], symmetries: Symmetries
     ) -> None:
-        self.input_names = input_names
-        self.output_names = output_names
+        self.input_names = tuple(map(printable, input_names))
+        self.output_names = tuple(map(printable, output_names))
         self.symmetries = symmetries
 
 
@@ -163,6 +165,17 @@ class PDE(Problem, ABC):
     def parameters(self) -> dict[str, Any]:
         """Everything that the samples depend on besides grid and seed, as plain values."""
         return {name: getattr(self, name) for name in signature(type(self)).parameters}
+
+    @property
+    def source(self) -> str:
+        """Hash of the class's code where it is the user's, whose samples change with it."""
+        if type(self).__module__.startswith("multigrid."):
+            return ""
+        try:
+            code = getsource(type(self))
+        except (OSError, TypeError):
+            return ""
+        return sha256(code.encode()).hexdigest()[:16]
 
     @abstractmethod
     def sample(
