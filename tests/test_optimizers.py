@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import multigrid
 from multigrid.errors import UserError
 from multigrid.models.layers import channels_last
 from multigrid.registry import OPTIMIZERS
@@ -213,3 +214,26 @@ def test_an_optimizer_by_its_registered_name():
     assert isinstance(NamedOptimizer(build_net(), "momentum").optimizers[0], torch.optim.SGD)
     with pytest.raises(UserError, match=r"there is no optimizer 'adam'; .* did you mean 'adamw'"):
         NamedOptimizer(build_net(), "adam")
+
+
+def test_a_run_with_an_optimizer_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = []
+
+    def own(groups):
+        made.extend(group["weight_decay"] for group in groups)
+        return momentum(groups)
+
+    multigrid.train(
+        {
+            "name": "tiny",
+            "problem": {"kind": "poisson", "num_modes": 4},
+            "levels": [8],
+            "data": {"train": 16, "validation": 4, "test": 4},
+            "schedule": {"epochs": 1},
+            "optimizer": {"weight_decay": 0.25},
+            "model": {"width": 4},
+        },
+        optimizer=own,
+    )
+    assert set(made) == {0.25}
