@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from multigrid.cli.arguments import add_experiment
 from multigrid.cli.command import Command
 from multigrid.config import Config, flatten, load_config
-from multigrid.distributed.processes import Processes, joined
+from multigrid.distributed import joined
+from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder

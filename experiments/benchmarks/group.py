@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from multigrid.distributed.processes import Processes, Strategy, joined
+from multigrid.distributed import joined
+from multigrid.distributed.processes import Processes, Strategy
 from multigrid.errors import UserError
 from multigrid.hardware import keep_large_buffers
 

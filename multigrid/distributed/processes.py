@@ -5,8 +5,8 @@ torch.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from multigrid import signals
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Strategy = Literal["ddp", "fsdp"]
-
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Processes:
@@ -123,32 +121,6 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-@contextmanager
-def joined(device: str, strategy: Strategy) -> Iterator[Processes]:
-    """Joins the other processes, if there are any, and leaves them at the end.
-
-    Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        strategy: How the processes share their work.
-
-    Raises:
-        UserError: If they cannot be joined, or one of them has failed meanwhile.
-    """
-    if num_processes() == 1:
-        yield ALONE
-        return
-    missing = [name for name in VARIABLES if name not in os.environ]
-    if missing:
-        raise UserError(
-            f"WORLD_SIZE is {num_processes()}, but {', '.join(missing)} must be set too; torchrun "
-            "sets them all"
-        )
-    from multigrid.distributed.process_group import join
-
-    with join(device, strategy) as processes:
-        yield processes
 
 
 def num_processes() -> int:
