@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from multigrid.data.files import FileSource, detect_restriction
+from multigrid.data.files import FilePart, FileSource, detect_restriction
 from multigrid.data.formats import ReaderOptions
 from multigrid.data.samples import Samples
 from multigrid.data.splits import DataFile
@@ -223,3 +223,12 @@ def test_detecting_restriction() -> None:
     assert detect_restriction(odd[..., ::2, ::2], odd) == "stride"
     ones = np.ones((1, 1, 8, 8))
     assert detect_restriction(ones[..., ::2, ::2], ones) is None
+
+
+def test_what_is_held_in_memory_is_read_once(tmp_path: Path, monkeypatch) -> None:
+    data, seen = source(save(tmp_path / "f.h5", FINE)), []
+    load = FilePart.load
+    monkeypatch.setattr(FilePart, "load", lambda p, i: seen.extend(i) or load(p, i))
+    for size in (16, 8, 4):
+        data.read("train", Grid((size, size)))
+    assert sorted(seen) == list(range(6))

@@ -13,7 +13,7 @@ import torch
 
 from multigrid.data.files import FileSource
 from multigrid.data.formats import Layout, ReaderOptions, make_field, open_fields
-from multigrid.data.inspect import inspect_file
+from multigrid.data.inspect import inspect_path
 from multigrid.data.splits import DataFile
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -215,8 +215,10 @@ def test_a_folder_of_the_well(tmp_path: Path) -> None:
     assert described.input_names == ("density", "velocity_0", "velocity_1", "alpha")
     assert described.boundaries == {"x": "periodic", "y": "periodic"}
     assert described.time_step == pytest.approx(0.1)
-    report = inspect_file(open_fields(tmp_path / "set/data/train", options=options))
+    report = inspect_path(tmp_path / "set", options=options)
+    assert report.suggestion["problem"]["file"] == str(tmp_path / "set")
     assert report.suggestion["model"] == {"padding": "periodic"}
+    assert (report.suggestion["data"]["train"], report.suggestion["data"]["test"]) == (48, 4)
 
 
 def test_scalars_of_the_well_are_named(tmp_path: Path) -> None:
@@ -378,6 +380,9 @@ def test_several_files_of_trajectories(tmp_path: Path) -> None:
         np.savez(tmp_path / f"{part}.npz", u=U[4 * part : 4 * part + 4], nu=np.full(4, part))
     options = ReaderOptions(parameters=("nu",))
     file = open_fields(tmp_path / "*.npz", options=options)
+    suggestion = inspect_path(tmp_path / "*.npz").suggestion
+    assert suggestion["problem"]["file"] == str(tmp_path / "*.npz")
+    assert suggestion["problem"]["parameters"] == ["nu"]
     nu = np.repeat([0.0, 1.0, 2.0], 4)[:, None, None, None] * np.ones((1, 1, X, Y))
     assert_steps(file, U[:, :, None], nu)
     np.savez(tmp_path / "3.npz", u=U[:, :, :4], nu=np.full(N, 3))

@@ -15,7 +15,7 @@ from multigrid.files import write_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("file", type=Path, help="data file")
+    parser.add_argument("file", type=Path, help="data file, folder or pattern")
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="write an experiment file to begin with"
     )
@@ -25,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Reads the whole file and prints a report."""
-    from multigrid.data.formats import ReaderOptions, open_fields
-    from multigrid.data.inspect import inspect_file, yaml_sections
+    from multigrid.data.formats import ReaderOptions
+    from multigrid.data.inspect import inspect_path, yaml_sections
 
     if options.write is not None and options.write.exists():
         raise UserError(f"{options.write}: exists already; remove it or choose another name")
-    file = open_fields(options.file, options.reader, ReaderOptions.of(options))
-    report = inspect_file(file, progress=sys.stderr.isatty())
+    reading, progress = ReaderOptions.of(options), sys.stderr.isatty()
+    report = inspect_path(options.file, options.reader, reading, progress)
     if options.write is not None:
         if not report.suggestion:
             raise UserError(f"{options.file}: too few samples for training, validation and test")

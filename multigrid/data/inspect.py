@@ -1,14 +1,15 @@
 """Reports what is in a data file and how to train from it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from multigrid.data.formats import FieldFile
+from multigrid.data.formats import FieldFile, ReaderOptions, open_fields, split_folders
 from multigrid.data.formats.values import FieldValues, ValueCheck, name_samples
 from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError
@@ -136,12 +137,43 @@ class FileReport:
         return lines + [f"  note      {note}" for note in self.notes]
 
 
-def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
+def inspect_path(
+    path: Path, reader: str = "auto", options: ReaderOptions | None = None, progress: bool = False
+) -> FileReport:
+    """Opens a file, a folder or a pattern of names, reads all of it and reports on it.
+
+    Of a data set in folders ``train``, ``valid`` and ``test`` the training files are read.
+
+    Args:
+        path: The file, folder or pattern.
+        reader: Name of a reader, or ``auto``.
+        options: What the user says about the file.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    folders = split_folders(path)
+    others = {
+        s: open_fields(paths, reader, options) for s, paths in folders.items() if s != "train"
+    }
+    file = open_fields(folders.get("train", path), reader, options)
+    return inspect_file(file, progress, str(path), others)
+
+
+def inspect_file(
+    file: FieldFile,
+    progress: bool = False,
+    place: str | None = None,
+    others: Mapping[str, FieldFile] | None = None,
+) -> FileReport:
     """Reads a whole file, block by block, and reports on it.
 
     Args:
         file: The file.
         progress: Whether to show a progress bar.
+        place: What the user calls the file, or the files.
+        others: The files for validation and test, if these are others.
 
     Raises:
         UserError: If the file is damaged.
@@ -155,7 +187,7 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
             bar.update(part.stop - part.start)
     centering = described.centering or guess_centering(described.shape)
     return FileReport(
-        str(file.path),
+        place or str(file.path),
         file.reader,
         described.num_samples,
         described.num_groups if described.group_size > 1 else None,
@@ -173,22 +205,27 @@ def inspect_file(file: FieldFile, progress: bool = False) -> FileReport:
         list(described.notes),
         _side(described.input_dtype, check.inputs),
         _side(described.output_dtype, check.outputs),
-        suggest(file, centering),
+        suggest(file, centering, place, others),
     )
 
 
-def suggest(file: FieldFile, centering: Centering) -> dict[str, Any]:
+def suggest(
+    file: FieldFile,
+    centering: Centering,
+    place: str | None = None,
+    others: Mapping[str, FieldFile] | None = None,
+) -> dict[str, Any]:
     """Returns sections of an experiment file, or nothing if there are too few samples.
 
     What it suggests runs: each split gets at most what the file has for it.
     """
     described = file.describe()
-    counts = _suggested_counts(file)
+    counts = _suggested_counts(file, others or {})
     if counts is None:
         return {}
     grid = Grid(described.shape, centering)
     sections: dict[str, Any] = {
-        "problem": {"kind": "file", "file": str(file.path), **_reader_settings(file)},
+        "problem": {"kind": "file", "file": place or str(file.path), **_reader_settings(file)},
         "data": {"centering": centering, **counts},
         "levels": suggest_levels(grid),
     }
@@ -204,10 +241,14 @@ def suggest(file: FieldFile, centering: Centering) -> dict[str, Any]:
     return sections
 
 
-def _suggested_counts(file: FieldFile) -> dict[str, int] | None:
+def _suggested_counts(file: FieldFile, others: Mapping[str, FieldFile]) -> dict[str, int] | None:
     """Returns the number of samples of each split, None if one would have none."""
     described = file.describe()
     held_out = max(1, min(128, described.num_samples // 10))
+    if others:
+        sizes = {split: other.describe().num_samples for split, other in others.items()}
+        counts = {split: min(held_out, sizes.get(split, 0)) for split in ("validation", "test")}
+        return {"train": described.num_samples, **counts} if all(counts.values()) else None
     groups = split_groups(described, {"train": 1, "validation": held_out, "test": held_out})
     size = described.group_size
     counts = {split: min(held_out, len(groups[split]) * size) for split in ("validation", "test")}
