@@ -29,7 +29,7 @@ def test_both_ways_train_on_the_coarsest_and_the_finest_level(path, monkeypatch)
 
 
 def test_a_process_that_ends_is_told(path):
-    group = Group(partial(processes.epoch_timer, load_config(path)), 1)
+    group = Group(partial(processes.epoch_timer, load_config(path).model_dump()), 1)
     group.processes[0].kill()
     with pytest.raises(UserError, match="a process of the benchmark has ended"):
         group.answers(0)

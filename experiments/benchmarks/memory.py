@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from multigrid.config import Config
+from multigrid.config import Config, parse_config
 from multigrid.errors import UserError
 from multigrid.files import write_text
 from multigrid.grid import Grid
@@ -85,10 +85,10 @@ def measure_memory(config: Config, folder: Path) -> str:
     return f"{text}\nwritten to {folder}"
 
 
-def measure_step(config: Config, level: int, checkpointed: bool) -> Measured:
+def measure_step(config: Mapping[str, Any], level: int, checkpointed: bool) -> Measured:
     """Takes steps on a level in this process, whose memory must not have been used for others."""
     keep_large_buffers()
-    experiment = Experiment(config)
+    experiment = Experiment(parse_config(dict(config)))
     network = experiment.family.build(level).to(experiment.device).train()
     set_activation_checkpointing(network, checkpointed)
     shape = _shape(experiment, level)
@@ -102,7 +102,7 @@ def measure_step(config: Config, level: int, checkpointed: bool) -> Measured:
 
 def _apart(config: Config, level: int, checkpointed: bool) -> Measured:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(measure_step, config, level, checkpointed).result()
+        return pool.submit(measure_step, config.model_dump(), level, checkpointed).result()
 
 
 def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:

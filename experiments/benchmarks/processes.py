@@ -1,12 +1,13 @@
 """Two processes of one thread against one process of two threads, in samples a second."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from experiments.benchmarks.epoch import ShortEpoch
 from experiments.benchmarks.group import THREADS, Group, check_device
-from multigrid.config import Config
+from multigrid.config import Config, parse_config
 from multigrid.distributed.processes import Processes
 from multigrid.hardware import machine
 from multigrid.ladder.experiment import Experiment
@@ -35,7 +36,8 @@ def measure_processes(config: Config) -> str:
     levels = levels[:: max(1, len(levels) - 1)]
     epochs = {level: short_epoch(experiment, level) for level in levels}  # generates the samples
     threads, processes = (
-        Group(partial(epoch_timer, config), size, config.parallel.strategy) for size in (1, THREADS)
+        Group(partial(epoch_timer, config.model_dump()), size, config.parallel.strategy)
+        for size in (1, THREADS)
     )
     rounds: dict[int, list[tuple[float, float]]] = {level: [] for level in levels}
     for _ in range(1 + NUM_ROUNDS):
@@ -62,9 +64,9 @@ def short_epoch(experiment: Experiment, level: int) -> ShortEpoch:
     return ShortEpoch(experiment, NUM_STEPS * 2 ** (2 * (finest - level)), level, num_epochs=2)
 
 
-def epoch_timer(config: Config, processes: Processes) -> Callable[[int], float]:
+def epoch_timer(config: Mapping[str, Any], processes: Processes) -> Callable[[int], float]:
     """Returns what trains for a short epoch on a level and tells its seconds."""
-    experiment = Experiment(config, processes=processes)
+    experiment = Experiment(parse_config(dict(config)), processes=processes)
     epochs: dict[int, ShortEpoch] = {}
 
     def seconds(level: int) -> float:
