@@ -51,7 +51,7 @@ def train(
             learning rate follows the schedule.
 
     Raises:
-        UserError: For whatever the user can mend.
+        UserError: For any mistake that the user can fix.
         KeyboardInterrupt: If a signal has asked to stop, Ctrl-C above all, after all was saved.
 
     Example:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake the user can mend, told in one sentence.
+    """A mistake that the user can fix, reported in one sentence.
 
     The commands print the sentence without a traceback and exit with status 2. Line breaks and
     control characters in it, which names from files may have, are escaped.

@@ -39,7 +39,7 @@ class Measured:
         activations: Most memory of tensors in a forward and backward pass at once, parameters and
             their gradients left out.
         seconds: Median time of a step.
-        flops: Its floating-point operations without the optimiser's.
+        flops: Its floating-point operations without the optimizer's.
     """
 
     process: int

@@ -1,6 +1,6 @@
 """The same UNet as a plain PyTorch loop: what a training step is compared with.
 
-Written anew from PyTorch's functions, with none of the project's layers: float32, PyTorch's own
+Written from scratch with PyTorch's functions, with none of the project's layers: float32, PyTorch's own
 layout of tensors and its own AdamW.
 """
 

@@ -114,7 +114,7 @@ class LevelSteps:
 def measure_steps(config: Config) -> str:
     """Times a training step of every level, a plain loop's and a matrix product, in turn.
 
-    The step is forward, loss, backward and optimiser, without data and validation. The plain
+    The step is forward, loss, backward and optimizer, without data and validation. The plain
     loop trains the same network on the same batch, see ``plain.py``. Steps on the coarser grids
     are also timed with batches that are larger than that of the finest one, up to as many
     operations a step.

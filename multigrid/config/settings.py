@@ -188,7 +188,7 @@ class ParallelConfig(Section):
     strategy: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="'ddp' (each process holds the whole network) or 'fsdp' (parameters, gradients "
-        "and optimiser state are spread over the processes)",
+        "and optimizer state are spread over the processes)",
     )
     accumulate: Positive | list[Positive] = Field(
         1,
@@ -292,7 +292,7 @@ class RuleConfig(Section):
         return self.weights in ("all", "transferred" if transferred else "new")
 
     def optimizer_options(self) -> dict[str, float]:
-        """Returns the options of the optimiser that the rule sets."""
+        """Returns the options of the optimizer that the rule sets."""
         options = {"scale": self.rate, "weight_decay": self.weight_decay, "warmup": self.warmup}
         return {key: value for key, value in options.items() if value is not None}
 

@@ -19,7 +19,7 @@ def joined(device: str, strategy: Strategy) -> Iterator[Processes]:
         strategy: How the processes share their work.
 
     Raises:
-        UserError: If they cannot be joined, or one of them has failed meanwhile.
+        UserError: If they cannot be joined, or one of them fails within the context.
     """
     if num_processes() == 1:
         yield ALONE

@@ -188,7 +188,7 @@ def join(device_name: str, strategy: Strategy) -> Iterator[Processes]:
     """Joins the other processes and leaves them at the end.
 
     Raises:
-        UserError: If they cannot be joined, or one of them has failed meanwhile.
+        UserError: If they cannot be joined, or one of them fails within the context.
     """
     device = choose_device(device_name, local_rank(), local_size())
     if device.type == "cuda":

@@ -59,7 +59,7 @@ class Start:
     Attributes:
         network: The network, filled.
         report: What was transferred into it, or None if nothing was.
-        moments: State of the optimiser by parameter name.
+        moments: State of the optimizer by parameter name.
         finetuning: How its tensors are trained.
         slow: Names of what learns at a lower rate beside new weights.
     """

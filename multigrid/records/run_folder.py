@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def pictures(self) -> list[Path]:
-        """The figures that may be there, in whichever format."""
+        """The figures that may be there, in any format."""
         return [
             self.path / f"{name}.{ending}" for name in PICTURES for ending in ("png", "pdf", "svg")
         ]

@@ -12,7 +12,7 @@ from multigrid.problems.base import Symmetries
 from multigrid.solvers.sine_modes import shift_solutions
 
 LARGEST_MODE_SHIFT = 1 / 4
-"""As a part of the sines that the grid tells apart along an axis, whichever the samples have."""
+"""As a fraction of the sines that the grid tells apart along an axis, whatever the samples have."""
 
 
 @dataclass(frozen=True)

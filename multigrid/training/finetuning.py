@@ -35,7 +35,7 @@ class Finetuning:
     """How the tensors of one network are trained in one stage.
 
     Attributes:
-        options: Options of the optimiser by parameter name; those not named have the default.
+        options: Options of the optimizer by parameter name; those not named have the default.
         unfreezings: When each frozen tensor unfreezes, by name in the state dictionary.
         patience: Epochs without improvement that make a plateau.
     """

@@ -200,7 +200,7 @@ class Container(ABC):
             check: Whether to refuse arrays that were never written in full.
 
         Raises:
-            UserError: If the file, or what is read from it meanwhile, is damaged.
+            UserError: If the file, or what is read from it in the context, is damaged.
         """
         with self._opened() as opened:
             yield Arrays(self, opened, check)

@@ -41,7 +41,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     """Opens a file for reading.
 
     Raises:
-        UserError: If the file, or what is read from it meanwhile, is damaged, or
+        UserError: If the file, or what is read from it in the context, is damaged, or
             another program is writing it.
     """
     try:
