@@ -56,6 +56,7 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "kolmogorov": (0.5, (CELLS, *FLOW)),
     "kuramoto_sivashinsky": (0.45, (CELLS, *FLOW, "problem.extent=20")),
     "burgers": (0.5, (CELLS, "problem.resolution=32", "data.rollout_steps=2")),
+    "burgers_3d": (0.6, ("levels=[4,8]", "problem.resolution=8", "problem.num_modes=1")),
     "gray_scott": (0.34, (CELLS, *FLOW, "schedule.epochs=[16,6]")),
 }
 

@@ -1,4 +1,5 @@
 from functools import partial
+from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,6 +92,21 @@ def test_inputs_are_those_of_any_grid(kind, factor):
     coarse = problem.sample(nodes, rngs(1))[0]
     fine = problem.sample(Grid(shape, "node"), rngs(1))[0]
     np.testing.assert_allclose(fine[:, :, ::factor, ::factor], coarse, atol=1e-9)
+
+
+ANY_DIMENSION = [
+    kind for kind in PROBLEMS.names() if "ndim" in signature(PROBLEMS.get(kind)).parameters
+]
+
+
+@pytest.mark.parametrize("kind", ANY_DIMENSION)
+@pytest.mark.parametrize("ndim", [1, 3])
+def test_samples_on_a_line_and_in_a_cube(kind, ndim):
+    grid = Grid((9,) * ndim, "node") if kind == "diffusion" else Grid((8,) * ndim)
+    options = {"num_modes": 4} if "num_modes" in signature(PROBLEMS.get(kind)).parameters else {}
+    inputs, outputs = build(kind, ndim=ndim, **options).sample(grid, rngs(2))
+    assert inputs.shape[2:] == outputs.shape[2:] == grid.shape
+    assert np.isfinite(outputs).all()
 
 
 # Each declared symmetry, by solving anew for the changed input

@@ -14,7 +14,7 @@ from multigrid.errors import printable
 from multigrid.grid import Grid
 
 SpaceDimensions: TypeAlias = Annotated[
-    int, Field(ge=2, le=3, description="the number of space dimensions, 2 or 3")
+    int, Field(ge=1, le=3, description="the number of space dimensions, 1 to 3")
 ]
 Tolerance: TypeAlias = Annotated[
     float, Field(ge=1e-12, le=1e-2, description="the solver's relative error, 1e-12 to 0.01")
