@@ -93,7 +93,7 @@ def full_precision(device: "torch.device") -> AbstractContextManager[None]:
 
 @contextmanager
 def default_float32() -> Iterator[None]:
-    """Makes new tensors float32 within the context, whatever the caller's ``torch.set_default_dtype``."""
+    """Makes new tensors float32 in the context, whatever ``torch.set_default_dtype`` says."""
     import torch
 
     before = torch.get_default_dtype()

@@ -1,7 +1,7 @@
 """The same UNet as a plain PyTorch loop: what a training step is compared with.
 
-Written from scratch with PyTorch's functions, with none of the project's layers: float32, PyTorch's own
-layout of tensors and its own AdamW.
+Written from scratch with PyTorch's functions, with none of the project's layers: float32, PyTorch's
+own layout of tensors and its own AdamW.
 """
 
 from collections.abc import Callable
