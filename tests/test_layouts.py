@@ -247,6 +247,12 @@ def test_pdearena(tmp_path: Path) -> None:
     assert_steps(file, states, buo)
     assert file.describe().named_splits == {"train": range(N)}
     assert open_fields(valid).describe().named_splits == {"validation": range(N)}
+    files = [DataFile(train), DataFile(valid), DataFile(valid, "test")]
+    counts = {"train": 40, "validation": 40, "test": 40}
+    source = FileSource(files, counts, "cell")
+    assert [list(item.pools) for item in source.files] == [["train"], ["validation"], ["test"]]
+    alone = FileSource([DataFile(train)], COUNTS, "cell").files[0].pools
+    assert set(alone) == {"train", "validation", "test"}
 
 
 # ---------------------------------------------------------------- netCDF

@@ -308,14 +308,20 @@ class FileSource:
 def _open_all(
     files: Sequence[DataFile], reader: str, options: ReaderOptions | None
 ) -> Iterator[tuple[DataFile, FieldFile]]:
-    """Opens files, folders and patterns; the folders of splits become files of these splits."""
+    """Opens files, folders and patterns; the folders of splits become files of these splits.
+
+    So does a file, one of several, that says that it is for one split.
+    """
     for item in files:
         path = item.path.expanduser()
         folders = split_folders(path) if item.split is None else {}
         for split, paths in folders.items():
             yield DataFile(path, split), open_fields(paths, reader, options)
         if not folders:
-            yield item, open_fields(path, reader, options)
+            file = open_fields(path, reader, options)
+            named = file.describe().named_splits
+            only = next(iter(named)) if len(named) == 1 and len(files) > 1 else None
+            yield DataFile(path, item.split or only), file
 
 
 def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:

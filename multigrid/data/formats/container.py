@@ -92,12 +92,12 @@ class Container(ABC):
     @property
     def groups(self) -> dict[str, list[str]]:
         """The names within each top-level group."""
-        found: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {}
         for name in self.names:
             group, slash, rest = name.partition("/")
             if slash:
-                found.setdefault(group, []).append(rest)
-        return found
+                groups.setdefault(group, []).append(rest)
+        return groups
 
     def group_attributes(self, group: str) -> Mapping[str, Any]:
         """Returns the attributes of a group."""

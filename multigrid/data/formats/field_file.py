@@ -339,8 +339,8 @@ class FieldFile:
         splits: dict[str, range] = {}
         for number, part in enumerate(self.parts):
             if part.layout.split is not None:
-                known = splits.get(part.layout.split)
-                start = int(self._starts[number]) if known is None else known.start
+                earlier = splits.get(part.layout.split)
+                start = int(self._starts[number]) if earlier is None else earlier.start
                 splits[part.layout.split] = range(start, int(self._starts[number + 1]))
         count, size = int(self._starts[-1]), len(self._states) - options.time.history
         if not self._evolves:
@@ -421,11 +421,11 @@ class FieldFile:
         parts = np.searchsorted(self._starts, rows, side="right") - 1
         gaps = parts + (rows if by_step else 0)  # a run ends with a file or a trajectory
         for number in np.unique(parts):
-            mine = np.flatnonzero(parts == number)
+            of_part = np.flatnonzero(parts == number)
             part = self.parts[number]
             with part.container.open() as arrays:
-                for start, stop in runs((indices[order] + gaps)[mine]):
-                    chosen = mine[start:stop]
+                for start, stop in runs((indices[order] + gaps)[of_part]):
+                    chosen = of_part[start:stop]
                     row, step = int(rows[chosen[0]] - self._starts[number]), int(steps[chosen[0]])
                     count = stop - start
                     where = slice(row, row + (1 if by_step else count))

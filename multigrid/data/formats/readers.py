@@ -87,8 +87,9 @@ def pair_layout(
                 f"{container.path}: '{name}' {list(shape)} has no axes of the grid "
                 f"{list(grid)}; say with problem.axes what its axes are"
             )
-        said = options.stated_axes(name, len(shape)) is not None
-        fields[name] = make_field(container, name, fitting, name, "as stated" if said else why)
+        stated_by_user = options.stated_axes(name, len(shape)) is not None
+        reason = "as stated" if stated_by_user else why
+        fields[name] = make_field(container, name, fitting, name, reason)
     return Layout(
         inputs=tuple(fields[name] for name in inputs),
         outputs=tuple(fields[name] for name in outputs),
@@ -109,10 +110,10 @@ def _axes_by_dims(container: Container, name: str) -> str | None:
     """Returns the axes of an array whose axes have names in the file, None if some have none."""
     letters, space = "", iter(SPACE)
     for dim in container.info(name).dims:
-        found = next((k for k, names in DIMENSIONS.items() if dim.lower() in names), None)
-        if found is None and dim.lower() not in SPACE_NAMES:
+        letter = next((k for k, names in DIMENSIONS.items() if dim.lower() in names), None)
+        if letter is None and dim.lower() not in SPACE_NAMES:
             return None
-        letters += found or next(space, "Z")
+        letters += letter or next(space, "Z")
     return letters or None
 
 
@@ -232,14 +233,14 @@ def _well_field(container: Container, array: str, ndim: int) -> Field:
 
 def _well_boundaries(container: Container) -> dict[str, str]:
     """Returns the condition on the boundary across each axis."""
-    found: dict[str, str] = {}
+    conditions: dict[str, str] = {}
     for name in container.groups.get("boundary_conditions", ()):
         group = f"boundary_conditions/{name.partition('/')[0]}"
         attributes = container.group_attributes(group)
         axes = attributes.get("associated_dims", [])
         for axis in [axes] if isinstance(axes, str) else axes:
-            found[str(axis)] = str(attributes.get("bc_type", "unknown")).lower()
-    return found
+            conditions[str(axis)] = str(attributes.get("bc_type", "unknown")).lower()
+    return conditions
 
 
 def _time_step(container: Container, name: str) -> float | None:
@@ -303,15 +304,15 @@ def read_pdebench(container: Container, options: ReaderOptions) -> Layout | None
 @READERS.register("cno")
 def read_cno(container: Container, options: ReaderOptions) -> Layout | None:
     """HDF5 of CNO: the groups sample_0 or Sample_0, ..., each with 'input' and 'output'."""
-    found: dict[tuple[int, ...], str] = {}
+    by_number: dict[tuple[int, ...], str] = {}
     for name in dict.fromkeys([*container.groups, *container.names]):
         match = re.fullmatch(r"[Ss]ample_(\d+(?:_(?:t_)?\d+)*)", name)
         if match:
-            found[tuple(map(int, re.findall(r"\d+", match.group(1))))] = name
-    if not found or container.kind != "hdf5":
+            by_number[tuple(map(int, re.findall(r"\d+", match.group(1))))] = name
+    if not by_number or container.kind != "hdf5":
         return None
-    numbers = sorted(found)
-    samples = [found[key] for key in numbers]
+    numbers = sorted(by_number)
+    samples = [by_number[key] for key in numbers]
     of_first = sum(key[0] == numbers[0][0] for key in numbers)
     firsts = [key[0] for key in numbers[::of_first]]
     whole = [key[0] for key in numbers] == [n for n in firsts for _ in range(of_first)]
