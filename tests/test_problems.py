@@ -586,6 +586,7 @@ def config(problem, levels=(16, 32), **sections):
         ({"kind": "darcy", "log_std": 1.0}, "problem.log_std: unknown key; allowed here: kind,"),
         ({"kind": "darcy", "ndim": 5}, "problem.ndim: 5 is not allowed; it must be the number of"),
         ({"kind": "cno_poisson", "num_modes": 64}, "problem.num_modes: 64 sine modes .* at most"),
+        ({"kind": "darcy", "ndim": 3, "num_modes": 1024}, "num_modes: 1024 modes .* at most 255"),
         ({"kind": "diffusion"}, "data.centering: problem 'diffusion' has boundary values"),
     ],
 )

@@ -17,6 +17,7 @@ from multigrid.problems.random_fields import (
     GaussianField,
     InverseLength,
     Smoothness,
+    check_terms,
 )
 from multigrid.registry import register_problem
 from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
@@ -61,6 +62,10 @@ class DarcyFlow(EllipticPDE):
         u = solve_diffusion(a, source, grid, self.tolerance, self.is_smooth).values
         on_grid = a[(slice(None), *(slice(n) for n in grid.shape))]
         return on_grid[:, None], u[:, None]
+
+    def check_grids(self, levels: Sequence[Grid]) -> None:
+        """Checks that the series of the field can be summed."""
+        check_terms(self.num_modes, self.ndim)
 
     @cached_property
     def _field(self) -> GaussianField:

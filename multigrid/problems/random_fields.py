@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
+from multigrid.errors import UserError
+
 Basis = Literal["cosine", "periodic"]
 Smoothness: TypeAlias = Annotated[
     float,
@@ -18,6 +20,23 @@ InverseLength: TypeAlias = Annotated[
 CosineModes: TypeAlias = Annotated[
     int, Field(ge=1, le=1024, description="the highest cosine mode along each axis, 1 to 1024")
 ]
+
+
+MAX_TERMS = 2**24
+
+
+def check_terms(num_modes: int, ndim: int) -> None:
+    """Checks that a series of products of modes is short enough to be summed.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if (num_modes + 1) ** ndim > MAX_TERMS:
+        limit = round(MAX_TERMS ** (1 / ndim)) - 1
+        raise UserError(
+            f"problem.num_modes: {num_modes} modes along each of {ndim} axes are too many; at most "
+            f"{limit} are allowed"
+        )
 
 
 class GaussianField:
