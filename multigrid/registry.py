@@ -111,7 +111,7 @@ LOSSES = Registry("loss", "multigrid.training.losses", ("rel_l2", "rel_l1", "rel
 METRICS = Registry("metric", "multigrid.metrics")
 OPTIMIZERS = Registry("optimizer", "multigrid.training.optimizers", ("muon", "adamw"))
 READERS = Registry("reader", "multigrid.data.formats")
-CALLBACKS = Registry("callback", "multigrid.training.callbacks")
+CALLBACKS = Registry("callback", "multigrid.training.callbacks", ("mlflow", "wandb"))
 BLOCKS = Registry("block", "multigrid.models.layers")
 
 register_problem = PROBLEMS.register

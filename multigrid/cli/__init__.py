@@ -11,6 +11,7 @@ COMMANDS = {
         "multigrid.cli.inspect",
         "show what is in a data file, and how to train from it",
     ),
+    "floors": ("multigrid.cli.floors", "measure what the coarse grids of a ladder cannot know"),
     "evaluate": ("multigrid.cli.evaluate", "measure a run on its test samples or on any file"),
     "predict": ("multigrid.cli.predict", "apply a trained surrogate to a file"),
     "compare": ("multigrid.cli.compare", "put several runs into one table and one figure"),

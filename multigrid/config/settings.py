@@ -1,6 +1,6 @@
 """The sections of an experiment file about networks, training, computing and results."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,9 @@ from multigrid.config.section import (
     Section,
     registered,
 )
-from multigrid.registry import LOSSES, OPTIMIZERS
+from multigrid.registry import CALLBACKS, LOSSES, OPTIMIZERS
+
+CallbackName = Annotated[str, registered(CALLBACKS)]
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -52,10 +54,11 @@ class ModelConfig(Section):
         description="true or false: give finer levels more scales instead of using the network "
         "of level 0 on every grid",
     )
-    fields: Literal["restricted", "folded"] = Field(
+    fields: Literal["restricted", "folded", "auto"] = Field(
         "restricted",
-        description="'restricted' (the network of a level works on fields of its grid) or 'folded' "
-        "(on those of the finest grid, with blocks of values laid into channels)",
+        description="'restricted' (the network of a level works on fields of its grid), 'folded' "
+        "(on those of the finest grid, with blocks of values laid into channels) or 'auto' (folded "
+        "where the coarsest grid lacks more than 0.5 % of the outputs, see `multigrid floors`)",
     )
     padding: Literal["zeros", "replicate", "periodic"] = Field(
         "zeros", description="'zeros', 'replicate' or 'periodic'"
@@ -258,6 +261,11 @@ class OutputConfig(Section):
     figures: bool = Field(True, description="true or false: draw figures at the end of a run")
     tensorboard: bool = Field(
         False, description="true or false: also write TensorBoard events into the run's folder"
+    )
+    callbacks: list[CallbackName | dict[CallbackName, dict[str, Any]]] = Field(
+        [],
+        description="a list of registered callbacks, each a name such as 'wandb' or 'mlflow' or a "
+        "mapping from a name to its options, as in {wandb: {project: flow}}",
     )
 
 

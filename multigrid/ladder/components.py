@@ -1,6 +1,7 @@
 """The parts of an experiment that sections of its configuration describe."""
 
 from pathlib import Path
+from typing import Any
 
 from multigrid.config import Config, parse_config
 from multigrid.config.data import FileConfig
@@ -11,6 +12,7 @@ from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError
+from multigrid.ladder.floors import FOLD_ABOVE, floors, some_samples
 from multigrid.models.custom_network import CustomFamily, NetworkFactory
 from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
@@ -37,17 +39,26 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
     return problem, generated_source(config, problem, labelled)
 
 
-def settle(config: Config, source: SampleSource) -> Config:
-    """Returns a configuration with the centering that its open samples have shown.
+def settle(config: Config, problem: Problem, source: SampleSource) -> Config:
+    """Returns a configuration with what its samples have shown: centering and kind of fields.
 
     Raises:
         UserError: If its grids do not nest, or do not suit its problem, with this centering.
     """
-    if config.data.centering != "auto":
-        return config
+    if config.data.centering == "auto":
+        config = _changed(config, "data", centering=source.centering)
+    if config.model.fields == "auto":
+        levels, model = config.hierarchy().levels, config.model
+        samples = some_samples(config, problem, source)
+        measured = floors(samples, levels, model.prolongation, model.padding == "periodic")
+        folded = measured[0].output > FOLD_ABOVE
+        config = _changed(config, "model", fields="folded" if folded else "restricted")
+    return config
+
+
+def _changed(config: Config, section: str, **values: Any) -> Config:
     raw = config.model_dump()
-    data = {**raw["data"], "centering": source.centering}
-    return parse_config({**raw, "data": data}, config.name)
+    return parse_config({**raw, section: {**raw[section], **values}}, config.name)
 
 
 def _counts(config: Config) -> dict[str, int]:
@@ -85,6 +96,7 @@ def network_family(
                 "of your own it must be 'restricted'"
             )
         return CustomFamily(network, hierarchy, in_channels, out_channels, seed=config.seed)
+    assert model.fields != "auto"  # which is settled before
     return UNetFamily(
         hierarchy,
         config.widths(hierarchy),

@@ -106,7 +106,7 @@ class Experiment:
         self.processes = processes
         self.extensions = extensions or Extensions()
         self.problem, self.source = problem_and_source(config, config.labelled)
-        self.config = config = settle(config, self.source)
+        self.config = config = settle(config, self.problem, self.source)
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)

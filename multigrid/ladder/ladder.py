@@ -26,7 +26,13 @@ from multigrid.records.run_folder import RunFolder
 from multigrid.schedule import Stage
 from multigrid.signals import Interrupted
 from multigrid.tables import si
-from multigrid.training.callbacks import Callback, EarlyStopping, ProgressBar, TensorBoard
+from multigrid.training.callbacks import (
+    Callback,
+    EarlyStopping,
+    ProgressBar,
+    TensorBoard,
+    build_callbacks,
+)
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.divergence import DivergedError
 from multigrid.training.evaluation import LevelValidator
@@ -202,6 +208,7 @@ class LadderRun:
         callbacks: list[Callback] = [ProgressBar(experiment.hierarchy.levels, work)]
         if self.config.output.tensorboard:
             callbacks.append(TensorBoard(self.folder.tensorboard))
+        callbacks += build_callbacks(self.config.output.callbacks)
         return [*callbacks, *experiment.extensions.callbacks]
 
     def _early_stopping(self, interpolation_error: float | None) -> Sequence[Callback]:

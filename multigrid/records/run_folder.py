@@ -109,12 +109,15 @@ class RunFolder:
     def _check_unchanged(self, config: Config) -> None:
         """Checks that a run goes on with its own configuration.
 
-        Where the points lie is passed over while it is ``auto``: the files are not open yet.
+        What only the samples show is passed over while it is ``auto``: they are not open yet.
         """
         saved = read_saved(self.config)
         changed = changed_keys(saved.model_dump(), config.model_dump())
-        if config.data.centering == "auto":
-            changed = [key for key in changed if key != "data.centering"]
+        unknown = {
+            "data.centering": config.data.centering == "auto",
+            "model.fields": config.model.fields == "auto",
+        }
+        changed = [key for key in changed if not unknown.get(key)]
         if changed:
             raise UserError(
                 f"{self.path}: cannot be resumed with a changed configuration; these keys differ: "

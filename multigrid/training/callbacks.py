@@ -7,7 +7,7 @@ them as ``callbacks=[...]``, and experiment files name registered ones.
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.registry import CALLBACKS, register_callback
 
 if TYPE_CHECKING:
     from multigrid.training.trainer import Trainer
@@ -280,6 +281,7 @@ class TensorBoard(Callback):
         self.writer.flush()
 
 
+@register_callback("wandb")
 class WandB(Callback):
     """Logs a run to Weights & Biases; the package ``wandb`` must be installed.
 
@@ -312,6 +314,7 @@ class WandB(Callback):
         self.tracker.finish(exit_code=0 if summary else 1)
 
 
+@register_callback("mlflow")
 class MLflow(Callback):
     """Logs a run to MLflow; the package ``mlflow`` must be installed.
 
@@ -341,6 +344,24 @@ class MLflow(Callback):
         errors = (summary or {}).get("test", {})
         self.mlflow.log_metrics({f"test_{name}": value for name, value in errors.items()})
         self.mlflow.end_run("FINISHED" if summary else "FAILED")
+
+
+def build_callbacks(entries: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> list[Callback]:
+    """Returns registered callbacks, each given as a name or as a mapping from it to its options.
+
+    Raises:
+        UserError: If there is no such callback, or it does not take the options.
+    """
+    callbacks: list[Callback] = []
+    for entry in entries:
+        named = {entry: {}} if isinstance(entry, str) else entry
+        for name, options in named.items():
+            build = CALLBACKS.get(name)
+            try:
+                callbacks.append(build(**options))
+            except TypeError as error:
+                raise UserError(f"output.callbacks: '{name}': {error}") from None
+    return callbacks
 
 
 def epoch_metrics(row: Any) -> dict[str, float]:

@@ -1,0 +1,98 @@
+"""Floors: what a coarse grid cannot know of the fields, measured before anything is trained.
+
+A network on restricted fields of a grid of m points cannot beat the *output floor*
+``|u - P R u| / |u|`` of the outputs u, with the restriction R to the grid and the prolongation P
+from it. Where the floors lie above the error that is wanted, coarse levels must see the whole fine
+fields (``model.fields: folded``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multigrid.config import Config
+from multigrid.data.generation import Recipe
+from multigrid.data.samples import Samples
+from multigrid.data.source import SampleSource
+from multigrid.fields import prolong_to, restrict_to
+from multigrid.grid import Grid
+from multigrid.metrics import mean_rel_l2
+from multigrid.problems import PDE, Problem
+from multigrid.tables import table
+
+NUM_SAMPLES = 16
+FOLD_ABOVE = 5e-3
+"""Output floor of the coarsest level above which ``model.fields: auto`` folds."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a level's grid lacks of the finest fields.
+
+    Attributes:
+        grid: The level's grid.
+        output: Mean relative L2 error of restricted and prolonged outputs.
+        input: The same of the inputs.
+    """
+
+    grid: Grid
+    output: float
+    input: float
+
+
+def some_samples(config: Config, problem: Problem, source: SampleSource) -> Samples:
+    """Returns a few samples on the finest grid; generated ones are not stored.
+
+    Raises:
+        UserError: If files cannot be read.
+    """
+    finest = config.hierarchy().finest
+    if not isinstance(problem, PDE):
+        count = min(NUM_SAMPLES, config.data.validation)
+        return source.read("validation", finest, count)
+    recipe = Recipe(problem, finest, config.data.seed)
+    fields = problem.sample(finest, recipe.rngs("validation", range(NUM_SAMPLES)))
+    inputs, outputs = (torch.from_numpy(np.asarray(array)).float() for array in fields)
+    return Samples(inputs, outputs, finest)
+
+
+def floors(samples: Samples, levels: Sequence[Grid], degree: int, periodic: bool) -> list[Floor]:
+    """Returns the floors of the levels of a ladder.
+
+    Args:
+        samples: Samples on the finest level's grid.
+        levels: Grids of the levels, coarsest first.
+        degree: Polynomial degree of the prolongation.
+        periodic: Whether the prolongation wraps around.
+    """
+
+    def lost(fields: Tensor, grid: Grid) -> float:
+        fine = samples.grid
+        prolonged = prolong_to(restrict_to(fields, fine, grid), grid, fine, degree, periodic)
+        return mean_rel_l2(prolonged, fields).mean().item()
+
+    return [Floor(grid, lost(samples.outputs, grid), lost(samples.inputs, grid)) for grid in levels]
+
+
+def advice(measured: Sequence[Floor]) -> str:
+    """Returns in a sentence what the floors say about a ladder."""
+    coarsest = measured[0]
+    if coarsest.output <= FOLD_ABOVE:
+        return (
+            f"{coarsest.grid} holds the outputs up to {coarsest.output:.2g}: restricted levels do "
+            "for errors above that"
+        )
+    enough = [floor.grid for floor in measured if floor.output <= FOLD_ABOVE]
+    return (
+        f"{coarsest.grid} lacks {coarsest.output:.2g} of the outputs, which no restricted level on "
+        f"it can learn: use model.fields=folded, or start restricted levels at {enough[0]}"
+    )
+
+
+def floors_table(measured: Sequence[Floor]) -> str:
+    """Returns the floors as a table."""
+    rows = [[str(f.grid), f"{f.output:.2g}", f"{f.input:.2g}"] for f in measured]
+    return table(["Level", "Output floor", "Input floor"], rows)

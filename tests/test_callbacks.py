@@ -1,0 +1,155 @@
+"""Callbacks: what they see, in which order, and what they may do."""
+
+import json
+import sys
+import types
+
+import pytest
+from tiny import SECTIONS, run, train, write_experiment
+
+import multigrid
+from multigrid.training.callbacks import Callback
+
+POISSON = {"kind": "poisson", "num_modes": 4}
+
+
+class Noted(Callback):
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_start(self, run):
+        self.events.append(("start", run.config.name))
+
+    def on_level_start(self, run, trainer):
+        self.events.append(("level start", trainer.stage.level, len(run.rows)))
+
+    def on_step(self, trainer):
+        self.events.append(("step", trainer.progress.step))
+
+    def on_epoch(self, trainer, record):
+        self.events.append(("epoch", record.epoch))
+
+    def on_level_end(self, run, trainer):
+        self.events.append(("level end", trainer.stage.level))
+
+    def on_end(self, run, summary):
+        self.events.append(("end", summary is not None and "test" in summary))
+
+
+def settings(folder, **sections):
+    output = {"folder": str(folder / "results"), "figures": False}
+    return {
+        **SECTIONS,
+        "problem": POISSON,
+        "data": {**SECTIONS["data"], "folder": str(folder / "data")},
+        "output": output,
+        **sections,
+    }
+
+
+def test_a_callback_sees_the_run_in_order(tmp_path):
+    noted = Noted()
+    multigrid.train(settings(tmp_path), callbacks=[noted])
+    steps = [("step", step) for step in (1, 2, 3, 4)]
+    assert noted.events == [
+        ("start", "tiny"),
+        ("level start", 0, 1),
+        *steps,
+        ("epoch", 1),
+        ("level end", 0),
+        ("level start", 1, 3),
+        *steps,
+        ("epoch", 1),
+        ("level end", 1),
+        ("end", True),
+    ]
+
+
+def test_a_callback_may_end_a_level(tmp_path):
+    class Stop(Callback):
+        def on_epoch(self, trainer, record):
+            trainer.should_stop = trainer.stage.level == 0 and record.epoch == 2
+
+    schedule = {**SECTIONS["schedule"], "epochs": 3}
+    multigrid.train(settings(tmp_path, schedule=schedule), callbacks=[Stop()])
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert [level["epochs"] for level in summary["levels"]] == [2, 3]
+
+
+def test_a_failing_run_tells_its_callbacks(tmp_path):
+    noted = Noted()
+
+    class Fail(Callback):
+        def on_epoch(self, trainer, record):
+            raise multigrid.UserError("enough")
+
+    with pytest.raises(multigrid.UserError, match="enough"):
+        multigrid.train(settings(tmp_path), callbacks=[noted, Fail()])
+    assert noted.events[-1] == ("end", False)
+
+
+def test_registered_callbacks_are_named_in_the_experiment(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from multigrid import Callback, register_callback\n\n"
+        "@register_callback('touch')\n"
+        "class Touch(Callback):\n"
+        "    def __init__(self, path):\n"
+        "        self.path = path\n\n"
+        "    def on_end(self, run, summary):\n"
+        "        Path(self.path).write_text(run.config.name)\n"
+    )
+    path = tmp_path / "there"
+    experiment = write_experiment(
+        tmp_path / "e.yaml",
+        problem=POISSON,
+        plugins=["mine.py"],
+        output={"callbacks": [{"touch": {"path": str(path)}}]},
+    )
+    train(experiment, tmp_path)
+    assert path.read_text() == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "sentence"),
+    [
+        ("[wandbb]", "wandb"),
+        ("[wandb]", "the package 'wandb' is not installed"),
+        ("[{mlflow: {}}]", "the package 'mlflow' is not installed"),
+    ],
+)
+def test_what_cannot_be_had_is_told(tmp_path, capsys, monkeypatch, callbacks, sentence):
+    for package in ("wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, package, None)
+    experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON)
+    assert run(experiment, tmp_path, f"output.callbacks={callbacks}") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_trackers_log_every_epoch_and_the_test(tmp_path, monkeypatch):
+    logged = {"wandb": [], "mlflow": []}
+    summary = {}
+    wandb = types.SimpleNamespace(
+        init=lambda **options: types.SimpleNamespace(
+            log=lambda values, step: logged["wandb"].append((step, values)),
+            summary=summary,
+            finish=lambda exit_code: summary.update(code=exit_code),
+        )
+    )
+    mlflow = types.SimpleNamespace(
+        start_run=lambda **options: None,
+        log_dict=lambda values, name: None,
+        log_metrics=lambda values, step=None: logged["mlflow"].append((step, values)),
+        end_run=lambda status: summary.update(status=status),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON)
+    result = train(experiment, tmp_path, "output.callbacks=[{wandb: {project: p}}, mlflow]")
+    assert [step for step, _ in logged["wandb"]] == [1, 3]
+    assert "val_rel_l2/level_1" in logged["wandb"][-1][1]
+    assert summary["rel_l2"] == result["test"]["rel_l2"]
+    assert logged["mlflow"][-1] == (None, {f"test_{k}": v for k, v in result["test"].items()})
+    assert (summary["code"], summary["status"]) == (0, "FINISHED")
