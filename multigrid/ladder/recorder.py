@@ -20,8 +20,9 @@ from multigrid.models.transfer import COPIED, partition
 from multigrid.records.environment import environment
 from multigrid.records.history import Row, outcome, write_history
 from multigrid.records.run_folder import RunFolder
-from multigrid.training.callbacks import Callback, EpochRecord
+from multigrid.training.callbacks import Callback, Training
 from multigrid.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
+from multigrid.training.progress import EpochRecord
 from multigrid.training.trainer import Trainer
 from multigrid.training.weight_files import ABOUT
 
@@ -128,7 +129,7 @@ class Recorder(Callback):
         )
         self._entered = True
 
-    def on_step(self, trainer: Trainer) -> None:
+    def on_step(self, trainer: Training) -> None:
         """Saves a checkpoint if one is due.
 
         Raises:
@@ -140,7 +141,7 @@ class Recorder(Callback):
         if self.processes.agree(due or self._is_late()):
             self.save()
 
-    def on_epoch(self, trainer: Trainer, record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Adds a row to the metrics, and saves a checkpoint if one is due."""
         self._append(record)
         due = record.epoch % self.experiment.config.checkpoints.interval == 0

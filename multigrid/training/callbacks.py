@@ -8,74 +8,56 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.registry import CALLBACKS, register_callback
-
-if TYPE_CHECKING:
-    from multigrid.training.trainer import Trainer
+from multigrid.schedule import Stage
+from multigrid.training.progress import EpochRecord, Progress
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave.
+class Training(Protocol):
+    """What callbacks may rely on of the trainer of a level.
 
     Attributes:
-        epoch: Number of the epoch in its stage, from 1.
-        train_loss: Mean loss over its steps.
-        val_rel_l2: Mean relative L2 error of the validation samples on the level's grid.
-        val_finest_rel_l2: The same of the predictions prolonged to the finest grid.
-        learning_rate: Rate of new weights at the last step.
-        gradient_norm: Norm of the gradient before clipping, mean over the steps.
-        seconds: Training time of the epoch.
-        data_fraction: The part of it spent waiting for data.
-        improved: Whether the validation error is the lowest so far.
+        stage: Level, epochs, batch size and learning rate.
+        progress: Where it stands.
+        num_steps: Steps of an epoch.
+        should_stop: Set it to end the level after the epoch.
     """
 
-    epoch: int
-    train_loss: float | None
-    val_rel_l2: float
-    val_finest_rel_l2: float
-    learning_rate: float | None = None
-    gradient_norm: float | None = None
-    seconds: float = 0.0
-    data_fraction: float = 0.0
-    improved: bool = False
-
-    @classmethod
-    def at_start(cls, error: float, finest_error: float) -> "EpochRecord":
-        """Returns the record of a level before its first step."""
-        return cls(0, None, error, finest_error)
+    stage: Stage
+    progress: Progress
+    num_steps: int
+    should_stop: bool
 
 
 class Callback:
     """Is told of the progress of a run; every method does nothing by itself.
 
     Attributes of ``run`` that callbacks may rely on: ``config``, ``folder.path`` and ``rows``, one
-    row of ``metrics.csv`` for each epoch so far. ``trainer.should_stop = True`` ends a level.
+    row of ``metrics.csv`` for each epoch so far.
     """
 
     def on_start(self, run: Any) -> None:
         """Called once, before the first level."""
 
-    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+    def on_level_start(self, run: Any, trainer: Training) -> None:
         """Called on entering a level, or on resuming within it."""
 
-    def on_step(self, trainer: "Trainer") -> None:
+    def on_step(self, trainer: Training) -> None:
         """Called after every optimizer step."""
 
-    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Called after every epoch, validation included."""
 
-    def on_level_end(self, run: Any, trainer: "Trainer") -> None:
+    def on_level_end(self, run: Any, trainer: Training) -> None:
         """Called when a level is finished."""
 
     def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
@@ -94,15 +76,15 @@ class EarlyStopping(Callback):
         self.patience = patience
         self.target_error = target_error
 
-    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+    def on_level_start(self, run: Any, trainer: Training) -> None:
         """Stops at once where there is nothing left to gain."""
         self._check(trainer)
 
-    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Checks what the epoch gave."""
         self._check(trainer)
 
-    def _check(self, trainer: "Trainer") -> None:
+    def _check(self, trainer: Training) -> None:
         progress = trainer.progress
         waited = progress.epoch - progress.best_epoch
         if self.patience is not None and waited >= self.patience:
@@ -126,14 +108,14 @@ class ProgressBar(Callback):
         self.shown = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self.bar: tqdm | None = None
 
-    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+    def on_level_start(self, run: Any, trainer: Training) -> None:
         """Starts to measure the pace."""
         stage = trainer.stage
         self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
         self.left = TimeLeft(self.work, stage.index)
         self.left.estimate(self._fraction(trainer))
 
-    def on_step(self, trainer: "Trainer") -> None:
+    def on_step(self, trainer: Training) -> None:
         """Moves the bar."""
         left = self.left.estimate(self._fraction(trainer))
         if not self.shown:
@@ -153,7 +135,7 @@ class ProgressBar(Callback):
             self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(steps - self.bar.n)
 
-    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Logs what the epoch gave."""
         self.close()
         left = self.left.estimate(self._fraction(trainer))
@@ -172,7 +154,7 @@ class ProgressBar(Callback):
             f"  left={duration(left[0])}  total_left={duration(left[1])}" if left else "",
         )
 
-    def on_level_end(self, run: Any, trainer: "Trainer") -> None:
+    def on_level_end(self, run: Any, trainer: Training) -> None:
         """Removes the bar."""
         self.close()
 
@@ -187,7 +169,7 @@ class ProgressBar(Callback):
             self.bar = None
 
     @staticmethod
-    def _fraction(trainer: "Trainer") -> float:
+    def _fraction(trainer: Training) -> float:
         """Returns how much of the stage is done, from 0 to 1."""
         steps = trainer.progress.epoch * trainer.num_steps + trainer.progress.step
         return steps / max(1, trainer.stage.epochs * trainer.num_steps)
@@ -261,7 +243,7 @@ class TensorBoard(Callback):
             ) from None
         self._open = SummaryWriter
 
-    def on_level_start(self, run: Any, trainer: "Trainer") -> None:
+    def on_level_start(self, run: Any, trainer: Training) -> None:
         """Hides whatever an interrupted run wrote beyond its last checkpoint."""
         if self.writer is None:
             first = len(run.rows) - (trainer.progress.epoch == 0)
@@ -269,7 +251,7 @@ class TensorBoard(Callback):
             self.writer = self._open(str(self.folder), purge_step=first)
         self._write()
 
-    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Writes the new row."""
         self._write()
 
@@ -304,7 +286,7 @@ class WandB(Callback):
             **{"name": run.config.name, "config": config, "resume": "allow", **self.options}
         )
 
-    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Logs the new row."""
         self.tracker.log(epoch_metrics(self.run.rows[-1]), step=len(self.run.rows) - 1)
 
@@ -335,7 +317,7 @@ class MLflow(Callback):
         self.mlflow.start_run(**{"run_name": run.config.name, **self.options})
         self.mlflow.log_dict(run.config.model_dump(), "config.yaml")
 
-    def on_epoch(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Logs the new row."""
         self.mlflow.log_metrics(epoch_metrics(self.run.rows[-1]), step=len(self.run.rows) - 1)
 

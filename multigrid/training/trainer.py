@@ -28,7 +28,7 @@ from multigrid.models.transfer import load_tensors, tensors_of
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches
-from multigrid.training.callbacks import Callback, EpochRecord
+from multigrid.training.callbacks import Callback
 from multigrid.training.compilation import compiled
 from multigrid.training.divergence import (
     DivergedError,
@@ -41,6 +41,7 @@ from multigrid.training.finetuning import Finetuning, Freezer
 from multigrid.training.losses import Loss
 from multigrid.training.memory import Microbatches
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
+from multigrid.training.progress import EpochRecord, Progress
 
 log = logging.getLogger(__name__)
 
@@ -86,52 +87,6 @@ class TrainerOptions:
     recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
     split_batches: bool = True
     processes: Processes = ALONE
-
-
-@dataclass
-class Progress:
-    """Where a training stands, as plain values.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        losses: Loss of each step of the epoch under way.
-        norms: Norm of the gradient of each of them, before clipping.
-        epoch_seconds: Training time of the epoch under way.
-        epoch_data_seconds: The part of it spent waiting for data.
-        best: Lowest validation error so far.
-        best_epoch: The epoch that reached it.
-        seconds: Training time of all epochs before, evaluation left out.
-        data_seconds: The part of it spent waiting for data.
-        evaluation_seconds: Time spent on validation.
-        compile_seconds: The part of the training time spent on compilation.
-        flops: Floating-point operations, evaluation left out.
-    """
-
-    epoch: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    epoch_seconds: float = 0.0
-    epoch_data_seconds: float = 0.0
-    best: float = math.inf
-    best_epoch: int = 0
-    seconds: float = 0.0
-    data_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    flops: float = 0.0
-
-    @property
-    def step(self) -> int:
-        """Number of finished steps of the epoch under way."""
-        return len(self.losses)
-
-    def start_epoch(self, flops: float) -> None:
-        """Adds up what the steps of the epoch under way have cost, and forgets them."""
-        self.seconds += self.epoch_seconds
-        self.data_seconds += self.epoch_data_seconds
-        self.flops += flops
-        self.losses, self.norms = [], []
-        self.epoch_seconds = self.epoch_data_seconds = 0.0
 
 
 class Trainer:
