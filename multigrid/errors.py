@@ -19,7 +19,7 @@ def printable(text: str, keep: str = "") -> str:
     """Escapes line breaks and control characters, so that text from files cannot pass for ours.
 
     Args:
-        text: Text of any origin.
+        text: Any text.
         keep: Characters to leave as they are, such as a line break between the rows of a table.
     """
     if text.isprintable():

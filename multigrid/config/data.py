@@ -91,7 +91,7 @@ class FileEntryConfig(Section):
 
 
 class FileConfig(Section):
-    """Samples from the user's own files; ``multigrid inspect FILE`` writes this."""
+    """Samples from the user's files; ``multigrid inspect FILE`` writes this."""
 
     kind: Literal["file"]
     file: FileName | None = Field(

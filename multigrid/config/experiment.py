@@ -159,7 +159,7 @@ class Config(Section):
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known where the points lie; what files show is known once they are open."""
+        """Whether the centering is settled; that of files may be so only once they are open."""
         return self.data.centering != "auto" or self.files is None
 
     @property

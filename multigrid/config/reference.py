@@ -23,9 +23,9 @@ class Setting(NamedTuple):
 def sections() -> dict[str, type[Section]]:
     """Returns the sections by name: those of the file, and ``problem.<kind>`` for each problem."""
     fields = Config.model_fields.items()
-    found = {name: section_in(field.annotation) for name, field in fields if name != "problem"}
+    inner = {name: section_in(field.annotation) for name, field in fields if name != "problem"}
     return {
-        **{name: section for name, section in found.items() if section is not None},
+        **{name: section for name, section in inner.items() if section is not None},
         **{f"problem.{kind}": problem_section(PROBLEMS.get(kind)) for kind in PROBLEMS.names()},
         "problem.file": FileConfig,
     }

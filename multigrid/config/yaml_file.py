@@ -27,7 +27,7 @@ OTHERS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 )
 
-# What yaml raises for bad input besides its own errors.
+# What yaml raises for bad input besides its errors.
 BAD_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -97,10 +97,10 @@ class Diffusion(PDE):
 
     def boundary_values(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Returns the plates: u = 1 at x = 0 and u = 0 at x = 1."""
-        known, values = np.zeros((1, *grid.shape), dtype=bool), np.zeros((1, *grid.shape))
-        known[:, [0, -1]] = True
+        fixed, values = np.zeros((1, *grid.shape), dtype=bool), np.zeros((1, *grid.shape))
+        fixed[:, [0, -1]] = True
         values[:, 0] = 1
-        return known, values
+        return fixed, values
 
     def initial_outputs(self, grid: Grid) -> np.ndarray:
         """Returns 1 - x, the solution for constant nu, as ``[1, *grid]``."""

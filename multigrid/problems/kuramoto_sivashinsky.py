@@ -29,7 +29,7 @@ from multigrid.solvers.exponential_runge_kutta import FourierModes, Term
 class KuramotoSivashinsky(SpectralPDE):
     """u_t = -Laplace(u) - Laplace^2(u) - |grad u|^2 / 2 in a periodic box, less its mean.
 
-    The mean of u, which decreases for ever and nothing depends on, is kept at zero. A trajectory
+    The mean of u, which decreases for ever and nothing depends on, stays zero. A trajectory
     starts from a smooth Gaussian field; start times leave out the transient. Laplace^2 is the whole
     biharmonic operator; in APEBench's data its mixed derivatives are left out.
 

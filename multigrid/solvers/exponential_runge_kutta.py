@@ -116,7 +116,7 @@ class FourierModes:
         return FourierModes(grid).to_points(scale * modes)
 
     def _moved(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
-        """Moves fields so that the first point of a grid comes to lie at the origin."""
+        """Moves fields so that the first point of a grid comes to lie at zero."""
         if grid.centering == "node":
             return modes
         frequencies = np.meshgrid(*self._frequencies, indexing="ij", sparse=True)

@@ -133,9 +133,9 @@ def _element_corner(shape: tuple[int, ...], corner: tuple[int, ...]) -> tuple[sl
 
 def _neighbours(offset: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Returns where the nodes i are that have a node i + offset, and where the latter are."""
-    parts = {0: slice(None), 1: slice(None, -1), -1: slice(1, None)}
-    low = (slice(None), *(parts[o] for o in offset))
-    high = (slice(None), *(parts[-o] for o in offset))
+    ends = {0: slice(None), 1: slice(None, -1), -1: slice(1, None)}
+    low = (slice(None), *(ends[o] for o in offset))
+    high = (slice(None), *(ends[-o] for o in offset))
     return low, high
 
 
