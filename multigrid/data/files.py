@@ -142,7 +142,9 @@ class FileSource:
     @property
     def place(self) -> str:
         """The files."""
-        return ", ".join(str(item.file.path) for item in self.files)
+        counts = [len(item.file.paths) for item in self.files]
+        more = [f" and {count - 1} more" if count > 2 else "" for count in counts]
+        return ", ".join(f"{f.file.path}{m}" for f, m in zip(self.files, more, strict=True))
 
     @property
     def remarks(self) -> list[str]:
