@@ -259,6 +259,12 @@ class FileSource:
             self._checked.add(key)
         return StreamedSamples(part, grid)
 
+    def groups(self, split: str, grid: Grid, count: int) -> Sequence[int]:
+        """Returns the trajectory of each of the first samples of a split."""
+        file, pool, _ = self.locate(split, grid)
+        numbers: list[int] = (pool[:count] // file.describe().group_size).tolist()
+        return numbers
+
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
         """Reads the first trajectories of a split, restricted to a grid.
 

@@ -50,6 +50,9 @@ class SampleSource(Protocol):
     def remarks(self) -> Sequence[str]:
         """What is to be said of how the samples are read, for the log."""
 
+    def groups(self, split: str, grid: Grid, count: int) -> Sequence[int] | None:
+        """Returns the trajectory of each of the first samples; None if they are independent."""
+
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
         """Returns true trajectories of a split on a grid; None if there are none so long."""
 
@@ -115,6 +118,9 @@ class GeneratedSource:
     def remarks(self) -> Sequence[str]:
         """Nothing: a PDE leaves nothing to guess."""
         return ()
+
+    def groups(self, split: str, grid: Grid, count: int) -> None:
+        """Nothing: the samples are independent."""
 
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
         """Returns 16 trajectories from random numbers that no split uses, whatever the split."""

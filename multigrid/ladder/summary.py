@@ -74,6 +74,7 @@ def write_results(run: LadderRun) -> dict[str, Any]:
         run.data.scaling.fields,
         experiment.config.output.num_predictions,
         rollout,
+        experiment.source.groups("test", results.samples.grid, len(results.samples)),
     )
     levels = {
         level: measurement.LevelNetwork(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from multigrid.plots.style import COLOURS, inches, plain, tidy
 from multigrid.records.examples import Examples, RollOut, colour_range
@@ -106,12 +107,13 @@ def plot_rollout(
     axis = inches(figure, LEFT + 0.35, 0.5, min(width - 1.2, 7.0), curve - 0.95)
     numbers = range(1, len(errors) + 1)
     style: Any = {"color": COLOURS[0], "marker": "o", "markersize": 3.5}
-    axis.plot(numbers, errors, label="surrogate, fed its own outputs", **style)
+    axis.plot(numbers, errors, label="surrogate, fed its outputs", **style)
     if len(persistence):
         style = {"color": "0.5", "linestyle": "--"}
         axis.plot(numbers, persistence, label="persistence: nothing changes", **style)
         axis.legend(frameon=False, fontsize=8)
     axis.set(xlabel="steps", ylabel="relative L2 error", ylim=(0, None))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axis)
     _title(figure, title)
     return figure
