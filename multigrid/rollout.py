@@ -1,4 +1,4 @@
-"""Roll-outs: a surrogate of one time step is applied to its own outputs, again and again."""
+"""Roll-outs: a surrogate of one time step is applied to its outputs, again and again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

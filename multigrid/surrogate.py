@@ -294,7 +294,7 @@ class TrainedSurrogate:
         return TimeSetup.from_dict(about) if about else None
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
-        """Applies the surrogate to its own outputs again and again.
+        """Applies the surrogate to its outputs again and again.
 
         Args:
             states: States to start from, ``[N, C, *grid]``, C being the number of output fields;
@@ -602,7 +602,7 @@ def _what_to_do(grid: Grid, grids: Mapping[int, Grid]) -> str:
             return f"{text}; restrict it to {trained} ({how} along each axis, repeatedly)"
         if halvings_between(grid, trained):
             return f"{text}; give the input on {trained}, or train with {grid} among the levels"
-    return f"{text}; resample it to one of these, or train on its own grid"
+    return f"{text}; resample it to one of these, or train on its grid"
 
 
 def _constants(parameters: Any, states: Tensor) -> Tensor:

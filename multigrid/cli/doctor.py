@@ -7,10 +7,9 @@ import json
 import platform
 import sys
 import tempfile
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from multigrid.cli.arguments import add_json
 from multigrid.cli.command import Command, print_json
@@ -31,18 +30,8 @@ TRAINING_TOLERANCE = {"float32": 0.2, "bfloat16": 0.5}
 PREDICTION_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A training on one device in one precision.
-
-    Attributes:
-        device: The device.
-        precision: The precision.
-        error: Relative L2 error on the test samples.
-        samples_per_second: Training samples a second.
-        difference: Relative difference of its predictions from those of its weights on the CPU.
-        agrees: Whether error and predictions agree with the CPU's in float32.
-    """
+class Trial(NamedTuple):
+    """A training; ``difference`` is that of its predictions from those computed on the CPU."""
 
     device: str
     precision: str
@@ -63,16 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Describes the machine, trains on it and prints a block to paste into an issue."""
     facts, trials = describe_machine(), run_trials(options.device)
+    rows = [
+        [t.device, t.precision, f"{t.error:.4g}", f"{t.samples_per_second:.0f}",
+         f"{t.difference:.1e}", "yes" if t.agrees else "NO"]
+        for t in trials
+    ]  # fmt: skip
+    header = ["Device", "Precision", "Test error", "Samples/s", "From CPU", "Agrees"]
+    lines = [f"{key}: {value}" for key, value in facts.items()]
     if options.json:
-        print_json({"machine": facts, "trials": [vars(trial) for trial in trials]})
+        print_json({"machine": facts, "trials": [trial._asdict() for trial in trials]})
     else:
-        rows = [
-            [t.device, t.precision, f"{t.error:.4g}", f"{t.samples_per_second:.0f}",
-             f"{t.difference:.1e}", "yes" if t.agrees else "NO"]
-            for t in trials
-        ]  # fmt: skip
-        header = ["Device", "Precision", "Test error", "Samples/s", "From CPU", "Agrees"]
-        lines = [f"{key}: {value}" for key, value in facts.items()]
         print("\n".join(["```", *lines, "", table(header, rows), "```"]))
     wrong = [f"{trial.device} in {trial.precision}" for trial in trials if not trial.agrees]
     if wrong:

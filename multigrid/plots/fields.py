@@ -42,15 +42,15 @@ def plot_predictions(examples: Examples, title: str) -> Figure:
         y = step * (len(rows) - 1 - number) + 0.15
         axes = [inches(figure, x, y, *size) for x in lefts]
         given = cut.inputs[sample, min(channel, cut.inputs.shape[1] - 1)]
-        truth, guess = cut.truth[sample, channel], cut.prediction[sample, channel]
+        truth, prediction = cut.truth[sample, channel], cut.prediction[sample, channel]
         name, relative = examples.output_names[channel], examples.rel_l2[sample, channel]
         scale = colour_range(truth, colour_range(cut.truth[:, channel])[0])
         kind = colour_range(cut.inputs[:, min(channel, cut.inputs.shape[1] - 1)])[0]
         input_name = examples.input_names[min(channel, len(examples.input_names) - 1)]
         _draw(axes[0], given, f"input {input_name}", colour_range(given, kind), bar=True)
         _draw(axes[1], truth, f"truth {name}", scale)
-        _draw(axes[2], guess, f"prediction {name}", scale, bar=True)
-        error = guess - truth
+        _draw(axes[2], prediction, f"prediction {name}", scale, bar=True)
+        error = prediction - truth
         heading = f"error (relative L2 {relative:.2%})"
         _draw(axes[3], error, heading, colour_range(error, "error"), bar=True)
         where = f", {cut.label}" if cut.label else ""
@@ -83,13 +83,13 @@ def plot_rollout(
     figure = Figure(figsize=(width, 3 * len(names) * row + curve + TOP))
     top = 3 * len(names) * row + curve
     for channel, name in enumerate(names):
-        truth, guess = rollout.truth[:, channel], rollout.prediction[:, channel]
-        error = guess - truth
+        truth, prediction = rollout.truth[:, channel], rollout.prediction[:, channel]
+        error = prediction - truth
         # the first state may be far rougher than all that follow
         scale = colour_range(truth[1:])
         lines = (
             (f"truth {name}", truth, scale),
-            (f"prediction {name}", guess, scale),
+            (f"prediction {name}", prediction, scale),
             (f"error {name}", error, colour_range(error, "error")),
         )
         for number, (label, fields, limits) in enumerate(lines):

@@ -134,12 +134,12 @@ def _groups(runs: Sequence[RunRecord]) -> Groups:
     for run in runs:
         settings = run.config.model_dump()
         del settings["data"]["folder"]
-        kept = {key: value for key, value in settings.items() if key not in INDIFFERENT}
+        compared = {key: value for key, value in settings.items() if key not in INDIFFERENT}
         # a configuration does not describe a user's network; its tensors do, from the first epoch
         # on
         tensors = run.levels[0].tensors if run.levels else ()
         network = [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
-        key = json.dumps([kept, network], sort_keys=True, default=str)
+        key = json.dumps([compared, network], sort_keys=True, default=str)
         by_settings.setdefault(key, []).append(run)
     groups: Groups = {}
     for members in by_settings.values():

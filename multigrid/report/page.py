@@ -245,12 +245,12 @@ def frames(examples: Examples) -> list[dict[str, Any]]:
 
 
 def _compared(
-    truth: np.ndarray, guess: np.ndarray, name: str, error_name: str, kind: str = ""
+    truth: np.ndarray, prediction: np.ndarray, name: str, error_name: str, kind: str = ""
 ) -> list[dict[str, Any]]:
-    scale, error = colour_range(truth, kind), guess - truth
+    scale, error = colour_range(truth, kind), prediction - truth
     return [
         _panel(f"truth {name}", truth, scale),
-        _panel(f"prediction {name}", guess, scale),
+        _panel(f"prediction {name}", prediction, scale),
         _panel(error_name, error, colour_range(error, "error")),
     ]
 
