@@ -116,6 +116,7 @@ class RunFolder:
         unknown = {
             "data.centering": config.data.centering == "auto",
             "model.fields": config.model.fields == "auto",
+            "plugins": True,  # where a file lies changes nothing
         }
         changed = [key for key in changed if not unknown.get(key)]
         if changed:
