@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.layers import channels_last
+from multigrid.models.layers import channels_layout
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,14 @@ def compiled(
     compiled_network = torch.compile(network, dynamic=False)
     device = next(network.parameters()).device
     started = time.perf_counter()
+
+    def run(x: Tensor) -> Tensor:
+        output: Tensor = compiled_network(_with_usual_strides(x))
+        return output
+
     try:
         with autocast(device, precision):
-            output = compiled_network(channels_last(torch.zeros(shape, device=device)))
+            output = run(torch.zeros(shape, device=device))
         output.sum().backward()
     except Exception as error:  # whatever it is, training does not need it
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -43,4 +48,14 @@ def compiled(
     finally:
         network.zero_grad()
     log.info("compiled for inputs %s in %.1f s", list(shape), time.perf_counter() - started)
-    return compiled_network
+    return run
+
+
+def _with_usual_strides(x: Tensor) -> Tensor:
+    """Lays fields out such that equal shapes have equal strides, as each is compiled for itself.
+
+    Along axes of one element, strides mean nothing, but depend on where the fields come from.
+    """
+    layout = channels_layout(x.ndim)
+    strides = torch.empty(x.shape, device="meta", memory_format=layout).stride()
+    return x.contiguous(memory_format=layout).as_strided(x.shape, strides)
