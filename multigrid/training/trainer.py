@@ -415,6 +415,7 @@ class Trainer:
         if not self.options.compile or self._network is not None:
             return
         started = time.perf_counter()
+        self.freezer.train()  # as in the steps to come
         shape = (self.microbatches.size, *self.samples.num_channels[:1], *self.samples.grid.shape)
         self._network = compiled(self.surrogate.network, shape, self.options.precision)
         seconds = time.perf_counter() - started
