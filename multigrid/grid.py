@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -39,12 +40,12 @@ class Grid:
     def __str__(self) -> str:
         return "x".join(str(n) for n in self.shape)
 
-    @property
+    @cached_property
     def ndim(self) -> int:
         """Number of space dimensions."""
         return len(self.shape)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of points."""
         return math.prod(self.shape)
@@ -78,7 +79,7 @@ class Grid:
         ends = self.centering == "node"
         return tuple(round(m) - ends if abs(m - round(m)) < 1e-6 else 0 for m in intervals)
 
-    @property
+    @cached_property
     def can_coarsen(self) -> bool:
         """Whether every axis can be halved and keeps at least two points."""
         return all(n >= 3 and (self.centering == "node" or n % 2 == 0) for n in self.shape)
@@ -91,6 +92,10 @@ class Grid:
         Raises:
             UserError: If a cell-centred axis is odd or an axis would become too small.
         """
+        return self._coarser
+
+    @cached_property
+    def _coarser(self) -> "Grid":
         if not self.can_coarsen:
             raise UserError(f"a {self.centering}-centred {self} grid cannot be halved")
         shape = tuple((n + 1) // 2 for n in self.shape)

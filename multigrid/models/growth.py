@@ -214,7 +214,7 @@ def silence(unet: UNet, first: int) -> None:
     computes exactly ``P F(R x)``, F being the network on the scales below ``first``.
     """
     with torch.no_grad():
-        for scale in list(unet.iter_scales())[first:]:
+        for scale in unet.iter_scales()[first:]:
             assert scale.down is not None
             assert scale.head is not None
             for module in (scale.down, scale.head.project):
@@ -227,7 +227,7 @@ def copy_neighbours(unet: UNet, first: int) -> None:
 
     Encoder, decoder and ``up`` are copied.
     """
-    scales = list(unet.iter_scales())
+    scales = unet.iter_scales()
     for coarser, scale in pairwise(scales[max(first - 1, 0) :]):
         before, after = coarser.state_dict(), scale.state_dict()
         chosen = {

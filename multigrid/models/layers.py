@@ -247,7 +247,7 @@ class Up(nn.Module):
         cells = F.linear(x.movedim(1, -1), matrix, bias.repeat(kernel.numel()))
         cells = cells.unflatten(-1, (*kernel, len(bias)))
         # [N, *coarse, *kernel, out] to [N, coarse, kernel, coarse, kernel, ..., out]
-        pairs = (axis for i in range(ndim) for axis in (1 + i, 1 + ndim + i))
+        pairs = [axis for i in range(ndim) for axis in (1 + i, 1 + ndim + i)]
         cells = cells.permute(0, *pairs, -1)
         for axis in range(1, 1 + ndim):
             cells = cells.flatten(axis, axis + 1)

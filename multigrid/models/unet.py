@@ -1,7 +1,7 @@
 """The UNet whose number of scales follows the grid."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, cast
 
@@ -239,9 +239,9 @@ class UNet(ActivationCheckpointing):
         ]
         return table(["Scale", "Grid", "Width", "Parameters", "FLOPs/sample"], rows)
 
-    def iter_scales(self) -> Iterator[Scale]:
-        """Yields the scales, coarsest first."""
-        return (cast(Scale, scale) for scale in self.scales)
+    def iter_scales(self) -> list[Scale]:
+        """Returns the scales, coarsest first."""
+        return cast(list[Scale], list(self.scales))
 
     @property
     def is_folded(self) -> bool:
@@ -263,14 +263,14 @@ class UNet(ActivationCheckpointing):
         """
         skips: list[Tensor] = []
         from_finer = None
-        for k, scale in reversed(list(enumerate(self.iter_scales()))):
+        for k, scale in reversed([*enumerate(self.iter_scales())]):
             skips.append(self.compute(scale.encode, x, from_finer))
             if scale.down is not None:
                 from_finer = scale.send_down(skips[-1])
                 if self.form == "pyramid":
                     x = restrict_to(x, scale.field_grid, self._grid_of_fields(k - 1))
         features = [skips.pop()]
-        for scale in list(self.iter_scales())[1:]:
+        for scale in self.iter_scales()[1:]:
             features.append(self.compute(scale.decode, skips.pop(), features[-1]))
         return features
 

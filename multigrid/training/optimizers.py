@@ -94,16 +94,17 @@ class Muon(Optimizer):
         Columns are ordered as the layout with the channels last has them in memory, which saves
         copies; their order makes no difference.
         """
-        whole = [self.processes.whole(update) for _, update in pairs]
-        matrices = torch.stack([update.movedim(1, -1).flatten(1) for update in whole])
+        parameters, gradients = map(list, zip(*pairs, strict=True))
+        if self.processes.shards:
+            gradients = [self.processes.whole(gradient) for gradient in gradients]
+        matrices = torch.stack([gradient.movedim(1, -1).flatten(1) for gradient in gradients])
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
         rows, columns, *kernel = pairs[0][0].shape
         updates = orthogonalize(matrices, dtype=self.dtype)
         updates = updates.reshape(len(pairs), rows, *kernel, columns).movedim(-1, 2)
-        parameters = [parameter for parameter, _ in pairs]
-        steps = [
-            self.processes.spread_like(*each) for each in zip(updates, parameters, strict=True)
-        ]
+        steps = list(updates)
+        if self.processes.shards:
+            steps = list(map(self.processes.spread_like, steps, parameters))
         torch._foreach_add_(parameters, steps, alpha=-rate)
 
 
