@@ -30,7 +30,7 @@ def help_text() -> str:
 
 def find(name: str) -> Command:
     """Returns a command by its name."""
-    command = import_module(COMMANDS[name][0]).COMMAND
+    command = getattr(import_module(f"multigrid.{COMMANDS[name][0]}"), name.upper())
     assert isinstance(command, Command)
     return command
 

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrid.cli.arguments import add_experiment
-from multigrid.cli.command import Command
+from multigrid.cli.command import Command, add_experiment
 from multigrid.config import Config, flatten, load_config
 from multigrid.distributed import joined
 from multigrid.distributed.processes import Processes
@@ -231,7 +230,7 @@ def _how_to_continue(call: str, options: argparse.Namespace) -> str:
     return f"continue with: {call} {arguments} --resume"
 
 
-COMMAND = Command(
+RUN = Command(
     "run",
     "Trains a ladder of UNets from a coarse grid to a fine one.",
     (
@@ -248,7 +247,7 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status, as :meth:`Command.main` does."""
-    return COMMAND.main(arguments, "python -m multigrid.run")
+    return RUN.main(arguments, "python -m multigrid.run")
 
 
 if __name__ == "__main__":

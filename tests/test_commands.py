@@ -84,7 +84,7 @@ def test_the_examples_of_help_work(name, place, capsys, monkeypatch):
         small = dataclasses.replace(suite, overrides=(), seeds=(0,), methods=tuple(methods))
         monkeypatch.setitem(benchmark.SUITES, "poisson_128", small)
         monkeypatch.setattr("experiments.benchmarks.step.MATRIX_SIZE", 64)
-    assert len(command.examples) >= 3
+    assert command.examples
     for example in command.examples:
         assert command.main(shlex.split(example)) == 0, (example, capsys.readouterr().err)
         if name == "run" and "--dry-run" in example:

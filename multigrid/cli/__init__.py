@@ -1,21 +1,15 @@
-"""The commands, one a module: ``multigrid <command>`` or ``python -m multigrid <command>``."""
+"""The commands: ``multigrid <command>`` or ``python -m multigrid <command>``."""
 
-# Name, module and summary of each command: read without importing any of them.
+# Module of each command, which holds it in capitals, and summary: read without importing any.
 COMMANDS = {
-    "run": ("multigrid.run", "train a ladder of networks from an experiment file"),
-    "generate": (
-        "multigrid.cli.generate",
-        "make the samples of an experiment, without training",
-    ),
-    "inspect": (
-        "multigrid.cli.inspect",
-        "show what is in a data file, and how to train from it",
-    ),
-    "floors": ("multigrid.cli.floors", "measure what the coarse grids of a ladder cannot know"),
-    "evaluate": ("multigrid.cli.evaluate", "measure a run on its test samples or on any file"),
-    "predict": ("multigrid.cli.predict", "apply a trained surrogate to a file"),
-    "compare": ("multigrid.cli.compare", "put several runs into one table and one figure"),
-    "plot": ("multigrid.cli.plot", "draw the figures of runs again, from their result files"),
-    "doctor": ("multigrid.cli.doctor", "check this machine by a short training on every device"),
-    "settings": ("multigrid.cli.settings", "list the keys of an experiment file with defaults"),
+    "run": ("run", "train a ladder of networks from an experiment file"),
+    "generate": ("cli.generate", "make the samples of an experiment, without training"),
+    "inspect": ("cli.inspect", "show what is in a data file, and how to train from it"),
+    "floors": ("cli.experiments", "measure what the coarse grids of a ladder cannot know"),
+    "evaluate": ("cli.surrogates", "measure a run on its test samples or on any file"),
+    "predict": ("cli.surrogates", "apply a trained surrogate to a file"),
+    "compare": ("cli.results", "put several runs into one table and one figure"),
+    "plot": ("cli.results", "draw the figures of runs again, from their result files"),
+    "doctor": ("cli.doctor", "check this machine by a short training on every device"),
+    "settings": ("cli.experiments", "list the keys of an experiment file with defaults"),
 }

@@ -1,10 +1,11 @@
-"""What all commands share: the parser's style, errors and exit statuses."""
+"""What all commands share: the parser's style, arguments, errors and exit statuses."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from multigrid import signals
@@ -46,34 +47,25 @@ class Command:
     execute: Callable[[argparse.Namespace], None]
     on_signal: Callable[[str, argparse.Namespace], str] = start_again
 
-    def parser(self, program: str | None = None) -> argparse.ArgumentParser:
-        """Returns the parser of the arguments.
-
-        Args:
-            program: How the command was called, by default ``multigrid <name>``.
-        """
-        program = program or f"multigrid {self.name}"
-        lines = [f"  {program} {example}" for example in self.examples]
-        parser = argparse.ArgumentParser(
-            prog=program,
-            description=self.description,
-            epilog="\n".join(["examples:", *lines]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self.add_arguments(parser)
-        return parser
-
     def main(self, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
-        """Runs the command.
+        """Runs the command, called ``program``, by default ``multigrid <name>``.
 
         Returns:
             The exit status: 0, 2 for a user's mistake, 75 if a signal has stopped it, 130 on a
             second Ctrl-C.
         """
-        return until_the_reader_leaves(lambda: self._main(arguments, program))
+        return until_the_reader_leaves(
+            lambda: self._main(arguments, program or f"multigrid {self.name}")
+        )
 
-    def _main(self, arguments: Sequence[str] | None, program: str | None) -> int:
-        parser = self.parser(program)
+    def _main(self, arguments: Sequence[str] | None, program: str) -> int:
+        parser = argparse.ArgumentParser(
+            prog=program,
+            description=self.description,
+            epilog="\n".join(["examples:", *(f"  {program} {line}" for line in self.examples)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_arguments(parser)
         options = parser.parse_intermixed_args(arguments)
         try:
             with signals.watched():
@@ -84,10 +76,10 @@ class Command:
             _say(f"error: {error}")
             return USER_ERROR
         except signals.Interrupted as signal:
-            _say(f"stopped by {signal}; {self.on_signal(parser.prog, options)}")
+            _say(f"stopped by {signal}; {self.on_signal(program, options)}")
             return STOPPED
         except KeyboardInterrupt:
-            _say(f"interrupted; {self.on_signal(parser.prog, options)}")
+            _say(f"interrupted; {self.on_signal(program, options)}")
             return INTERRUPTED
         return SUCCESS
 
@@ -113,3 +105,72 @@ def _say(sentence: str) -> None:
 def print_json(value: Any) -> None:
     """Prints plain containers as JSON."""
     print(to_json(value, indent=2))
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag of all commands that report numbers."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Adds an experiment file and settings that replace some of it."""
+    parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
+    )
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Adds the user's Python files that a run has used."""
+    parser.add_argument(
+        "--plugin",
+        dest="plugins",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file or module that registers a PDE or another part that the run has used",
+    )
+
+
+def add_reader(parser: argparse.ArgumentParser) -> None:
+    """Adds what may have to be said about a data file."""
+    add = parser.add_argument
+    add("--reader", default="auto", help="name of a reader; auto is the default")
+    add("--input", nargs="+", metavar="NAME", help="names of the input arrays")
+    add(
+        "--output",
+        nargs="+",
+        metavar="NAME",
+        help="names of the output arrays (those of the input for trajectories), or the second "
+        "file of a .npy pair",
+    )
+    add("--ndim", type=int, choices=(1, 2, 3), help="number of space dimensions")
+    add(
+        "--axes",
+        nargs="+",
+        type=lambda text: text.rpartition("=")[::2],
+        metavar="AXES",
+        help="what the axes of arrays are, as in NTCXY, or u=NTXY mask=XY for each array",
+    )
+    add(
+        "--parameters",
+        nargs="+",
+        metavar="NAME",
+        help="scalars of a trajectory or file that become constant input channels",
+    )
+    add(
+        "--reduced-resolution",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="keep every N-th point along each axis",
+    )
+    add("--fields", nargs="+", metavar="NAME", help="the time-dependent fields to take")
+    add("--noncartesian", action="store_true", help="take other grids as if they were Cartesian")
+
+
+def positive(text: str) -> int:
+    """Reads a positive whole number."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    return int(text)

@@ -11,8 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrid.cli.arguments import add_json
-from multigrid.cli.command import Command, print_json
+from multigrid.cli.command import Command, add_json, print_json
 from multigrid.errors import UserError
 from multigrid.tables import si, table
 
@@ -43,15 +42,12 @@ class Trial(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="only this device; by default all that there are"
-    )
     add_json(parser)
 
 
 def execute(options: argparse.Namespace) -> None:
     """Describes the machine, trains on it and prints a block to paste into an issue."""
-    facts, trials = describe_machine(), run_trials(options.device)
+    facts, trials = describe_machine(), run_trials()
     rows = [
         [t.device, t.precision, f"{t.error:.4g}", f"{t.samples_per_second:.0f}",
          f"{t.difference:.1e}", "yes" if t.agrees else "NO"]
@@ -90,24 +86,20 @@ def describe_machine() -> dict[str, str]:
     return facts
 
 
-def run_trials(device: str | None = None) -> list[Trial]:
+def run_trials() -> list[Trial]:
     """Trains on every device in every precision that it has, the CPU in float32 first."""
     import torch
 
     from multigrid.hardware import has_native_bfloat16
 
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if device not in (None, *devices):
-        raise UserError("--device: there is no CUDA device")
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory() as folder:
-        for place in devices:
-            native = has_native_bfloat16(torch.device(place))
+        for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+            native = has_native_bfloat16(torch.device(device))
             for precision in ("float32", *(["bfloat16"] if native else [])):
+                print(f"training on {device} in {precision} ...", file=sys.stderr)
                 first = trials[0] if trials else None
-                if device in (None, place) or first is None:
-                    print(f"training on {place} in {precision} ...", file=sys.stderr)
-                    trials.append(_train(Path(folder), place, precision, first))
+                trials.append(_train(Path(folder), device, precision, first))
     return trials
 
 
@@ -140,11 +132,11 @@ def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Tr
     return Trial(device, precision, error, rate, difference, agrees)
 
 
-COMMAND = Command(
+DOCTOR = Command(
     "doctor",
     "Checks a machine: versions, threads, memory and CUDA, then a short training on every device "
     "and precision, which must agree with the CPU. Prints a block to paste into an issue.",
-    ("", "--device cpu", "--json"),
+    ("", "--json"),
     add_arguments,
     execute,
 )

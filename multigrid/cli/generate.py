@@ -3,8 +3,7 @@
 import argparse
 import time
 
-from multigrid.cli.arguments import add_experiment, add_json
-from multigrid.cli.command import Command, go_on, print_json
+from multigrid.cli.command import Command, add_experiment, add_json, go_on, print_json
 from multigrid.config import load_config
 from multigrid.errors import UserError
 
@@ -46,7 +45,7 @@ def execute(options: argparse.Namespace) -> None:
         print(f"{store.path}: {held} samples on {store.grid}; {generated} made in {seconds:.1f} s")
 
 
-COMMAND = Command(
+GENERATE = Command(
     "generate",
     "Generates the samples of an experiment, as the run would. Samples already there are kept; an "
     "interrupted generation continues where it stopped.",

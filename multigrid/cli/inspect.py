@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from multigrid.cli.arguments import add_json, add_reader
-from multigrid.cli.command import Command
+from multigrid.cli.command import Command, add_json, add_reader
 from multigrid.errors import UserError
 from multigrid.files import write_text
 
@@ -55,7 +54,7 @@ def _name_and_schedule(path: Path, suggestion: Mapping[str, Any]) -> dict[str, A
     return {"name": name, "schedule": schedule}
 
 
-COMMAND = Command(
+INSPECT = Command(
     "inspect",
     "Says what is in a data file and prints the sections of an experiment file for it.",
     (

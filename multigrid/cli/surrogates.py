@@ -1,0 +1,198 @@
+"""``multigrid evaluate`` and ``multigrid predict``: what a trained surrogate gives."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from multigrid.cli.command import (
+    Command,
+    add_json,
+    add_plugins,
+    add_reader,
+    positive,
+    print_json,
+)
+from multigrid.errors import UserError
+
+if TYPE_CHECKING:
+    from multigrid.data.arrays import Inputs
+    from multigrid.grid import Grid
+    from multigrid.surrogate import TrainedSurrogate
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Adds what was trained, and how to apply it."""
+    add_plugins(parser)
+    parser.add_argument("run", type=Path, help="folder of a run, or a file of a trained network")
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"
+    )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``evaluate``."""
+    add_trained(parser)
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="data file; by default the run's test samples"
+    )
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), help="of the run's samples (test)"
+    )
+    parser.add_argument("--samples", type=positive, metavar="N", help="only the first N samples")
+    parser.add_argument(
+        "--level", type=int, action="append", metavar="K", help="only this level; may be repeated"
+    )
+    parser.add_argument(
+        "--worst", type=positive, default=5, metavar="N", help="number of worst samples shown (5)"
+    )
+    add_json(parser)
+    add_reader(parser)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measures every level and prints tables by level, by wavelength and of the worst samples."""
+    if options.file is not None and options.split is not None:
+        raise UserError("--split: is for the run's samples; all samples of a file are used")
+    given = _given_reader_arguments(options)
+    if options.file is None and given:
+        raise UserError(f"{given[0]}: says how to read a data file, but none is given")
+    from multigrid.surrogate import load
+
+    surrogate = load(options.run, options.device)
+    reading: dict[str, Any] = {}
+    if given:
+        from multigrid.data.formats import ReaderOptions
+
+        reading = {"reader": options.reader, "options": ReaderOptions.of(options)}
+    evaluation = surrogate.evaluate(
+        options.file,
+        split=options.split or "test",
+        samples=options.samples,
+        levels=options.level or (),
+        batch_size=options.batch_size,
+        **reading,
+    )
+    if options.json:
+        print_json({"run": str(options.run), **evaluation.to_json(options.worst)})
+    else:
+        print(evaluation.to_text(options.worst))
+
+
+def _given_reader_arguments(options: argparse.Namespace) -> list[str]:
+    """Returns the flags on how to read a file that differ from the defaults."""
+    parser = argparse.ArgumentParser()
+    add_reader(parser)
+    defaults = vars(parser.parse_args([]))
+    given = [name for name, value in defaults.items() if getattr(options, name) != value]
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
+def add_prediction(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``predict``."""
+    add_trained(parser)
+    parser.add_argument(
+        "source", type=Path, metavar="input", help="inputs [N, fields, *grid]: .npy, .npz or .h5"
+    )
+    parser.add_argument("target", type=Path, metavar="output", help="file to write: .npy or .h5")
+    parser.add_argument(
+        "--input",
+        metavar="NAME",
+        help="name of the input array; needed if a file holds several arrays",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file")
+    add_json(parser)
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Reads, predicts and writes batch after batch, so that files may be larger than memory."""
+    if options.target.suffix not in (".npy", ".h5", ".hdf5"):
+        raise UserError(f"{options.target}: the name must end in .npy, .h5 or .hdf5")
+    if options.target.exists() and not options.overwrite:
+        raise UserError(f"{options.target}: exists already; use --overwrite to replace it")
+    from tqdm import tqdm
+
+    from multigrid.data.arrays import write_array
+    from multigrid.surrogate import load
+
+    surrogate = load(options.run, options.device)
+    inputs, grid = _open_inputs(options, surrogate)
+    names = surrogate.output_names
+    shape = (inputs.shape[0], len(names), *grid.shape)
+    batches = surrogate.stream(inputs, options.batch_size)
+    with tqdm(total=len(inputs), unit="sample", disable=not sys.stderr.isatty()) as bar:
+        write_array(options.target, shape, _finite(options.source, batches), bar.update, names)
+    if options.json:
+        print_json({"file": str(options.target), "shape": list(shape)})
+    else:
+        print(f"{options.target}: {', '.join(names)} {list(shape)}, float32")
+
+
+def _open_inputs(
+    options: argparse.Namespace, surrogate: "TrainedSurrogate"
+) -> "tuple[Inputs, Grid]":
+    """Returns the array of inputs, or those of a file that the run could train on."""
+    from multigrid.data.arrays import FileInputs, open_array
+    from multigrid.data.formats import ReaderOptions, open_fields
+
+    try:
+        inputs: Inputs = open_array(options.source, options.input)
+        return inputs, surrogate.grids[surrogate.level_of(inputs.shape)]
+    except UserError as error:
+        reason, place = str(error), str(options.source)
+        if not reason.startswith(place):
+            reason = f"{place}: {reason}"
+    section = surrogate.config.files
+    if section is None or options.input is not None or not options.source.exists():
+        raise UserError(reason)
+    try:
+        reading = ReaderOptions.of(section, surrogate.config.data.time)
+        inputs = FileInputs(open_fields(options.source, section.reader, reading))
+        return inputs, surrogate.grids[surrogate.level_of(inputs.shape)]
+    except UserError as error:
+        raise UserError(f"{reason}; nor is it a file as the run was trained on: {error}") from None
+
+
+def _finite(path: Path, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the batches, and refuses NaN, which comes only from NaN or far too large inputs."""
+    start = 0
+    for batch in batches:
+        bad = np.flatnonzero(~np.isfinite(batch).all(axis=tuple(range(1, batch.ndim))))
+        if len(bad):
+            raise UserError(
+                f"{path}: the prediction of sample {start + bad[0]} is not finite, as its input "
+                "is NaN, infinite or far too large"
+            )
+        start += len(batch)
+        yield batch
+
+
+EVALUATE = Command(
+    "evaluate",
+    "Measures a run on its test samples or on the samples of any file whose grid is one of "
+    "the ladder's or finer: per level, per wavelength, and the worst samples.",
+    (
+        "results/poisson",
+        "results/poisson --split validation --level 3 --json",
+        "results/darcy 2D_DarcyFlow_beta1.0_Train.hdf5 --samples 100 --worst 10",
+    ),
+    add_evaluation,
+    evaluate,
+)
+
+PREDICT = Command(
+    "predict",
+    "Applies a trained surrogate to all samples of a file. The inputs are in physical units and "
+    "on a grid of the ladder; so are the outputs.",
+    (
+        "results/poisson inputs.npy outputs.npy",
+        "results/poisson measured.h5 predicted.h5 --input f --batch-size 64",
+        "poisson.safetensors inputs.npz outputs.h5 --overwrite",
+    ),
+    add_prediction,
+    predict,
+)
