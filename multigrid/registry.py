@@ -112,7 +112,7 @@ METRICS = Registry("metric", "multigrid.metrics")
 OPTIMIZERS = Registry("optimizer", "multigrid.training.optimizers", ("muon", "adamw"))
 READERS = Registry("reader", "multigrid.data.formats")
 CALLBACKS = Registry("callback", "multigrid.training.callbacks", ("mlflow", "wandb"))
-BLOCKS = Registry("block", "multigrid.models.layers")
+BLOCKS = Registry("block", "multigrid.models.layers", ("residual",))
 
 register_problem = PROBLEMS.register
 register_loss = LOSSES.register

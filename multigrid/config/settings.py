@@ -13,7 +13,7 @@ from multigrid.config.section import (
     Section,
     registered,
 )
-from multigrid.registry import CALLBACKS, LOSSES, OPTIMIZERS
+from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, OPTIMIZERS
 
 CallbackName = Annotated[str, registered(CALLBACKS)]
 
@@ -39,6 +39,9 @@ class ModelConfig(Section):
         48,
         description="a width from 1 to 4096 for all scales, a list with one for each scale from "
         "the bottleneck outwards, or {outer: W, max: M} for widths that double inwards",
+    )
+    block: Annotated[str, registered(BLOCKS)] = Field(
+        "residual", description="'residual' or the name of a registered block"
     )
     num_blocks: int = Field(
         1, ge=1, le=16, description="the residual blocks per encoder and per decoder, 1 to 16"

@@ -106,6 +106,7 @@ def network_family(
         num_blocks=model.num_blocks,
         padding=model.padding,
         norm=model.normalization,
+        block=model.block,
         prolongation=model.prolongation,
         bottleneck=model.bottleneck,
         growth=model.growth,

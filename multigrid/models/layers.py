@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
 from multigrid.hardware import full_precision
+from multigrid.registry import register_block
 
 Padding = Literal["zeros", "replicate", "periodic"]
 Normalization = Literal["none", "group", "instance"]
@@ -159,6 +160,7 @@ def _num_groups(channels: int) -> int:
     return next(groups for groups in (8, 6, 4, 3, 2, 1) if channels % groups == 0)
 
 
+@register_block("residual")
 class ResidualBlock(nn.Module):
     """Two convolutions around a skip: ``x + conv(act(conv(x)))``, shapes kept.
 

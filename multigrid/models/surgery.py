@@ -140,6 +140,7 @@ def _rebuilt(unet: UNet, seed: int, **changes: Any) -> Operated:
         "num_blocks": unet.num_blocks,
         "padding": unet.padding,
         "norm": unet.norm,
+        "block": unet.block,
         "prolongation": unet.prolongation,
         "bottleneck": unet.bottleneck,
     }

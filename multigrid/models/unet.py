@@ -19,7 +19,6 @@ from multigrid.models.layers import (
     Head,
     Normalization,
     Padding,
-    ResidualBlock,
     Stem,
     Up,
     build_bottleneck,
@@ -27,6 +26,7 @@ from multigrid.models.layers import (
     folding_factors,
     unfold,
 )
+from multigrid.registry import BLOCKS
 from multigrid.tables import si, table
 
 Form = Literal["pyramid", "classic"]
@@ -49,6 +49,7 @@ class Scale(nn.Module):
         num_blocks: Residual blocks in the encoder and in the decoder.
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each convolution of a block.
+        block: Registered name of the blocks, built as ``block(ndim, width, padding, norm)``.
         bottleneck: What follows the encoder, or None.
 
     Attributes:
@@ -72,6 +73,7 @@ class Scale(nn.Module):
         in_channels: int | None,
         out_channels: int | None,
         num_blocks: int,
+        block: str,
         padding: Padding,
         norm: Normalization,
         bottleneck: nn.Module | None = None,
@@ -81,9 +83,9 @@ class Scale(nn.Module):
         self.grid = grid
         self.field_grid = field_grid
         self.factors = folding_factors(field_grid, grid)
-        block = math.prod(self.factors)
-        self.stem = Stem(ndim, in_channels * block, width, padding) if in_channels else None
-        self.encoder = _blocks(num_blocks, ndim, width, padding, norm)
+        folded = math.prod(self.factors)  # values laid into the channels of a point
+        self.stem = Stem(ndim, in_channels * folded, width, padding) if in_channels else None
+        self.encoder = _blocks(block, num_blocks, ndim, width, padding, norm)
         self.bottleneck = bottleneck
         self.down: Down | None = None
         self.up: Up | None = None
@@ -91,9 +93,9 @@ class Scale(nn.Module):
         if coarser_width is not None:
             self.down = Down(ndim, width, coarser_width, centering, padding)
             self.up = Up(ndim, coarser_width, width, centering, padding)
-            self.decoder = _blocks(num_blocks, ndim, width, padding, norm)
-        hidden = max(Head.HIDDEN, 2 * block)
-        self.head = Head(ndim, width, out_channels * block, hidden) if out_channels else None
+            self.decoder = _blocks(block, num_blocks, ndim, width, padding, norm)
+        hidden = max(Head.HIDDEN, 2 * folded)
+        self.head = Head(ndim, width, out_channels * folded, hidden) if out_channels else None
 
     def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
         """Returns the encoder's features ``[N, width, *grid]``.
@@ -169,6 +171,7 @@ class UNet(ActivationCheckpointing):
         num_blocks: Residual blocks per encoder and per decoder of a scale.
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each convolution of a block.
+        block: Registered name of the blocks, built as ``block(ndim, width, padding, norm)``.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
         bottleneck: ``conv``, or what else follows the encoder of the coarsest scale.
         field_grid: Grid of the fields that the network takes and gives; by default that of the top
@@ -194,6 +197,7 @@ class UNet(ActivationCheckpointing):
         num_blocks: int = 1,
         padding: Padding = "zeros",
         norm: Normalization = "none",
+        block: str = "residual",
         prolongation: int = 4,
         bottleneck: Bottleneck = "conv",
         field_grid: Grid | None = None,
@@ -204,6 +208,7 @@ class UNet(ActivationCheckpointing):
         self.out_channels = out_channels
         self.num_blocks = num_blocks
         self.norm: Normalization = norm
+        self.block = block
         self.bottleneck: Bottleneck = bottleneck
         self.grids = tuple(grids)
         self.widths = tuple(widths)
@@ -224,6 +229,7 @@ class UNet(ActivationCheckpointing):
                 num_blocks=num_blocks,
                 padding=padding,
                 norm=norm,
+                block=block,
                 bottleneck=None if k else build_bottleneck(bottleneck, grid, widths[0]),
             )
             for k, grid in enumerate(self.grids)
@@ -301,6 +307,7 @@ class UNet(ActivationCheckpointing):
 
 
 def _blocks(
-    num_blocks: int, ndim: int, width: int, padding: Padding, norm: Normalization
+    block: str, num_blocks: int, ndim: int, width: int, padding: Padding, norm: Normalization
 ) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(ndim, width, padding, norm) for _ in range(num_blocks)))
+    build = BLOCKS.get(block)
+    return nn.Sequential(*(build(ndim, width, padding, norm) for _ in range(num_blocks)))

@@ -1,4 +1,4 @@
-"""Callbacks: what they see, in which order, and what they may do."""
+"""What users add: callbacks, trackers and blocks, from Python and from experiment files."""
 
 import json
 import sys
@@ -153,3 +153,23 @@ def test_trackers_log_every_epoch_and_the_test(tmp_path, monkeypatch):
     assert summary["rel_l2"] == result["test"]["rel_l2"]
     assert logged["mlflow"][-1] == (None, {f"test_{k}": v for k, v in result["test"].items()})
     assert (summary["code"], summary["status"]) == (0, "FINISHED")
+
+
+def test_a_registered_block_is_named_in_the_experiment(tmp_path, capsys):
+    (tmp_path / "blocks.py").write_text(
+        "from torch import nn\n"
+        "from multigrid import register_block\n\n"
+        "@register_block('scaled')\n"
+        "class Scaled(nn.Module):\n"
+        "    def __init__(self, ndim, channels, padding, norm):\n"
+        "        super().__init__()\n"
+        "        self.scale = nn.Conv2d(channels, channels, 1)\n\n"
+        "    def forward(self, x):\n"
+        "        return x + self.scale(x)\n"
+    )
+    experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON, plugins=["blocks.py"])
+    assert run(experiment, tmp_path, "model.block=scale") == 2
+    assert "did you mean 'scaled'?" in capsys.readouterr().err
+    train(experiment, tmp_path, "model.block=scaled")
+    tensors = multigrid.load(tmp_path / "results" / "tiny").surrogate(1).network.state_dict()
+    assert "scales.0.encoder.0.scale.weight" in tensors
