@@ -7,10 +7,8 @@ from multigrid.data.samples import Samples
 from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Symmetries
-from multigrid.problems.cno_poisson import CNOPoisson
-from multigrid.problems.poisson import Poisson
-from multigrid.solvers.sine_modes import shift_solutions
-from multigrid.training.augmentation import augment, draw
+from multigrid.problems.poisson import CNOPoisson, Poisson
+from multigrid.training.augmentation import augment, draw, shift_solutions
 
 GRIDS = [
     Grid((12,)),

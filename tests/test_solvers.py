@@ -11,10 +11,10 @@ from experiments.benchmarks.darcy_solver import assemble
 from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import NotConvergedError, conjugate_gradients
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes
-from multigrid.solvers.fast_poisson import FastElements, FastPoisson
-from multigrid.solvers.finite_elements import StiffnessOperator, solve_between_plates
+from multigrid.solvers.finite_elements import FastElements, StiffnessOperator, solve_between_plates
 from multigrid.solvers.finite_volumes import (
     DiffusionOperator,
+    FastPoisson,
     closed_axes,
     solve_diffusion,
     unknowns,

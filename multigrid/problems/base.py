@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from multigrid.errors import printable
+from multigrid.errors import UserError, printable
 from multigrid.grid import Grid
 
 SpaceDimensions: TypeAlias = Annotated[
@@ -19,6 +19,9 @@ SpaceDimensions: TypeAlias = Annotated[
 Tolerance: TypeAlias = Annotated[
     float, Field(ge=1e-12, le=1e-2, description="the solver's relative error, 1e-12 to 0.01")
 ]
+Generators: TypeAlias = Sequence[np.random.Generator]
+Pair: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Input fields ``[N, in, *grid]`` and output fields ``[N, out, *grid]`` in float64."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,8 @@ class Symmetries:
         homogeneous: Multiplying input and output by the same positive number.
         shifts: Moving input and output together by whole points, wrapping around the box.
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
-            property of ``-Laplace(u) = f`` with u = 0 on the boundary (see
-            :func:`multigrid.solvers.sine_modes.shift_solutions`). The equation stays the same,
-            but not the distribution of the fields: new ones have shorter waves than any that occur.
+            property of ``-Laplace(u) = f`` with u = 0 on the boundary. The equation stays the
+            same, but new fields have shorter waves than any that occur.
         fixed_axes: The space axes that are neither mirrored nor exchanged, as they differ from
             the others: 0 for plates across x.
     """
@@ -93,6 +95,12 @@ class Problem:
         Raises:
             UserError: If it cannot; the sentence starts with the key of the experiment file.
         """
+        finest = levels[-1]
+        if self.periodic and not finest.is_open:
+            raise UserError(
+                f"levels[{len(levels) - 1}]: problem '{self.kind}' is periodic, which nodes with "
+                f"both boundary points are not: the sizes of {finest} must be even"
+            )
 
     def discrete_equation(self, inputs: Any, outputs: Any, grid: Grid) -> tuple[Any, Any] | None:
         """Returns both sides of the discrete equation, for ``loss.residual``.
@@ -128,13 +136,7 @@ class Problem:
 
 
 class FileProblem(Problem):
-    """A problem known by samples in files alone.
-
-    Args:
-        input_names: Names of the input fields.
-        output_names: Names of the output fields.
-        symmetries: What the user declares exact.
-    """
+    """A problem known by samples in files alone, with the symmetries that the user declares."""
 
     kind = "file"
 
@@ -178,9 +180,7 @@ class PDE(Problem, ABC):
         return sha256(code.encode()).hexdigest()[:16]
 
     @abstractmethod
-    def sample(
-        self, grid: Grid, rngs: Sequence[np.random.Generator]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws one sample from each source of randomness.
 
         Args:
@@ -202,7 +202,7 @@ class PDE(Problem, ABC):
         """
         raise NotImplementedError(f"{self.kind} has no trajectories")
 
-    def draw_inputs(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    def draw_inputs(self, grid: Grid, rngs: Generators) -> np.ndarray:
         """Returns the inputs ``[N, in, *grid]`` of :meth:`sample` without solving.
 
         By default it solves; problems that can be trained without labels should override it.

@@ -1,24 +1,18 @@
-"""Darcy flow through random media: two phases, or smooth log-normal permeability."""
+"""Darcy flow through random media, and Poisson's equation with such a medium as its source."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
+from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import SpaceDimensions, Symmetries, Tolerance
-from multigrid.problems.elliptic import EllipticPDE
-from multigrid.problems.random_fields import (
-    CosineModes,
-    GaussianField,
-    InverseLength,
-    Smoothness,
-    check_terms,
-)
+from multigrid.problems.base import Generators, Pair, SpaceDimensions, Symmetries, Tolerance
+from multigrid.problems.poisson import EllipticPDE
+from multigrid.problems.series import CosineModes, InverseLength, Smoothness, gaussian_fields
 from multigrid.registry import register_problem
 from multigrid.solvers.finite_volumes import closed_axes, solve_diffusion
 
@@ -26,6 +20,7 @@ Permeability = Annotated[float, Field(gt=0, le=1e3, description="a permeability 
 LogStd = Annotated[
     float, Field(gt=0, le=3, description="the standard deviation of log(a), in (0, 3]")
 ]
+MAX_TERMS = 2**24
 
 
 @dataclass
@@ -34,18 +29,12 @@ class DarcyFlow(EllipticPDE):
 
     Solved with finite volumes on the requested grid, cell-centred or node-centred, to which
     the declared symmetries apply exactly. The Gaussian field is the same on any grid.
-
-    Args:
-        ndim: Number of space dimensions.
-        smoothness: The exponent alpha of the field N(0, (-Laplace + tau^2)^-alpha).
-        inverse_length: Its parameter tau.
-        num_modes: Its highest cosine mode along each axis.
-        tolerance: Relative error of the solver in the energy norm, roughly.
     """
 
     input_names = ("a",)
     output_names = ("u",)
     symmetries = Symmetries(reflections=True, rotations=True)
+    is_smooth = False
 
     ndim: SpaceDimensions = 2
     smoothness: Smoothness = 2.0
@@ -53,36 +42,33 @@ class DarcyFlow(EllipticPDE):
     num_modes: CosineModes = 64
     tolerance: Tolerance = 1e-6
 
-    def sample(
-        self, grid: Grid, rngs: Sequence[np.random.Generator]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws permeabilities ``[N, 1, *grid]`` and the pressures ``[N, 1, *grid]`` they give."""
-        a = self.permeability(self._field.sample(closed_axes(grid), rngs))
-        source = np.ones((len(rngs), *grid.shape))
-        u = solve_diffusion(a, source, grid, self.tolerance, self.is_smooth).values
-        on_grid = a[(slice(None), *(slice(n) for n in grid.shape))]
-        return on_grid[:, None], u[:, None]
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
+        """Draws permeabilities and the pressures they give."""
+        field = gaussian_fields(
+            closed_axes(grid), rngs, "cosine", self.smoothness, self.inverse_length, self.num_modes
+        )
+        a = self.permeability(field)
+        coefficient, source = self.terms(a[:, None])
+        on_grid = (slice(None), *(slice(n) for n in grid.shape))
+        solution = solve_diffusion(
+            coefficient, source[on_grid], grid, self.tolerance, self.is_smooth
+        )
+        return a[on_grid][:, None], solution.values[:, None]
 
     def check_grids(self, levels: Sequence[Grid]) -> None:
-        """Checks that the series of the field can be summed."""
-        check_terms(self.num_modes, self.ndim)
-
-    @cached_property
-    def _field(self) -> GaussianField:
-        return GaussianField(
-            self.ndim, "cosine", self.smoothness, self.inverse_length, self.num_modes
-        )
+        """Checks that the series of the field is short enough to be summed."""
+        if (self.num_modes + 1) ** self.ndim > MAX_TERMS:
+            limit = round(MAX_TERMS ** (1 / self.ndim)) - 1
+            raise UserError(
+                f"problem.num_modes: {self.num_modes} modes along each of {self.ndim} axes are too "
+                f"many; at most {limit} are allowed"
+            )
 
     @staticmethod
     def terms(inputs: Any) -> tuple[Any, Any]:
         """Returns the permeability and 1."""
         a = inputs[:, 0]
         return a, 0 * a + 1
-
-    @property
-    @abstractmethod
-    def is_smooth(self) -> bool:
-        """Whether the permeability has no jumps."""
 
     @abstractmethod
     def permeability(self, field: np.ndarray) -> np.ndarray:
@@ -94,42 +80,44 @@ class DarcyFlow(EllipticPDE):
 class TwoPhaseDarcy(DarcyFlow):
     """Darcy flow through two phases, after Li et al., FNO (arXiv 2010.08895): 12 and 3.
 
-    Args:
-        ndim: As in ``DarcyFlow``.
-        smoothness: As in ``DarcyFlow``.
-        inverse_length: As in ``DarcyFlow``.
-        num_modes: As in ``DarcyFlow``.
-        tolerance: As in ``DarcyFlow``.
-        high: Permeability where the field is not negative.
-        low: Permeability where it is negative.
+    The permeability is ``high`` where the Gaussian field is not negative, else ``low``.
     """
 
     high: Permeability = 12.0
     low: Permeability = 3.0
-    is_smooth = False
 
     def permeability(self, field: np.ndarray) -> np.ndarray:
-        """Returns ``high`` where the field is not negative, else ``low``."""
+        """Returns ``high`` or ``low``."""
         return np.where(field >= 0, self.high, self.low)
+
+
+@register_problem("poisson_two_phase")
+@dataclass
+class TwoPhasePoisson(TwoPhaseDarcy):
+    """-Laplace(u) = 1/a on the unit box, u = 0 on its boundary, a as in two-phase Darcy flow.
+
+    This is ``-div(a grad u) = 1`` divided by a, if the jumps of a are ignored. A fast Poisson
+    solve gives a sample, to the tolerance. For training before Darcy flow.
+    """
+
+    is_smooth = True
+
+    @staticmethod
+    def terms(inputs: Any) -> tuple[Any, Any]:
+        """Returns 1 and the inverse of the permeability."""
+        a = inputs[:, 0]
+        return 0 * a + 1, 1 / a
 
 
 @register_problem("darcy_lognormal")
 @dataclass
 class LognormalDarcy(DarcyFlow):
-    """Darcy flow through a smooth medium, a = exp(sigma g), g Gaussian of unit variance.
+    """Darcy flow through a smooth medium, a = exp(sigma g), g Gaussian, sigma = ``log_std``."""
 
-    Args:
-        ndim: As in ``DarcyFlow``.
-        smoothness: As in ``DarcyFlow``.
-        inverse_length: As in ``DarcyFlow``.
-        num_modes: As in ``DarcyFlow``.
-        tolerance: As in ``DarcyFlow``.
-        log_std: The standard deviation sigma of log(a).
-    """
+    is_smooth = True
 
     smoothness: Smoothness = 3.0
     log_std: LogStd = 1.0
-    is_smooth = True
 
     def permeability(self, field: np.ndarray) -> np.ndarray:
         """Returns ``exp(log_std * field)``."""

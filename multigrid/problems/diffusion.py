@@ -10,7 +10,7 @@ from pydantic import Field
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import PDE, SpaceDimensions, Symmetries, Tolerance
+from multigrid.problems.base import PDE, Generators, Pair, SpaceDimensions, Symmetries, Tolerance
 from multigrid.registry import register_problem
 from multigrid.solvers.finite_elements import solve_between_plates
 
@@ -35,11 +35,6 @@ class Diffusion(PDE):
 
     The axes other than x may be mirrored and exchanged. Mirroring x would exchange the plates; and
     the solution is unchanged rather than scaled where nu is scaled.
-
-    Args:
-        ndim: Number of space dimensions.
-        max_weight: Bound of the absolute values of w_i.
-        tolerance: Relative error of the solver in the energy norm, roughly.
     """
 
     input_names = ("log_nu",)
@@ -48,7 +43,7 @@ class Diffusion(PDE):
 
     ndim: SpaceDimensions = 2
     max_weight: Annotated[
-        float, Field(gt=0, le=3, description="the bound of the weights in log(nu), in (0, 3]")
+        float, Field(gt=0, le=3, description="the bound of the weights w_i in log(nu), in (0, 3]")
     ] = 3.0
     tolerance: Tolerance = 1e-8
 
@@ -60,37 +55,22 @@ class Diffusion(PDE):
                 "'node'"
             )
         for index, grid in enumerate(levels):
-            if any(n % 2 == 0 for n in grid.shape):
+            if any(n % 2 == 0 or not grid.is_symmetric(axis) for axis, n in enumerate(grid.shape)):
                 odd = Grid(tuple(n + 1 - n % 2 for n in grid.shape), "node")
                 raise UserError(
                     f"levels[{index}]: problem 'diffusion' needs nodes on both ends of each axis, "
                     f"so odd sizes such as {odd}, not {grid}"
                 )
 
-    def sample(
-        self, grid: Grid, rngs: Sequence[np.random.Generator]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws log-permeabilities ``[N, 1, *grid]`` and their solutions ``[N, 1, *grid]``.
-
-        Raises:
-            UserError: If the grid does not have both boundary nodes on every axis.
-        """
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
+        """Draws log-permeabilities and their solutions."""
         log_nu = self.draw_inputs(grid, rngs)
         u = solve_between_plates(np.exp(log_nu[:, 0]), grid, self.tolerance).values
         return log_nu, u[:, None]
 
-    def draw_inputs(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        """Draws log-permeabilities ``[N, 1, *grid]``, those of :meth:`sample`.
-
-        Raises:
-            UserError: If the grid does not have both boundary nodes on every axis.
-        """
-        ends = zip(grid.shape, grid.spacing, strict=True)
-        if grid.centering == "cell" or any(round(1 / h) != n - 1 for n, h in ends):
-            raise UserError(
-                f"diffusion needs a node-centred grid with odd sizes, not a {grid.centering}-"
-                f"centred {grid}"
-            )
+    def draw_inputs(self, grid: Grid, rngs: Generators) -> np.ndarray:
+        """Draws log-permeabilities ``[N, 1, *grid]``, those of :meth:`sample`."""
+        self.check_grids([grid])
         size = len(FREQUENCIES)
         weights = [rng.uniform(-self.max_weight, self.max_weight, size) for rng in rngs]
         return np.tensordot(np.stack(weights), _modes(grid), axes=1)[:, None]

@@ -1,20 +1,16 @@
-"""Incompressible flow in a periodic square: vorticity in time."""
+"""Incompressible flow in a periodic square: vorticity in time, and a double shear layer."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from multigrid.grid import Grid
-from multigrid.problems.base import Symmetries
-from multigrid.problems.random_fields import GaussianField
+from multigrid.problems.base import PDE, Generators, Pair, Symmetries
 from multigrid.problems.spectral import (
     FirstStart,
     NumStarts,
-    NumStates,
     PeriodicModes,
     Resolution,
     SpectralPDE,
@@ -23,12 +19,9 @@ from multigrid.problems.spectral import (
     Viscosity,
 )
 from multigrid.registry import register_problem
-from multigrid.solvers.exponential_runge_kutta import FourierModes, Term
+from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes, Term
 
-Forcing = Annotated[
-    Literal["none", "diagonal", "kolmogorov"],
-    Field(description="'none', 'diagonal' or 'kolmogorov'"),
-]
+SPECTRAL_VISCOSITY = 0.05
 Strength = Annotated[float, Field(ge=0, le=100, description="a number in [0, 100]")]
 
 
@@ -50,37 +43,28 @@ class NavierStokes(SpectralPDE):
 
     Products are freed of aliasing by the two-thirds rule. Vorticity changes its sign when it is
     mirrored, so that shifts, without forcing, are the only symmetry that is made use of.
-
-    Args:
-        viscosity: The number nu.
-        forcing: ``none``, ``diagonal`` or ``kolmogorov``.
-        amplitude: The number A.
-        wavenumber: The number k of ``kolmogorov``.
-        drag: The number r.
-        std: Standard deviation of the vorticity at t = 0.
-        num_modes: Highest mode of the first state along each axis.
-        time_step: Time between two states.
-        substeps: Steps of the integrator within it.
-        num_starts: Number of start times, of which one is drawn for each sample.
-        first_start: The first of them, in time steps.
-        num_states: Number of states in the input and in the output.
-        resolution: Points along an axis that are solved on at least.
     """
 
     fields = ("w",)
 
     viscosity: Viscosity = 1e-4
-    forcing: Forcing = "diagonal"
+    forcing: Annotated[
+        Literal["none", "diagonal", "kolmogorov"],
+        Field(description="'none', 'diagonal' or 'kolmogorov'"),
+    ] = "diagonal"
     amplitude: Strength = 0.1
-    wavenumber: Annotated[int, Field(ge=1, le=64, description="a mode, 1 to 64")] = 4
+    wavenumber: Annotated[int, Field(ge=1, le=64, description="the k of kolmogorov, 1 to 64")] = 4
     drag: Strength = 0.0
-    std: Annotated[float, Field(gt=0, le=1000, description="a vorticity in (0, 1000]")] = 0.262
+    std: Annotated[float, Field(gt=0, le=1000, description="the first s, in (0, 1000]")] = 0.262
     num_modes: PeriodicModes = 32
     time_step: TimeStep = 1.0
     substeps: Substeps = 64
     num_starts: NumStarts = 20
     first_start: FirstStart = 1
-    num_states: NumStates = 1
+    num_states: Annotated[
+        int,
+        Field(ge=1, le=100, description="the states in the input and in the output, 1 to 100"),
+    ] = 1
     resolution: Resolution = 128
 
     def __post_init__(self) -> None:
@@ -96,9 +80,9 @@ class NavierStokes(SpectralPDE):
         advection, force = vorticity_advection(modes), modes.to_modes(self._force(modes.grid))
         return lambda w: force - advection(w)
 
-    def first_states(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    def first_states(self, grid: Grid, rngs: Generators) -> np.ndarray:
         """Draws Gaussian fields."""
-        return self.std * self._field.sample(grid.axes(), rngs)[:, None]
+        return self.std * self.smooth_fields(grid, rngs, 2.5, 7.0)[:, None]
 
     def _force(self, grid: Grid) -> np.ndarray:
         """Returns f, ``[1, 1, *grid]``."""
@@ -110,20 +94,11 @@ class NavierStokes(SpectralPDE):
         }
         return self.amplitude * waves[self.forcing][None, None]
 
-    @cached_property
-    def _field(self) -> GaussianField:
-        return GaussianField(2, "periodic", 2.5, 7.0, self.num_modes)
-
 
 def velocity(w: np.ndarray, modes: FourierModes) -> np.ndarray:
-    """Returns the velocity ``(psi_y, -psi_x)`` of the vorticity w, both as spectra.
+    """Returns the velocity ``(psi_y, -psi_x)`` of the vorticity w, but for its mean.
 
-    Args:
-        w: Modes of the vorticity ``[N, 1, *modes]``.
-        modes: The Fourier modes.
-
-    Returns:
-        Modes ``[N, 2, *modes]`` of the velocity without its mean, which w does not determine.
+    Both are spectra, ``[N, 2, *modes]`` and ``[N, 1, *modes]``.
     """
     dx, dy = modes.gradient
     inverse = modes.inverse_laplacian
@@ -134,11 +109,8 @@ def vorticity_advection(modes: FourierModes, mean: np.ndarray | float = 0.0) -> 
     """Returns the map from the modes of w, ``[N, 1, *modes]``, to those of ``u . grad w``.
 
     For a velocity (u, v) without divergence this is, with two transforms less,
-    ``(d_xx - d_yy) u v + d_xy (v^2 - u^2)``, see Basdevant, J. Comput. Phys. 50 (1983).
-
-    Args:
-        modes: The Fourier modes.
-        mean: The mean velocity, to be broadcast over ``[N, 2, *grid]``.
+    ``(d_xx - d_yy) u v + d_xy (v^2 - u^2)``, see Basdevant, J. Comput. Phys. 50 (1983). The mean
+    velocity is to be broadcast over ``[N, 2, *grid]``.
     """
     dx, dy = modes.gradient
     symbols = modes.resolved * np.stack([dx**2 - dy**2, dx * dy])
@@ -149,3 +121,75 @@ def vorticity_advection(modes: FourierModes, mean: np.ndarray | float = 0.0) -> 
         return np.sum(symbols * products, axis=1, keepdims=True)
 
     return advection
+
+
+@register_problem("shear_layer")
+@dataclass
+class ShearLayer(PDE):
+    """Incompressible flow of vanishing viscosity on the periodic unit square: u_x(0) to u_x(1).
+
+    The flow starts as the divergence-free part of ``(U(x, y), 0)``,
+
+        U = tanh(2 pi (z - 1/4) / rho) for z <= 1/2, else tanh(2 pi (3/4 - z) / rho),
+        z = y - shift + delta sum_k a_k sin(2 pi k x - b_k),    k = 1..p,
+
+    with a_k uniform on [0, 1] and b_k on [0, 2 pi]. After Raonic et al., Convolutional Neural
+    Operators (arXiv 2302.01178), with rho = 0.1, and rho = 0.09, p = 12, shift = 0.25 out of
+    distribution. Solved in vorticity form on N points along an axis with a spectral viscosity,
+
+        w_t + u . grad w = (0.05 / N) Laplace(Q w),    Q = max(0, 1 - N / |k|^2),
+
+    which leaves waves with |k| < sqrt(N) alone, and truncated to the waves of the grid.
+    """
+
+    input_names = ("u_x",)
+    output_names = ("u_x_next",)
+    symmetries = Symmetries(shifts=True)
+    periodic = True
+
+    thickness: Annotated[float, Field(gt=0, le=1, description="a length in (0, 1]")] = 0.1
+    num_modes: Annotated[int, Field(ge=1, le=64, description="the number p, 1 to 64")] = 10
+    perturbation: Annotated[float, Field(ge=0, le=1, description="delta, in [0, 1]")] = 0.025
+    shift: Annotated[float, Field(ge=-1, le=1, description="a length in [-1, 1]")] = 0.0
+    resolution: Resolution = 128
+    substeps: Substeps = 256
+
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
+        """Draws velocities along x at t = 0 and at t = 1."""
+        modes = self.modes(grid)
+        profiles = np.stack([self._profile(modes.grid, rng) for rng in rngs])[:, None]
+        mean = profiles.mean(axis=(2, 3), keepdims=True)
+        before, after = (
+            modes.truncated(velocity(w, modes)[:, :1], grid) + mean
+            for w in self.advance(profiles, modes)
+        )
+        return before, after
+
+    def modes(self, grid: Grid) -> FourierModes:
+        """Returns the Fourier modes of the grid to solve on."""
+        n = max(self.resolution, *grid.shape)
+        return FourierModes(Grid((n, n), "node", (1 / n, 1 / n)))
+
+    def advance(self, profiles: np.ndarray, modes: FourierModes) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the modes of the vorticity at t = 0 and t = 1 for profiles U ``[N, 1, n, n]``."""
+        n = modes.grid.shape[0]
+        first = -modes.gradient[1] * modes.to_modes(profiles)
+        squares = np.maximum(-modes.laplacian / (2 * np.pi) ** 2, 1)
+        symbol = SPECTRAL_VISCOSITY / n * np.maximum(0, 1 - n / squares) * modes.laplacian
+        mean = profiles.mean(axis=(2, 3), keepdims=True)
+        advection = vorticity_advection(modes, np.concatenate([mean, 0 * mean], axis=1))
+        flow = ExponentialRungeKutta(
+            symbol[None], lambda w: -advection(w), modes, 1 / self.substeps
+        )
+        return first, modes.to_modes(flow.advance(modes.to_points(first), self.substeps))
+
+    def _profile(self, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+        """Returns U, ``[*grid]``."""
+        x, y = grid.axes()
+        a, b = rng.uniform(0, 1, self.num_modes), rng.uniform(0, 2 * np.pi, self.num_modes)
+        k = np.arange(1, self.num_modes + 1)
+        moved = self.perturbation * (np.sin(2 * np.pi * np.outer(x, k) - b) @ a)
+        z = y - self.shift + moved[:, None]
+        z -= np.floor(z) * (self.shift != 0)
+        lower, upper = (np.tanh(2 * np.pi * d / self.thickness) for d in (z - 0.25, 0.75 - z))
+        return np.where(z <= 0.5, lower, upper)

@@ -1,26 +1,51 @@
-"""Poisson's equation with a random right-hand side and an exact solution."""
+"""Elliptic problems; Poisson's equation with random right-hand sides and exact solutions."""
 
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Annotated, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from multigrid.errors import UserError
-from multigrid.grid import Centering, Grid
-from multigrid.problems.base import SpaceDimensions, Symmetries
-from multigrid.problems.elliptic import EllipticPDE
-from multigrid.problems.random_fields import InverseLength, Smoothness
+from multigrid.grid import Grid
+from multigrid.problems.base import PDE, Generators, Pair, SpaceDimensions, Symmetries
+from multigrid.problems.series import (
+    InverseLength,
+    SineModes,
+    SineSeries,
+    Smoothness,
+    sine_series,
+    squares,
+)
 from multigrid.registry import register_problem
-
-SineModes = Annotated[
-    int, Field(ge=1, le=1024, description="the number of sine modes along each axis, 1 to 1024")
-]
+from multigrid.solvers.finite_volumes import apply_diffusion, equations
 
 
-class SinePoisson(EllipticPDE):
+class EllipticPDE(PDE):
+    """-div(a grad u) = f on the unit box, u = 0 on its boundary.
+
+    Both sides can be computed for any output, by the finite volumes of the solver.
+    """
+
+    @staticmethod
+    @abstractmethod
+    def terms(inputs: Any) -> tuple[Any, Any]:
+        """Returns a and f, each ``[N, *grid]``, for input fields ``[N, in, *grid]``."""
+
+    def discrete_equation(self, inputs: Any, outputs: Any, grid: Grid) -> tuple[Any, Any]:
+        """Returns ``-div(a grad u)`` and f at all cells, or at all nodes but the outermost.
+
+        The labels of Darcy flow satisfy the equation on the grid they were solved on; those of
+        Poisson's, exact solutions, to second order in the spacing. Labels restricted to a coarser
+        grid do not where a jumps: the residual of two phases is 50 % of f from 128x128 cells to
+        64x64 (90 % for nodes), and pulls away from the labels; 6 % for log-normal permeability.
+        """
+        coefficient, source = self.terms(inputs)
+        image = apply_diffusion(coefficient, outputs[:, 0], grid)
+        return image, source[(slice(None), *equations(grid))]
+
+
+class SinePoisson(SineSeries, EllipticPDE):
     """-Laplace(u) = f on the unit box, u = 0 on its boundary, f a sum of sines."""
 
     input_names = ("f",)
@@ -28,11 +53,6 @@ class SinePoisson(EllipticPDE):
     symmetries = Symmetries(
         reflections=True, rotations=True, linear=True, homogeneous=True, mode_shifts=True
     )
-    num_modes: int
-
-    def check_grids(self, levels: Sequence[Grid]) -> None:
-        """Checks that the points of the finest level tell the modes apart."""
-        check_modes(self.num_modes, levels[-1])
 
     @staticmethod
     def terms(inputs: Any) -> tuple[Any, Any]:
@@ -66,20 +86,15 @@ class Poisson(SinePoisson):
     inverse_length: InverseLength = 3.0
     num_modes: SineModes = 64
 
-    def sample(
-        self, grid: Grid, rngs: Sequence[np.random.Generator]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws right-hand sides ``[N, 1, *grid]`` and their solutions ``[N, 1, *grid]``."""
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
+        """Draws right-hand sides and their solutions."""
         noise = np.stack([rng.standard_normal(self._amplitudes.shape) for rng in rngs])
-        coefficients = self._amplitudes * noise
-        f = sine_series(coefficients, grid)
-        u = sine_series(coefficients / self._eigenvalues, grid)
-        return f[:, None], u[:, None]
+        f = self._amplitudes * noise
+        return sine_series(f, grid), sine_series(f / self._eigenvalues, grid)
 
     @cached_property
     def _eigenvalues(self) -> np.ndarray:
-        k = np.pi * np.arange(1, self.num_modes + 1)
-        return sum(np.meshgrid(*[k**2] * self.ndim, indexing="ij", sparse=True))  # type: ignore[return-value]
+        return squares(np.pi * np.arange(1, self.num_modes + 1), self.ndim)
 
     @cached_property
     def _amplitudes(self) -> np.ndarray:
@@ -87,38 +102,24 @@ class Poisson(SinePoisson):
         return spectrum / np.sqrt(np.sum(spectrum**2) / 2**self.ndim)
 
 
-def check_modes(num_modes: int, grid: Grid) -> None:
-    """Checks that the points of a grid tell apart some number of sines.
+@register_problem("cno_poisson")
+@dataclass
+class CNOPoisson(SinePoisson):
+    """-Laplace(u) = f on the unit square, u = 0 on its boundary, f a random multiscale field.
 
-    Raises:
-        UserError: If there are fewer points than modes along an axis.
+        f = (pi / K^2) sum_ij a_ij (i^2 + j^2)^(1/2) sin(pi i x) sin(pi j y)
+        u = (1 / (pi K^2)) sum_ij a_ij (i^2 + j^2)^(-1/2) sin(pi i x) sin(pi j y)
+
+    with i, j = 1..K = ``num_modes`` and a_ij uniform on [-1, 1]: the exact solution. After Raonic
+    et al., Convolutional Neural Operators (arXiv 2302.01178): K = 16, 20 out of distribution.
     """
-    limit = min(grid.shape)
-    if num_modes > limit:
-        raise UserError(
-            f"problem.num_modes: {num_modes} sine modes need more than the {limit} points of the "
-            f"finest level; at most {limit} are allowed"
-        )
 
+    num_modes: SineModes = 16
 
-def sine_series(coefficients: np.ndarray, grid: Grid) -> np.ndarray:
-    """Evaluates ``sum_k c_k prod_d sin(pi k_d x_d)`` on a grid.
-
-    Args:
-        coefficients: Array ``[N, K_1, ..., K_d]`` of the modes 1..K along each axis.
-        grid: Grid in d dimensions.
-
-    Returns:
-        Array ``[N, *grid]``.
-    """
-    values = coefficients
-    for n, h, num_modes in zip(grid.shape, grid.spacing, coefficients.shape[1:], strict=True):
-        basis = _sine_basis(n, h, grid.centering, num_modes)
-        values = np.tensordot(values, basis, axes=(1, 1))
-    return values
-
-
-@lru_cache(maxsize=16)
-def _sine_basis(n: int, spacing: float, centering: Centering, num_modes: int) -> np.ndarray:
-    (x,) = Grid((n,), centering, (spacing,)).axes()
-    return np.sin(np.pi * np.outer(x, np.arange(1, num_modes + 1)))
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
+        """Draws right-hand sides and their solutions."""
+        k = np.arange(1, self.num_modes + 1)
+        wavenumbers = np.hypot(k[:, None], k)
+        a = np.stack([rng.uniform(-1, 1, wavenumbers.shape) for rng in rngs])
+        f = sine_series(np.pi / self.num_modes**2 * a * wavenumbers, grid)
+        return f, sine_series(a / wavenumbers / (np.pi * self.num_modes**2), grid)

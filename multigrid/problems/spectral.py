@@ -1,16 +1,16 @@
 """Periodic equations in time, solved by one spectral integrator: each gives its two terms."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
-from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.base import PDE
+from multigrid.problems.base import PDE, Generators, Pair
+from multigrid.problems.series import gaussian_fields
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes, Term
 
 TimeStep: TypeAlias = Annotated[
@@ -20,20 +20,13 @@ Substeps: TypeAlias = Annotated[
     int, Field(ge=1, le=10_000, description="the integrator's steps within time_step, 1 to 10000")
 ]
 NumStarts: TypeAlias = Annotated[
-    int, Field(ge=1, le=1000, description="a number of start times, 1 to 1000")
+    int, Field(ge=1, le=1000, description="the start times to draw from, 1 to 1000")
 ]
 FirstStart: TypeAlias = Annotated[
     int, Field(ge=0, le=10_000, description="time steps before the first start time, 0 to 10000")
 ]
-NumStates: TypeAlias = Annotated[
-    int,
-    Field(ge=1, le=100, description="consecutive states in the input and in the output, 1 to 100"),
-]
 Resolution: TypeAlias = Annotated[
-    int,
-    Field(
-        ge=1, le=4096, description="the points along an axis that are solved on at least, to 4096"
-    ),
+    int, Field(ge=1, le=4096, description="points along an axis that are solved on, 1 to 4096")
 ]
 PeriodicModes: TypeAlias = Annotated[
     int, Field(ge=1, le=256, description="the highest mode of the first state, 1 to 256")
@@ -50,24 +43,16 @@ class SpectralPDE(PDE):
 
     A subclass is a dataclass of parameters, of which ``time_step`` and ``substeps`` are needed,
     and gives ``fields`` and the methods :meth:`symbol`, :meth:`nonlinear` and
-    :meth:`first_states`.
-
-    Attributes:
-        fields: Names of the fields.
-        extent: Length of the box along each axis, in units of the equation.
-        time_step: The time dt.
-        substeps: Steps of the integrator within dt.
-        num_starts: Number of start times, of which one is drawn for each sample.
-        first_start: The first of them, in time steps.
-        num_states: Number of states in a block.
-        resolution: The equation is solved on a multiple of the grid asked for with at least so
-            many points along each axis, and evaluated at the points of the grid.
+    :meth:`first_states`. The box has the length ``extent`` along each axis, in units of the
+    equation, which is solved on a multiple of the grid asked for with at least ``resolution``
+    points along each axis.
     """
 
     fields: tuple[str, ...]
     extent: float = 1.0
     time_step: float
     substeps: int
+    num_modes: int
     num_starts: int = 1
     first_start: int = 0
     num_states: int = 1
@@ -92,26 +77,19 @@ class SpectralPDE(PDE):
         """Returns N, a function of spectra ``[N, components, *modes]`` to such spectra."""
 
     @abstractmethod
-    def first_states(self, grid: Grid, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    def first_states(self, grid: Grid, rngs: Generators) -> np.ndarray:
         """Draws states ``[N, components, *grid]`` at t = 0."""
 
-    def check_grids(self, levels: Sequence[Grid]) -> None:
-        """Checks that the grids are periodic."""
-        finest = levels[-1]
-        if not finest.is_open:
-            raise UserError(
-                f"levels[{len(levels) - 1}]: problem '{self.kind}' is periodic, which nodes with "
-                f"both boundary points are not: the sizes of {finest} must be even"
-            )
+    def smooth_fields(
+        self, grid: Grid, rngs: Generators, smoothness: float = 2.0, inverse_length: float = 10.0
+    ) -> np.ndarray:
+        """Draws Gaussian fields of unit variance with ``num_modes`` modes, ``[N, *grid]``."""
+        return gaussian_fields(
+            grid.axes(), rngs, "periodic", smoothness, inverse_length, self.num_modes
+        )
 
-    def sample(
-        self, grid: Grid, rngs: Sequence[np.random.Generator]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws blocks of states ``[N, C, *grid]`` and those that follow, ``[N, C, *grid]``.
-
-        Raises:
-            UserError: If the grid is not periodic.
-        """
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
+        """Draws blocks of states and those that follow."""
         fine = self._solver_grid(grid)
         integrator = self._integrator(fine)
         state = self.first_states(fine, rngs)
@@ -123,19 +101,7 @@ class SpectralPDE(PDE):
         return next(blocks), next(blocks)
 
     def trajectory(self, grid: Grid, rng: np.random.Generator, num_steps: int) -> np.ndarray:
-        """Returns the blocks of states from the first start time on, that samples are taken from.
-
-        Args:
-            grid: Periodic grid.
-            rng: Source of randomness of the first state.
-            num_steps: Number of blocks after the first one.
-
-        Returns:
-            Array ``[num_steps + 1, C, *grid]``.
-
-        Raises:
-            UserError: If the grid is not periodic.
-        """
+        """Returns consecutive blocks of states from the first start time on."""
         fine = self._solver_grid(grid)
         integrator = self._integrator(fine)
         state = self.first_states(fine, [rng])
@@ -149,23 +115,18 @@ class SpectralPDE(PDE):
         """Yields consecutive blocks of states from a state on, without end."""
         states = []
         while True:
-            states.append(self._stored(integrator.modes, state, grid))
+            modes = integrator.modes
+            states.append(
+                state if modes.grid == grid else modes.sampled(modes.to_modes(state), grid)
+            )
             if len(states) == self.num_states:
                 yield np.concatenate(states, axis=1)
                 states = []
             state = integrator.advance(state, self.substeps)
 
-    def _stored(self, modes: FourierModes, state: np.ndarray, grid: Grid) -> np.ndarray:
-        """Returns the values of a state at the points of a grid."""
-        return state if modes.grid == grid else modes.sampled(modes.to_modes(state), grid)
-
     def _solver_grid(self, grid: Grid) -> Grid:
         """Returns the grid to solve on."""
-        if not grid.is_open:
-            raise UserError(
-                f"{self.kind} needs a cell-centred grid, or a node-centred one with even sizes, "
-                f"not a node-centred {grid}"
-            )
+        self.check_grids([grid])
         if min(grid.shape) >= self.resolution:
             return grid
         shape = tuple(n * -(-self.resolution // n) for n in grid.shape)

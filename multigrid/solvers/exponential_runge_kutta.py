@@ -17,15 +17,8 @@ CONTOUR_POINTS = 32
 class FourierModes:
     """The modes of real fields on a periodic box, and what is done to them.
 
-    Spectra are those of ``rfftn`` over the space axes, ``[N, components, *modes]``.
-
-    Args:
-        grid: Periodic grid: cell-centred, or node-centred with even sizes.
-        extent: Length of the box along each axis, in units of the equation.
-
-    Attributes:
-        grid: The grid.
-        wavenumbers: For each axis ``2 pi k / extent``, to be broadcast over the modes.
+    Spectra are those of ``rfftn`` over the space axes, ``[N, components, *modes]``;
+    ``wavenumbers`` are ``2 pi k / extent`` for each axis, to be broadcast over the modes.
     """
 
     def __init__(self, grid: Grid, extent: float = 1.0) -> None:
@@ -79,12 +72,7 @@ class FourierModes:
     def sampled(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
         """Evaluates fields at the points of a coarser grid, whose waves may alias.
 
-        Args:
-            modes: Spectra on this grid, which must be node-centred.
-            grid: Periodic grid whose sizes divide those of this one.
-
-        Returns:
-            Values ``[N, components, *grid]``.
+        This grid must be node-centred; the sizes of the other one divide its sizes.
         """
         points = self.to_points(self._moved(modes, grid))
         strides = [m // n for m, n in zip(self.grid.shape, grid.shape, strict=True)]
@@ -94,12 +82,7 @@ class FourierModes:
     def truncated(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
         """Evaluates the waves of fields that a coarser grid can have, at its points.
 
-        Args:
-            modes: Spectra on this grid, which must be node-centred.
-            grid: Periodic grid.
-
-        Returns:
-            Values ``[N, components, *grid]``.
+        This grid must be node-centred.
         """
         modes = self._moved(modes, grid)
         for axis, n in zip(self._axes, grid.shape, strict=True):

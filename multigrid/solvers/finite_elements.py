@@ -4,27 +4,23 @@ nu is given at the nodes, interpolated in each element like u itself, and all in
 the energy, the matrix and the solution belong to one and the same discretisation.
 """
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import product
 from typing import Any
 
 import numpy as np
+import scipy
 
 from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import Solution, conjugate_gradients
-from multigrid.solvers.fast_poisson import FastElements
 
 
 class StiffnessOperator:
     """The stiffness matrices K of nodal coefficients: ``1/2 u K u = 1/2 int nu |grad u|^2``.
 
     Kept as stencils: for each of the 3^d offsets between nodes that share an element an array of
-    entries, of which symmetry saves nearly half.
-
-    Args:
-        nu: Positive coefficients at the nodes, boundary included, ``[N, *grid]``: array or torch
-            tensor.
-        spacing: Distance between neighbouring nodes along each axis.
+    entries, of which symmetry saves nearly half. The coefficients nu ``[N, *grid]``, at all nodes,
+    are an array or torch tensor.
     """
 
     def __init__(self, nu: Any, spacing: tuple[float, ...]) -> None:
@@ -42,7 +38,11 @@ class StiffnessOperator:
                 float(weight) * corner
                 for weight, corner in zip(triples[p, q], at_corner, strict=True)
             )
-            self._target(offset, nu)[_entry_slices(offset, a, shape)] += values
+            if not any(offset):
+                entries = self._diagonal
+            else:
+                entries = self._entries.setdefault(offset, 0 * nu[_neighbours(offset)[0]])
+            entries[_entry_slices(offset, a, shape)] += values
 
     def __call__(self, u: Any) -> Any:
         """Maps nodal values ``[N, *grid]``, of nu's library, to ``K u``, of the same shape."""
@@ -53,13 +53,50 @@ class StiffnessOperator:
             image[high] += entries * u[low]
         return image
 
-    def _target(self, offset: tuple[int, ...], nu: Any) -> Any:
-        if not any(offset):
-            return self._diagonal
-        if offset not in self._entries:
-            low, _ = _neighbours(offset)
-            self._entries[offset] = 0 * nu[low]
-        return self._entries[offset]
+
+class FastElements:
+    """Inverse of the Q1 stiffness matrix of -Delta, Dirichlet on the first axis, else natural.
+
+    The matrix is a sum of tensor products of one-dimensional stiffness and mass matrices. On the
+    first axis, where both end nodes are given, sine transforms of type 1 diagonalise them. On the
+    others, where the end nodes are unknown, cosine transforms of type 1 do so after the rows of
+    the end nodes have been doubled. With ``theta = pi k / n`` the eigenvalues are
+    ``2 (1 - cos theta) / h`` for stiffness and ``h (2 + cos theta) / 3`` for mass.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._natural = tuple(range(2, 1 + grid.ndim))
+        stiffness, mass = [], []
+        for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
+            k = np.arange(1, n - 1) if axis == 0 else np.arange(n)
+            cosine = np.cos(np.pi * k / (n - 1))
+            stiffness.append(2 * (1 - cosine) / h)
+            mass.append(h * (2 + cosine) / 3)
+        eigenvalues = sum(
+            reduce(np.multiply.outer, [*mass[:axis], stiffness[axis], *mass[axis + 1 :]])
+            for axis in range(grid.ndim)
+        )
+        self._inverse = 1 / eigenvalues
+
+    def solve(self, f: np.ndarray) -> np.ndarray:
+        """Returns u with ``K u = f`` for right-hand sides ``[N, *grid]`` in float64.
+
+        The first and last planes of f along the first axis are ignored, those of u are zero.
+        """
+        inner = f[:, 1:-1].copy()
+        for axis in self._natural:
+            ends = np.moveaxis(inner, axis, 0)
+            ends[0] *= 2
+            ends[-1] *= 2
+        spectrum = scipy.fft.dst(inner, type=1, axis=1, overwrite_x=True)
+        if self._natural:
+            spectrum = scipy.fft.dctn(spectrum, type=1, axes=self._natural, overwrite_x=True)
+        spectrum *= self._inverse
+        if self._natural:
+            spectrum = scipy.fft.idctn(spectrum, type=1, axes=self._natural, overwrite_x=True)
+        u = np.zeros_like(f)
+        u[:, 1:-1] = scipy.fft.idst(spectrum, type=1, axis=1, overwrite_x=True)
+        return u
 
 
 def solve_between_plates(nu: np.ndarray, grid: Grid, tolerance: float = 1e-8) -> Solution:
@@ -77,6 +114,7 @@ def solve_between_plates(nu: np.ndarray, grid: Grid, tolerance: float = 1e-8) ->
         u at the nodes, ``[N, *grid]``, and the iterations.
     """
     elements = FastElements(grid)
+    # one sample at a time, as iterations differ too much between samples to go together
     solutions = [_solve_one(coefficient[None], grid, elements, tolerance) for coefficient in nu]
     return Solution(
         np.concatenate([solution.values for solution in solutions]),
@@ -85,12 +123,13 @@ def solve_between_plates(nu: np.ndarray, grid: Grid, tolerance: float = 1e-8) ->
 
 
 def _solve_one(nu: np.ndarray, grid: Grid, elements: FastElements, tolerance: float) -> Solution:
-    """Solves for one sample, as iterations differ too much between samples to go together."""
     stiffness = StiffnessOperator(nu, grid.spacing)
     scale = 1 / np.sqrt(nu)
 
     def operator(u: np.ndarray) -> np.ndarray:
-        return _clear_plates(stiffness(u))
+        image: np.ndarray = stiffness(u)
+        image[:, [0, -1]] = 0
+        return image
 
     def preconditioner(residual: np.ndarray) -> np.ndarray:
         return scale * elements.solve(scale * residual)
@@ -99,12 +138,6 @@ def _solve_one(nu: np.ndarray, grid: Grid, elements: FastElements, tolerance: fl
     lift = np.broadcast_to(1 - first, nu.shape)
     correction = conjugate_gradients(operator, -operator(lift), preconditioner, tolerance)
     return Solution(lift + correction.values, correction.iterations)
-
-
-def _clear_plates(u: np.ndarray) -> np.ndarray:
-    u[:, 0] = 0
-    u[:, -1] = 0
-    return u
 
 
 @lru_cache(maxsize=8)

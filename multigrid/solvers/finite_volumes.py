@@ -1,24 +1,20 @@
 """Finite volumes for -div(a grad u) = f with zero Dirichlet values."""
 
-from functools import partial
-from typing import Any
+from functools import reduce
+from typing import Any, Literal
 
 import numpy as np
 import scipy
 
 from multigrid.grid import Grid
 from multigrid.solvers.conjugate_gradients import Operator, Solution, conjugate_gradients
-from multigrid.solvers.fast_poisson import FastPoisson
 
 # Points of one batch: what conjugate gradients touch then stays in a cache of some megabytes.
 BATCH_POINTS = 2**16
 
 
 def closed_axes(grid: Grid) -> tuple[np.ndarray, ...]:
-    """Coordinates where the coefficient is needed: those of the grid, and the right boundary.
-
-    Node-centred grids may leave the right boundary out; it is added.
-    """
+    """Returns where the coefficient is needed: on the grid, and nodes on the right boundary."""
     if grid.centering == "cell":
         return grid.axes()
     return tuple(h * np.arange(round(1 / h) + 1) for h in grid.spacing)
@@ -32,16 +28,11 @@ def unknowns(grid: Grid) -> tuple[slice, ...]:
 
 
 class DiffusionOperator:
-    """The matrix of -div(a grad u), from fluxes through the faces between points.
-
-    All samples are in one matrix, stored by diagonals.
+    """The matrix of -div(a grad u) for all samples, stored by diagonals.
 
     A face between two points has the harmonic mean of their coefficients, exact where they jump
     half-way in between. A face on the boundary is half a spacing away from a cell's centre.
-
-    Args:
-        coefficient: Positive a at the points of ``closed_axes(grid)``, ``[N, *points]``.
-        grid: The grid.
+    The coefficients ``[N, *points]`` are given at ``closed_axes(grid)``.
     """
 
     def __init__(self, coefficient: np.ndarray, grid: Grid) -> None:
@@ -60,16 +51,46 @@ class DiffusionOperator:
         self._matrix: Any = scipy.sparse.dia_array(
             (data.reshape(len(offsets), -1), offsets), shape=(diagonal.size,) * 2
         )
-
         self._single = self._matrix.astype(np.float32)
 
     def __call__(self, u: np.ndarray) -> np.ndarray:
-        """Maps values at the unknown points, ``[N, *unknowns]``, to ``-div(a grad u)`` there.
-
-        Computes in the precision of u, float32 or float64.
-        """
+        """Maps ``[N, *unknowns]`` to ``-div(a grad u)`` there, in u's float32 or float64."""
         matrix = self._single if u.dtype == np.float32 else self._matrix
         return (matrix @ u.ravel()).reshape(u.shape)
+
+
+class FastPoisson:
+    """Inverse of the finite-volume Laplacian -Delta_h with zero Dirichlet values.
+
+    Along each axis -Delta_h is the three-point formula at the unknown points. The boundary lies
+    half a cell beyond the outermost cell centres, where the diagonal entry becomes 3 / h^2, or one
+    spacing beyond the outermost interior nodes. Sine transforms of type 2 (cells) or 1 (nodes)
+    diagonalise it, with the eigenvalues ``4 sin^2(pi k / (2 n)) / h^2`` for n intervals.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._type: Literal[1, 2] = 2 if grid.centering == "cell" else 1
+        self._axes = tuple(range(1, 1 + grid.ndim))
+        eigenvalues = []
+        for h in grid.spacing:
+            n = round(1 / h)
+            k = np.arange(1, n + 1 if grid.centering == "cell" else n)
+            eigenvalues.append(4 / h**2 * np.sin(np.pi * k / (2 * n)) ** 2)
+        self._inverse = 1 / reduce(np.add.outer, eigenvalues)
+        self._inverse_single = self._inverse.astype(np.float32)
+
+    def solve(self, f: np.ndarray) -> np.ndarray:
+        """Returns u with ``-Delta_h u = f``, ``[N, *unknowns]``, in the precision of f."""
+        inverse = self._inverse_single if f.dtype == np.float32 else self._inverse
+        spectrum = scipy.fft.dstn(f, type=self._type, axes=self._axes)
+        spectrum *= inverse
+        return scipy.fft.idstn(spectrum, type=self._type, axes=self._axes, overwrite_x=True)
+
+    def scaled(self, scale: np.ndarray | None) -> Operator:
+        """Returns :meth:`solve`, multiplied by a factor ``[N, *unknowns]`` from both sides."""
+        if scale is None:
+            return self.solve
+        return lambda f: scale * self.solve(scale * f)
 
 
 def equations(grid: Grid) -> tuple[slice, ...]:
@@ -83,18 +104,10 @@ def equations(grid: Grid) -> tuple[slice, ...]:
 
 
 def apply_diffusion(coefficient: Any, u: Any, grid: Grid) -> Any:
-    """Returns -div(a grad u) for u = 0 on the boundary, differentiable in u and a.
+    """Returns -div(a grad u) at ``equations(grid)``, as ``DiffusionOperator`` discretises it.
 
-    The discretisation of ``DiffusionOperator``. Nodes on the boundary count as zero, whatever
-    their values are.
-
-    Args:
-        coefficient: Positive a at the points of the grid, ``[N, *grid]``: array or torch tensor.
-        u: Field at the same points, ``[N, *grid]``, of the same library.
-        grid: Cell-centred or node-centred grid.
-
-    Returns:
-        ``[N, *points]`` at the points ``equations(grid)``.
+    a and u, ``[N, *grid]``, are arrays or torch tensors; u = 0 at nodes on the boundary, whatever
+    its values there are.
     """
     if grid.centering == "node":
         u = _with_zero_boundary(u, grid)
@@ -103,12 +116,14 @@ def apply_diffusion(coefficient: Any, u: Any, grid: Grid) -> Any:
         below, above = (0, -1), (1, None)
         resistance = sum(1 / _cut(coefficient, axis, *side) for side in (below, above))
         flux = 2 / h**2 * (_cut(u, axis, *above) - _cut(u, axis, *below)) / resistance
-        _add(image, axis, below, -flux)
-        _add(image, axis, above, flux)
+        image_below, image_above = (_cut(image, axis, *side) for side in (below, above))
+        image_below -= flux
+        image_above += flux
         if grid.centering == "cell":
             for end in ((0, 1), (-1, None)):
                 conductance = 2 / h**2 * _cut(coefficient, axis, *end)
-                _add(image, axis, end, conductance * _cut(u, axis, *end))
+                image_end = _cut(image, axis, *end)
+                image_end += conductance * _cut(u, axis, *end)
     return image[(slice(None), *equations(grid))]
 
 
@@ -145,20 +160,13 @@ def solve_diffusion(
     for start in range(0, len(source), size):
         batch = slice(start, start + size)
         operator = DiffusionOperator(coefficient[batch], grid)
-        precondition: Operator = poisson.solve
-        if smooth:
-            scale = coefficient[batch][where].astype(np.float32) ** -0.5
-            precondition = partial(_solve_scaled, poisson, scale)
+        scale = coefficient[batch][where].astype(np.float32) ** -0.5 if smooth else None
         solution = conjugate_gradients(
-            operator, source[batch][where], precondition, tolerance, single=True
+            operator, source[batch][where], poisson.scaled(scale), tolerance, single=True
         )
         u[batch][where] = solution.values
         iterations.append(solution.iterations)
     return Solution(u, np.concatenate(iterations))
-
-
-def _solve_scaled(poisson: FastPoisson, scale: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    return scale * poisson.solve(scale * residual)
 
 
 def _resistance_sums(resistance: np.ndarray, axis: int, grid: Grid) -> np.ndarray:
@@ -181,12 +189,6 @@ def _with_zero_boundary(u: Any, grid: Grid) -> Any:
         if grid.is_symmetric(axis):
             _cut(u, axis + 1, -1, None)[...] = 0
     return u
-
-
-def _add(image: Any, axis: int, part: tuple[int, int | None], values: Any) -> None:
-    """Adds values in place to a part along one axis."""
-    view = _cut(image, axis, *part)
-    view += values
 
 
 def _cut(x: Any, axis: int, start: int, stop: int | None) -> Any:
