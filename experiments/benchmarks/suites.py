@@ -151,6 +151,17 @@ SUITES = {
         (0,),
         (_ladder("schedule.epochs=[40, 44, 4, 1]"), _direct()),
     ),
+    # fine scales matter: the output floor of 16x16 is 10 %; the ladder was tuned on seed 0
+    "wave_64": Suite(
+        "experiments/cno/wave.yaml",
+        (*SMALL, "model.width=32"),
+        (1,),
+        (
+            _ladder("levels=[16, 64]", "model.fields=folded", "schedule.epochs=[200, 0]"),
+            Method("restricted", "ladder of restricted levels", ("schedule.epochs=[30, 12, 6]",)),
+            replace(_direct(rates=(2e-3, 4e-3, 8e-3)), search_overrides=("schedule.epochs=30",)),
+        ),
+    ),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
         (
