@@ -10,7 +10,7 @@ from multigrid.config import Config, load_config, parse_config
 from multigrid.config.yaml_file import override
 from multigrid.ladder.experiment import Extensions
 from multigrid.metrics import Metric
-from multigrid.models.custom_network import NetworkFactory
+from multigrid.models.growth import NetworkFactory
 from multigrid.problems import PDE
 from multigrid.run import train_ladder
 from multigrid.surrogate import TrainedSurrogate, load

@@ -1,14 +1,16 @@
-"""The machine: device, number format, memory.
+"""The machine: device, number format, memory, versions.
 
 Imports torch only where it is used, so that processes that generate samples start without.
 """
 
+import hashlib
 import math
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,16 +23,7 @@ PrecisionName = Literal["float32", "bfloat16"]
 
 
 def choose_device(name: str, rank: int = 0, num_processes: int = 1) -> "torch.device":
-    """Returns the device for ``auto``, ``cpu`` or ``cuda``.
-
-    Args:
-        name: What is wanted.
-        rank: Number of this process among those on the machine.
-        num_processes: Number of processes on the machine, each of which has a GPU of its own.
-
-    Raises:
-        UserError: If CUDA is asked for and there is none, or there are too few.
-    """
+    """Returns the device for ``auto``, ``cpu`` or ``cuda``."""
     import torch
 
     available = torch.cuda.is_available()
@@ -72,16 +65,6 @@ def autocast(device: "torch.device", precision: PrecisionName) -> AbstractContex
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def working_dtype(x: "torch.Tensor") -> "torch.dtype":
-    """Returns the number format in which convolutions of a tensor are computed: autocast's."""
-    import torch
-
-    kind = x.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):
-        return x.dtype
-    return torch.get_autocast_dtype(kind)
 
 
 def full_precision(device: "torch.device") -> AbstractContextManager[None]:
@@ -197,3 +180,35 @@ def keep_large_buffers() -> bool:
     libc = ctypes.CDLL(None)
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26))
     return all(libc.mallopt(name, value) for name, value in settings)
+
+
+def environment(device: "torch.device", num_processes: int = 1) -> dict[str, str]:
+    """Returns what a result depends on besides its settings: versions and the machine."""
+    import numpy as np
+    import torch
+
+    return {
+        "code": code_version(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": machine(device),
+        "processes": str(num_processes),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@cache
+def code_version() -> str:
+    """Returns a short hash of this package's source files."""
+    digest, package = hashlib.sha256(), Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns what differs between two environments, as ``{key: [before, now]}``."""
+    return {
+        key: [before.get(key, "unknown"), now[key]] for key in now if before.get(key) != now[key]
+    }

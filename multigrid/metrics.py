@@ -209,10 +209,6 @@ def per_field(errors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, d
     """Returns errors over samples as ``{metric: {field: value}}``.
 
     Means over samples; the largest value for ``max``, the median for ``min_max_rel_l1``.
-
-    Args:
-        errors: Values ``[N, C]`` of each metric.
-        names: Names of the C fields.
     """
     table = {}
     for metric, values in errors.items():
@@ -256,13 +252,7 @@ def mean_rel_l2(prediction: Tensor, truth: Tensor, fields: Sequence[FieldScale] 
 def negligible_fields(
     truth: Tensor, fields: Sequence[FieldScale], names: Sequence[str]
 ) -> dict[str, list[int]]:
-    """Returns the numbers of the samples whose field counts as zero in relative errors.
-
-    Args:
-        truth: Output fields ``[N, C, *grid]``.
-        fields: What is typical of each of the C fields.
-        names: Names of the C fields; those of which no sample is negligible are left out.
-    """
+    """Returns the numbers of the samples whose field counts as zero in relative errors."""
     sizes = torch.stack([block.double().square().flatten(1).mean(1) for block in truth.unbind(1)])
     typical = sizes.new_tensor([NEGLIGIBLE * field.size for field in fields])
     small = (sizes.sqrt() <= typical[:, None]).cpu()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from multigrid.cli.command import Command, add_experiment
 from multigrid.config import Config, flatten, load_config
-from multigrid.distributed import joined
-from multigrid.distributed.processes import Processes
+from multigrid.distributed import Processes, joined
 from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder
@@ -97,7 +96,7 @@ def train_ladder(
 
 def _start_facts(config: Config, resume: bool, overwrite: bool) -> dict[str, str]:
     """Returns what must be the same in all processes; folders may be each machine's own."""
-    from multigrid.records.environment import code_version
+    from multigrid.hardware import code_version
 
     facts = {"code": code_version(), "--resume": str(resume), "--overwrite": str(overwrite)}
     for key, value in flatten(config.model_dump()):
@@ -152,7 +151,7 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
         restore_config(folder)
     folder.check(config, resume, overwrite)
     if config.checkpoints.save is not None:
-        from multigrid.training.weight_files import check_writable
+        from multigrid.training.checkpoint import check_writable
 
         replace = overwrite or (resume and folder.config.exists())
         check_writable(Path(config.checkpoints.save), replace)
@@ -165,7 +164,7 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
     Raises:
         UserError: If a file cannot be read or written, or there is not enough memory.
     """
-    from multigrid.training.memory import is_out_of_memory
+    from multigrid.training.batches import is_out_of_memory
 
     try:
         yield

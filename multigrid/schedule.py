@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from multigrid.distributed.processes import Processes
+from multigrid.distributed import Processes
 from multigrid.errors import UserError
 from multigrid.tables import table
 

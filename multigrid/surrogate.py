@@ -30,18 +30,18 @@ from multigrid.measurement import (
     own_samples,
     own_trajectories,
 )
-from multigrid.models.custom_network import NetworkFactory
+from multigrid.models.growth import NetworkFactory
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
 from multigrid.rollout import measure_rollout, roll_out
-from multigrid.training.evaluation import predict
-from multigrid.training.weight_files import (
+from multigrid.training.checkpoint import (
     SavedNetwork,
     read_network,
     read_safetensors,
     save_weights,
 )
+from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
 OWN_NETWORK = (

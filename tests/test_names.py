@@ -1,7 +1,7 @@
 import pytest
 
 from multigrid.errors import UserError
-from multigrid.models.name_patterns import matches, rename, require_match
+from multigrid.models.transfer import matches, rename, require_match
 
 NAMES = ["encoder.0.weight", "encoder.0.bias", "encoder.1.weight", "head.weight"]
 

@@ -25,8 +25,8 @@ from multigrid.ladder import recorder
 from multigrid.ladder.recorder import Recorder
 from multigrid.records import lock as lock_module
 from multigrid.records.history import outcome
-from multigrid.records.journal import Journal
 from multigrid.records.lock import FolderLock
+from multigrid.records.run_folder import Journal
 from multigrid.report.record import remarks
 from multigrid.signals import Interrupted, check, deferred, watched
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint

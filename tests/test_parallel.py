@@ -21,9 +21,8 @@ from together import finish, run_together, start
 from experiments.benchmarks.group import free_port
 from multigrid.data.samples import Samples
 from multigrid.data.source import GeneratedSource
-from multigrid.distributed import heartbeat, joined
+from multigrid.distributed import Processes, heartbeat, joined
 from multigrid.distributed import process_group as parallel
-from multigrid.distributed.processes import Processes
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder import recorder as recorder_module

@@ -16,8 +16,7 @@ from multigrid.plots.fields import plot_predictions, plot_rollout
 from multigrid.plots.ladder import plot_ladder
 from multigrid.plots.style import save_figure
 from multigrid.records.examples import Examples, RollOut
-from multigrid.records.history import Row
-from multigrid.records.levels import LevelParts, LevelSpectrum, epochs_so_far
+from multigrid.records.history import LevelParts, LevelSpectrum, Row, epochs_so_far
 
 RNG = np.random.default_rng(0)
 

@@ -22,10 +22,9 @@ from multigrid.errors import UserError
 from multigrid.ladder import initialization
 from multigrid.ladder.experiment import Experiment, Extensions
 from multigrid.ladder.recorder import Recorder
-from multigrid.training.checkpoint import load_checkpoint
+from multigrid.training.checkpoint import load_checkpoint, load_weights
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.trainer import Trainer
-from multigrid.training.weight_files import load_weights
 from tests.tiny import run, train, write_experiment
 
 TIMES = {"seconds": 0, "evaluation_seconds": 0}

@@ -8,8 +8,12 @@ from safetensors import safe_open
 from torch import nn
 
 from multigrid.errors import UserError
-from multigrid.training.checkpoint import save_checkpoint
-from multigrid.training.weight_files import check_writable, load_weights, save_weights
+from multigrid.training.checkpoint import (
+    check_writable,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2), "n": torch.tensor(3)}
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from multigrid.distributed import joined
-from multigrid.distributed.processes import Processes, Strategy
+from multigrid.distributed import Processes, Strategy, joined
 from multigrid.errors import UserError
 from multigrid.hardware import keep_large_buffers
 

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.benchmarks.epoch import ShortEpoch
 from experiments.benchmarks.group import THREADS, Group, check_device
 from multigrid.config import Config, parse_config
-from multigrid.distributed.processes import Processes
+from multigrid.distributed import Processes
 from multigrid.hardware import machine
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import table

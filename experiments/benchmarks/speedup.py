@@ -21,7 +21,7 @@ from multigrid.files import write_json, write_text
 from multigrid.ladder.experiment import Experiment, Extensions
 from multigrid.ladder.ladder import LadderRun
 from multigrid.ladder.summary import summarise
-from multigrid.models.custom_network import NetworkFactory
+from multigrid.models.growth import NetworkFactory
 from multigrid.records.history import Row, read_history
 from multigrid.records.run_folder import RunFolder
 from multigrid.run import failures_explained

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from multigrid.distributed.processes import local_rank
+from multigrid.distributed import local_rank
 from multigrid.errors import UserError
 from multigrid.signals import STATUS, Interrupted
 
@@ -28,10 +28,7 @@ GRACE_SECONDS = 18.0
 class Heartbeat:
     """Tells the other processes that this one lives, and how it ends; notices who is gone.
 
-    Args:
-        rank: Number of this process.
-        size: Number of processes.
-        store: A connection to the store that they share, used by nobody else.
+    The store must be used by nobody else, and give up after a while.
 
     Attributes:
         gone: What to raise, as another process has ended before its time; or None.
@@ -45,16 +42,15 @@ class Heartbeat:
         self._patience = PATIENCE
         self._others = [other for other in range(size) if other != rank]
         self._latest: dict[int, bytes] = {}
+        self._silent = dict.fromkeys(self._others, 0)
         self._ends: dict[int, str] = {}
         self._noticed, self._over = threading.Event(), threading.Event()
-        # two threads, as the store, which process 0 keeps, may no longer answer
-        for target in (self._beat, self._listen):
-            threading.Thread(target=target, daemon=True, name="heartbeat").start()
+        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
 
     def explain(self) -> BaseException | None:
         """Returns what to raise after a connection broke; waits until it is clear who is gone."""
         self._patience = min(SUSPICION, self._patience)
-        self._noticed.wait(PATIENCE * BEAT_SECONDS)
+        self._noticed.wait((PATIENCE + 2) * BEAT_SECONDS)
         return self.gone
 
     def end(self, kind: str, text: str = "") -> None:
@@ -64,52 +60,41 @@ class Heartbeat:
         waits for process 0, which saves, as some launchers kill all when one has ended.
         """
         self._over.set()
-        teller = threading.Thread(target=self._tell, args=(kind, text), daemon=True)
-        teller.start()
-        teller.join(PATIENCE * BEAT_SECONDS)
-        if kind == "failed" or (kind == "stopped" and self.rank == 0):
-            self._noticed.wait(2 * BEAT_SECONDS)
-
-    def _tell(self, kind: str, text: str) -> None:
         try:
             self.store.set(f"end/{self.rank}", f"{kind} {text}")
             if kind == "stopped" and self.rank:
                 self.store.wait(["end/0"], timedelta(seconds=PATIENCE * BEAT_SECONDS))
         except RuntimeError:
             return  # the process that kept the store is gone, so nobody can be told
+        if kind == "failed" or (kind == "stopped" and self.rank == 0):
+            self._noticed.wait(2 * BEAT_SECONDS)
 
     def _beat(self) -> None:
-        """Writes this process's beats and reads those of the others."""
+        """Counts silent beats; not seconds, so that a paused process does not count as dead."""
         name = f"(on {socket.gethostname()}, process id {os.getpid()})"
         number = 0
-        while not self._over.is_set():
+        while self.gone is None:
             number += 1
             try:
                 self.store.set(f"beat/{self.rank}", f"{number} {name}")
                 for other in self._others:
-                    if self.store.check([f"end/{other}"]):
-                        self._ends[other] = self.store.get(f"end/{other}").decode()
-                    elif self.store.check([f"beat/{other}"]):
-                        self._latest[other] = self.store.get(f"beat/{other}")
-            except RuntimeError:
+                    self._listen_to(other)
+            except RuntimeError:  # process 0 keeps the store
                 self._ends.setdefault(0, "lost")
-                return
-            self._over.wait(BEAT_SECONDS)
-
-    def _listen(self) -> None:
-        """Counts silent beats; not seconds, so that a paused process does not count as dead."""
-        before: dict[int, bytes] = {}
-        silent = dict.fromkeys(self._others, 0)
-        while self.gone is None:
+            gone = [self._judge(other, self._silent[other]) for other in self._others]
+            self.gone = next((reason for reason in gone if reason is not None), None)
             if self._over.wait(BEAT_SECONDS):
                 return
-            latest = dict(self._latest)
-            for other in self._others:
-                silent[other] = 0 if latest.get(other) != before.get(other) else silent[other] + 1
-                self.gone = self.gone or self._judge(other, silent[other])
-            before = latest
         self._noticed.set()
         self._end_the_work()
+
+    def _listen_to(self, other: int) -> None:
+        if self.store.check([f"end/{other}"]):
+            self._ends[other] = self.store.get(f"end/{other}").decode()
+        before = self._latest.get(other)
+        if self.store.check([f"beat/{other}"]):
+            self._latest[other] = self.store.get(f"beat/{other}")
+        self._silent[other] = 0 if self._latest.get(other) != before else self._silent[other] + 1
 
     def _judge(self, other: int, silent: int) -> BaseException | None:
         """Returns what to raise because of another process, if anything."""

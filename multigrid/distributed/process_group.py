@@ -23,14 +23,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from multigrid import signals
-from multigrid.distributed.heartbeat import Heartbeat
-from multigrid.distributed.processes import (
+from multigrid.distributed import (
     Processes,
     Strategy,
     local_rank,
     local_size,
     num_processes,
 )
+from multigrid.distributed.heartbeat import BEAT_SECONDS, PATIENCE, Heartbeat
 from multigrid.errors import UserError, brief
 from multigrid.hardware import choose_device
 from multigrid.models.unet import UNet
@@ -47,14 +47,7 @@ JOINS = itertools.count()
 
 
 class ProcessGroup(Processes):
-    """One of several processes.
-
-    Args:
-        device: Where this process computes.
-        strategy: ``ddp``: each process holds the whole network; ``fsdp``: parameters, gradients
-            and optimizer state are spread.
-        heartbeat: Looks after the others.
-    """
+    """One of several processes."""
 
     def __init__(self, device: torch.device, strategy: Strategy, heartbeat: Heartbeat) -> None:
         self.rank = dist.get_rank()
@@ -185,11 +178,7 @@ class ProcessGroup(Processes):
 
 @contextmanager
 def join(device_name: str, strategy: Strategy) -> Iterator[Processes]:
-    """Joins the other processes and leaves them at the end.
-
-    Raises:
-        UserError: If they cannot be joined, or one of them fails within the context.
-    """
+    """Joins the other processes and leaves them at the end."""
     device = choose_device(device_name, local_rank(), local_size())
     if device.type == "cuda":
         torch.cuda.set_device(local_rank())
@@ -253,7 +242,8 @@ def _start(device: torch.device) -> Heartbeat:
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
         store, rank, size = _bounded(lambda: next(dist.rendezvous("env://", timeout=TO_START)))
-        connection = dist.TCPStore(address, int(port), is_master=False, timeout=TO_START)
+        patience = timedelta(seconds=PATIENCE * BEAT_SECONDS)
+        connection = dist.TCPStore(address, int(port), is_master=False, timeout=patience)
         prefix = f"multigrid/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(JOINS)}"
         heartbeat = Heartbeat(rank, size, dist.PrefixStore(prefix, connection))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TO_WAIT)

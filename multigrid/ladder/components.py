@@ -13,8 +13,7 @@ from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.ladder.floors import FOLD_ABOVE, floors, some_samples
-from multigrid.models.custom_network import CustomFamily, NetworkFactory
-from multigrid.models.growth import NetworkFamily, UNetFamily
+from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from multigrid.config import Config
 from multigrid.data import SPLITS
 from multigrid.data.samples import TrainingSamples
-from multigrid.distributed.processes import ALONE, Processes, local_rank, local_size
+from multigrid.distributed import ALONE, Processes, local_rank, local_size
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
@@ -21,7 +21,7 @@ from multigrid.ladder.components import network_family, problem_and_source, sett
 from multigrid.ladder.initialization import Initializer, weights_to_load
 from multigrid.metrics import FieldScale, Metric
 from multigrid.models.cost import activation_bytes, count_parameters
-from multigrid.models.custom_network import NetworkFactory
+from multigrid.models.growth import NetworkFactory
 from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.schedule import (

@@ -12,25 +12,27 @@ from multigrid.config import Config
 from multigrid.config.settings import TransferConfig
 from multigrid.errors import UserError
 from multigrid.models.growth import NetworkFamily, UNetFamily
-from multigrid.models.name_patterns import matches, rename, require_match
 from multigrid.models.transfer import (
     COPIED,
     IN_TARGET,
     TransferReport,
     check_report,
     load_strictly,
+    matches,
     partition,
+    rename,
+    require_match,
     tensors_of,
     transfer_weights,
 )
 from multigrid.schedule import Stage
+from multigrid.training.checkpoint import load_weights
 from multigrid.training.finetuning import (
     Finetuning,
     check_finetuning,
     check_rules,
     plan_finetuning,
 )
-from multigrid.training.weight_files import load_weights
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from multigrid import signals
 from multigrid.data.samples import TrainingSamples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.hardware import changes, environment
 from multigrid.ladder.data import RunData
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
@@ -20,7 +21,6 @@ from multigrid.ladder.recorder import BEST, LAST, Recorder, is_finished
 from multigrid.ladder.results import TestResults
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
-from multigrid.records.environment import changes, environment
 from multigrid.records.history import Row
 from multigrid.records.run_folder import RunFolder
 from multigrid.schedule import Stage
@@ -33,12 +33,11 @@ from multigrid.training.callbacks import (
     TensorBoard,
     build_callbacks,
 )
-from multigrid.training.checkpoint import load_checkpoint
+from multigrid.training.checkpoint import load_checkpoint, save_weights
 from multigrid.training.divergence import DivergedError
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate, split
 from multigrid.training.trainer import Trainer
-from multigrid.training.weight_files import save_weights
 
 log = logging.getLogger(__name__)
 

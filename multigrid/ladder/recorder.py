@@ -13,18 +13,17 @@ from torch import Tensor
 from multigrid.config import dump_yaml, read_saved
 from multigrid.errors import UserError
 from multigrid.files import rename, write_json, write_text
+from multigrid.hardware import environment
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.models.cost import count_named, count_parameters
 from multigrid.models.transfer import COPIED, partition
-from multigrid.records.environment import environment
 from multigrid.records.history import Row, outcome, write_history
 from multigrid.records.run_folder import RunFolder
 from multigrid.training.callbacks import Callback, Training
-from multigrid.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
+from multigrid.training.checkpoint import ABOUT, DamagedError, load_checkpoint, save_checkpoint
 from multigrid.training.progress import EpochRecord
 from multigrid.training.trainer import Trainer
-from multigrid.training.weight_files import ABOUT
 
 log = logging.getLogger(__name__)
 

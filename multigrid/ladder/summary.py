@@ -6,9 +6,8 @@ import torch
 
 from multigrid import measurement
 from multigrid.files import write_json
-from multigrid.hardware import machine, peak_memory
+from multigrid.hardware import code_version, machine, peak_memory
 from multigrid.ladder.ladder import LadderRun
-from multigrid.records.environment import code_version
 from multigrid.rollout import RolloutErrors
 
 

@@ -48,10 +48,6 @@ def count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
     """Returns the floating-point operations of a forward and of a training pass.
 
     Those that are done twice to save memory count once.
-
-    Args:
-        network: The network; it is not run, only a copy without data is.
-        shape: Shape of the input, batch included.
     """
     with FlopCounter() as counter:
         output = run_without_data(network, shape)

@@ -1,7 +1,7 @@
 """The networks of a ladder, one for every level, and how new scales start."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal
@@ -12,8 +12,9 @@ from torch import nn
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
-from multigrid.models.cost import Flops, count_flops, count_parameters
+from multigrid.models.cost import Flops, count_flops, count_parameters, run_without_data
 from multigrid.models.layers import channels_last, folding_factors
+from multigrid.models.transfer import tensors_of
 from multigrid.models.unet import UNet
 from multigrid.tables import si, table
 
@@ -28,12 +29,6 @@ class NetworkFamily(ABC):
 
     Names in the networks' state dictionaries must mean the same on all levels, as weights are
     transferred by name.
-
-    Args:
-        hierarchy: Grids of levels and scales.
-        in_channels: Number of input fields.
-        out_channels: Number of output fields.
-        seed: Seed of the initialisation.
 
     Attributes:
         kind: What the networks are, for the log.
@@ -76,13 +71,7 @@ class NetworkFamily(ABC):
     def prepare_new(  # noqa: B027 (there may be nothing to do)
         self, network: nn.Module, transferred: Collection[str], copy: bool = False
     ) -> None:
-        """Prepares what is new in a network that has just taken over weights.
-
-        Args:
-            network: The network.
-            transferred: Names of the tensors that it has taken over.
-            copy: Whether what is new starts as a copy of its neighbour, where that is possible.
-        """
+        """Prepares what is new in a network that has just taken over weights."""
 
 
 class UNetFamily(NetworkFamily):
@@ -176,12 +165,6 @@ class UNetFamily(NetworkFamily):
         In the pyramid form they are silent, so that the network computes the prolonged output of
         the coarser ones, or, if they are folded, that very output. In the classic form they are
         fresh.
-
-        Args:
-            network: The network of some level.
-            transferred: Names of the tensors that it has taken over.
-            copy: Whether encoder, decoder and ``up`` of new scales start as those of the next
-                coarser scale, where shapes are equal.
         """
         assert isinstance(network, UNet)
         if transferred:
@@ -258,3 +241,77 @@ def _initialize(module: nn.Module, seed: np.random.SeedSequence) -> None:
             reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
             if callable(reset):
                 reset()
+
+
+NetworkFactory = Callable[[Grid], nn.Module]
+
+
+class CustomFamily(NetworkFamily):
+    """Networks from a factory of the user's.
+
+    Each maps ``[N, in, *grid]`` to ``[N, out, *grid]``. Weights are transferred by name and shape.
+    Where order matters, it is that in which the network's children were registered, inmost first.
+    """
+
+    kind = "custom network"
+
+    def __init__(
+        self,
+        factory: NetworkFactory,
+        hierarchy: Hierarchy,
+        in_channels: int,
+        out_channels: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(hierarchy, in_channels, out_channels, seed)
+        self.factory = factory
+        self._children: list[str] = []
+        for level in range(len(hierarchy.levels)):
+            self._check(level)
+
+    def __str__(self) -> str:
+        rows = []
+        for level, grid in enumerate(self.hierarchy.levels):
+            network = self.blueprint(level)
+            flops = self.flops(level).forward
+            cells = (level, grid, f"{count_parameters(network):,}", si(flops))
+            rows.append([str(cell) for cell in cells])
+        return table(["Level", "Grid", "Parameters", "FLOPs/sample"], rows)
+
+    def build(self, level: int) -> nn.Module:
+        """Returns the factory's network for a level's grid, in training mode."""
+        sequence = np.random.SeedSequence(self.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
+            network = self.factory(self.hierarchy.levels[level])
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"network: the factory must return a torch.nn.Module, not {type(network).__name__}"
+            )
+        return network
+
+    def group_of(self, name: str) -> int:
+        """Returns the number of the child that a tensor belongs to."""
+        return self._children.index(name.split(".")[0])
+
+    def _check(self, level: int) -> None:
+        network, grid = self.build(level), self.hierarchy.levels[level]
+        for name in tensors_of(network):
+            child = name.split(".")[0]
+            if child not in self._children:
+                self._children.append(child)
+        shape = (2, self.in_channels, *grid.shape)
+        try:
+            shape_given = tuple(run_without_data(network, shape).shape)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(
+                f"network: on the {grid} grid it cannot take inputs of shape {list(shape)}: "
+                f"{reason}"
+            ) from None
+        expected = (2, self.out_channels, *grid.shape)
+        if shape_given != expected:
+            raise UserError(
+                f"network: on the {grid} grid it gives {list(shape_given)} for inputs "
+                f"{list(shape)}; it must give {list(expected)}"
+            )

@@ -329,11 +329,7 @@ class PositionEmbedding(nn.Module):
 
 
 def build_bottleneck(kind: Bottleneck, grid: Grid, width: int) -> nn.Module | None:
-    """Returns what follows the encoder of the coarsest scale; nothing for ``conv``.
-
-    Raises:
-        UserError: If the grid has too many points for all of them to be connected.
-    """
+    """Returns what follows the encoder of the coarsest scale; nothing for ``conv``."""
     if kind == "conv":
         return None
     if grid.size > MAX_POINTS:

@@ -172,12 +172,7 @@ class Surrogate(nn.Module):
         return cls(network, scaling, boundary).to(device)
 
     def forward(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``.
-
-        Args:
-            inputs: The fields.
-            network: What to call instead of the network, with scaled inputs, to the same effect.
-        """
+        """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
         x, size = self.scaled(inputs)
         y = (self.network if network is None else network)(x).to(inputs.dtype)
         y = y if size is None else y * size

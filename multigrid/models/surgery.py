@@ -14,8 +14,14 @@ from torch import Tensor, nn
 from multigrid.errors import UserError, nearest
 from multigrid.grid import Grid, halvings_between
 from multigrid.models.growth import initialized, silence
-from multigrid.models.name_patterns import matches, require_match
-from multigrid.models.transfer import Status, TransferReport, partition, transfer_weights
+from multigrid.models.transfer import (
+    Status,
+    TransferReport,
+    matches,
+    partition,
+    require_match,
+    transfer_weights,
+)
 from multigrid.models.unet import UNet
 
 Operated = tuple[UNet, TransferReport]

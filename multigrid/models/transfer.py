@@ -5,6 +5,7 @@ reported. Nothing is guessed and nothing is hidden. What a state dictionary hold
 belongs to the module and stays in it.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,9 +16,65 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from multigrid.errors import UserError
-from multigrid.models.name_patterns import layers, matches
+from multigrid.errors import UserError, nearest
 from multigrid.tables import table
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns matches a name."""
+    return any(_regex(pattern).fullmatch(name) for pattern in patterns)
+
+
+def require_match(pattern: str, names: Collection[str], key: str) -> None:
+    """Checks that a pattern matches something."""
+    if not any(matches(name, [pattern]) for name in names):
+        options = layers(names)
+        hint = nearest(pattern, options) or f"; there are {', '.join(sorted(options)[:4])}, ..."
+        raise UserError(f"{key}: '{pattern}' matches no tensor{hint}")
+
+
+def layers(names: Iterable[str]) -> set[str]:
+    """Returns the names and all their leading parts: tensors and the layers they belong to."""
+    prefixes = set()
+    for name in names:
+        parts = name.split(".")
+        prefixes |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+    return prefixes
+
+
+def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[str, str]:
+    """Renames by patterns; the first rule that matches a name counts.
+
+    Each ``*`` of the new pattern stands for what that of the old one matched.
+
+    Returns:
+        The new name of every name.
+    """
+    for old in rules:
+        require_match(old, names, key)
+    renamed = {name: _renamed(name, rules) for name in names}
+    source: dict[str, str] = {}
+    for name, new in renamed.items():
+        if new in source:
+            raise UserError(f"{key}: '{source[new]}' and '{name}' would both become '{new}'")
+        source[new] = name
+    return renamed
+
+
+def _renamed(name: str, rules: Mapping[str, str]) -> str:
+    for old, new in rules.items():
+        match = _regex(old).fullmatch(name)
+        if match:
+            *stars, rest = match.groups(default="")
+            texts = iter(stars)
+            return re.sub(r"\*", lambda _, texts=texts: next(texts, ""), new) + rest  # type: ignore[misc]
+    return name
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    """Returns one group for each star, and a last one for what comes below a layer."""
+    return re.compile("(.*)".join(map(re.escape, pattern.split("*"))) + r"(\..*)?")
+
 
 Mismatch = Literal["error", "warn", "allow"]
 
@@ -195,17 +252,8 @@ def check_report(
 ) -> list[str]:
     """Checks that a transfer is what the user wants.
 
-    Args:
-        report: Of the transfer.
-        mismatch: What to do about tensors of equal name and different shape: ``error``, ``warn`` or
-            ``allow``; they are in the report in any case.
-        allow: Patterns of tensors of which a mismatch is expected.
-
     Returns:
         Warnings.
-
-    Raises:
-        UserError: If nothing at all can be transferred, or a mismatch is an error.
     """
     if not report.count(*COPIED)[0]:
         source = [e for e in report.entries if e.source_shape is not None]
@@ -265,17 +313,7 @@ def transfer_weights(
 def load_strictly(
     source: Mapping[str, Tensor], target: nn.Module, path: Path, hint: str = ""
 ) -> None:
-    """Copies a whole state dictionary, all names and shapes of which must fit.
-
-    Args:
-        source: State dictionary to copy from.
-        target: Module to copy into.
-        path: Where the state dictionary is from, for the sentence of an error.
-        hint: What the sentence ends with.
-
-    Raises:
-        UserError: If they do not; the target is left untouched then.
-    """
+    """Copies a whole state dictionary, all names and shapes of which must fit."""
     report = partition(source, target.state_dict())
     wrong = [entry.key for entry in report.entries if entry.status is not Status.TRANSFERRED]
     if wrong:

@@ -38,20 +38,6 @@ AUTOCAST_POINTS = 64
 class Scale(nn.Module):
     """Everything a UNet does at one resolution, and its transitions to the next coarser one.
 
-    Args:
-        grid: The grid.
-        field_grid: Grid of the fields that the stem takes and the head gives: the same, or a finer
-            one whose fields are folded.
-        width: Number of channels of its features.
-        coarser_width: That of the next coarser scale; None at the bottleneck.
-        in_channels: Number of input fields, or None for no stem.
-        out_channels: Number of output fields, or None for no head.
-        num_blocks: Residual blocks in the encoder and in the decoder.
-        padding: What lies outside the grid for the convolutions.
-        norm: Normalisation layer in front of each convolution of a block.
-        block: Registered name of the blocks, built as ``block(ndim, width, padding, norm)``.
-        bottleneck: What follows the encoder, or None.
-
     Attributes:
         grid: The grid.
         stem: Lifts the input fields to the width, or None.
@@ -120,12 +106,7 @@ class Scale(nn.Module):
             return cast(Tensor, self.down(features))
 
     def decode(self, skip: Tensor, coarser: Tensor) -> Tensor:
-        """Returns the decoder's features ``[N, width, *grid]``; not to be called at the bottleneck.
-
-        Args:
-            skip: The encoder's features ``[N, width, *grid]``.
-            coarser: Decoder features of the next coarser scale.
-        """
+        """Returns the decoder's features ``[N, width, *grid]``; not for the bottleneck."""
         assert self.up is not None
         assert self.decoder is not None
         with self._precision(skip.device):
@@ -263,9 +244,6 @@ class UNet(ActivationCheckpointing):
 
         Down to the coarsest scale and up again. The list has an entry for every scale, coarsest
         first.
-
-        Args:
-            x: Input fields ``[N, in, *field_grid]``.
         """
         skips: list[Tensor] = []
         from_finer = None

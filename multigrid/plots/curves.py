@@ -11,8 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from multigrid.plots.style import COLOURS, MARKERS, panels, plain, tidy
-from multigrid.records.history import Row
-from multigrid.records.levels import LevelSpectrum, epochs_so_far
+from multigrid.records.history import LevelSpectrum, Row, epochs_so_far
 
 STYLES = ("-", "--", "-.", ":")
 COSTS = {

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 from multigrid.plots.style import inches, plain
-from multigrid.records.levels import COPIED, LevelParts
+from multigrid.records.history import COPIED, LevelParts
 
 # Fill and hatch: blue and orange differ for colour-blind readers, the hatch also in grey.
 LOOKS = {

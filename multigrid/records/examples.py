@@ -85,16 +85,7 @@ class Examples:
         rollout: RollOut | None = None,
         labels: Sequence[str] = (),
     ) -> "Examples":
-        """Cuts planes from fields ``[N, C, *grid]``.
-
-        Args:
-            names: Names of the input and of the output fields.
-            inputs: Input fields.
-            truth: True output fields.
-            prediction: Predicted output fields.
-            rollout: A roll-out, already cut.
-            labels: Which samples they are.
-        """
+        """Cuts planes from fields ``[N, C, *grid]``."""
         grid = truth.shape[2:]
         axes = tuple(range(2, truth.ndim))
         size = np.sqrt(np.square(truth, dtype=np.float64).sum(axes))
@@ -108,11 +99,7 @@ class Examples:
         return cls(grid, *here, rel_l2, tuple(cuts), rollout, tuple(labels))
 
     def write(self, path: Path) -> None:
-        """Writes the arrays into a ``.npz`` file.
-
-        Raises:
-            UserError: If it cannot be written.
-        """
+        """Writes the arrays into a ``.npz`` file."""
         arrays: dict[str, np.ndarray] = {
             "grid": np.array(self.grid),
             "input_names": np.array(self.input_names),
@@ -132,11 +119,7 @@ class Examples:
 
     @classmethod
     def read(cls, path: Path) -> "Examples":
-        """Reads back what :meth:`write` wrote, also in an earlier version.
-
-        Raises:
-            UserError: If the file is missing, damaged or not of this kind.
-        """
+        """Reads back what :meth:`write` wrote, also in an earlier version."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -164,11 +147,6 @@ def choose_samples(
     errors: np.ndarray, count: int, trajectories: Sequence[int] | None = None
 ) -> tuple[list[int], list[str]]:
     """Chooses samples from the best to the worst, evenly by rank: for three also the median.
-
-    Args:
-        errors: Error of each sample ``[N]``.
-        count: How many are wanted.
-        trajectories: Number of the trajectory of each sample; no two are taken from one.
 
     Returns:
         Their indices, best first, and what each is, as in ``median: sample 12``.

@@ -25,9 +25,6 @@ class FolderLock(AbstractContextManager[Any]):
     On one machine the system's lock on ``.lock`` decides; it ends with its process. A lock from
     another machine, which the system may know nothing of, counts while it is being touched.
 
-    Args:
-        folder: The folder, which must exist when the lock is acquired.
-
     Attributes:
         taken_over: The owner of a stale lock that was there, or None.
     """
@@ -40,11 +37,7 @@ class FolderLock(AbstractContextManager[Any]):
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Takes the lock, if this process does not hold it yet.
-
-        Raises:
-            UserError: If another run holds it, or the folder cannot be written.
-        """
+        """Takes the lock, if this process does not hold it yet."""
         if self._thread is not None:
             return
         decided = True

@@ -1,24 +1,57 @@
 """The folder of a run: its files, and who may write there."""
 
+import json
+import os
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
-from multigrid.files import PART, discard, write_text
+from multigrid.files import PART, discard, to_json, write_text
 from multigrid.grid import Grid
-from multigrid.records.journal import Journal
 from multigrid.records.lock import FolderLock
+
+
+class Journal:
+    """The file ``journal.jsonl`` of a run, to which lines are only ever added."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Adds an event."""
+        record = {"event": event, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **facts}
+        try:
+            with self.path.open("ab") as file:
+                # on a new line, also after one that a kill has cut short
+                file.write(b"\n" * bool(file.tell()) + to_json(record).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns all events; a line that was cut short is left out."""
+        events = []
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        for line in lines:
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return [event for event in events if isinstance(event, dict)]
+
 
 PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
 
 
 class RunFolder:
-    """The files of one run.
-
-    Args:
-        path: The folder.
-    """
+    """The files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,11 +74,7 @@ class RunFolder:
         ]
 
     def level(self, level: int, grid: Grid, make: bool = True) -> Path:
-        """Returns the folder of a level, made if necessary and wanted.
-
-        Raises:
-            UserError: If it cannot be made.
-        """
+        """Returns the folder of a level, made if necessary and wanted."""
         folder = self.path / f"level_{level}_{grid}"
         try:
             if make:
@@ -55,12 +84,7 @@ class RunFolder:
         return folder
 
     def check(self, config: Config, resume: bool, overwrite: bool) -> None:
-        """Checks that a run may use the folder; changes nothing.
-
-        Raises:
-            UserError: If the folder already holds a run and neither flag is given, or if the
-                configuration of the run to resume has changed.
-        """
+        """Checks that a run may use the folder; changes nothing."""
         if resume and self.config.exists():
             self._check_unchanged(config)
         elif self.holds_run and not (overwrite or resume):
@@ -76,11 +100,7 @@ class RunFolder:
         return self.config.exists() or any(self.path.glob("level_*_*/last.pt"))
 
     def claim(self, config: Config, overwrite: bool) -> None:
-        """Locks the folder for a new run, removes an earlier one and saves the configuration.
-
-        Raises:
-            UserError: If the folder cannot be written, or another run has been faster.
-        """
+        """Locks the folder for a new run, removes an earlier one and saves the configuration."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
@@ -91,11 +111,7 @@ class RunFolder:
         write_text(self.config, dump_config(config))
 
     def occupy(self, config: Config, resume: bool, overwrite: bool) -> None:
-        """Locks the folder if it is there, and checks again what may have changed until then.
-
-        Raises:
-            UserError: If another run is at work in it, or as :meth:`check` does.
-        """
+        """Locks the folder if it is there, and checks again what may have changed until then."""
         if self.path.is_dir():
             self.lock.acquire()
             self.check(config, resume, overwrite)
@@ -126,11 +142,7 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
-        """Removes the files of an earlier run, and nothing else.
-
-        Raises:
-            UserError: If a folder of a level is a link to elsewhere; nothing is removed then.
-        """
+        """Removes the files of an earlier run, and nothing else."""
         for path in (self.tensorboard, *self.path.glob("level_*_*")):
             if path.is_symlink():
                 raise UserError(

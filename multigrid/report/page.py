@@ -12,8 +12,7 @@ from markupsafe import Markup
 from multigrid.config import dump_config
 from multigrid.files import to_json, write_text
 from multigrid.records.examples import COLOURS, Examples, colour_range
-from multigrid.records.history import Row
-from multigrid.records.levels import LevelParts, epochs_so_far
+from multigrid.records.history import LevelParts, Row, epochs_so_far
 from multigrid.report.record import RunRecord
 from multigrid.tables import si
 

@@ -10,8 +10,7 @@ from typing import Any
 from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
 from multigrid.records.examples import Examples
-from multigrid.records.history import Row, read_history
-from multigrid.records.levels import LevelParts, LevelSpectrum
+from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
 from multigrid.records.run_folder import RunFolder
 from multigrid.tables import si, table
 

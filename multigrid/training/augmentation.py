@@ -69,12 +69,7 @@ class Augmentation:
         return np.union1d(places, self.partners[places]) if self.mirror else places
 
     def apply(self, samples: Samples, places: np.ndarray) -> Samples:
-        """Returns new samples, made from those given.
-
-        Args:
-            samples: Those of the batch that :meth:`sources` names, in this order; left untouched.
-            places: What to make, as places in the batch in rising order.
-        """
+        """Returns new samples, made from those given."""
         fields = torch.cat([samples.inputs, samples.outputs], dim=1)
         num_inputs = samples.inputs.shape[1]
         if self.mirror is not None:
@@ -107,16 +102,7 @@ def draw(
     rng: np.random.Generator,
     mode_shifts: float = 0.0,
 ) -> Augmentation:
-    """Draws the augmentation of a batch.
-
-    Args:
-        count: Number of its samples.
-        grid: Their grid.
-        symmetries: What is exact for them.
-        rng: Source of randomness.
-        mode_shifts: How often, 0 to 1, the waves of the others in combinations are made shorter;
-            more than 0 only for linear problems that declare it.
-    """
+    """Draws the augmentation of a batch."""
     assert not mode_shifts or (symmetries.linear and symmetries.mode_shifts)
     mirror, partners = None, np.empty(0, dtype=np.int64)
     factors: np.ndarray = np.empty((2, 0), dtype=np.float32)

@@ -1,6 +1,8 @@
 """The samples of each step and their augmentation: pure functions of the seed."""
 
+import logging
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +10,8 @@ import torch
 from torch import Tensor
 
 from multigrid.data.samples import Samples
-from multigrid.distributed.processes import ALONE, Processes
+from multigrid.distributed import ALONE, Processes
+from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
 from multigrid.training.augmentation import Augmentation, draw
@@ -50,15 +53,6 @@ class Batches:
     """The batches of every epoch of a stage.
 
     All processes draw the same for the whole batch, and each takes its share.
-
-    Args:
-        count: Number of samples.
-        grid: Their grid.
-        size: Samples in a batch; the last one of an epoch may have fewer.
-        key: Seed, and number of the stage.
-        symmetries: What to augment with, or None.
-        processes: The processes that share each batch.
-        mode_shifts: How often to shift sine modes in augmenting, 0 to 1.
     """
 
     def __init__(
@@ -99,3 +93,78 @@ class Batches:
             rng = self.rng(epoch, step)
             drawn = draw(len(indices), self.grid, self.symmetries, rng, self.mode_shifts)
         return Batch(indices, places if share else np.arange(1), share, drawn)
+
+
+log = logging.getLogger(__name__)
+
+Weighted = Sequence[tuple[Samples, float]]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated, on a GPU or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+class Microbatches:
+    """How many samples of a batch are taken at once.
+
+    Attributes:
+        size: Samples at once, as far as is known to fit.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, split: bool = True, processes: Processes = ALONE
+    ) -> None:
+        self.size = size
+        self.largest_share = processes.largest_share(batch_size)
+        self.split = split
+        self.processes = processes
+
+    def run(self, backward: Callable[[Weighted], float], samples: Samples, share: float) -> float:
+        """Calls ``backward`` with the microbatches of a batch until they fit.
+
+        Returns:
+            The loss of the whole batch.
+        """
+        while True:
+            try:
+                return self.processes.total(backward(self._divide(samples, share)))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve(samples)  # here the error no longer keeps tensors alive
+
+    def _divide(self, samples: Samples, share: float) -> Weighted:
+        """Returns microbatches with their shares, equally many in all processes."""
+        divided = [(micro, share * len(micro) / len(samples)) for micro in samples.split(self.size)]
+        if self.processes.size > 1:  # all exchange gradients equally often
+            most = math.ceil(self.largest_share / self.size)
+            divided += [(samples[:1], 0.0)] * (most - len(divided))
+        return divided
+
+    def _halve(self, samples: Samples) -> None:
+        size = min(self.size, len(samples))
+        what = f"out of memory with {size} samples at once on the {samples.grid} grid"
+        if self.processes.size > 1:
+            raise UserError(
+                f"{what}; use a larger parallel.accumulate, "
+                "parallel.checkpoint_activations=true or a smaller schedule.batch_size"
+            )
+        if size == 1:
+            raise UserError(f"{what}; not even one fits: use a smaller model.width or grid")
+        if not self.split:
+            raise UserError(
+                f"{what}; try schedule.batch_size={size // 2}, or recovery.split_batches=true to "
+                "take each batch in microbatches"
+            )
+        if samples.inputs.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.size = size // 2
+        log.warning(
+            "%s: each batch is now taken in microbatches of %d, which gives the same gradient up "
+            "to rounding",
+            what,
+            self.size,
+        )

@@ -32,13 +32,7 @@ class RecoveryOptions:
 
 
 class Divergence(Exception):  # noqa: N818 (an event that is handled, not an error for the user)
-    """A step or a validation that must not count.
-
-    Args:
-        reason: What happened, as in ``the loss became nan``.
-        step: Step within the epoch from 0, None for the validation.
-        samples: Numbers of the training samples in the step's batch.
-    """
+    """A step or a validation that must not count."""
 
     def __init__(self, reason: str, step: int | None = None, samples: Sequence[int] = ()) -> None:
         super().__init__(reason)
@@ -78,11 +72,7 @@ class DivergenceDetector:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self, loss: float, norm: float, step: int, samples: Sequence[int]) -> None:
-        """Checks a step's loss and the norm of its gradient.
-
-        Raises:
-            Divergence: If one of them is not finite, or the loss has exploded.
-        """
+        """Checks a step's loss and the norm of its gradient."""
         reason = self._reason(loss, norm)
         if reason is not None:
             raise Divergence(reason, step, samples)

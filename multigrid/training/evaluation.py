@@ -8,7 +8,7 @@ from torch import Tensor
 
 from multigrid import signals
 from multigrid.data.samples import Samples
-from multigrid.distributed.processes import ALONE, Processes
+from multigrid.distributed import ALONE, Processes
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.metrics import (
@@ -38,16 +38,7 @@ def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
 
 
 class LevelValidator:
-    """Measures surrogates of one level on validation samples.
-
-    Args:
-        finest: Validation samples on the finest grid.
-        grid: Grid of the level.
-        degree: Polynomial degree of the prolongation to the finest grid.
-        periodic: Whether the prolongation wraps around.
-        batch_size: Samples predicted at once, all processes together.
-        processes: The processes that share the samples.
-    """
+    """Measures surrogates of one level on validation samples."""
 
     def __init__(
         self,
@@ -106,15 +97,7 @@ def evaluate(
     names: Sequence[str],
     metrics: Mapping[str, Metric] | None = None,
 ) -> Errors:
-    """Returns every metric of a prediction.
-
-    Args:
-        prediction: Tensor ``[N, out, *grid]``.
-        samples: What is true.
-        fields: What is typical of each output field over the training samples.
-        names: Names of the output fields.
-        metrics: Functions by name, beside those that are registered.
-    """
+    """Returns every metric of a prediction."""
     functions = {**registered_metrics(), **(metrics or {})}
     values = field_errors(prediction, samples.outputs, samples.grid, fields, functions)
     table = per_field(values, names)
@@ -129,16 +112,7 @@ def interpolation_error(
     periodic: bool,
     fields: Sequence[FieldScale] = (),
 ) -> float:
-    """Returns what prolongation costs: the mean relative L2 error of the prolonged restriction.
-
-    Args:
-        truth: Output fields ``[N, out, *fine]``.
-        fine: Their grid.
-        coarse: The grid to restrict to and prolong from.
-        degree: Polynomial degree of the prolongation.
-        periodic: Whether the prolongation wraps around.
-        fields: What is typical of each output field over the training samples.
-    """
+    """Returns what prolongation costs: the mean relative L2 error of the prolonged restriction."""
     restricted = restrict_to(truth, fine, coarse)
     prolonged = prolong_to(restricted, coarse, fine, degree, periodic)
     return mean_rel_l2(prolonged, truth, fields).mean().item()

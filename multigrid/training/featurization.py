@@ -20,9 +20,8 @@ from multigrid.errors import UserError
 from multigrid.files import written_aside
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.cost import FlopCounter, without_data
-from multigrid.models.name_patterns import matches
 from multigrid.models.scaling import Surrogate
-from multigrid.models.transfer import tensors_of
+from multigrid.models.transfer import matches, tensors_of
 
 
 @runtime_checkable
@@ -86,11 +85,7 @@ def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
 
 
 class FeatureFile:
-    """Features of samples in a file, one row of bytes a sample, read through a memory map.
-
-    Args:
-        path: The file; one that is there is replaced.
-    """
+    """Features of samples in a file, one row of bytes a sample, read through a memory map."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -98,11 +93,7 @@ class FeatureFile:
         self.layouts: list[tuple[tuple[int, ...], torch.dtype]] = []
 
     def write(self, blocks: Iterable[Sequence[Tensor]]) -> None:
-        """Writes features ``[N, C, ...]`` block after block.
-
-        Raises:
-            UserError: If the file cannot be written.
-        """
+        """Writes features ``[N, C, ...]`` block after block."""
         with written_aside(self.path) as aside, aside.open("wb") as file:
             for block in blocks:
                 rows = [tensor.movedim(1, -1).contiguous().cpu() for tensor in block]
@@ -112,11 +103,7 @@ class FeatureFile:
                 self.count += len(rows[0])
 
     def read(self, index: Tensor) -> list[Tensor]:
-        """Returns the features of samples, in any order, with the channels last in memory.
-
-        Raises:
-            UserError: If the file is missing or damaged.
-        """
+        """Returns the features of samples, in any order, with the channels last in memory."""
         sizes = [prod(shape) * dtype.itemsize for shape, dtype in self.layouts]
         try:
             rows = np.memmap(self.path, np.uint8, "r", shape=(self.count, sum(sizes)))
@@ -130,12 +117,7 @@ class FeatureFile:
 
 
 class FeaturizedSamples:
-    """Training samples with the features that a frozen trunk has computed of them.
-
-    Args:
-        samples: The samples.
-        file: Their features.
-    """
+    """Training samples with the features that a frozen trunk has computed of them."""
 
     def __init__(self, samples: TrainingSamples, file: FeatureFile) -> None:
         self.samples = samples
@@ -154,14 +136,7 @@ class FeaturizedSamples:
 
 
 def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> None:
-    """Checks that there is something to compute once.
-
-    Args:
-        networks: Those of all stages, each with the names of what it never changes.
-
-    Raises:
-        UserError: If all of them have to be run as a whole in every step.
-    """
+    """Checks that there is something to compute once."""
     if not any(split(network, frozen) for network, frozen in networks):
         raise UserError(
             "transfer.featurize: nothing can be computed once, as more than the network's heads is "
@@ -173,10 +148,6 @@ def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> N
 
 class FeaturizedSurrogate:
     """A surrogate whose network is finished from features instead of being run on fields.
-
-    Args:
-        surrogate: The surrogate.
-        frozen: Names in its network's state dictionary of what never changes; all but the tail.
 
     Attributes:
         flops: Floating-point operations spent on features so far.

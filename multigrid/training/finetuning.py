@@ -12,8 +12,7 @@ from torch import nn
 
 from multigrid.config.settings import RuleConfig, TransferConfig
 from multigrid.errors import UserError
-from multigrid.models.name_patterns import matches, require_match
-from multigrid.models.transfer import tensors_of
+from multigrid.models.transfer import matches, require_match, tensors_of
 from multigrid.training.optimizers import ParameterOptions
 
 
@@ -142,11 +141,7 @@ def _unfreezing(rule: RuleConfig) -> Unfreezing:
 def check_finetuning(
     plan: Finetuning, parameters: Collection[str], epochs: int, where: str
 ) -> None:
-    """Checks that a plan makes sense in a stage.
-
-    Raises:
-        UserError: If nothing is left to train, or something unfreezes when the stage is over.
-    """
+    """Checks that a plan makes sense in a stage."""
     if epochs and not set(parameters) - plan.frozen():
         raise UserError(
             f"transfer: all {len(parameters)} parameters of {where} are frozen, so nothing is left "
@@ -162,11 +157,7 @@ def check_finetuning(
 
 
 def check_rules(section: TransferConfig, names: Collection[str]) -> None:
-    """Checks that every rule has something to apply to in the largest network.
-
-    Raises:
-        UserError: If a pattern matches nothing.
-    """
+    """Checks that every rule has something to apply to in the largest network."""
     for index, rule in enumerate(section.rules):
         for pattern in rule.patterns():
             require_match(pattern, names, f"transfer.rules[{index}].pattern")
@@ -177,10 +168,6 @@ class Freezer:
 
     No update, no weight decay, no moving statistics: a layer whose parameters are all frozen keeps
     its buffers too, and works as in evaluation.
-
-    Args:
-        network: The network; what of it requires no gradient already never will.
-        plan: What is frozen, and until when.
     """
 
     def __init__(self, network: nn.Module, plan: Finetuning) -> None:
@@ -194,12 +181,7 @@ class Freezer:
         self._freeze(0)
 
     def update(self, epoch: int, best_epoch: int) -> bool:
-        """Unfreezes the weights scheduled for an epoch; returns whether there were any.
-
-        Args:
-            epoch: Number of finished epochs.
-            best_epoch: The epoch with the lowest validation error.
-        """
+        """Unfreezes the weights scheduled for an epoch; returns whether there were any."""
         waiting = any(t.plateaus > self.num_plateaus for t in self.plan.unfreezings.values())
         if waiting and epoch - max(best_epoch, self.last_plateau) >= self.plan.patience:
             self.num_plateaus += 1

@@ -28,10 +28,6 @@ class LossScale:
     Each field is divided by its standard deviation over the training samples and multiplied by its
     weight, all of them then by a power of two, so that a single field keeps its digits.
 
-    Args:
-        fields: What is typical of each output field; none for fields that are left as they are.
-        weights: What the error of each field is multiplied by.
-
     Attributes:
         field: What is typical of the scaled fields taken together.
         square: The mean squared error of scaled fields, times this, is relative to the spread.

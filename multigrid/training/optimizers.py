@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from multigrid.distributed.processes import ALONE, Processes
+from multigrid.distributed import ALONE, Processes
 from multigrid.registry import OPTIMIZERS
 
 Groups = list[dict[str, Any]]
@@ -152,13 +152,7 @@ def adamw(groups: Groups) -> Optimizer:
 def muon(
     groups: Groups, dtype: torch.dtype = torch.float32, processes: Processes = ALONE
 ) -> list[Optimizer]:
-    """Returns Muon for hidden weights of two or more axes and AdamW for the rest.
-
-    Args:
-        groups: The parameters.
-        dtype: Number format of Muon's matrix products.
-        processes: The processes over which the parameters may be spread.
-    """
+    """Returns Muon for hidden weights of two or more axes and AdamW for the rest."""
     hidden, rest = (
         [part for group in groups if (part := _part(group, wanted))["params"]]
         for wanted in (True, False)
@@ -198,15 +192,6 @@ STATE: dict[type[Optimizer], set[str]] = {
 class NamedOptimizer:
     """The optimizers of one network, with state by parameter name.
 
-    Args:
-        model: Network to train; only parameters that require gradients are.
-        name: A registered name, or what makes the optimizers.
-        options: Options by parameter name; those not named have the default.
-        weight_decay: Decoupled weight decay of those without one of their own.
-        betas: AdamW's decay rates of the running means of the gradient and its square.
-        matrix_dtype: Number format of Muon's matrix products.
-        processes: The processes over which the parameters may be spread.
-
     Attributes:
         parameters: The parameters by name.
         optimizers: What updates them.
@@ -245,12 +230,7 @@ class NamedOptimizer:
         self.optimizers = [made] if isinstance(made, Optimizer) else list(made)
 
     def set_learning_rate(self, rate: float, done: float = 1.0) -> None:
-        """Sets every group's learning rate: ``rate``, times its scale, times its own warm-up.
-
-        Args:
-            rate: Learning rate of the step.
-            done: Fraction of the stage's steps that are done with it.
-        """
+        """Sets every group's learning rate: ``rate``, times its scale, times its own warm-up."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 warmup = group.get("warmup", 0.0)

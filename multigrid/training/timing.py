@@ -23,15 +23,7 @@ def training_step(
     precision: PrecisionName,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[], None]:
-    """Returns a training step on random fields: forward, mean square, backward and optimizer.
-
-    Args:
-        network: Network on its device; the step changes its weights.
-        shape: Shape of a batch of inputs ``[N, in, *grid]``.
-        optimizer: How the weights are updated.
-        precision: Number format of the network.
-        forward: What to call instead of the network, to the same effect.
-    """
+    """Returns a training step on random fields: forward, mean square, backward and optimizer."""
     call = network if forward is None else forward
     device = next(network.parameters()).device
     x = channels_last(torch.randn(shape, device=device))
@@ -54,14 +46,7 @@ def step_seconds(
     optimizer: OptimizerName,
     precision: PrecisionName,
 ) -> float:
-    """Returns about how long a step of a training takes, batches and augmentation included.
-
-    Args:
-        network: Network on its device; its weights are changed.
-        shape: Shape of a batch of inputs ``[N, in, *grid]``.
-        optimizer: How the weights are updated.
-        precision: Number format of the network.
-    """
+    """Returns about how long a step of a training takes, batches and augmentation included."""
     step = training_step(network, shape, optimizer, precision)
     return OVERHEAD * statistics.median(seconds(step) for _ in range(NUM_STEPS))
 

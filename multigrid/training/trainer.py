@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from multigrid.data.samples import Samples, TrainingSamples
-from multigrid.distributed.processes import ALONE, Processes
+from multigrid.distributed import ALONE, Processes
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.cost import training_flops, without_data
 from multigrid.models.layers import set_activation_checkpointing
@@ -27,7 +27,7 @@ from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_tensors, tensors_of
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
-from multigrid.training.batches import Batch, Batches
+from multigrid.training.batches import Batch, Batches, Microbatches
 from multigrid.training.callbacks import Callback
 from multigrid.training.compilation import compiled
 from multigrid.training.divergence import (
@@ -39,7 +39,6 @@ from multigrid.training.divergence import (
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.finetuning import Finetuning, Freezer
 from multigrid.training.losses import Loss
-from multigrid.training.memory import Microbatches
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 from multigrid.training.progress import EpochRecord, Progress
 
