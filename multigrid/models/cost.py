@@ -3,8 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -31,14 +30,8 @@ def count_named(module: nn.Module, names: Collection[str]) -> int:
     return sum(p.numel() for name, p in module.named_parameters() if name in names)
 
 
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations of a network.
-
-    Attributes:
-        forward: Of a forward pass.
-        training: Of a forward and a backward pass.
-    """
+class Flops(NamedTuple):
+    """Floating-point operations of a forward pass, and of a forward and a backward pass."""
 
     forward: int
     training: int
@@ -130,12 +123,6 @@ def activation_bytes(
 
     What is kept for the backward pass, and the largest of it once more for gradients; within 10 %
     of the peak for UNets. What kernels need for themselves is left out, and so are parameters.
-
-    Args:
-        network: The network; it is not run, only a copy without data is.
-        shape: Shape of the input, batch included.
-        element_size: Bytes of a number.
-        checkpointed: Whether the backward pass recomputes activations.
     """
     twin = without_data(network).train()
     set_activation_checkpointing(twin, False)

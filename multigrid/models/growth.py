@@ -1,7 +1,8 @@
-"""The networks of a ladder, one for every level, and how new scales start."""
+"""The networks of a ladder, one for every level, and how new scales start: UNets or a user's."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal
@@ -28,10 +29,7 @@ class NetworkFamily(ABC):
     """Builds the network of any level of a hierarchy.
 
     Names in the networks' state dictionaries must mean the same on all levels, as weights are
-    transferred by name.
-
-    Attributes:
-        kind: What the networks are, for the log.
+    transferred by name. ``kind`` says what the networks are, for the log.
     """
 
     kind: str
@@ -44,6 +42,18 @@ class NetworkFamily(ABC):
         self.out_channels = out_channels
         self.seed = seed
         self._flops: dict[int, Flops] = {}
+
+    def __str__(self) -> str:
+        rows = []
+        for level, grid in enumerate(self.hierarchy.levels):
+            network = self.blueprint(level)
+            size: list[object] = []
+            if isinstance(network, UNet):
+                size = [len(network.grids), network.widths[-1]]
+            counts = f"{count_parameters(network):,}", si(self.flops(level).forward)
+            rows.append([str(cell) for cell in (level, grid, *size, *counts)])
+        header = ["Level", "Grid", "Scales", "Width", "Parameters", "FLOPs/sample"]
+        return table(header if len(rows[0]) == len(header) else header[:2] + header[4:], rows)
 
     @abstractmethod
     def build(self, level: int) -> nn.Module:
@@ -114,31 +124,14 @@ class UNetFamily(NetworkFamily):
         self.fields = fields
         self.options = options
         self.kind = f"{options.get('form', 'pyramid')} UNet"
-        self._blueprints: dict[int, UNet] = {}
         if fields == "folded":
             self._check_folding()
 
-    def __str__(self) -> str:
-        rows = []
-        for level, grid in enumerate(self.hierarchy.levels):
-            network = self.blueprint(level)
-            flops = self.flops(level).forward
-            width, parameters = network.widths[-1], count_parameters(network)
-            cells = (level, grid, len(network.grids), width, f"{parameters:,}", si(flops))
-            rows.append([str(cell) for cell in cells])
-        return table(["Level", "Grid", "Scales", "Width", "Parameters", "FLOPs/sample"], rows)
-
-    def build(self, level: int) -> UNet:
-        """Returns the network of a level with its initial weights."""
-        return initialized(self._plan(level), self.seed)
+    def build(self, level: int) -> UNet:  # noqa: D102
+        return initialized(self.blueprint(level), self.seed)
 
     def blueprint(self, level: int) -> UNet:
-        """Returns the network of a level on the meta device, to be looked at: shapes alone."""
-        if level not in self._blueprints:
-            self._blueprints[level] = self._plan(level)
-        return self._blueprints[level]
-
-    def _plan(self, level: int) -> UNet:
+        """Returns the network of a level on the meta device: shapes alone."""
         top = self.hierarchy.tops[level]
         bottom = 0 if self.growth else top - self.hierarchy.tops[0]
         grids = self.hierarchy.scales[bottom : top + 1]
@@ -160,12 +153,7 @@ class UNetFamily(NetworkFamily):
     def prepare_new(
         self, network: nn.Module, transferred: Collection[str], copy: bool = False
     ) -> None:
-        """Prepares the scales above those that a network has taken over.
-
-        In the pyramid form they are silent, so that the network computes the prolonged output of
-        the coarser ones, or, if they are folded, that very output. In the classic form they are
-        fresh.
-        """
+        """Silences the scales above those that a network has taken over, in the pyramid form."""
         assert isinstance(network, UNet)
         if transferred:
             first = 1 + max(map(self.group_of, transferred))
@@ -206,41 +194,39 @@ def silence(unet: UNet, first: int) -> None:
 
 
 def copy_neighbours(unet: UNet, first: int) -> None:
-    """Starts scales ``first`` and above as copies of the next coarser scale, where shapes fit.
-
-    Encoder, decoder and ``up`` are copied.
-    """
+    """Copies encoder, decoder and ``up`` of the coarser scale to each from ``first`` on."""
     scales = unet.iter_scales()
     for coarser, scale in pairwise(scales[max(first - 1, 0) :]):
-        before, after = coarser.state_dict(), scale.state_dict()
-        chosen = {
-            name: tensor
-            for name, tensor in before.items()
-            if name.startswith(("encoder.", "decoder.", "up."))
-            and name in after
-            and after[name].shape == tensor.shape
-        }
-        scale.load_state_dict({**after, **chosen})
+        state = scale.state_dict()
+        for name, tensor in coarser.state_dict().items():
+            copied = name.startswith(("encoder.", "decoder.", "up."))
+            if copied and name in state and state[name].shape == tensor.shape:
+                state[name] = tensor
+        scale.load_state_dict(state)
 
 
 def initialized(blueprint: UNet, seed: int) -> UNet:
     """Gives a network on the meta device its initial weights, on the CPU."""
     unet = blueprint.to_empty(device="cpu")
     for k, scale in enumerate(unet.iter_scales()):
-        _initialize(scale, np.random.SeedSequence(seed, spawn_key=(k,)))
+        with _seeded(seed, k):
+            for layer in scale.modules():
+                reset = getattr(layer, "_reset_parameters", None)  # of attention
+                reset = getattr(layer, "reset_parameters", reset)
+                if callable(reset):
+                    reset()
     for parameter in unet.parameters():
         parameter.data = channels_last(parameter.data)
     return unet
 
 
-def _initialize(module: nn.Module, seed: np.random.SeedSequence) -> None:
-    """Runs the layers' initialisation under a seed."""
+@contextmanager
+def _seeded(seed: int, *key: int) -> Iterator[None]:
+    """Has torch draw from a stream of its own in the context."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed.generate_state(1)[0]))
-        for layer in module.modules():
-            reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
-            if callable(reset):
-                reset()
+        sequence = np.random.SeedSequence(seed, spawn_key=key)
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+        yield
 
 
 NetworkFactory = Callable[[Grid], nn.Module]
@@ -269,20 +255,9 @@ class CustomFamily(NetworkFamily):
         for level in range(len(hierarchy.levels)):
             self._check(level)
 
-    def __str__(self) -> str:
-        rows = []
-        for level, grid in enumerate(self.hierarchy.levels):
-            network = self.blueprint(level)
-            flops = self.flops(level).forward
-            cells = (level, grid, f"{count_parameters(network):,}", si(flops))
-            rows.append([str(cell) for cell in cells])
-        return table(["Level", "Grid", "Parameters", "FLOPs/sample"], rows)
-
     def build(self, level: int) -> nn.Module:
         """Returns the factory's network for a level's grid, in training mode."""
-        sequence = np.random.SeedSequence(self.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(sequence.generate_state(1)[0]))
+        with _seeded(self.seed):
             network = self.factory(self.hierarchy.levels[level])
         if not isinstance(network, nn.Module):
             raise UserError(

@@ -25,7 +25,7 @@ _TORCH_PADDING: dict[Padding, Literal["zeros", "replicate", "circular"]] = {
     "replicate": "replicate",
     "periodic": "circular",
 }
-_PAD_MODE = {"zeros": "constant", "replicate": "replicate", "periodic": "circular"}
+_PAD_MODE: dict[Padding, str] = {**_TORCH_PADDING, "zeros": "constant"}
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
@@ -35,24 +35,14 @@ def conv(
     ndim: int, in_channels: int, out_channels: int, kernel: int, padding: Padding
 ) -> nn.Module:
     """Returns a convolution that keeps the grid: ``[N, in, *grid] -> [N, out, *grid]``."""
-    return _CONV[ndim](
-        in_channels,
-        out_channels,
-        kernel,
-        padding=kernel // 2,
-        padding_mode=_TORCH_PADDING[padding],
-    )
+    outside = _TORCH_PADDING[padding]
+    return _CONV[ndim](in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=outside)
 
 
 def channels_last(x: Tensor) -> Tensor:
     """Lays a tensor ``[N, C, *grid]`` out with the channels last, the fast way for convolutions."""
-    return x.contiguous(memory_format=channels_layout(x.ndim))
-
-
-def channels_layout(ndim: int) -> torch.memory_format:
-    """Returns the layout with the channels last of tensors with so many axes, if there is one."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return layouts.get(ndim, torch.contiguous_format)
+    return x.contiguous(memory_format=layouts.get(x.ndim, torch.contiguous_format))
 
 
 def folding_factors(fine: Grid, coarse: Grid) -> tuple[int, ...]:
@@ -109,11 +99,7 @@ def unfold(x: Tensor, factors: Sequence[int], fine: Sequence[int]) -> Tensor:
 
 
 class ActivationCheckpointing(nn.Module):
-    """A network that can recompute activations going backward instead of keeping them.
-
-    Attributes:
-        checkpoint_activations: Whether it does so in training steps.
-    """
+    """A network that can recompute activations going backward instead of keeping them."""
 
     checkpoint_activations = False
 
@@ -150,14 +136,10 @@ class Stem(nn.Module):
 def normalization(kind: Normalization, ndim: int, channels: int) -> nn.Module:
     """Returns a normalisation layer, the identity for ``none``."""
     if kind == "group":
-        return nn.GroupNorm(_num_groups(channels), channels)
+        return nn.GroupNorm(next(n for n in (8, 6, 4, 3, 2, 1) if channels % n == 0), channels)
     if kind == "instance":
         return _INSTANCE[ndim](channels, affine=True)
     return nn.Identity()
-
-
-def _num_groups(channels: int) -> int:
-    return next(groups for groups in (8, 6, 4, 3, 2, 1) if channels % groups == 0)
 
 
 @register_block("residual")
@@ -188,22 +170,13 @@ class Down(nn.Module):
     """
 
     def __init__(
-        self,
-        ndim: int,
-        in_channels: int,
-        out_channels: int,
-        centering: Centering,
-        padding: Padding,
+        self, ndim: int, channels: tuple[int, int], centering: Centering, padding: Padding
     ) -> None:
         super().__init__()
         kernel = 2 if centering == "cell" else 3
+        outside = _TORCH_PADDING[padding]
         self.conv = _CONV[ndim](
-            in_channels,
-            out_channels,
-            kernel,
-            stride=2,
-            padding=kernel // 3,
-            padding_mode=_TORCH_PADDING[padding],
+            *channels, kernel, stride=2, padding=kernel // 3, padding_mode=outside
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,20 +188,13 @@ class Up(nn.Module):
     """Transposed convolution to the next finer grid, aligned like :class:`Down`."""
 
     def __init__(
-        self,
-        ndim: int,
-        in_channels: int,
-        out_channels: int,
-        centering: Centering,
-        padding: Padding,
+        self, ndim: int, channels: tuple[int, int], centering: Centering, padding: Padding
     ) -> None:
         super().__init__()
         self.centering = centering
         self.pad_mode = _PAD_MODE[padding]
         kernel = 2 if centering == "cell" else 3
-        self.conv = _TRANSPOSED[ndim](
-            in_channels, out_channels, kernel, stride=2, padding=kernel // 3
-        )
+        self.conv = _TRANSPOSED[ndim](*channels, kernel, stride=2, padding=kernel // 3)
 
     def forward(self, x: Tensor, fine: tuple[int, ...]) -> Tensor:
         """Maps ``[N, in, *coarse]`` to ``[N, out, *fine]``."""
@@ -292,7 +258,7 @@ class DenseBottleneck(nn.Module):
 
 
 class AttentionBottleneck(nn.Module):
-    """Self-attention over all points of the grid around a skip, with a learned position embedding.
+    """Self-attention over all points of the grid around a skip, with learned positions.
 
     Pre-normalised, after Vaswani et al., arXiv:1706.03762, and Xiong et al., arXiv:2002.04745.
     """

@@ -60,10 +60,9 @@ class FieldScaling:
             unit = binary_unit(size)
             ratios = seen.ratios.root_mean_square
             scale = (ratios * unit).where(ratios > 0, 1.0)
-            shifts = (0.0,) * in_channels, (0.0,) * out_channels
-            units = (unit,) * in_channels
-            return cls(kind, shifts[0], units, shifts[1], tuple(scale.tolist()), seen.fields)
-        pick = _standardisation if kind == "gaussian" else _unit_range
+            inputs = (0.0,) * in_channels, (unit,) * in_channels
+            return cls(kind, *inputs, (0.0,) * out_channels, tuple(scale.tolist()), seen.fields)
+        pick = _mean_and_deviation if kind == "gaussian" else _low_and_range
         return cls(kind, *pick(seen.inputs), *pick(seen.outputs), seen.fields)
 
     @classmethod
@@ -88,11 +87,11 @@ class FieldScaling:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def _standardisation(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _mean_and_deviation(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(seen.mean.tolist()), tuple(seen.or_size(seen.std).tolist())
 
 
-def _unit_range(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _low_and_range(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(seen.low.tolist()), tuple(seen.or_size(seen.high - seen.low).tolist())
 
 
@@ -182,15 +181,7 @@ class Surrogate(nn.Module):
         return torch.where(self.on_boundary, self.boundary_values, y)
 
     def scaled(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns what the network is given, and what it was divided by where that counts.
-
-        Args:
-            inputs: Physical fields ``[N, in, *grid]``.
-
-        Returns:
-            Fields of the same shape; the size of each sample ``[N, 1, ...]`` for a homogeneous
-            problem, else None.
-        """
+        """Returns scaled fields ``[N, in, *grid]``; if homogeneous, their sizes ``[N, 1, ...]``."""
         x = inputs - _by_channel(self.input_shift, inputs)
         x = x / _by_channel(self.input_scale, inputs)
         size = root_mean_square(x) if self.scaling.kind == "homogeneous" else None

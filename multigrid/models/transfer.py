@@ -1,8 +1,10 @@
 """Weight transfer by name between state dictionaries.
 
 Works for any ``torch.nn.Module``: what has the same name and shape is copied, everything else is
-reported. Nothing is guessed and nothing is hidden. What a state dictionary holds besides tensors
-belongs to the module and stays in it.
+reported. What a state dictionary holds besides tensors belongs to the module and stays in it.
+
+A pattern is a name in which ``*`` stands for any text. It matches a tensor's name, or the name of
+a layer that the tensor belongs to: ``scales.0`` matches all of ``scales.0.stem.conv.weight``.
 """
 
 import re
@@ -10,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -35,20 +38,17 @@ def require_match(pattern: str, names: Collection[str], key: str) -> None:
 
 def layers(names: Iterable[str]) -> set[str]:
     """Returns the names and all their leading parts: tensors and the layers they belong to."""
-    prefixes = set()
-    for name in names:
-        parts = name.split(".")
-        prefixes |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
-    return prefixes
+    return {prefix for name in names for prefix in _prefixes(name)}
+
+
+def _prefixes(name: str) -> list[str]:
+    return list(accumulate(name.split("."), "{}.{}".format))
 
 
 def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[str, str]:
-    """Renames by patterns; the first rule that matches a name counts.
+    """Returns the new name of every name, by patterns; the first rule that matches counts.
 
     Each ``*`` of the new pattern stands for what that of the old one matched.
-
-    Returns:
-        The new name of every name.
     """
     for old in rules:
         require_match(old, names, key)
@@ -95,24 +95,12 @@ IN_TARGET = (*COPIED, Status.NEW, Status.MISMATCHED)
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the target, or of the source if the target has none of that name.
-
-    Attributes:
-        key: Name in the state dictionary.
-        status: What became of it.
-        shape: Its shape in the target; in the source for an unused tensor.
-        source_shape: Its shape in the source, None for a new tensor.
-    """
+    """One tensor of the target, or of the source (``shape`` too) if the target lacks the name."""
 
     key: str
     status: Status
     shape: tuple[int, ...]
     source_shape: tuple[int, ...] | None
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -128,7 +116,7 @@ class TransferReport:
     def count(self, *statuses: Status) -> tuple[int, int]:
         """Returns the number of tensors and of parameters with one of the statuses."""
         chosen = [entry for entry in self.entries if entry.status in statuses]
-        return len(chosen), sum(entry.num_parameters for entry in chosen)
+        return len(chosen), sum(prod(entry.shape) for entry in chosen)
 
     def totals(self) -> str:
         """Returns one line: how much of the target was transferred, and what was left over."""
@@ -184,7 +172,7 @@ class TransferReport:
             name = entry.key if single else ".".join(entry.key.split(".")[:depth])
             groups[name, entry.status].append(entry)
         rows = [
-            [name, status.value, shape_of(entries), f"{sum(e.num_parameters for e in entries):,}"]
+            [name, status.value, shape_of(entries), f"{sum(prod(e.shape) for e in entries):,}"]
             for (name, status), entries in groups.items()
         ]
         return table(["Key", "Status", "Shape", "Parameters"], rows)
@@ -192,17 +180,12 @@ class TransferReport:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "TransferReport":
         """Returns the report that :meth:`to_json` was made from."""
-        return cls(
-            tuple(
-                Entry(
-                    entry["key"],
-                    Status(entry["status"]),
-                    tuple(entry["shape"]),
-                    None if entry["source_shape"] is None else tuple(entry["source_shape"]),
-                )
-                for entry in record["tensors"]
-            )
-        )
+        entries = []
+        for entry in record["tensors"]:
+            source = entry["source_shape"]
+            shapes = tuple(entry["shape"]), None if source is None else tuple(source)
+            entries.append(Entry(entry["key"], Status(entry["status"]), *shapes))
+        return cls(tuple(entries))
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain containers: totals and one record for each tensor."""
@@ -219,42 +202,34 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return _tensors(module.state_dict())
 
 
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Loads tensors by name; whatever else is in the state dictionary stays as it is."""
     module.load_state_dict({**module.state_dict(), **tensors}, strict=True)
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
-
-
 def partition(source: Mapping[str, Any], target: Mapping[str, Any]) -> TransferReport:
     """Sorts the names of two state dictionaries into what can be transferred and what not."""
     source, target = _tensors(source), _tensors(target)
+    shapes = {key: tuple(tensor.shape) for key, tensor in source.items()}
     entries = []
     for key, tensor in target.items():
-        shape = tuple(tensor.shape)
-        source_shape = tuple(source[key].shape) if key in source else None
-        if source_shape is None:
-            status = Status.NEW
-        else:
-            status = Status.TRANSFERRED if source_shape == shape else Status.MISMATCHED
-        entries.append(Entry(key, status, shape, source_shape))
-    for key, tensor in source.items():
-        if key not in target:
-            shape = tuple(tensor.shape)
-            entries.append(Entry(key, Status.UNUSED, shape, shape))
+        status, shape = Status.MISMATCHED, tuple(tensor.shape)
+        if shapes.get(key, shape) == shape:
+            status = Status.TRANSFERRED if key in shapes else Status.NEW
+        entries.append(Entry(key, status, shape, shapes.get(key)))
+    unused = [key for key in source if key not in target]
+    entries += [Entry(key, Status.UNUSED, shapes[key], shapes[key]) for key in unused]
     return TransferReport(tuple(entries))
 
 
 def check_report(
     report: TransferReport, mismatch: Mismatch = "warn", allow: Sequence[str] = ()
 ) -> list[str]:
-    """Checks that a transfer is what the user wants.
-
-    Returns:
-        Warnings.
-    """
+    """Checks that a transfer is what the user wants; returns warnings."""
     if not report.count(*COPIED)[0]:
         source = [e for e in report.entries if e.source_shape is not None]
         target = [e for e in report.entries if e.status is not Status.UNUSED]
@@ -333,9 +308,7 @@ def _outermost(names: Iterable[str], others: Collection[str]) -> list[str]:
     """Returns the shortest leading parts of the names that are not among the others."""
     shortest: dict[str, None] = {}
     for name in names:
-        parts = name.split(".")
-        prefixes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-        shortest[next((p for p in prefixes if p not in others), name)] = None
+        shortest[next((p for p in _prefixes(name) if p not in others), name)] = None
     return list(shortest)
 
 

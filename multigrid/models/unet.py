@@ -38,15 +38,9 @@ AUTOCAST_POINTS = 64
 class Scale(nn.Module):
     """Everything a UNet does at one resolution, and its transitions to the next coarser one.
 
-    Attributes:
-        grid: The grid.
-        stem: Lifts the input fields to the width, or None.
-        encoder: Residual blocks on the way down.
-        bottleneck: What follows them at the bottleneck, or None.
-        down: Strided convolution to the next coarser scale; None at the bottleneck.
-        up: Transposed convolution from the next coarser scale; None at the bottleneck.
-        decoder: Residual blocks on the way up; None at the bottleneck.
-        head: Projects features to the output fields, or None.
+    The grid of its fields may be finer than that of its features: they are folded then. ``down``,
+    ``up`` and ``decoder`` are None at the bottleneck; stem and head are None in the classic form
+    but at the top.
     """
 
     def __init__(
@@ -77,19 +71,14 @@ class Scale(nn.Module):
         self.up: Up | None = None
         self.decoder: nn.Sequential | None = None
         if coarser_width is not None:
-            self.down = Down(ndim, width, coarser_width, centering, padding)
-            self.up = Up(ndim, coarser_width, width, centering, padding)
+            self.down = Down(ndim, (width, coarser_width), centering, padding)
+            self.up = Up(ndim, (coarser_width, width), centering, padding)
             self.decoder = _blocks(block, num_blocks, ndim, width, padding, norm)
         hidden = max(Head.HIDDEN, 2 * folded)
         self.head = Head(ndim, width, out_channels * folded, hidden) if out_channels else None
 
     def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
-        """Returns the encoder's features ``[N, width, *grid]``.
-
-        Args:
-            x: The input fields ``[N, in, *field_grid]``; not looked at without a stem.
-            finer: What the next finer scale sent down ``[N, width, *grid]``, or None.
-        """
+        """Returns the encoder's features of fields and of what the next finer scale sent down."""
         with self._precision(x.device):
             if self.grid.size < AUTOCAST_POINTS:
                 dtype = next(self.parameters()).dtype
@@ -100,7 +89,7 @@ class Scale(nn.Module):
             return features if self.bottleneck is None else self.bottleneck(features)
 
     def send_down(self, features: Tensor) -> Tensor:
-        """Returns what the encoder's features add to those of the next coarser scale."""
+        """Returns what the features add to those of the next coarser scale."""
         assert self.down is not None
         with self._precision(features.device):
             return cast(Tensor, self.down(features))
@@ -259,11 +248,7 @@ class UNet(ActivationCheckpointing):
         return features
 
     def finish(self, features: Sequence[Tensor]) -> Tensor:
-        """Returns the output fields ``[N, out, *field_grid]``: all corrections, prolonged.
-
-        Args:
-            features: What :meth:`features` gave.
-        """
+        """Returns the output fields ``[N, out, *field_grid]``: all corrections, prolonged."""
         output, grid = None, self.field_grid
         for scale, decoded in zip(self.iter_scales(), features, strict=True):
             if scale.head is not None:
