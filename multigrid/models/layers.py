@@ -41,8 +41,13 @@ def conv(
 
 def channels_last(x: Tensor) -> Tensor:
     """Lays a tensor ``[N, C, *grid]`` out with the channels last, the fast way for convolutions."""
+    return x.contiguous(memory_format=channels_layout(x.ndim))
+
+
+def channels_layout(ndim: int) -> torch.memory_format:
+    """Returns the layout with the channels last of tensors with so many axes, if there is one."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return x.contiguous(memory_format=layouts.get(x.ndim, torch.contiguous_format))
+    return layouts.get(ndim, torch.contiguous_format)
 
 
 def folding_factors(fine: Grid, coarse: Grid) -> tuple[int, ...]:
