@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from multigrid.data import generation
+from multigrid.data import SPLITS, generation
 from multigrid.data import store as store_module
 from multigrid.data.generation import BLOCK, Block, Recipe, generate
-from multigrid.data.store import SPLITS, DataStore
+from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems import build_problem

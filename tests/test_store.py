@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 import torch
 
+from multigrid.data import SPLITS
 from multigrid.data import store as store_module
 from multigrid.data.formats import open_fields
-from multigrid.data.store import BLOCK, SPLITS, DataStore
+from multigrid.data.generation import BLOCK
+from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.poisson import Poisson
@@ -227,7 +229,7 @@ def test_a_damaged_sample_of_an_interrupted_generation_is_made_anew(tmp_path, mo
 
     def interrupted(group, start, *fields):
         write(group, start, *fields)
-        group["input"][3] = 0.0
+        group["input"][3] = np.nan
         raise KeyboardInterrupt
 
     monkeypatch.setattr(store_module, "write_samples", interrupted)

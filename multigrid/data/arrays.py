@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,41 +11,23 @@ from multigrid.data.formats import Container, FieldFile, ReaderOptions, open_con
 from multigrid.errors import UserError, nearest
 from multigrid.files import written_aside
 
-HDF5 = (".h5", ".hdf5", ".hdf")
-
-
-class Inputs(Protocol):
-    """Inputs ``[N, in, *grid]`` that can be sliced along their first axis."""
-
-    shape: tuple[int, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice) -> np.ndarray: ...
-
 
 class ArrayInputs:
-    """An array of a file; nothing stays open between two reads.
-
-    Args:
-        container: The file.
-        name: Name of the array.
-    """
+    """An array ``[N, in, *grid]`` of a file; nothing stays open between two reads."""
 
     def __init__(self, container: Container, name: str) -> None:
         self.container = container
         self.name = name
         self.shape = container.info(name).shape
         with container.open(check=True) as arrays:
-            arrays[name]
+            arrays(name)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         with self.container.open() as arrays:
-            array = arrays[self.name]
-            return np.asarray(array[(rows, *(slice(None),) * (len(self.shape) - 1))])
+            return np.asarray(arrays(self.name)[(rows, *(slice(None),) * (len(self.shape) - 1))])
 
 
 class FileInputs:
@@ -63,7 +45,10 @@ class FileInputs:
         return self.file.fetch(range(len(self))[rows])[0]
 
 
-def open_array(path: Path, name: str | None = None) -> Inputs:
+Inputs = ArrayInputs | FileInputs
+
+
+def open_array(path: Path, name: str | None = None) -> ArrayInputs:
     """Opens an array of any kind of file that can be sliced.
 
     Args:
@@ -74,15 +59,14 @@ def open_array(path: Path, name: str | None = None) -> Inputs:
         UserError: If there is no such file or array, the file is damaged, or it holds no sample.
     """
     container = open_container(path, ReaderOptions())
-    arrays = [n for n in container.names if not container.is_coordinate(n)]
-    npy = container.kind == "npy"  # a second file, of outputs, may lie beside it
-    if npy and name is not None:
-        raise UserError(f"{path}: holds one array without a name, not '{name}'")
     if container.kind == "unknown":
         raise UserError(f"{path}: is not a file of arrays (.npy, .npz, HDF5, .pt, .mat)")
-    inputs = ArrayInputs(
-        container, arrays[0] if container.kind == "npy" else _choose(path, arrays, name)
-    )
+    if container.kind == "npy":  # a second file, of outputs, may lie beside it
+        if name is not None:
+            raise UserError(f"{path}: holds one array without a name, not '{name}'")
+        name = container.names[0]
+    names = [n for n in container.names if n not in container.coordinates]
+    inputs = ArrayInputs(container, _choose(path, names, name))
     if not inputs.shape:
         raise UserError(f"{path}: an array of samples is needed, not a single value")
     if len(inputs) == 0:
@@ -121,7 +105,7 @@ def write_array(
         UserError: If the file cannot be written; one already there is untouched.
     """
     with written_aside(path) as aside:
-        if path.suffix in HDF5:
+        if path.suffix in (".h5", ".hdf5", ".hdf"):
             with h5py.File(aside, "w") as file:
                 target = file.create_dataset("output", shape, "float32", chunks=(1, *shape[1:]))
                 target.attrs["fields"] = list(fields)

@@ -51,13 +51,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that samples depend on.
-
-    Attributes:
-        problem: What to sample.
-        grid: Grid of the samples.
-        seed: Seed of all splits.
-    """
+    """Everything that samples depend on: what to sample, on which grid, with which seed."""
 
     problem: PDE
     grid: Grid

@@ -1,19 +1,18 @@
 """Generated samples on disk: one HDF5 file for each problem, grid and seed.
 
 A file holds the groups ``train``, ``validation`` and ``test``, each with the datasets ``input``
-``[N, in, *grid]`` and ``output`` ``[N, out, *grid]`` in float32, one sample a chunk, and ``sha256``
-``[N, 32]``, a checksum of each sample. Its attributes say what the samples depend on. A checksum
-of the whole file stands behind its end, where HDF5 does not look, and is verified before HDF5 opens
-the file: damaged metadata can make it read other numbers, or never return.
+``[N, in, *grid]`` and ``output`` ``[N, out, *grid]`` in float32, one sample a chunk. Its attributes
+say what the samples depend on. A checksum of the whole file stands behind its end, and is verified
+before HDF5 opens the file: damaged metadata can make it read other numbers, or never return.
 
 Sample i of a split depends on seed, split and i alone, so splits never overlap, and asking for more
 samples adds to a file without changing those it has.
 """
 
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,22 +22,14 @@ import torch
 from tqdm import tqdm
 
 from multigrid.data import SPLITS
-from multigrid.data.formats.container import (
-    SEAL,
-    Stamp,
-    file_digest,
-    is_intact,
-    read_seal,
-)
+from multigrid.data.formats.container import is_sealed, seal, stamp
 from multigrid.data.formats.hdf5 import take
-from multigrid.data.generation import BLOCK, Recipe, generate
+from multigrid.data.generation import Recipe, generate
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.errors import UserError, brief
 from multigrid.files import PART, put_in_place
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
-
-__all__ = ["BLOCK", "SPLITS", "DataStore", "StoredSplit"]
 
 SIDES = ("input", "output")
 
@@ -63,7 +54,7 @@ class DataStore:
         self.recipe = Recipe(problem, grid, seed)
         name = f"{problem.kind}_{grid}_{grid.centering}_seed{seed}_{self.fingerprint[:8]}.h5"
         self.path = folder / name
-        self._verified: Stamp | None = None
+        self._verified: tuple[int, int, int] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -101,11 +92,7 @@ class DataStore:
             raise UserError(f"{self.path}: samples could not be written: {reason}") from None
 
     def read(self, split: str, count: int) -> Samples:
-        """Reads the first ``count`` samples of a split.
-
-        Raises:
-            UserError: If the file is missing or damaged, or holds fewer.
-        """
+        """Reads the first samples of a split as :meth:`open` gives them."""
         return StreamedSamples(self.open(split, count), self.grid)[:]
 
     def open(self, split: str, count: int) -> "StoredSplit":
@@ -125,45 +112,47 @@ class DataStore:
         Raises:
             UserError: If the file is missing or damaged.
         """
-        try:
-            with h5py.File(self.path, "r") as file:
-                inputs, outputs = (take(file[split][side], indices) for side in SIDES)
-        except (OSError, KeyError, ValueError) as error:
-            raise self._damaged(error) from None
+        with self._reading(self.path), h5py.File(self.path, "r") as file:
+            inputs, outputs = (take(file[split][side], indices) for side in SIDES)
         return Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), self.grid)
 
     def _counts(self) -> dict[str, int]:
         """Returns the number of samples of each split in the file, once its checksum is right."""
-        try:
-            if self._verified != Stamp.of(self.path) and not is_intact(self.path):
+        with self._reading(self.path):
+            now = stamp(self.path)
+            sealed = self._verified == now or is_sealed(self.path)
+            if sealed is False:
                 raise ValueError("its checksum is wrong")
-            counts = self._read_counts(self.path)
-        except BlockingIOError:
-            raise UserError(f"{self.path}: another process is generating these samples") from None
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, UserError) and self.path.exists():
-                raise
-            raise self._damaged(error) from None
-        self._verified = Stamp.of(self.path)
+            with h5py.File(self.path, "r") as file:
+                if sealed is None and file.attrs.get("sealed", False):
+                    raise ValueError("its checksum is not there")
+                counts = self._read_counts(file)
+            self._verified = now if sealed else None
         return counts
 
-    def _read_counts(self, path: Path) -> dict[str, int]:
-        with h5py.File(path, "r") as file:
-            if file.attrs["fingerprint"] != self.fingerprint:
-                raise UserError(
-                    f"{path}: holds samples of other settings than its name says; move it away"
-                )
-            if file.attrs.get("sealed", False) and path == self.path and read_seal(path) is None:
-                raise ValueError("its checksum is not there")
-            return {split: int(file[split].attrs["num_complete"]) for split in SPLITS}
+    def _read_counts(self, file: h5py.File) -> dict[str, int]:
+        if file.attrs["fingerprint"] != self.fingerprint:
+            raise UserError(
+                f"{file.filename}: holds samples of other settings than its name says; move it away"
+            )
+        return {split: int(file[split].attrs["num_complete"]) for split in SPLITS}
 
-    def _damaged(self, error: Exception) -> UserError:
-        if not self.path.exists():
-            return UserError(f"{self.path}: the file of samples is no longer there")
-        return UserError(
-            f"{self.path}: unreadable or half-written HDF5 file ({brief(error)}); delete it to "
-            "regenerate the samples"
-        )
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        """Tells what prevents reading a file in one sentence."""
+        try:
+            yield
+        except BlockingIOError:
+            raise UserError(f"{path}: another process is generating these samples") from None
+        except (OSError, LookupError, ValueError, RuntimeError) as error:
+            if not path.exists():
+                raise UserError(f"{path}: the file of samples is no longer there") from None
+            if isinstance(error, UserError):
+                raise
+            raise DamagedFileError(
+                f"{path}: unreadable or half-written HDF5 file ({brief(error)}); delete it to "
+                "regenerate the samples"
+            ) from None
 
     # --- writing ---
 
@@ -187,46 +176,39 @@ class DataStore:
                 for block in self.recipe.blocks(split, file[split].attrs["num_complete"], count)
             ]
             total = sum(len(block) for block in blocks)
-            bar = tqdm(
-                total=total,
-                desc=f"samples {self.grid}",
-                unit="sample",
-                disable=None if progress else True,  # None: only a terminal gets a bar
-            )
-            with bar:
+            hidden = None if progress else True  # None: only a terminal gets a bar
+            with tqdm(
+                total=total, desc=f"samples {self.grid}", unit="sample", disable=hidden
+            ) as bar:
                 for block, fields in generate(self.recipe, blocks, workers):
                     write_samples(file[block.split], block.start, *fields)
                     file.flush()
                     bar.update(len(block))
-        with aside.open("ab") as sealed:
-            sealed.write(SEAL + file_digest(aside))
+        seal(aside)
         put_in_place(aside, self.path)
         return total
 
     def _continues(self, aside: Path, have: Mapping[str, int]) -> bool:
-        """Whether an interrupted file is sound and not behind the finished one."""
+        """Whether an interrupted file is sound and not behind the finished one.
+
+        HDF5 has a checksum of each chunk, and what was never written reads as NaN.
+        """
         if not aside.exists():
             return False
         try:
-            counts = self._read_counts(aside)
-            self._verify(aside)
-        except BlockingIOError:
-            raise UserError(f"{aside}: another process is generating these samples") from None
-        except (OSError, LookupError, ValueError, RuntimeError) as error:
-            if isinstance(error, UserError):
-                raise
+            with self._reading(aside), h5py.File(aside, "r") as file:
+                counts = self._read_counts(file)
+                for split, count in counts.items():
+                    for dataset in (file[split][side] for side in SIDES):
+                        if not all(np.isfinite(dataset[index]).all() for index in range(count)):
+                            return False
+        except DamagedFileError:
             return False
         return all(counts[split] >= have[split] for split in SPLITS)
 
-    def _verify(self, path: Path) -> None:
-        """Raises an error if samples are not what was written."""
-        with h5py.File(path, "r") as file:
-            for split in SPLITS:
-                group = file[split]
-                for index in range(group.attrs["num_complete"]):
-                    fields = [group[side][index] for side in SIDES]
-                    if sample_digest(*fields).tobytes() != group["sha256"][index].tobytes():
-                        raise ValueError(f"sample {index} of {split} is damaged")
+
+class DamagedFileError(UserError):
+    """A file of samples that must be generated anew."""
 
 
 @dataclass(frozen=True)
@@ -257,11 +239,7 @@ class StoredSplit:
         return self.file.problem.num_channels
 
     def load(self, indices: np.ndarray) -> Samples:
-        """Reads samples, in any order.
-
-        Raises:
-            UserError: If the file is missing or damaged.
-        """
+        """Reads samples, in any order."""
         return self.file.load(self.split, indices)
 
 
@@ -275,14 +253,11 @@ def create_splits(file: h5py.File, recipe: Recipe) -> None:
     )
     for split in SPLITS:
         group = file.require_group(split)
-        if "sha256" in group:
+        if "num_complete" in group.attrs:
             continue
-        group.attrs["num_complete"] = 0  # also of a file of an earlier version, without checksums
-        group.create_dataset("sha256", (0, 32), "uint8", maxshape=(None, 32), chunks=(256, 32))
+        group.attrs["num_complete"] = 0
         for name, fields in (("input", problem.input_names), ("output", problem.output_names)):
             shape = (len(fields), *recipe.grid.shape)
-            if name in group:
-                del group[name]
             dataset = group.create_dataset(
                 name,
                 shape=(0, *shape),
@@ -300,16 +275,7 @@ def create_splits(file: h5py.File, recipe: Recipe) -> None:
 def write_samples(group: h5py.Group, start: int, inputs: np.ndarray, outputs: np.ndarray) -> None:
     """Writes samples ``[n, channels, *grid]`` from number ``start`` on; what is behind is lost."""
     stop = start + len(inputs)
-    digests = [sample_digest(*fields) for fields in zip(inputs, outputs, strict=True)]
-    for name, values in (("input", inputs), ("output", outputs), ("sha256", np.stack(digests))):
+    for name, values in (("input", inputs), ("output", outputs)):
         group[name].resize(stop, axis=0)
         group[name][start:stop] = values
     group.attrs["num_complete"] = stop
-
-
-def sample_digest(*fields: np.ndarray) -> np.ndarray:
-    """Returns the SHA-256 of an input and an output field in float32, ``[32]`` bytes."""
-    digest = hashlib.sha256()
-    for values in fields:
-        digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)

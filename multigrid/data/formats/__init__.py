@@ -8,24 +8,21 @@ with :data:`multigrid.register_reader`.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from multigrid.data.formats import hdf5
 from multigrid.data.formats.array_files import (
-    SIGNATURE,
-    ArrayFile,
+    NPY_SIGNATURE,
     MatlabFile,
     Npy,
     Npz,
+    OtherFile,
     TorchFile,
     XarrayStore,
     zip_members,
 )
 from multigrid.data.formats.container import (
-    ArrayInfo,
     Container,
     first_bytes,
-    is_intact,
+    is_sealed,
     require_regular_file,
 )
 from multigrid.data.formats.field_file import Description, FieldFile, Part
@@ -35,23 +32,9 @@ from multigrid.errors import UserError, nearest
 from multigrid.registry import READERS
 
 PICKLE = b"\x80"
-TORCH_SUFFIXES = (".pt", ".pth")
-ZARR_FILES = (".zgroup", "zarr.json", ".zmetadata")
-
-
-class OtherFile(ArrayFile):
-    """A file of an unknown format, which only a user's reader can open.
-
-    Its fields hold their arrays themselves.
-    """
-
-    kind = "unknown"
-
-    def _info(self, name: str) -> ArrayInfo:
-        raise UserError(f"{self.path}: has no array '{name}'")
-
-    def _load(self, name: str) -> np.ndarray:
-        raise UserError(f"{self.path}: has no array '{name}'")
+SUFFIXES = (".h5", ".hdf5", ".hdf", ".nc", ".npz", ".npy", ".mat", ".pt", ".pth")
+SPLIT_FOLDERS = {"train": "train", "valid": "validation", "validation": "validation",
+                 "val": "validation", "test": "test"}  # fmt: skip
 
 
 def open_fields(
@@ -79,8 +62,7 @@ def open_fields(
         fitting, layouts = _first_fitting(container, names, options)
         names = [fitting]
         parts += [Part.of(container, layout, options) for layout in layouts]
-    kind = parts[0].container.kind if names[0] == "hdf5" else names[0]
-    return FieldFile(parts, kind, options)
+    return FieldFile(parts, names[0], options)
 
 
 def expand(path: str | Path) -> list[Path]:
@@ -114,12 +96,7 @@ def split_folders(path: Path) -> dict[str, list[Path]]:
     for folder in (path, path / "data"):
         splits = {
             split: expand(folder / name)
-            for split, names in (
-                ("train", ("train",)),
-                ("validation", ("valid", "validation", "val")),
-                ("test", ("test",)),
-            )
-            for name in names
+            for name, split in SPLIT_FOLDERS.items()
             if (folder / name).is_dir()
         }
         if splits:
@@ -129,18 +106,17 @@ def split_folders(path: Path) -> dict[str, list[Path]]:
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a zarr store."""
-    return path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
+    marks = (".zgroup", "zarr.json", ".zmetadata")
+    return path.is_dir() and any((path / name).exists() for name in marks)
 
 
 def _is_data(path: Path) -> bool:
-    suffixes = (".h5", ".hdf5", ".hdf", ".nc", ".npz", ".npy", ".mat", *TORCH_SUFFIXES)
-    return is_store(path) or (path.is_file() and path.suffix in suffixes)
+    return is_store(path) or (path.is_file() and path.suffix in SUFFIXES)
 
 
 def _without_partners(files: list[Path]) -> list[Path]:
     """Leaves out ``.npy`` files of outputs, which are read with those of the inputs."""
-    pairs = [Npy(path).paths for path in files if path.suffix == ".npy"]
-    partners = {paths[1] for paths in pairs if len(paths) > 1}
+    partners = {partner for f in files if f.suffix == ".npy" for partner in Npy(f).paths[1:]}
     return [path for path in files if path not in partners]
 
 
@@ -153,27 +129,27 @@ def open_container(path: Path, options: ReaderOptions) -> Container:
     if is_store(path):
         return XarrayStore(path)
     require_regular_file(path)
-    if hdf5.is_hdf5(path):
-        if not is_intact(path):
+    if hdf5.h5py.is_hdf5(path):
+        if is_sealed(path) is False:
             raise UserError(
                 f"{path}: damaged, or changed since multigrid wrote it: its checksum differs"
             )
         return hdf5.Hdf5(path)
     start = first_bytes(path, 128)
-    members = zip_members(path) if start else None
+    if not start:
+        raise UserError(f"{path}: the file is empty")
+    members = zip_members(path)
     if members is not None and any(name.rpartition("/")[2] == "data.pkl" for name in members):
         return TorchFile(path)
     if members and all(name.endswith(".npy") for name in members):
         return Npz(path)
-    if start.startswith(SIGNATURE):
+    if start.startswith(NPY_SIGNATURE):
         if options.input:
             raise UserError(
                 f"{path}: the file itself is the input; name only the file of the outputs, 'output'"
             )
         return Npy(path, options.output[0] if options.output else None)
-    if not start:
-        raise UserError(f"{path}: the file is empty")
-    if path.suffix in TORCH_SUFFIXES and members is None:
+    if path.suffix in (".pt", ".pth") and members is None:
         return TorchFile(path)
     if start.startswith(PICKLE):
         raise UserError(f"{path}: is a pickle, which is refused, as opening it could run a program")
@@ -203,19 +179,17 @@ def _candidates(reader: str, options: ReaderOptions) -> list[str]:
 
 def _first_fitting(
     container: Container, names: Sequence[str], options: ReaderOptions
-) -> tuple[str, list[Layout]]:
+) -> tuple[str, Sequence[Layout]]:
     for name in names:
         layout = READERS.get(name)(container, options)
         if layout is not None:
-            return name, [layout] if isinstance(layout, Layout) else list(layout)
+            return name, [layout] if isinstance(layout, Layout) else layout
     held = f", the file holds {container.contents()}" if container.names else ""
-    if held and not options.named and ("hdf5" in names or "auto" in names):
+    if held and not options.named and "hdf5" in names:
         held += "; if two of these are input and output, say which with 'input' and 'output'"
-    docs = (
-        (name, (READERS.get(name).__doc__ or "").split("\n")[0].removesuffix(".")) for name in names
-    )
-    tried = "; ".join(f"{name} ({doc})" for name, doc in docs)
-    raise UserError(f"{container.path}: no reader fits{held}; tried: {tried}")
+    summaries = ((READERS.get(name).__doc__ or "").split("\n")[0] for name in names)
+    tried = (f"{n} ({s.removesuffix('.')})" for n, s in zip(names, summaries, strict=True))
+    raise UserError(f"{container.path}: no reader fits{held}; tried: {'; '.join(tried)}")
 
 
 __all__ = [

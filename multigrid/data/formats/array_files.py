@@ -1,13 +1,12 @@
-"""Files of NumPy, torch, MATLAB (v4 and v5) and netCDF 3, none of which may run code."""
+"""Files of NumPy, torch, MATLAB (v4 and v5), netCDF 3 and zarr, none of which may run code."""
 
 import pickle
 import re
 import warnings
 import zipfile
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,14 +17,14 @@ from multigrid.data.formats.container import (
     Container,
     StoredArray,
     first_bytes,
-    plain,
+    plain_attributes,
     require_honest_size,
     require_numbers,
     require_regular_file,
 )
 from multigrid.errors import UserError, brief
 
-SIGNATURE = b"\x93NUMPY"
+NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
 NAME_PAIRS = (("x", "y"), ("input", "output"), ("inputs", "outputs"), ("a", "u"), ("coeff", "sol"))
 MATLAB_TYPES = {"double": "f8", "single": "f4", "logical": "bool"}
@@ -34,16 +33,19 @@ MATLAB_TYPES = {"double": "f8", "single": "f4", "logical": "bool"}
 class ArrayFile(Container):
     """A file whose arrays are mapped or read into memory when they are first asked for.
 
-    A copy in another process reopens them.
+    A copy in another process reopens what stands in ``_content`` and ``_loaded``.
     """
+
+    noun_of_damage = "file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._loaded: dict[str, np.ndarray] = {}
+        self._content: Any = None
 
-    @abstractmethod
     def _load(self, name: str) -> np.ndarray:
         """Reads or maps an array."""
+        raise UserError(f"{self.path}: has no array '{name}'")
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -52,13 +54,24 @@ class ArrayFile(Container):
     def _array(self, opened: None, name: str, check: bool) -> StoredArray:
         require_numbers(self.path, name, self._info(name).dtype)
         if name not in self._loaded:
-            array = self._load(name)
-            require_numbers(self.path, name, array.dtype)
-            self._loaded[name] = array
+            self._loaded[name] = self._load(name)
+            require_numbers(self.path, name, self._loaded[name].dtype)
         return self._loaded[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": {}}
+        return {**self.__dict__, "_loaded": {}, "_content": None}
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turns what a library raises over a damaged file, of whatever kind, into one sentence."""
+        try:
+            yield
+        except (UserError, pickle.UnpicklingError):
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{self.path}: damaged or truncated {self.noun_of_damage} ({brief(error)})"
+            ) from None
 
 
 def zip_members(path: Path) -> list[str] | None:
@@ -80,6 +93,7 @@ class Npz(ArrayFile):
     """The arrays of an ``.npz`` file."""
 
     kind = "npz"
+    noun_of_damage = "NumPy file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -88,27 +102,19 @@ class Npz(ArrayFile):
 
     def _info(self, name: str) -> ArrayInfo:
         if name not in self._infos:
-            try:
-                with zipfile.ZipFile(self.path) as archive:
-                    member = archive.getinfo(f"{name}.npy")
-                    with archive.open(member) as file:
-                        shape, dtype, size = read_header(self.path, file)
-            except UserError:
-                raise
-            except Exception as error:  # a damaged header fails in NumPy in any way
-                raise _damaged(self.path, error) from None
-            if size > member.file_size:
+            with self._reading(), zipfile.ZipFile(self.path) as archive:
+                member = archive.getinfo(f"{name}.npy")
+                with archive.open(member) as file:
+                    info = read_header(self.path, file)
+            if prod(info.shape) * info.dtype.itemsize > member.file_size:
                 raise UserError(f"{self.path}: '{name}' declares more data than is there")
-            require_honest_size(self.path, name, size, self.path.stat().st_size)
-            self._infos[name] = ArrayInfo(shape, dtype)
+            require_honest_size(self.path, name, info.shape, info.dtype.itemsize)
+            self._infos[name] = info
         return self._infos[name]
 
     def _load(self, name: str) -> np.ndarray:
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                return np.asarray(arrays[name])
-        except Exception as error:  # as above
-            raise _damaged(self.path, error) from None
+        with self._reading(), np.load(self.path, allow_pickle=False) as arrays:
+            return np.asarray(arrays[name])
 
 
 class Npy(ArrayFile):
@@ -123,6 +129,7 @@ class Npy(ArrayFile):
     """
 
     kind = "npy"
+    noun_of_damage = "NumPy file"
 
     def __init__(self, path: Path, partner: str | None = None) -> None:
         super().__init__(path)
@@ -152,55 +159,42 @@ class Npy(ArrayFile):
         return None
 
     def _info(self, name: str) -> ArrayInfo:
-        array = self._loaded.get(name)
-        if array is None:
-            array = self._loaded[name] = self._load(name)
-        return ArrayInfo(array.shape, array.dtype)
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return ArrayInfo(self._loaded[name].shape, self._loaded[name].dtype)
 
     def _load(self, name: str) -> np.ndarray:
         path = self._files[name]
-        try:
+        with self._reading():
             with path.open("rb") as file:
                 read_header(path, file)
             mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except UserError:
-            raise
-        except Exception as error:  # a damaged header fails in NumPy in any way
-            raise _damaged(path, error) from None
         return mapped
 
 
-def read_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Reads the header of a ``.npy`` file: shape, number type and size in bytes of its array.
+def read_header(path: Path, file: IO[bytes]) -> ArrayInfo:
+    """Reads the header of a ``.npy`` file.
 
     Raises:
         UserError: If it is not one, or holds Python objects.
     """
-    if file.read(len(SIGNATURE)) != SIGNATURE:
+    if file.read(len(NPY_SIGNATURE)) != NPY_SIGNATURE:
         raise UserError(
             f"{path}: holds something that is not a NumPy array; pickles are refused, as opening "
             "one could run a program"
         )
     major = file.read(2)[:1]
-    if major == b"\x01":
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    elif major == b"\x02":
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
+    if major not in (b"\x01", b"\x02"):
         raise UserError(f"{path}: a version of the .npy format that is not for plain arrays")
+    formats = np.lib.format
+    read = formats.read_array_header_1_0 if major == b"\x01" else formats.read_array_header_2_0
+    shape, _, dtype = read(file)
     if dtype.hasobject:
         raise UserError(
             f"{path}: holds pickled Python objects, which is refused, as opening them could run "
             "a program"
         )
-    size = dtype.itemsize
-    for n in shape:
-        size *= n  # in Python's integers, which do not overflow
-    return shape, dtype, size
-
-
-def _damaged(path: Path, error: BaseException) -> UserError:
-    return UserError(f"{path}: damaged or truncated NumPy file ({brief(error)})")
+    return ArrayInfo(shape, dtype)
 
 
 class TorchFile(ArrayFile):
@@ -210,74 +204,61 @@ class TorchFile(ArrayFile):
     """
 
     kind = "neuraloperator"
+    noun_of_damage = "file of torch"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._tensors = dict(self._flatten("", self._unpickle()))
-        if not self._tensors:
-            raise UserError(f"{path}: holds no tensors")
         self.names = tuple(self._tensors)
+        if not self.names:
+            raise UserError(f"{path}: holds no tensors")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_tensors": None}
+    @property
+    def _tensors(self) -> dict[str, Any]:
+        if self._content is None:
+            self._content = dict(self._flatten("", self._unpickle()))
+        tensors: dict[str, Any] = self._content
+        return tensors
 
     def _flatten(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping):
-            items: Any = ((str(key), item) for key, item in value.items())
-        elif isinstance(value, list | tuple) and not all(isinstance(v, int | float) for v in value):
-            items = ((str(number), item) for number, item in enumerate(value))
-        elif type(value).__name__ == "TensorDataset":
-            items = ((str(number), item) for number, item in enumerate(value.tensors))
-        else:
+        if type(value).__name__ == "TensorDataset":
+            value = value.tensors
+        if isinstance(value, list | tuple) and not all(isinstance(v, int | float) for v in value):
+            value = dict(enumerate(value))
+        if not isinstance(value, Mapping):
             yield name or self.path.stem, value
             return
-        for key, item in items:
-            yield from self._flatten(f"{name}/{key}" if name else key, item)
+        for key, item in value.items():
+            yield from self._flatten(f"{name}/{key}" if name else str(key), item)
 
     def _unpickle(self) -> Any:
         import torch  # only this format needs it
         from torch.utils.data import TensorDataset
 
-        numpy_types = [np.ndarray, np.dtype, *_numpy_dtypes(), *_numpy_functions()]
+        allowed = torch.serialization.safe_globals([TensorDataset, *_numpy_globals()])
+        mmap = zip_members(self.path) is not None
         try:
-            mmap = zip_members(self.path) is not None
-            with warnings.catch_warnings():
+            with self._reading(), allowed, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about pickles that are refused right away
-                with torch.serialization.safe_globals([TensorDataset, *numpy_types]):
-                    return torch.load(
-                        str(self.path), map_location="cpu", weights_only=True, mmap=mmap
-                    )
-        except UserError:
-            raise
+                return torch.load(str(self.path), "cpu", weights_only=True, mmap=mmap)
         except pickle.UnpicklingError:
             raise UserError(
                 f"{self.path}: holds Python objects besides tensors, or no tensors at all, which "
                 "is refused, as opening them could run a program; save the plain tensors, as in "
                 "torch.save({'x': x, 'y': y}, path)"
             ) from None
-        except Exception as error:  # a damaged archive fails in torch in any way
-            raise UserError(
-                f"{self.path}: damaged or truncated file of torch ({brief(error)})"
-            ) from None
 
     def _tensor(self, name: str) -> Any:
         import torch
 
-        if self._tensors is None:
-            self._tensors = dict(self._flatten("", self._unpickle()))
         tensor = self._tensors[name]
         if isinstance(tensor, int | float | np.ndarray | np.generic):
             return np.asarray(tensor)
-        if (
-            not isinstance(tensor, torch.Tensor)
-            or tensor.layout != torch.strided
-            or tensor.is_quantized
-            or tensor.is_meta
-        ):
+        dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        if not dense or tensor.is_quantized or tensor.is_meta:
             raise UserError(
                 f"{self.path}: '{name}' is a {type(tensor).__name__}, but a dense tensor is needed"
             )
-        require_honest_size(self.path, name, tensor.nbytes, self.path.stat().st_size)
+        require_honest_size(self.path, name, tensor.shape, tensor.element_size())
         return tensor
 
     def _info(self, name: str) -> ArrayInfo:
@@ -303,114 +284,86 @@ class TorchFile(ArrayFile):
         return array
 
 
-def _numpy_dtypes() -> list[type]:
-    """Returns the classes of number types that hold no Python objects."""
-    return [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
-
-
-def _numpy_functions() -> list[Any]:
+def _numpy_globals() -> list[Any]:
     """Returns what rebuilds arrays of numbers; newer files of NumPy name it otherwise."""
     from numpy._core.multiarray import _reconstruct, scalar
 
-    return [
-        _reconstruct,
-        scalar,
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]  # none holds Python objects
+    names = [
         (_reconstruct, "numpy.core.multiarray._reconstruct"),
         (scalar, "numpy.core.multiarray.scalar"),
     ]
+    return [np.ndarray, np.dtype, *dtypes, _reconstruct, scalar, *names]
 
 
 class MatlabFile(ArrayFile):
     """The variables of a ``.mat`` file of MATLAB v4 or v5."""
 
     kind = "mat"
+    noun_of_damage = "MATLAB file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         from scipy.io import whosmat
 
-        try:
-            self._held = {name: (shape, kind) for name, shape, kind in whosmat(str(path))}
-        except Exception as error:  # a damaged header fails in SciPy in any way
-            raise self._damaged(error) from None
-        self.names = tuple(self._held)
+        with self._reading():
+            self._kinds = {name: (shape, kind) for name, shape, kind in whosmat(str(path))}
+        self.names = tuple(self._kinds)
 
     def _info(self, name: str) -> ArrayInfo:
-        shape, kind = self._held[name]
+        shape, kind = self._kinds[name]
         code = MATLAB_TYPES.get(kind, kind if re.fullmatch(r"u?int\d+", kind) else "S1")
-        dtype, size = np.dtype(code), 1
-        for n in shape:
-            size *= n
-        require_honest_size(self.path, name, size * dtype.itemsize, self.path.stat().st_size)
-        return ArrayInfo(tuple(shape), dtype)
+        require_honest_size(self.path, name, shape, np.dtype(code).itemsize)
+        return ArrayInfo(tuple(shape), np.dtype(code))
 
     def _load(self, name: str) -> np.ndarray:
         from scipy.io import loadmat
 
-        try:
+        with self._reading():
             array = loadmat(str(self.path), variable_names=[name])[name]
-        except Exception as error:  # as above
-            raise self._damaged(error) from None
-        return np.asarray(array, bool if self._held[name][1] == "logical" else None)
-
-    def _damaged(self, error: BaseException) -> UserError:
-        return UserError(f"{self.path}: damaged or truncated MATLAB file ({brief(error)})")
+        return np.asarray(array, bool if self._kinds[name][1] == "logical" else None)
 
 
 class XarrayStore(ArrayFile):
-    """The variables of a netCDF 3 file or a zarr store, opened by the optional package xarray."""
+    """The variables of a zarr store or a file of netCDF 3, through xarray, which unpacks them."""
 
     kind = "xarray"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            xarray = import_module("xarray")
-        except ImportError:
-            raise UserError(
-                f"{path}: zarr and netCDF 3 are read by xarray; pip install xarray zarr"
-            ) from None
-        try:
-            engine = "zarr" if path.is_dir() else "scipy"
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that metadata are not consolidated
-                opened = xarray.open_dataset(path, engine=engine, decode_times=False)
-        except Exception as error:  # engines raise errors of many kinds
-            raise UserError(f"{path}: cannot be read by xarray ({brief(error)})") from None
-        self._set = opened
-        self.names = tuple(sorted(str(name) for name in opened.variables))
-        self.attributes = {
-            str(k): v for k, a in opened.attrs.items() if (v := plain(a)) is not None
-        }
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_set": None}
+        self.names = tuple(sorted(str(name) for name in self._dataset.variables))
+        self.attributes = plain_attributes(self._dataset.attrs)
 
     @property
-    def _variables(self) -> Any:
-        if self._set is None:
-            self._set = XarrayStore(self.path)._set
-        return self._set
+    def _dataset(self) -> Any:
+        if self._content is None:
+            self._content = self._open()
+        return self._content
+
+    def _open(self) -> Any:
+        try:
+            import xarray
+        except ImportError:
+            raise UserError(
+                f"{self.path}: zarr and netCDF 3 are read by xarray; pip install xarray zarr"
+            ) from None
+        engine: Any = "zarr" if self.path.is_dir() else "scipy"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that metadata are not consolidated
+                return xarray.open_dataset(self.path, engine=engine, decode_times=False)
+        except Exception as error:  # engines raise errors of many kinds
+            raise UserError(f"{self.path}: cannot be read by xarray ({brief(error)})") from None
 
     def _info(self, name: str) -> ArrayInfo:
-        variable = self._variables.variables[name]
-        dims = tuple(map(str, variable.dims))
-        is_coordinate = name in self._set.coords
-        return ArrayInfo(
-            variable.shape, variable.dtype, _plain(variable.attrs), dims, is_coordinate
-        )
+        variable = self._dataset.variables[name]
+        dims, is_coordinate = tuple(map(str, variable.dims)), name in self._dataset.coords
+        attributes = plain_attributes(variable.attrs)
+        return ArrayInfo(variable.shape, variable.dtype, attributes, dims, is_coordinate)
 
     def _array(self, opened: None, name: str, check: bool) -> StoredArray:
         require_numbers(self.path, name, self._info(name).dtype)
-        return _Lazy(self._variables.variables[name])
-
-    def _load(self, name: str) -> np.ndarray:
-        return np.asarray(self._variables.variables[name].values)
-
-
-def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    values = {str(name): plain(value) for name, value in attributes.items()}
-    return {name: value for name, value in values.items() if value is not None}
+        return _Lazy(self._dataset.variables[name])
 
 
 class _Lazy:
@@ -421,3 +374,15 @@ class _Lazy:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return np.asarray(self.variable[index].values)
+
+
+class OtherFile(ArrayFile):
+    """A file of an unknown format, which only a user's reader can open.
+
+    Its fields hold their arrays themselves.
+    """
+
+    kind = "unknown"
+
+    def _info(self, name: str) -> ArrayInfo:
+        raise UserError(f"{self.path}: has no array '{name}'")

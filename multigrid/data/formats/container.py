@@ -2,10 +2,10 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -17,6 +17,7 @@ from multigrid.errors import UserError, nearest
 MAX_RATIO = 200
 ALWAYS_ALLOWED = 2**26
 NUM_LISTED = 12
+SEAL = b"\nmultigrid, SHA-256 of all before: "
 
 
 class StoredArray(Protocol):
@@ -31,6 +32,10 @@ class StoredArray(Protocol):
         """Its number type."""
 
     def __getitem__(self, index: Any) -> Any: ...
+
+
+Arrays = Callable[[str], StoredArray]
+"""The arrays of an open container, by name."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +56,21 @@ class ArrayInfo:
     dims: tuple[str, ...] = ()
     is_coordinate: bool = False
 
-    @property
-    def is_numeric(self) -> bool:
-        """Whether it holds real numbers or booleans."""
-        return self.dtype.kind in "fiub"
+
+@dataclass(frozen=True)
+class Stack:
+    """Several arrays alike as one, ``[*lead, *item]``."""
+
+    members: tuple[str, ...]
+    lead: tuple[int, ...]
+    item: tuple[int, ...]
 
 
 class Container(ABC):
     """A file of named arrays. Nothing stays open between two reads.
 
-    Args:
-        path: The file.
-
     Attributes:
+        path: The file.
         attributes: Attributes of the file.
         names: Names of its arrays; ``group/name`` within groups.
     """
@@ -75,7 +82,7 @@ class Container(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stacks: dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]] = {}
+        self._stacks: dict[str, Stack] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._name_set
@@ -123,8 +130,8 @@ class Container(ABC):
             UserError: If there is no such array, or it lies in another file or is damaged.
         """
         if name in self._stacks:
-            members, lead, item = self._stacks[name]
-            return ArrayInfo((*lead, *item), self._info(members[0]).dtype)
+            stack = self._stacks[name]
+            return ArrayInfo((*stack.lead, *stack.item), self._info(stack.members[0]).dtype)
         if name not in self:
             if any(other.startswith(f"{name}/") for other in self.names):
                 raise UserError(f"{self.path}: '{name}' is a group, not a {self.noun}")
@@ -134,24 +141,24 @@ class Container(ABC):
             )
         return self._info(name)
 
-    def is_coordinate(self, name: str) -> bool:
-        """Whether an array of the file only says where the points of an axis lie."""
-        try:
-            return name in self and self.info(name).is_coordinate
-        except UserError:
-            return False
-
-    def numeric(self) -> dict[str, ArrayInfo]:
-        """Returns the readable arrays of real numbers that are not coordinates."""
+    def _readable(self) -> dict[str, ArrayInfo]:
         infos = {}
         for name in self.names:
             try:
-                info = self.info(name)
+                infos[name] = self.info(name)
             except UserError:
                 continue
-            if info.is_numeric and not info.is_coordinate:
-                infos[name] = info
         return infos
+
+    @cached_property
+    def coordinates(self) -> frozenset[str]:
+        """Names of the arrays that only say where the points of an axis lie."""
+        return frozenset(n for n, info in self._readable().items() if info.is_coordinate)
+
+    def numeric(self) -> dict[str, ArrayInfo]:
+        """Returns the readable arrays of real numbers that are not coordinates."""
+        infos = self._readable().items()
+        return {n: i for n, i in infos if i.dtype.kind in "fiub" and not i.is_coordinate}
 
     def stack(
         self,
@@ -179,22 +186,16 @@ class Container(ABC):
                     f"{self.path}: '{member}' {list(shape)} and '{members[0]}' {list(first)} "
                     "disagree"
                 )
-        if item is not None and prod(item) != prod(first):
-            raise UserError(f"{self.path}: '{members[0]}' {list(first)} is not {list(item)}")
-        self._stacks[name] = (
-            tuple(members),
-            lead or (len(members),),
-            first if item is None else item,
-        )
+        self._stacks[name] = Stack(tuple(members), lead or (len(members),), item or first)
         return name
 
     def members(self, name: str) -> tuple[str, ...]:
         """Returns the names in the file that an array is made of."""
-        return self._stacks[name][0] if name in self._stacks else (name,)
+        return self._stacks[name].members if name in self._stacks else (name,)
 
     @contextmanager
-    def open(self, check: bool = False) -> Iterator["Arrays"]:
-        """Opens the file for reading.
+    def open(self, check: bool = False) -> Iterator[Arrays]:
+        """Opens the file; gives its arrays by name.
 
         Args:
             check: Whether to refuse arrays that were never written in full.
@@ -203,13 +204,22 @@ class Container(ABC):
             UserError: If the file, or what is read from it in the context, is damaged.
         """
         with self._opened() as opened:
-            yield Arrays(self, opened, check)
+
+            @cache
+            def array(name: str) -> StoredArray:
+                if name not in self._stacks:
+                    return self._array(opened, name, check)
+                stack = self._stacks[name]
+                for member in stack.members if check else ():
+                    array(member)
+                return _StackedArray(array, stack)
+
+            yield array
 
     def read(self, name: str) -> np.ndarray:
         """Returns a whole array."""
         with self.open(check=True) as arrays:
-            array = arrays[name]
-            return np.asarray(array[(slice(None),) * len(array.shape)])
+            return np.asarray(arrays(name)[()])
 
     def contents(self) -> str:
         """Returns the arrays with their shapes as text, a bounded number of them."""
@@ -223,63 +233,29 @@ class Container(ABC):
         return ", ".join([*listed, *more]) or "no datasets"
 
 
-class Arrays:
-    """The arrays of an open container, by name."""
-
-    def __init__(self, container: Container, opened: Any, check: bool) -> None:
-        self._container = container
-        self._opened = opened
-        self._check = check
-        self._opened_arrays: dict[str, StoredArray] = {}
-
-    def __getitem__(self, name: str) -> StoredArray:
-        if name not in self._opened_arrays:
-            self._opened_arrays[name] = self._open(name)
-        return self._opened_arrays[name]
-
-    def _open(self, name: str) -> StoredArray:
-        container = self._container
-        if name not in container._stacks:
-            return container._array(self._opened, name, self._check)
-        members, lead, item = container._stacks[name]
-        if self._check:
-            for member in members:
-                container._array(self._opened, member, True)
-        return _Stack(self, members, lead, item)
-
-
-class _Stack:
-    """Several arrays alike as one, ``[*lead, *item]``."""
-
-    def __init__(
-        self, arrays: Arrays, members: Sequence[str], lead: tuple[int, ...], item: tuple[int, ...]
-    ) -> None:
-        self.arrays, self.members = arrays, members
-        self.lead, self.item = lead, item
-        self.shape = (*lead, *item)
-        self.dtype = arrays[members[0]].dtype
+class _StackedArray:
+    def __init__(self, arrays: Arrays, stack: Stack) -> None:
+        self.arrays, self.stack = arrays, stack
+        self.shape = (*stack.lead, *stack.item)
+        self.dtype = arrays(stack.members[0]).dtype
 
     def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
-        count, rest = len(self.lead), index[len(self.lead) :]
-        numbers = np.arange(len(self.members)).reshape(self.lead)[index[:count]]
-        parts = [self._part(self.arrays[self.members[number]], rest) for number in numbers.flat]
+        lead, item = self.stack.lead, self.stack.item
+        numbers = np.arange(len(self.stack.members)).reshape(lead)[index[: len(lead)]]
+        parts = []
+        for number in numbers.flat:
+            array: Any = self.arrays(self.stack.members[number])
+            if array.shape != item:
+                array = np.reshape(array[()], item)
+            parts.append(np.asarray(array[index[len(lead) :]]))
         return np.reshape(parts, (*numbers.shape, *np.shape(parts)[1:]))
-
-    def _part(self, array: StoredArray, index: tuple[Any, ...]) -> np.ndarray:
-        if array.shape == self.item:
-            return np.asarray(array[index])
-        whole = array[(slice(None),) * len(array.shape)]
-        return np.asarray(np.reshape(whole, self.item)[index])
 
 
 # --- checks before any library opens a file ---
 
 
 def require_regular_file(path: Path) -> None:
-    """Raises a UserError unless a path leads to a regular file that can be read.
-
-    Pipes and devices would make a reader wait for ever.
-    """
+    """Raises a UserError unless a path leads to a regular file: a pipe would never end."""
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder, but a data file is needed")
@@ -287,8 +263,7 @@ def require_regular_file(path: Path) -> None:
             raise UserError(f"{path}: there is no such file{_neighbours(path)}")
         if not path.is_file():
             raise UserError(f"{path}: is not a regular file")
-        with path.open("rb"):
-            pass
+        path.open("rb").close()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -301,73 +276,48 @@ def _neighbours(path: Path) -> str:
     return f"; the folder holds {', '.join(names[:5])}{more}" if names else ""
 
 
-@dataclass(frozen=True)
-class Stamp:
-    """Identifies the state of a file, without reading it."""
-
-    size: int
-    modified: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> "Stamp":
-        """Returns the stamp of a file as it is now.
-
-        Raises:
-            UserError: If it is no longer there.
-        """
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise UserError(f"{path}: can no longer be read: {error.strerror}") from None
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
-
-    def require(self, path: Path) -> None:
-        """Raises a UserError if a file is no longer there or no longer the same."""
-        if Stamp.of(path) != self:
-            raise UserError(f"{path}: has changed since it was opened; keep it as it is in a run")
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Returns size, time of change and inode of a file: another state has another stamp."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: can no longer be read: {error.strerror}") from None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-SEAL = b"\nmultigrid, SHA-256 of all before: "
-
-
-def read_seal(path: Path) -> bytes | None:
-    """Returns the checksum behind the end of a file, None if there is none."""
-    size = len(SEAL) + 32
+def seal(path: Path) -> None:
+    """Writes a checksum of a file behind its end, where HDF5 does not look."""
     with path.open("rb") as file:
-        if file.seek(0, 2) < size:
-            return None
-        file.seek(-size, 2)
+        digest = hashlib.file_digest(file, "sha256").digest()
+    with path.open("ab") as file:
+        file.write(SEAL + digest)
+
+
+def is_sealed(path: Path) -> bool | None:
+    """Whether the checksum behind the end of a file is right; None if there is none."""
+    with path.open("rb") as file:
+        left = file.seek(0, 2) - len(SEAL) - 32
+        file.seek(max(left, 0))
         tail = file.read()
-    return tail[-32:] if tail.startswith(SEAL) else None
-
-
-def file_digest(path: Path, stop: int | None = None) -> bytes:
-    """Returns the SHA-256 of the first ``stop`` bytes of a file, or of all."""
-    digest = hashlib.sha256()
-    left = path.stat().st_size if stop is None else stop
-    with path.open("rb") as file:
-        while left and (part := file.read(min(left, 2**22))):
+        if not tail.startswith(SEAL):
+            return None
+        digest = hashlib.sha256()
+        file.seek(0)
+        while part := file.read(min(left, 2**22)):
             digest.update(part)
             left -= len(part)
-    return digest.digest()
+    return digest.digest() == tail[len(SEAL) :]
 
 
-def is_intact(path: Path) -> bool:
-    """Whether a file has no checksum behind its end, or the right one."""
-    expected = read_seal(path)
-    stop = path.stat().st_size - len(SEAL) - 32
-    return expected is None or file_digest(path, stop) == expected
-
-
-def first_bytes(path: Path, count: int = 8) -> bytes:
+def first_bytes(path: Path, count: int) -> bytes:
     """Returns the first bytes of a file."""
     with path.open("rb") as file:
         return file.read(count)
 
 
-def require_honest_size(path: Path, name: str, declared: int, stored: int) -> None:
+def require_honest_size(path: Path, name: str, shape: Sequence[int], itemsize: int) -> None:
     """Raises a UserError if an array declares far more bytes than a file could have compressed."""
+    declared, stored = prod(shape) * itemsize, path.stat().st_size
     if declared > max(ALWAYS_ALLOWED, MAX_RATIO * stored):
         raise UserError(
             f"{path}: '{name}' declares {declared:,} bytes, {declared // max(stored, 1):,} times "
@@ -379,6 +329,19 @@ def require_numbers(path: Path, name: str, dtype: np.dtype) -> None:
     """Raises a UserError unless an array holds real numbers or booleans."""
     if dtype.kind not in "fiub":
         raise UserError(f"{path}: '{name}' holds {dtype}, but real numbers are needed")
+
+
+def plain_attributes(items: Mapping[Any, Any]) -> dict[str, Any]:
+    """Returns the attributes that are plain numbers and text; what cannot be read is left out."""
+    attributes = {}
+    for name in items:
+        try:
+            value = plain(items[name])
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):
+            continue
+        if value is not None:
+            attributes[str(name)] = value
+    return attributes
 
 
 def plain(value: Any) -> Any:

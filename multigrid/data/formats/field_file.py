@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from multigrid.data.formats.container import Arrays, Container, Stamp
+from multigrid.data.formats.container import Arrays, Container, stamp
 from multigrid.data.formats.hdf5 import runs
-from multigrid.data.formats.layout import Field, Layout, ReaderOptions
-from multigrid.data.formats.readers import parameter_fields
+from multigrid.data.formats.layout import SPACE, Field, Layout, ReaderOptions
+from multigrid.data.formats.readers import available_parameters, chosen_parameters
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError, nearest
@@ -113,44 +112,49 @@ class Part:
         Raises:
             UserError: If they do not.
         """
-        sizes: dict[str, int] = {}
-        for item in layout.fields:
-            for letter in item.axes:
-                size = item.size(container, letter)
-                if letter != "C" and size is not None and sizes.setdefault(letter, size) != size:
-                    raise UserError(
-                        f"{container.path}: '{item.array}' has {size} points along {letter}, but "
-                        f"'{layout.fields[0].array}' has {sizes[letter]}; the shapes disagree"
-                    )
-        count = sizes.get("N", 1) if layout.count is None else layout.count
-        shape = tuple(sizes[letter] for letter in "XYZ" if letter in sizes)
-        if not shape or set("XYZ"[: len(shape)]) - set(sizes):
-            raise UserError(f"{container.path}: no array has the axes of a grid, X, Y and Z")
+        path, sizes = container.path, _sizes(container, layout)
+        shape = tuple(sizes[letter] for letter in SPACE if letter in sizes)
+        if not shape or set(SPACE[: len(shape)]) - set(sizes):
+            raise UserError(f"{path}: no array has the axes of a grid, X, Y and Z")
         if options.ndim not in (None, len(shape)):
             raise UserError(
-                f"{container.path}: the number of space dimensions is {len(shape)}, not "
-                f"{options.ndim}"
+                f"{path}: the number of space dimensions is {len(shape)}, not {options.ndim}"
             )
         if layout.grid_kind is not None and not options.noncartesian:
             raise UserError(
-                f"{container.path}: the grid is {layout.grid_kind}, not Cartesian, so convolutions "
-                "distort it; use it with problem.noncartesian: true "
-                "(--noncartesian)"
+                f"{path}: the grid is {layout.grid_kind}, not Cartesian, so convolutions distort "
+                "it; use it with problem.noncartesian: true (--noncartesian)"
             )
-        extra, _ = parameter_fields(container, options, count)
-        used = {item.array for item in layout.fields if isinstance(item.array, str)}
-        layout = replace(
-            layout,
-            inputs=(
-                *layout.inputs,
-                *(f for f in extra if not (isinstance(f.array, str) and f.array in used)),
-            ),
-        )
+        count = sizes.get("N", 1) if layout.count is None else layout.count
+        parameters = [
+            item
+            for item in chosen_parameters(container, options.parameters, count)
+            if not isinstance(item.array, str) or item.array not in layout.used
+        ]
+        layout = replace(layout, inputs=(*layout.inputs, *parameters))
         with container.open(check=True) as arrays:
             for item in layout.fields:
                 if isinstance(item.array, str):
-                    arrays[item.array]
+                    arrays(item.array)
         return cls(container, layout, count, sizes.get("T", 1), shape)
+
+
+def _sizes(container: Container, layout: Layout) -> dict[str, int]:
+    """Returns the sizes of the axes, in which all fields must agree."""
+    sizes: dict[str, int] = {}
+    for item in layout.fields:
+        for letter, size in zip(item.axes, item.info(container).shape, strict=True):
+            if letter != "C" and sizes.setdefault(letter, size) != size:
+                raise UserError(
+                    f"{container.path}: '{item.label}' has {size} points along {letter}, but "
+                    f"'{layout.fields[0].label}' has {sizes[letter]}; the shapes disagree"
+                )
+    if layout.count is not None and layout.count > sizes.get("N", layout.count):
+        raise UserError(
+            f"{container.path}: says that it holds {layout.count} samples or trajectories, which "
+            f"disagrees with its arrays, of {sizes['N']}"
+        )
+    return sizes
 
 
 class FieldFile:
@@ -177,14 +181,24 @@ class FieldFile:
         self.parts = [part for part in parts if part.count]
         if not self.parts:
             raise UserError(f"{self.path}: holds no samples")
-        first = self.parts[0]
         for part in self.parts[1:]:
-            self._require_alike(first, part)
-        self._states = options.time.states(first.num_steps)
+            _require_alike(self.parts[0], part)
+        if options.fields is not None:
+            if not self._evolves:
+                raise UserError(
+                    f"{self.path}: 'fields' is for time-dependent files, not for {self.reader}"
+                )
+            self.parts = [_with_fields(part, options.fields) for part in self.parts]
+        self._states = options.time.states(self.parts[0].num_steps)
+        self._require_time()
         self._starts = np.cumsum([0, *(part.count for part in self.parts)])
-        self._stamps = {path: Stamp.of(path) for path in self.paths if path.is_file()}
-        self._select()
-        self._description = self._describe()
+        self._stamps = {path: stamp(path) for path in self.paths if path.is_file()}
+        inputs, outputs = self._channel_names()
+        self._inputs = _choose(self.path, "input", inputs, options.input_channels)
+        self._outputs = _choose(self.path, "output", outputs, options.output_channels)
+        self._description = self._describe(
+            tuple(inputs[k] for k in self._inputs), tuple(outputs[k] for k in self._outputs)
+        )
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -220,9 +234,7 @@ class FieldFile:
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._description.num_samples:
             raise IndexError(f"the file holds {self._description.num_samples} samples")
         self._require_unchanged()
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # what overflows is infinite, and told as such
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite values are told as such
             fields = self._load(wanted)
         self._require_unchanged()
         return fields
@@ -251,10 +263,6 @@ class FieldFile:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Reads the beginnings of trajectories.
 
-        Args:
-            groups: Their numbers.
-            num_steps: Number of steps wanted.
-
         Returns:
             First inputs ``[n, in, *grid]`` and states ``[n, num_steps + 1, C, *grid]``, or None
             if what is predicted cannot be rolled out, or the trajectories are shorter.
@@ -272,115 +280,6 @@ class FieldFile:
             states.append(np.concatenate([last[:1], following]))
         return inputs, np.stack(states)
 
-    # --- what there is ---
-
-    def _require_alike(self, first: Part, part: Part) -> None:
-        here, there = part.layout, first.layout
-        for name, a, b in (
-            ("grid", part.shape, first.shape),
-            ("number of states", part.num_steps, first.num_steps),
-            ("fields", [f.channels for f in here.fields], [f.channels for f in there.fields]),
-        ):
-            if a != b:
-                raise UserError(
-                    f"{part.container.path}: the {name} differs from that of "
-                    f"{first.container.path}, {a} instead of {b}"
-                )
-
-    def _select(self) -> None:
-        """Chooses fields and channels by the names that the user gives."""
-        wanted = self.options.fields
-        if wanted is not None:
-            if not self._evolves:
-                raise UserError(
-                    f"{self.path}: 'fields' is for time-dependent files, not for {self.reader}"
-                )
-            self.parts = [
-                replace(part, layout=_with_fields(part.container, part.layout, wanted))
-                for part in self.parts
-            ]
-        time, layout = self.options.time, self._layout
-        if self._evolves and len(self._states) <= time.history:
-            raise UserError(
-                f"{self.path}: the trajectories have {len(self._states)} "
-                f"state{'s' if len(self._states) > 1 else ''}, but pairs of "
-                f"{'successive states' if time.history == 1 else f'{time.history} and one more'} "
-                "are needed"
-            )
-        if not self._evolves and (time.history > 1 or time.target != "state"):
-            raise UserError(
-                f"{self.path}: data.time.history and data.time.target are for trajectories, but "
-                "the samples are pairs of an input and an output"
-            )
-        names = _names(layout.states)
-        history = [_past(name, time.history - 1 - k) for k in range(time.history) for name in names]
-        inputs = (*(history if self._evolves else ()), *_names(layout.inputs))
-        outputs = names or _names(layout.outputs)
-        self._inputs = _choose(self.path, "input", inputs, self.options.input_channels)
-        self._outputs = _choose(self.path, "output", outputs, self.options.output_channels)
-        self._input_names = tuple(inputs[k] for k in self._inputs)
-        self._output_names = tuple(outputs[k] for k in self._outputs)
-        self._setup = None
-        stop = time.history * len(names)
-        states = [k for k in self._inputs if k < stop]
-        whole = states == list(range(stop)) == self._inputs[:stop]
-        if self._evolves and whole and self._outputs == list(range(len(names))):
-            self._setup = TimeSetup(len(names), time.history, time.target)
-
-    def _describe(self) -> Description:
-        first, options, layout = self.parts[0], self.options, self._layout
-        step = options.reduced_resolution
-        shape = tuple(-(-n // step) for n in first.shape)
-        if min(shape) < 2:
-            raise UserError(
-                f"{self.path}: every {step}-th point of a grid {_times(first.shape)} leaves "
-                f"{_times(shape)}, too few"
-            )
-        splits: dict[str, range] = {}
-        for number, part in enumerate(self.parts):
-            if part.layout.split is not None:
-                earlier = splits.get(part.layout.split)
-                start = int(self._starts[number]) if earlier is None else earlier.start
-                splits[part.layout.split] = range(start, int(self._starts[number + 1]))
-        count, size = int(self._starts[-1]), len(self._states) - options.time.history
-        if not self._evolves:
-            per_row = first.num_steps if first.num_steps > 1 else layout.pairs_in_trajectory
-            length = options.time.trajectory or per_row
-            if first.num_steps > 1:
-                size = len(self._states)
-            elif count % length:
-                raise UserError(
-                    f"{self.path}: {count} pairs are not a whole number of trajectories of "
-                    f"{length} each, as data.time.trajectory says"
-                )
-            else:
-                count, size = count // length, length
-        dtypes = [
-            ", ".join(sorted({str(f.dtype(first.container)) for f in fields}))
-            for fields in (layout.states or layout.inputs, layout.states or layout.outputs)
-        ]
-        _, parameters = parameter_fields(first.container, ReaderOptions(), first.count)
-        ignored = self._ignored()
-        return Description(
-            shape,
-            self._input_names,
-            self._output_names,
-            dtypes[0],
-            dtypes[1],
-            count,
-            size,
-            layout.centering,
-            splits,
-            layout.leading_test if len(self.parts) == 1 else 0.0,
-            self._setup,
-            tuple((_label(f), f.axes, f.why) for f in layout.fields),
-            ignored,
-            tuple(name for name in parameters if name in ignored),
-            layout.boundaries,
-            layout.time_step,
-            layout.notes,
-        )
-
     def varying_parameters(self) -> list[str]:
         """Returns the names of the scalars that differ between trajectories or files.
 
@@ -389,8 +288,7 @@ class FieldFile:
         """
         values: dict[str, list[np.ndarray]] = {name: [] for name in self._description.parameters}
         for part in self.parts:
-            _, available = parameter_fields(part.container, ReaderOptions(), part.count)
-            for name in values.keys() & available.keys():
+            for name in values.keys() & available_parameters(part.container, part.count).keys():
                 values[name].append(part.container.read(name).ravel())
         return [
             name
@@ -398,15 +296,112 @@ class FieldFile:
             if len(arrays) == len(self.parts) and np.ptp(np.concatenate(arrays).astype(float)) > 0
         ]
 
+    # --- what there is ---
+
+    def _require_time(self) -> None:
+        time, count = self.options.time, len(self._states)
+        if self._evolves and count <= time.history:
+            raise UserError(
+                f"{self.path}: the trajectories have {count} state{'s' if count > 1 else ''}, but "
+                f"pairs of "
+                f"{'successive states' if time.history == 1 else f'{time.history} and one more'} "
+                "are needed"
+            )
+        if not self._evolves and (time.history > 1 or time.target != "state"):
+            raise UserError(
+                f"{self.path}: data.time.history and data.time.target are for trajectories, but "
+                "the samples are pairs of an input and an output"
+            )
+
+    def _channel_names(self) -> tuple[list[str], list[str]]:
+        """Returns the names of all input and output channels that there are."""
+        layout = self._layout
+        inputs, outputs = _names(layout.inputs), _names(layout.outputs)
+        if not self._evolves:
+            return inputs, outputs
+        states = _names(layout.states)
+        ages = range(self.options.time.history - 1, -1, -1)
+        past = [f"{name}(t-{age})" if age else name for age in ages for name in states]
+        return [*past, *inputs], states
+
+    def _time_setup(self) -> TimeSetup | None:
+        """Returns how states become inputs, if all of them are inputs and outputs, in order."""
+        time, count = self.options.time, len(_names(self._layout.states))
+        past = list(range(time.history * count))
+        whole = [k for k in self._inputs if k < len(past)] == past == self._inputs[: len(past)]
+        if not self._evolves or not whole or self._outputs != list(range(count)):
+            return None
+        return TimeSetup(count, time.history, time.target)
+
+    def _describe(self, input_names: tuple[str, ...], output_names: tuple[str, ...]) -> Description:
+        first, step, layout = self.parts[0], self.options.reduced_resolution, self._layout
+        shape = tuple(-(-n // step) for n in first.shape)
+        if min(shape) < 2:
+            raise UserError(
+                f"{self.path}: every {step}-th point of a grid {_times(first.shape)} leaves "
+                f"{_times(shape)}, too few"
+            )
+        splits: dict[str, range] = {}
+        for part, start, stop in zip(self.parts, self._starts, self._starts[1:], strict=False):
+            split = part.layout.split
+            if split is not None:
+                start = splits[split].start if split in splits else int(start)
+                splits[split] = range(start, int(stop))
+        count, size = self._groups()
+        input_dtype, output_dtype = (
+            ", ".join(sorted({str(f.info(first.container).dtype) for f in fields}))
+            for fields in (layout.states or layout.inputs, layout.states or layout.outputs)
+        )
+        parameters, ignored = available_parameters(first.container, first.count), self._ignored()
+        return Description(
+            shape,
+            input_names,
+            output_names,
+            input_dtype,
+            output_dtype,
+            count,
+            size,
+            layout.centering,
+            splits,
+            layout.leading_test if len(self.parts) == 1 else 0.0,
+            self._time_setup(),
+            tuple((f.label, f.axes, f.why) for f in layout.fields),
+            ignored,
+            tuple(name for name in parameters if name in ignored),
+            layout.boundaries,
+            layout.time_step,
+            layout.notes,
+        )
+
+    def _groups(self) -> tuple[int, int]:
+        """Returns the number of trajectories and the number of samples in each."""
+        count, time = int(self._starts[-1]), self.options.time
+        if self._evolves:
+            return count, len(self._states) - time.history
+        if self.parts[0].num_steps > 1:
+            return count, len(self._states)
+        length = time.trajectory or self._layout.pairs_in_trajectory
+        if count % length:
+            raise UserError(
+                f"{self.path}: {count} pairs are not a whole number of trajectories of "
+                f"{length} each, as data.time.trajectory says"
+            )
+        return count // length, length
+
     def _ignored(self) -> tuple[str, ...]:
         """Returns the names of the arrays that are not read and say nothing of the axes."""
-        ignored: dict[str, None] = {}
-        for container in {id(part.container): part.container for part in self.parts}.values():
-            layouts = [part.layout for part in self.parts if part.container is container]
-            used = {m for item in layouts for name in item.used for m in container.members(name)}
-            rest = (name for name in container.names if name not in used)
-            ignored |= {name: None for name in rest if not container.is_coordinate(name)}
-        return tuple(ignored)
+        used: dict[Container, set[str]] = {}
+        for part in self.parts:
+            members = map(part.container.members, part.layout.used)
+            used.setdefault(part.container, set()).update(*members)
+        return tuple(
+            dict.fromkeys(
+                name
+                for container, names in used.items()
+                for name in container.names
+                if name not in names and name not in container.coordinates
+            )
+        )
 
     # --- reading ---
 
@@ -426,46 +421,46 @@ class FieldFile:
             with part.container.open() as arrays:
                 for start, stop in runs((indices[order] + gaps)[of_part]):
                     chosen = of_part[start:stop]
-                    row, step = int(rows[chosen[0]] - self._starts[number]), int(steps[chosen[0]])
-                    count = stop - start
+                    row, count = int(rows[chosen[0]] - self._starts[number]), stop - start
                     where = slice(row, row + (1 if by_step else count))
-                    for target, values in zip(
-                        (inputs, outputs),
-                        self._run(part, arrays, where, step, count if by_step else 1),
-                        strict=True,
-                    ):
-                        target[order[chosen]] = values
+                    first, last = int(steps[chosen[0]]), int(steps[chosen[0]]) + count
+                    read = self._steps if self._evolves else self._pairs
+                    values = read(part, arrays, where, first, last if by_step else first + 1)
+                    inputs[order[chosen]] = values[0][:, self._inputs]
+                    outputs[order[chosen]] = values[1][:, self._outputs]
         return inputs, outputs
 
-    def _run(
-        self, part: Part, arrays: Arrays, rows: slice, step: int, count: int
+    def _pairs(
+        self, part: Part, arrays: Arrays, rows: slice, start: int, stop: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Reads consecutive rows, or consecutive steps of one row.
+        """Reads the pairs of consecutive rows, or of consecutive steps of one row."""
+        where = self._slice(start, stop) if part.num_steps > 1 else slice(None)
+        count = (rows.stop - rows.start) * (stop - start)
+        inputs, outputs = (
+            self._join(part, arrays, fields, rows, where, count)
+            for fields in (part.layout.inputs, part.layout.outputs)
+        )
+        return inputs, outputs
 
-        Returns:
-            Inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]``.
-        """
-        time, layout = self.options.time, part.layout
-        if not self._evolves:
-            where = self._slice(step, count) if part.num_steps > 1 else slice(None)
-            num = (rows.stop - rows.start) * count
-            inputs = self._join(part, arrays, layout.inputs, rows, where, num)
-            outputs = self._join(part, arrays, layout.outputs, rows, where, num)
-            return inputs[:, self._inputs], outputs[:, self._outputs]
-        where = self._slice(step, count + time.history)
+    def _steps(
+        self, part: Part, arrays: Arrays, rows: slice, start: int, stop: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reads consecutive steps of one row."""
+        time, layout, count = self.options.time, part.layout, stop - start
+        where = self._slice(start, stop + time.history)
         states = self._join(part, arrays, layout.states, rows, where, count + time.history)
         past = [states[k : k + count] for k in range(time.history)]
         outputs = states[time.history :]
         if time.target == "delta":
             outputs = outputs - past[-1]
         if layout.inputs:
-            where = self._slice(step + time.history - 1, count)
+            where = self._slice(start + time.history - 1, stop + time.history - 1)
             past.append(self._join(part, arrays, layout.inputs, rows, where, count))
-        return np.concatenate(past, axis=1)[:, self._inputs], outputs[:, self._outputs]
+        return np.concatenate(past, axis=1), outputs
 
-    def _slice(self, first: int, count: int) -> slice:
-        """Returns which states of the file are the used ones ``first``, ``first + 1``, ..."""
-        used = self._states[first : first + count]
+    def _slice(self, start: int, stop: int) -> slice:
+        """Returns where the used states ``start`` to ``stop - 1`` lie in the file."""
+        used = self._states[start:stop]
         return slice(used.start, used[-1] + 1, used.step)
 
     def _join(
@@ -478,47 +473,52 @@ class FieldFile:
         count: int,
     ) -> np.ndarray:
         """Returns fields as ``[count, channels, *grid]``, rows and steps laid out in one axis."""
-        stride: tuple[Any, ...] = (
-            ...,
-            *(slice(None, None, self.options.reduced_resolution),) * len(part.shape),
-        )
+        every = slice(None, None, self.options.reduced_resolution)
         blocks = []
         for item in fields:
-            values = item.read(arrays, rows, steps, part.shape)[stride]
-            values = values.reshape(-1, *values.shape[2:])
+            values = item.read(arrays, rows, steps, part.shape)
+            values = values.reshape(-1, *values.shape[2:])[:, :, *[every] * len(part.shape)]
             blocks.append(np.broadcast_to(values, (count, *values.shape[1:])))
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
     def _require_unchanged(self) -> None:
-        for path, stamp in self._stamps.items():
-            stamp.require(path)
+        for path, before in self._stamps.items():
+            if stamp(path) != before:
+                raise UserError(
+                    f"{path}: has changed since it was opened; keep it as it is in a run"
+                )
 
 
-def _label(item: Field) -> str:
-    return item.array if isinstance(item.array, str) else item.channels[0]
+def _require_alike(first: Part, part: Part) -> None:
+    here, there = part.layout, first.layout
+    for name, a, b in (
+        ("grid", part.shape, first.shape),
+        ("number of states", part.num_steps, first.num_steps),
+        ("fields", [f.channels for f in here.fields], [f.channels for f in there.fields]),
+    ):
+        if a != b:
+            raise UserError(
+                f"{part.container.path}: the {name} differs from that of "
+                f"{first.container.path}, {a} instead of {b}"
+            )
 
 
-def _names(fields: Sequence[Field]) -> tuple[str, ...]:
-    return tuple(name for item in fields for name in item.channels)
+def _names(fields: Sequence[Field]) -> list[str]:
+    return [name for item in fields for name in item.channels]
 
 
-def _past(name: str, steps: int) -> str:
-    """Returns the name of a channel some steps ago."""
-    return f"{name}(t-{steps})" if steps else name
-
-
-def _with_fields(container: Container, layout: Layout, wanted: Sequence[str]) -> Layout:
-    """Returns the layout with the time-dependent fields the user asks for, in their order."""
-    named = {_label(item).rpartition("/")[2]: item for item in layout.states}
-    named |= {_label(item): item for item in layout.states}
+def _with_fields(part: Part, wanted: Sequence[str]) -> Part:
+    """Returns a part with the time-dependent fields that the user asks for, in their order."""
+    short = {item.label.rpartition("/")[2]: item for item in part.layout.states}
+    named = short | {item.label: item for item in part.layout.states}
     for name in wanted:
         if name not in named:
-            short = dict.fromkeys(_label(item).rpartition("/")[2] for item in layout.states)
             raise UserError(
-                f"{container.path}: there is no field '{name}'; those that change in time are "
-                f"{', '.join(short)}{nearest(name, short)}"
+                f"{part.container.path}: there is no field '{name}'; those that change in time "
+                f"are {', '.join(short)}{nearest(name, short)}"
             )
-    return replace(layout, states=tuple(named[name] for name in wanted))
+    states = tuple(named[name] for name in wanted)
+    return replace(part, layout=replace(part.layout, states=states))
 
 
 def _choose(path: Path, side: str, names: Sequence[str], wanted: Sequence[str] | None) -> list[int]:
@@ -529,7 +529,7 @@ def _choose(path: Path, side: str, names: Sequence[str], wanted: Sequence[str] |
                 f"{path}: there is no {side} channel '{name}'; there are {', '.join(names)}"
                 f"{nearest(name, names)}"
             )
-    return list(range(len(names))) if wanted is None else [list(names).index(n) for n in wanted]
+    return list(range(len(names))) if wanted is None else [names.index(n) for n in wanted]
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -16,7 +16,9 @@ from multigrid.data.formats.container import (
     ArrayInfo,
     Container,
     StoredArray,
+    first_bytes,
     plain,
+    plain_attributes,
     require_honest_size,
     require_numbers,
 )
@@ -24,16 +26,6 @@ from multigrid.errors import UserError, brief
 
 with suppress(ImportError):
     import_module("hdf5plugin")  # registers Blosc, Zstandard and other filters
-
-MAX_HOPS = 16
-MAX_DEPTH = 16
-MAX_NAMES = 500_000
-PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
-
-
-def is_hdf5(path: Path) -> bool:
-    """Whether a file bears the signature of HDF5."""
-    return bool(h5py.is_hdf5(path))
 
 
 @contextmanager
@@ -54,17 +46,13 @@ def open_file(path: Path) -> Iterator[h5py.File]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns why HDF5 cannot read a file."""
     text = str(error)
     if isinstance(error, BlockingIOError) or "unable to lock file" in text:
         return f"is locked by another program, which may be writing it ({brief(error)})"
     if "already open for write" in text or "consistency flags" in text:
         return "is open in a program that writes it, or was never closed by one that did"
-    if ("filter" in text and "not registered" in text) or "can't open directory" in text:
-        return (
-            "is compressed with a filter that is not installed; install hdf5plugin "
-            f"({brief(error)})"
-        )
+    if "too many links" in text:
+        return f"its links go round in circles ({brief(error)})"
     return f"damaged, truncated or unreadable HDF5 file ({brief(error)})"
 
 
@@ -79,61 +67,51 @@ class Hdf5(Container):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.is_matlab = first_bytes(path, 10) == b"MATLAB 7.3"
         self._infos: dict[str, ArrayInfo | None] = {}
         with open_file(path) as file:
-            self.attributes = _attributes(file)
-            self.is_matlab = _is_matlab(path)
-            self._list(file, "", 0, set())
-            for name in [name for name, info in self._infos.items() if info is not None]:
-                self._infos[name] = self._describe(file[name])
+            self.attributes = plain_attributes(file.attrs)
+            self._list(file, "", set())
         self.names = tuple(self._infos)
 
     def group_attributes(self, group: str) -> Mapping[str, Any]:
-        """Returns the attributes of a group that lies in this very file."""
+        """Returns the attributes of a group."""
         with open_file(self.path) as file:
-            return _attributes(_walk(file, file, group, MAX_HOPS))
+            return plain_attributes(_inside(file, group).attrs)
 
-    def _list(self, group: h5py.Group, prefix: str, depth: int, seen: set[int]) -> None:
-        """Notes all datasets of a group; links are noted by name and followed when asked for."""
+    def _list(self, group: h5py.Group, prefix: str, seen: set[int]) -> None:
+        """Notes all datasets of a group; links by name only, to be followed when asked for."""
         for name in group:
             path = prefix + name
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 self._infos[path] = None
                 continue
-            item = group.get(name, getclass=True)
-            if item is h5py.Group:
-                address = h5py.h5o.get_info(group[name].id).addr
-                if depth < MAX_DEPTH and address not in seen and name != "#refs#":
-                    seen.add(address)
-                    self._list(group[name], path + "/", depth + 1, seen)
-            elif item is h5py.Dataset:
-                self._infos[path] = ArrayInfo((), np.dtype("f4"))
-            if len(self._infos) > MAX_NAMES:
-                raise UserError(f"{self.path}: holds more than {MAX_NAMES:,} datasets")
+            item = group[name]
+            if isinstance(item, h5py.Dataset):
+                self._infos[path] = self._describe(item)
+            elif isinstance(item, h5py.Group) and name != "#refs#":
+                address = h5py.h5o.get_info(item.id).addr
+                if address not in seen:
+                    self._list(item, path + "/", seen | {address})
 
     def _describe(self, dataset: h5py.Dataset) -> ArrayInfo:
-        attributes = _attributes(dataset)
+        attributes = plain_attributes(dataset.attrs)
         shape, dtype = dataset.shape or (), dataset.dtype
         if attributes.get("MATLAB_class") in ("char", "cell", "struct", "function_handle"):
             dtype = np.dtype("S1")
         elif attributes.get("MATLAB_class") == "logical":
             dtype = np.dtype(bool)
-        if _is_packed(attributes, dtype):
+        if _Packing(attributes).applies(dtype):
             dtype = np.dtype("f8" if dtype.itemsize > 2 else "f4")
-        return ArrayInfo(
-            shape[::-1] if self.is_matlab else shape,
-            dtype,
-            attributes,
-            _dims(dataset),
-            attributes.get("CLASS") == "DIMENSION_SCALE",
-        )
+        is_scale = attributes.get("CLASS") == "DIMENSION_SCALE"
+        shape = shape[::-1] if self.is_matlab else shape
+        return ArrayInfo(shape, dtype, attributes, _dims(dataset), is_scale)
 
     def _info(self, name: str) -> ArrayInfo:
         info = self._infos[name]
         if info is None:
             with open_file(self.path) as file:
-                info = self._infos[name] = self._describe(find(file, name, "any"))
+                info = self._infos[name] = self._describe(find(file, name))
         return info
 
     @contextmanager
@@ -143,79 +121,59 @@ class Hdf5(Container):
 
     def _array(self, opened: h5py.File, name: str, check: bool) -> StoredArray:
         dataset = find(opened, name)
+        require_numbers(self.path, name, dataset.dtype)
         if check:
             require_complete(opened, dataset)
         info = self._info(name)
-        array: StoredArray = dataset
-        if _is_packed(info.attributes, dataset.dtype):
-            array = _Unpacked(dataset, info)
-        elif dataset.dtype != info.dtype:
-            array = _Converted(dataset, info)
-        return _Transposed(array) if self.is_matlab else array
+        if dataset.dtype == info.dtype and not self.is_matlab:
+            return dataset
+        return _Converted(dataset, info, self.is_matlab)
 
 
-class _Transposed:
-    """An array whose axes MATLAB has written in the opposite order."""
+class _Packing:
+    """How netCDF stores numbers: as ``value / scale - offset``, with some that mean a gap.
 
-    def __init__(self, array: StoredArray) -> None:
-        self.array = array
-        self.shape = array.shape[::-1]
-        self.dtype = array.dtype
+    Numbers that fill gaps in floating-point arrays without packing are gaps as well.
+    """
 
-    def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
-        values: np.ndarray = self.array[index[::-1]].T
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        def number(key: str) -> Any:
+            value = attributes.get(key)
+            value = value[0] if isinstance(value, list) and value else value
+            return None if isinstance(value, str | list) else value
+
+        scale, offset = number("scale_factor"), number("add_offset")
+        self.scale, self.offset = 1 if scale is None else scale, offset or 0
+        gaps = [number("_FillValue"), number("missing_value")]
+        self.gaps = [gap for gap in gaps if gap is not None]
+
+    def applies(self, dtype: np.dtype) -> bool:
+        return dtype.kind in "fiu" and bool(self.scale != 1 or self.offset or self.gaps)
+
+    def unpack(self, stored: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        values = stored.astype(dtype)
+        values *= self.scale
+        values += self.offset
+        for gap in self.gaps:
+            values[stored == np.asarray(gap).astype(stored.dtype)] = np.nan
         return values
 
 
 class _Converted:
-    """An array in another number type, as MATLAB's logical ones."""
+    """A dataset in another number type, unpacked, or with its axes in the opposite order."""
 
-    def __init__(self, array: h5py.Dataset, info: ArrayInfo) -> None:
-        self.array = array
-        self.shape, self.dtype = array.shape, info.dtype
-        self.attributes = info.attributes
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self.array[index]).astype(self.dtype)
-
-
-class _Unpacked(_Converted):
-    """Integers, or numbers with gaps, that attributes of netCDF turn into values."""
+    def __init__(self, dataset: h5py.Dataset, info: ArrayInfo, reverse: bool) -> None:
+        self.dataset, self.reverse = dataset, reverse
+        self.shape, self.dtype = info.shape, info.dtype
+        self.packing = _Packing(info.attributes)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        stored = np.asarray(self.array[index])
-        scale, offset, *gaps = (self.attributes.get(key) for key in PACKING)
-        values = stored.astype(self.dtype)
-        values *= _number(scale, 1)
-        values += _number(offset, 0)
-        for gap in gaps:
-            if gap is not None:
-                values[stored == np.asarray(_number(gap, 0)).astype(stored.dtype)] = np.nan
-        return values
-
-
-def _number(value: Any, default: float) -> float:
-    """Returns an attribute as a number; netCDF writes them as lists of one."""
-    value = value[0] if isinstance(value, list) and value else value
-    return default if value is None or isinstance(value, str | list) else value
-
-
-def _is_packed(attributes: Mapping[str, Any], dtype: np.dtype) -> bool:
-    """Whether values are to be scaled, or are integers with gaps.
-
-    Numbers that fill gaps in floating-point arrays are NaN already, or so large that they are
-    told as such when the values are checked.
-    """
-    scaled = any(
-        _number(attributes.get(key), n) != n for key, n in zip(PACKING[:2], (1, 0), strict=True)
-    )
-    gaps = any(attributes.get(key) is not None for key in PACKING[2:])
-    return dtype.kind in "fiu" and (scaled or gaps)
-
-
-def _is_matlab(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(10) == b"MATLAB 7.3"
+        stored = np.asarray(self.dataset[index[::-1] if self.reverse else index])
+        if self.packing.applies(self.dataset.dtype):
+            values = self.packing.unpack(stored, self.dtype)
+        else:
+            values = stored.astype(self.dtype, copy=False)
+        return values.T if self.reverse else values
 
 
 def _dims(dataset: h5py.Dataset) -> tuple[str, ...]:
@@ -232,59 +190,44 @@ def _dims(dataset: h5py.Dataset) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _attributes(item: h5py.HLObject) -> dict[str, Any]:
-    """Returns the attributes that are numbers or text; what cannot be read is left out."""
-    attributes = {}
-    for name in item.attrs if len(item.attrs) else ():
-        with suppress(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):
-            value = plain(item.attrs[name])
-            if value is not None:
-                attributes[name] = value
-    return attributes
+def _inside(file: h5py.File, name: str) -> h5py.HLObject:
+    """Returns a group or dataset that lies in this very file."""
+    item = file[name]
+    if item.file.filename != file.filename:
+        raise UserError(
+            f"{file.filename}: '{name}' is a link to another file, "
+            f"'{Path(item.file.filename).name}', which is refused"
+        )
+    return item
 
 
-def find(file: h5py.File, name: str, numbers: str = "real") -> h5py.Dataset:
-    """Returns a dataset of real numbers that lies in this very file.
+def find(file: h5py.File, name: str) -> h5py.Dataset:
+    """Returns a dataset whose numbers lie in this very file.
 
     Raises:
-        UserError: If there is none of that name, or it leads to another file.
+        UserError: If they lie in another file, or it is a group.
     """
-    item = _walk(file, file, name, MAX_HOPS)
+    item = _inside(file, name)
     if not isinstance(item, h5py.Dataset):
         raise UserError(f"{file.filename}: '{name}' is a group, not a dataset")
     if item.is_virtual or item.external:
         raise UserError(f"{file.filename}: '{name}' is stored in other files, which is refused")
-    if numbers == "real":
-        require_numbers(Path(file.filename), name, item.dtype)
-    return item
-
-
-def _walk(file: h5py.File, group: h5py.Group, name: str, hops: int) -> h5py.HLObject:
-    """Follows a name step by step, so that no link is followed unseen."""
-    item: h5py.HLObject = file if name.startswith("/") else group
-    for part in filter(None, name.split("/")):
-        link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
-        if link is None:
-            raise UserError(f"{file.filename}: there is no dataset '{name}'")
-        if isinstance(link, h5py.ExternalLink):
-            raise UserError(
-                f"{file.filename}: '{name}' is a link to another file, '{link.filename}', which "
-                "is refused"
-            )
-        if isinstance(link, h5py.SoftLink):
-            if hops == 0:
-                raise UserError(f"{file.filename}: the links of '{name}' go round in circles")
-            item = _walk(file, item, link.path, hops - 1)
-        else:
-            item = item[part]
     return item
 
 
 def require_complete(file: h5py.File, dataset: h5py.Dataset) -> None:
     """Raises a UserError unless all of a dataset has been written and can be decompressed."""
     path = Path(file.filename)
-    require_honest_size(path, dataset.name, dataset.nbytes, path.stat().st_size)
-    _require_filters(path, dataset)
+    require_honest_size(path, dataset.name, dataset.shape, dataset.dtype.itemsize)
+    creation = dataset.id.get_create_plist()
+    for number in range(creation.get_nfilters()):
+        code, _, _, name = creation.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            text = re.sub(r"[^ -~]", "?", plain(name))[:80]
+            raise UserError(
+                f"{path}: '{dataset.name}' is compressed with filter {code} ({text}), which is "
+                "not installed; pip install hdf5plugin"
+            )
     if dataset.chunks is None:
         complete = dataset.id.get_storage_size() >= dataset.nbytes
     else:
@@ -297,24 +240,8 @@ def require_complete(file: h5py.File, dataset: h5py.Dataset) -> None:
         )
 
 
-def _require_filters(path: Path, dataset: h5py.Dataset) -> None:
-    creation = dataset.id.get_create_plist()
-    for number in range(creation.get_nfilters()):
-        code, _, _, name = creation.get_filter(number)
-        if not h5py.h5z.filter_avail(code):
-            text = re.sub(r"[^ -~]", "?", plain(name))[:80]
-            raise UserError(
-                f"{path}: '{dataset.name}' is compressed with filter {code} ({text}), which is "
-                "not installed; pip install hdf5plugin"
-            )
-
-
 def take(dataset: h5py.Dataset, indices: np.ndarray) -> np.ndarray:
-    """Reads rows of a dataset in any order, consecutive ones at once.
-
-    Returns:
-        Array ``[len(indices), ...]``.
-    """
+    """Reads rows ``[len(indices), ...]`` of a dataset in any order, consecutive ones at once."""
     rows = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
     order = np.argsort(indices, kind="stable")
     for start, stop in runs(indices[order]):

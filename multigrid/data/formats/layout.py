@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from multigrid.data.formats.container import Arrays, Container
+from multigrid.data.formats.container import ArrayInfo, Arrays, Container
 from multigrid.data.time import TimeOptions
 from multigrid.errors import UserError
 from multigrid.grid import Centering
@@ -16,7 +16,6 @@ from multigrid.grid import Centering
 SPACE = "XYZ"
 LETTERS = "NTC" + SPACE
 MEANING = "N samples or trajectories, T time steps, C channels, X Y Z space"
-SPACE_DIMENSIONS = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -51,26 +50,19 @@ class ReaderOptions:
     time: TimeOptions = field(default_factory=TimeOptions)
 
     def __post_init__(self) -> None:
-        for name in ("input", "output"):
+        for name in ("input", "output", "parameters"):
             value = getattr(self, name)
-            object.__setattr__(
-                self, name, (value,) if isinstance(value, str) else tuple(value or ())
-            )
+            names = (value,) if isinstance(value, str) else tuple(value or ())
+            object.__setattr__(self, name, names)
         for name in ("fields", "input_channels", "output_channels"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if value else None)
         axes = {"": self.axes} if isinstance(self.axes, str) else dict(self.axes or {})
         object.__setattr__(self, "axes", {name: parse_axes(text) for name, text in axes.items()})
-        object.__setattr__(self, "parameters", tuple(self.parameters or ()))
 
     @classmethod
     def of(cls, settings: Any, time: Any = None) -> "ReaderOptions":
-        """Returns what a section ``problem`` says, or an object with attributes of these names.
-
-        Args:
-            settings: The section.
-            time: The section ``data.time``, if there is one.
-        """
+        """Returns what the sections ``problem`` and ``data.time`` say, or objects like them."""
         keys = [name for name in cls.__dataclass_fields__ if name != "time"]
         values = {name: getattr(settings, name) for name in keys if hasattr(settings, name)}
         return cls(**values, time=TimeOptions.of(time))
@@ -104,9 +96,8 @@ def parse_axes(text: str) -> str:
         UserError: If a letter is not allowed, or comes twice.
     """
     letters = text.replace(" ", "").replace(",", "").upper()
-    wrong = [letter for letter in letters if letter not in LETTERS]
-    twice = [letter for letter in letters if letter != "C" and letters.count(letter) > 1]
-    if not letters or wrong or twice:
+    twice = any(letters.count(letter) > 1 for letter in letters if letter != "C")
+    if not letters or set(letters) - set(LETTERS) or twice:
         raise UserError(
             f"problem.axes: '{text}' must name each axis once, with the letters N, T, C, X, Y, Z "
             f"({MEANING})"
@@ -132,37 +123,29 @@ class Field:
     why: str = "the format"
 
     @property
-    def by_step(self) -> bool:
-        """Whether it changes in time."""
-        return "T" in self.axes
+    def label(self) -> str:
+        """Name of the array, or of its channel."""
+        return self.array if isinstance(self.array, str) else self.channels[0]
 
-    def size(self, container: Container, letter: str) -> int | None:
-        """Returns the size of an axis, None if the field has none such."""
-        at = self.axes.find(letter)
-        return None if at < 0 else self._shape(container)[at]
-
-    def dtype(self, container: Container) -> np.dtype:
-        """Returns its number type."""
-        held = self.array
-        return held.dtype if isinstance(held, np.ndarray) else container.info(held).dtype
-
-    def _shape(self, container: Container) -> tuple[int, ...]:
-        held = self.array
-        return held.shape if isinstance(held, np.ndarray) else container.info(held).shape
+    def info(self, container: Container) -> ArrayInfo:
+        """Returns what is known of the array."""
+        if isinstance(self.array, str):
+            return container.info(self.array)
+        return ArrayInfo(self.array.shape, self.array.dtype)
 
     def read(self, arrays: Arrays, rows: slice, steps: slice, grid: Sequence[int]) -> np.ndarray:
         """Returns some rows and steps as ``[rows, steps, channels, *grid]``.
 
         Rows and steps have length 1 where the field has no such axis.
         """
-        array: Any = self.array if isinstance(self.array, np.ndarray) else arrays[self.array]
+        array: Any = arrays(self.array) if isinstance(self.array, str) else self.array
         where = {"N": rows, "T": steps}
         values = array[tuple(where.get(letter, slice(None)) for letter in self.axes)]
         order = sorted(range(len(self.axes)), key=lambda axis: LETTERS.index(self.axes[axis]))
         values = np.transpose(values, order)
         sizes = dict.fromkeys(LETTERS[: 3 + len(grid)], 1)
-        for axis in order:
-            sizes[self.axes[axis]] *= values.shape[order.index(axis)]
+        for axis, size in zip(order, values.shape, strict=True):
+            sizes[self.axes[axis]] *= size
         values = values.reshape(tuple(sizes.values()))
         return np.broadcast_to(values, (*values.shape[:3], *grid))
 
@@ -215,11 +198,6 @@ class Layout:
 Reader = Callable[[Container, ReaderOptions], "Layout | Sequence[Layout] | None"]
 
 
-def channel_names(name: str, count: int) -> tuple[str, ...]:
-    """Returns the names of an array's channels."""
-    return (name,) if count == 1 else tuple(f"{name}_{index}" for index in range(count))
-
-
 def make_field(
     container: Container,
     array: str | np.ndarray,
@@ -244,7 +222,9 @@ def make_field(
     if len(shape) != len(axes):
         raise UserError(f"{container.path}: '{label}' {list(shape)} must be [{', '.join(axes)}]")
     count = prod(n for n, letter in zip(shape, axes, strict=True) if letter == "C")
-    return Field(array, axes, channel_names(name or label.rpartition("/")[2], count), why)
+    label = name or label.rpartition("/")[2]
+    channels = (label,) if count == 1 else tuple(f"{label}_{index}" for index in range(count))
+    return Field(array, axes, channels, why)
 
 
 # --- guesses from shapes ---
@@ -253,17 +233,11 @@ def make_field(
 def choose_axes(
     path: Path, inputs: tuple[int, ...], outputs: tuple[int, ...], ndim: int | None
 ) -> tuple[str, str]:
-    """Infers the axes of an input and an output array whose first axis counts samples.
+    """Infers the axes of an input and an output array ``[N, ...]`` from their shapes.
 
     Each has its channels behind the samples, at the end, or no axis for them. Of all choices that
     give both the same grid the one whose shortest space axis is longest is taken, as channels are
     fewer than points; among equals the one with fewer channel axes, then channels first.
-
-    Args:
-        path: The file, for messages.
-        inputs: Shape ``[N, ...]`` of the input array.
-        outputs: Shape ``[N, ...]`` of the output array.
-        ndim: Number of space dimensions, if that is clear.
 
     Raises:
         UserError: If the numbers of samples differ, or no choice gives both the same grid.
@@ -273,13 +247,13 @@ def choose_axes(
             f"{path}: input {list(inputs)} and output {list(outputs)} must have the same number "
             "of samples along their first axis"
         )
-    allowed: tuple[int, ...] = SPACE_DIMENSIONS if ndim is None else (ndim,)
+    allowed: tuple[int, ...] = (2, 3) if ndim is None else (ndim,)
     if ndim is None and min(len(inputs), len(outputs)) == 2:
         allowed = (1,)
     pairs = [
         (first, second)
-        for first in _choices(inputs, allowed)
-        for second in _choices(outputs, allowed)
+        for first in _choices(len(inputs), allowed)
+        for second in _choices(len(outputs), allowed)
         if grid_of(first, inputs) == grid_of(second, outputs)
     ]
     if pairs:
@@ -291,16 +265,25 @@ def choose_axes(
     )
 
 
-def _choices(shape: tuple[int, ...], allowed: Sequence[int]) -> list[str]:
+def _choices(num_axes: int, allowed: Sequence[int]) -> list[str]:
     """Returns the axes that an array may have: no channels, channels first, channels last."""
-    plain, mixed = len(shape) - 1, len(shape) - 2
-    choices = ["N" + SPACE[:plain]] if plain in allowed else []
-    return choices + (["NC" + SPACE[:mixed], "N" + SPACE[:mixed] + "C"] if mixed in allowed else [])
+    plain, mixed = SPACE[: num_axes - 1], SPACE[: num_axes - 2]
+    choices = [f"N{plain}"] if num_axes - 1 in allowed else []
+    return choices + ([f"NC{mixed}", f"N{mixed}C"] if num_axes - 2 in allowed else [])
 
 
 def grid_of(axes: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Returns the sizes of the space axes."""
     return tuple(n for letter, n in zip(axes, shape, strict=True) if letter in SPACE)
+
+
+def axes_on_grid(shape: tuple[int, ...], grid: tuple[int, ...]) -> str | None:
+    """Returns the axes of an array on a grid that is clear, None if it is on another."""
+    space = SPACE[: len(grid)]
+    for axes in (space, f"N{space}", f"NC{space}", f"N{space}C", f"NT{space}", f"NTC{space}"):
+        if len(axes) == len(shape) and grid_of(axes, shape) == grid:
+            return axes
+    return None
 
 
 def guess_trajectory_axes(shape: tuple[int, ...], ndim: int | None) -> str | None:
@@ -313,7 +296,7 @@ def guess_trajectory_axes(shape: tuple[int, ...], ndim: int | None) -> str | Non
     if len(rest) == ndim or (ndim is None and len(rest) == 2):
         return "NT" + SPACE[: len(rest)]
     num_space = len(rest) - 1
-    if num_space not in (SPACE_DIMENSIONS if ndim is None else (ndim,)):
+    if num_space not in ((2, 3) if ndim is None else (ndim,)):
         return None
     first, last = 2 * rest[0] <= min(rest[1:]), 2 * rest[-1] <= min(rest[:-1])
     if ndim is None and num_space == 2 and not (first or last):

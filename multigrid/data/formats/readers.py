@@ -7,6 +7,7 @@ where no reader fits. Those of users are tried first, then these in the order of
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isqrt, prod
 from typing import Any
 
@@ -19,8 +20,9 @@ from multigrid.data.formats.layout import (
     SPACE,
     Field,
     Layout,
+    Reader,
     ReaderOptions,
-    channel_names,
+    axes_on_grid,
     choose_axes,
     grid_of,
     guess_trajectory_axes,
@@ -29,92 +31,27 @@ from multigrid.data.formats.layout import (
 from multigrid.errors import UserError, nearest
 from multigrid.registry import READERS
 
-FLUID_FIELDS = ("density", "pressure", "Vx", "Vy", "Vz")
-LEADING_TEST = 0.1  # PDEBench tests on the first tenth, int(0.1 N)
-WELL_GROUPS = ("t0_fields", "t1_fields", "t2_fields")
-MAX_COMPONENTS = 9
-ARENA_SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
-ARENA_FIELDS = {"u", "vx", "vy", "vor", "pres"}
-DIMENSIONS = {
-    "N": {
-        "n",
-        "sample",
-        "samples",
-        "member",
-        "batch",
-        "b",
-        "ensemble",
-        "trajectory",
-        "realization",
-    },
-    "T": {"t", "time", "step", "times", "steps"},
-    "C": {"c", "channel", "channels", "component", "variable", "lev", "level"},
+KNOWN = ("store", "well", "pdebench", "cno", "pdearena", "poseidon", "fno", "dimensions")
+"""The readers that know their arrays by name, in the order in which they are tried."""
+
+TAKE_NAMES = {
+    "hdf5": "HDF5, also of MATLAB or netCDF, with arrays named by 'input' and 'output'",
+    "npz": ".npz with two arrays (x/y, input/output, a/u, or named), or one of trajectories",
+    "npy": ".npy with the outputs in a second one (x.npy/y.npy or 'output'), or trajectories",
+    "neuraloperator": ".pt with tensors {'x': ..., 'y': ...}, two tensors, or trajectories",
+    "mat": ".mat of MATLAB with two arrays (coeff/sol, a/u, or named), or one of trajectories",
+    "xarray": "zarr or netCDF 3 with arrays named by 'input' and 'output', or 'fields'",
 }
-SPACE_NAMES = {"x", "y", "z", "lat", "latitude", "lon", "longitude", "rlat", "rlon", "height"}
+"""The readers of arrays that the user may name, tried last; each for containers of its kind."""
+
+DIMENSIONS = {
+    "N": "n sample samples member batch b ensemble trajectory realization",
+    "T": "t time step times steps",
+    "C": "c channel channels component variable lev level",
+    "space": "x y z lat latitude lon longitude rlat rlon height",
+}
+ARENA_SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
 GUESS = "a guess from the shapes"
-
-
-def pair_layout(
-    container: Container,
-    options: ReaderOptions,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    why: str = GUESS,
-    **more: Any,
-) -> Layout:
-    """Returns the layout of arrays of inputs and of outputs, ``[N, ...]`` each.
-
-    Axes are those that the user or the file says, else what fits the shapes.
-    """
-    stated = {}
-    for name in (*inputs, *outputs):
-        stated[name] = options.stated_axes(name, len(container.info(name).shape)) or _axes_by_dims(
-            container, name
-        )
-    first, second = inputs[0], outputs[0]
-    shapes = {name: container.info(name).shape for name in (first, second)}
-    if not (stated[first] or stated[second]):
-        chosen = choose_axes(container.path, shapes[first], shapes[second], options.ndim)
-        stated[first], stated[second] = chosen
-    certain = second if stated[second] else first
-    grid = grid_of(stated[certain] or "", shapes[certain])
-    fields = {}
-    for name, axes in stated.items():
-        shape = container.info(name).shape
-        fitting = axes or _axes_on_grid(shape, grid)
-        if fitting is None:
-            raise UserError(
-                f"{container.path}: '{name}' {list(shape)} has no axes of the grid "
-                f"{list(grid)}; say with problem.axes what its axes are"
-            )
-        stated_by_user = options.stated_axes(name, len(shape)) is not None
-        reason = "as stated" if stated_by_user else why
-        fields[name] = make_field(container, name, fitting, name, reason)
-    return Layout(
-        inputs=tuple(fields[name] for name in inputs),
-        outputs=tuple(fields[name] for name in outputs),
-        **more,
-    )
-
-
-def _axes_on_grid(shape: tuple[int, ...], grid: tuple[int, ...]) -> str | None:
-    """Returns the axes of an array on a grid that is clear: ``[N?, T?, C?, *grid, C?]``."""
-    space = SPACE[: len(grid)]
-    for axes in (space, "N" + space, "NC" + space, "N" + space + "C", "NT" + space, "NTC" + space):
-        if len(axes) == len(shape) and grid_of(axes, shape) == grid:
-            return axes
-    return None
-
-
-def _axes_by_dims(container: Container, name: str) -> str | None:
-    """Returns the axes of an array whose axes have names in the file, None if some have none."""
-    letters, space = "", iter(SPACE)
-    for dim in container.info(name).dims:
-        letter = next((k for k, names in DIMENSIONS.items() if dim.lower() in names), None)
-        if letter is None and dim.lower() not in SPACE_NAMES:
-            return None
-        letters += letter or next(space, "Z")
-    return letters or None
 
 
 # --- the formats ---
@@ -125,38 +62,21 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
     """HDF5 written by multigrid, with the groups train, validation and test."""
     if "fingerprint" not in container.attributes or not set(SPLITS) <= set(container.groups):
         return None
-    layouts = []
-    shapes = [container.info(f"train/{side}").shape for side in ("input", "output")]
-    if min(map(len, shapes)) < 3 or shapes[0][2:] != shapes[1][2:]:
-        raise UserError(
-            f"{container.path}: the shapes of input {list(shapes[0])} and output "
-            f"{list(shapes[1])} disagree"
-        )
     centering = container.attributes.get("centering")
+    layouts = []
     for split in SPLITS:
-        count = int(container.group_attributes(split).get("num_complete", 0))
         fields = []
-        for side, expected in zip(("input", "output"), shapes, strict=True):
+        for side in ("input", "output"):
             info = container.info(f"{split}/{side}")
-            if (
-                len(info.shape) != len(expected)
-                or info.shape[1:] != expected[1:]
-                or (info.shape[0] < count)
-            ):
-                raise UserError(
-                    f"{container.path}: '{split}/{side}' {list(info.shape)} must have {count} "
-                    f"samples {list(expected[1:])}"
-                )
-            named = info.attributes.get("fields", [])
-            names = tuple(named) if isinstance(named, list) else (named,)
-            if len(names) != expected[1]:
-                names = channel_names(side, expected[1])
-            fields.append(Field(f"{split}/{side}", "NC" + SPACE[: len(expected) - 2], names))
+            item = make_field(container, f"{split}/{side}", "NC" + SPACE[: len(info.shape) - 2])
+            names = info.attributes.get("fields", [])
+            same_number = isinstance(names, list) and len(names) == len(item.channels)
+            fields.append(replace(item, channels=tuple(names)) if same_number else item)
         layouts.append(
             Layout(
                 inputs=(fields[0],),
                 outputs=(fields[1],),
-                count=count,
+                count=int(container.group_attributes(split).get("num_complete", 0)),
                 split=split,
                 centering=centering if centering in ("cell", "node") else None,
                 coordinates=(f"{split}/sha256",),
@@ -168,41 +88,33 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
 @READERS.register("well")
 def read_well(container: Container, options: ReaderOptions) -> Layout | None:
     """HDF5 of The Well: the groups t0_fields, t1_fields, ... and the attribute n_spatial_dims."""
-    attributes, groups = container.attributes, container.groups
-    if not set(WELL_GROUPS) & set(groups) or not {"n_spatial_dims", "n_trajectories"} <= set(
-        attributes
-    ):
+    arrays = [name for name in container.names if re.match("t[012]_fields/", name)]
+    needed = {"n_spatial_dims", "n_trajectories"}
+    if not arrays or not needed <= set(container.attributes):
         return None
     ndim, count = (_whole(container, name) for name in ("n_spatial_dims", "n_trajectories"))
     if ndim not in (1, 2, 3):
         raise UserError(f"{container.path}: has {ndim} space dimensions, not 1, 2 or 3")
-    fields = [
-        _well_field(container, f"{group}/{name}", ndim)
-        for group in WELL_GROUPS
-        for name in groups.get(group, ())
-    ]
-    states = tuple(item for item in fields if item.by_step)
-    whole = [f for f in states if set("N" + SPACE[:ndim]) <= set(f.axes)]
-    if not whole:
-        raise UserError(f"{container.path}: no field changes in time and along all axes")
-    sizes = {letter: whole[0].size(container, letter) for letter in "T" + SPACE[:ndim]}
-    sizes["N"] = count
-    for item in fields:
-        shape = container.info(str(item.array)).shape
-        wrong = [x for x in item.axes if x != "C" and item.size(container, x) != sizes[x]]
-        if wrong:
-            raise UserError(
-                f"{container.path}: the shape of '{item.array}', {list(shape)}, disagrees with "
-                f"{count} trajectories, {sizes['T']} steps and the grid"
-            )
-    kind = attributes.get("grid_type", "cartesian")
+    fields = [_well_field(container, name, ndim) for name in arrays]
+    states = tuple(item for item in fields if "T" in item.axes)
+    if not states:
+        raise UserError(f"{container.path}: no field changes in time")
+    boundaries: dict[str, str] = {}
+    conditions = container.groups.get("boundary_conditions", ())
+    for name in dict.fromkeys(name.partition("/")[0] for name in conditions):
+        attributes = container.group_attributes(f"boundary_conditions/{name}")
+        axes = attributes.get("associated_dims", [])
+        for axis in [axes] if isinstance(axes, str) else axes:
+            boundaries[str(axis)] = str(attributes.get("bc_type", "unknown")).lower()
+    kind = str(container.attributes.get("grid_type", "cartesian"))
     return Layout(
         states=states,
-        inputs=tuple(item for item in fields if not item.by_step),
+        inputs=tuple(item for item in fields if "T" not in item.axes),
+        count=count,
         coordinates=tuple(n for n in container.names if n.startswith(("dimensions/", "boundary_"))),
-        boundaries=_well_boundaries(container),
+        boundaries=boundaries,
         time_step=_time_step(container, "dimensions/time"),
-        grid_kind=None if kind in ("cartesian", "uniform") else str(kind),
+        grid_kind=None if kind in ("cartesian", "uniform") else kind,
     )
 
 
@@ -216,31 +128,15 @@ def _whole(container: Container, name: str) -> int:
 
 
 def _well_field(container: Container, array: str, ndim: int) -> Field:
-    info = container.info(array)
-    varying = info.attributes.get("dim_varying", [True] * ndim)
+    """Returns a field of rank 0, 1 or 2, as its group says, with the axes along which it varies."""
+    attributes = container.info(array).attributes
+    varying = attributes.get("dim_varying", [True] * ndim)
     if not isinstance(varying, list) or len(varying) != ndim:
         raise UserError(f"{container.path}: dim_varying of '{array}' must have {ndim} entries")
-    axes = "N" if info.attributes.get("sample_varying", True) else ""
-    axes += "T" if info.attributes.get("time_varying", True) else ""
+    axes = "N" if attributes.get("sample_varying", True) else ""
+    axes += "T" if attributes.get("time_varying", True) else ""
     axes += "".join(letter for letter, varies in zip(SPACE, varying, strict=False) if varies)
-    components = info.shape[len(axes) :]
-    if len(info.shape) < len(axes) or prod(components) > MAX_COMPONENTS:
-        raise UserError(
-            f"{container.path}: '{array}' {list(info.shape)} has other axes than its attributes say"
-        )
-    return make_field(container, array, axes + "C" * len(components))
-
-
-def _well_boundaries(container: Container) -> dict[str, str]:
-    """Returns the condition on the boundary across each axis."""
-    conditions: dict[str, str] = {}
-    for name in container.groups.get("boundary_conditions", ()):
-        group = f"boundary_conditions/{name.partition('/')[0]}"
-        attributes = container.group_attributes(group)
-        axes = attributes.get("associated_dims", [])
-        for axis in [axes] if isinstance(axes, str) else axes:
-            conditions[str(axis)] = str(attributes.get("bc_type", "unknown")).lower()
-    return conditions
+    return make_field(container, array, axes + "C" * int(array[1]))
 
 
 def _time_step(container: Container, name: str) -> float | None:
@@ -256,49 +152,38 @@ def read_pdebench(container: Container, options: ReaderOptions) -> Layout | None
     """HDF5 of PDEBench: 'nu' and 'tensor', 'tensor' [N,t,x,..], fluid fields, or groups 0000."""
     if container.kind != "hdf5":
         return None
-    names, groups = set(container.names), container.groups
-    coordinates = tuple(sorted(n for n in names if n.endswith("-coordinate")))
-    numbered = sorted(group for group in groups if re.fullmatch(r"\d{4,}", group))
+    names = set(container.names)
+    numbered = sorted(group for group in container.groups if re.fullmatch(r"\d{4,}", group))
     common: dict[str, Any] = {
-        "leading_test": LEADING_TEST,
-        "coordinates": coordinates,
+        "leading_test": 0.1,  # PDEBench tests on the first int(0.1 N)
+        "coordinates": tuple(sorted(n for n in names if n.endswith("-coordinate"))),
         "time_step": _time_step(container, "t-coordinate"),
     }
     if {"nu", "tensor"} <= names:
         return pair_layout(container, options, ("nu",), ("tensor",), **common)
     if numbered and f"{numbered[0]}/data" in container:
         array = container.stack("data", [f"{group}/data" for group in numbered])
-        ndim = len(container.info(array).shape) - 3
+        space = SPACE[: len(container.info(array).shape) - 3]
         common["coordinates"] = tuple(n for n in names if re.match(r"\d{4,}/grid/", n))
         common["time_step"] = _time_step(container, f"{numbered[0]}/grid/t")
-        states = [make_field(container, array, "NT" + SPACE[:ndim] + "C")]
-        return Layout(tuple(states), **common)
+        return Layout((make_field(container, array, f"NT{space}C"),), **common)
     if {"velocity", "particles"} <= names:
-        ndim = len(container.info("velocity").shape) - 3
-        axes = "NT" + SPACE[:ndim] + "C"
-        states = [make_field(container, name, axes) for name in ("velocity", "particles")]
-        force = [n for n in ("force",) if n in names]
-        inputs = tuple(make_field(container, n, "N" + SPACE[:ndim] + "C") for n in force)
+        space = SPACE[: len(container.info("velocity").shape) - 3]
+        states = (make_field(container, n, f"NT{space}C") for n in ("velocity", "particles"))
+        force = (make_field(container, n, f"N{space}C") for n in ("force",) if n in names)
         common["coordinates"] += tuple(n for n in ("t",) if n in names)
-        return Layout(tuple(states), inputs, **common)
-    fields = ["tensor"] if "tensor" in names else [n for n in FLUID_FIELDS if n in names]
+        return Layout(tuple(states), tuple(force), **common)
+    fluid = [n for n in ("density", "pressure", "Vx", "Vy", "Vz") if n in names]
+    fields = ["tensor"] if "tensor" in names else fluid
     if not {"tensor", "density"} & names:
         return None
     shape = container.info(fields[0]).shape
-    if len(shape) < 3:
+    if not 3 <= len(shape) <= 5:
         raise UserError(f"{container.path}: '{fields[0]}' {list(shape)} must be [N, t, x, ...]")
-    for name in fields:
-        if container.info(name).shape != shape:
-            raise UserError(
-                f"{container.path}: '{name}' {list(container.info(name).shape)} and "
-                f"'{fields[0]}' {list(shape)} disagree"
-            )
-    axes = "NT" + SPACE[: len(shape) - 2]
-    if len(axes) != len(shape):
-        raise UserError(f"{container.path}: '{fields[0]}' {list(shape)} has too many axes")
+    space = SPACE[: len(shape) - 2]
     if "periodic" in container.path.name:
-        common["boundaries"] = dict.fromkeys("xyz"[: len(shape) - 2], "periodic (says the name)")
-    return Layout(tuple(make_field(container, name, axes) for name in fields), **common)
+        common["boundaries"] = dict.fromkeys(space.lower(), "periodic (says the name)")
+    return Layout(tuple(make_field(container, n, f"NT{space}") for n in fields), **common)
 
 
 @READERS.register("cno")
@@ -313,26 +198,23 @@ def read_cno(container: Container, options: ReaderOptions) -> Layout | None:
         return None
     numbers = sorted(by_number)
     samples = [by_number[key] for key in numbers]
-    of_first = sum(key[0] == numbers[0][0] for key in numbers)
+    of_first = sum(key[0] == numbers[0][0] for key in numbers)  # of a sample with several steps
     firsts = [key[0] for key in numbers[::of_first]]
     whole = [key[0] for key in numbers] == [n for n in firsts for _ in range(of_first)]
     if samples[0] in container:  # arrays, not groups: trajectories [t, c, x, y], or their states
-        item = container.info(samples[0]).shape
         lead = (len(samples) // of_first, of_first) if whole and of_first > 1 else None
-        array = container.stack("u", samples, lead, item)
-        shape = container.info(array).shape
+        shape = container.info(container.stack("u", samples, lead)).shape
         axes = options.stated_axes("u", len(shape)) or guess_trajectory_axes(shape, options.ndim)
         if axes is None:
             raise UserError(f"{container.path}: say with problem.axes what {list(shape)} is")
-        return Layout((make_field(container, array, axes, why=GUESS),))
-    names = []
+        return Layout((make_field(container, "u", axes, why=GUESS),))
     for side in ("input", "output"):
         item = container.info(f"{samples[0]}/{side}").shape
         square = isqrt(prod(item))
         flat = (square, square) if len(item) == 1 and square**2 == prod(item) else None
-        names.append(container.stack(side, [f"{sample}/{side}" for sample in samples], item=flat))
+        container.stack(side, [f"{sample}/{side}" for sample in samples], item=flat)
     size = of_first if whole else 1
-    return pair_layout(container, options, names[:1], names[1:], pairs_in_trajectory=size)
+    return pair_layout(container, options, ("input",), ("output",), pairs_in_trajectory=size)
 
 
 @READERS.register("pdearena")
@@ -342,15 +224,14 @@ def read_pdearena(container: Container, options: ReaderOptions) -> list[Layout] 
         return None
     layouts = []
     for group, names in container.groups.items():
-        arrays = [f"{group}/{name}" for name in names]
-        shapes = {name: container.info(name).shape for name in arrays}
+        shapes = {f"{group}/{name}": container.info(f"{group}/{name}").shape for name in names}
         states = [name for name, shape in shapes.items() if len(shape) >= 4]
-        if not states or not ARENA_FIELDS & set(names):
+        if not states or not {"u", "vx", "vy", "vor", "pres"} & set(names):
             return None
-        ndim = len(shapes[states[0]]) - 2
+        axes = "NT" + SPACE[: len(shapes[states[0]]) - 2]
         layouts.append(
             Layout(
-                tuple(make_field(container, name, "NT" + SPACE[:ndim]) for name in states),
+                tuple(make_field(container, name, axes) for name in states),
                 split=ARENA_SPLITS[group],
                 coordinates=tuple(f"{group}/{n}" for n in names if n in ("t", "x", "y", "dt")),
                 time_step=_time_step(container, f"{group}/t"),
@@ -369,13 +250,10 @@ def read_poseidon(container: Container, options: ReaderOptions) -> Layout | None
     shape = container.info(names[0]).shape
     if len(shape) not in (4, 5) or (len(shape) == 5 and 2 * shape[2] > min(shape[3:])):
         return None
-    static = ("c",) if "c" in container else ()
     axes = "NTCXY" if len(shape) == 5 else "NTXY"
     why = "a guess: Poseidon's layout" if names[0] == "data" or len(shape) == 4 else "the format"
-    return Layout(
-        (make_field(container, names[0], axes, why=why),),
-        tuple(make_field(container, name, "NXY") for name in static),
-    )
+    constants = tuple(make_field(container, n, "NXY") for n in ("c",) if n in container)
+    return Layout((make_field(container, names[0], axes, why=why),), constants)
 
 
 @READERS.register("fno")
@@ -387,79 +265,105 @@ def read_fno(container: Container, options: ReaderOptions) -> Layout | None:
     first, whole = container.info("a").shape, container.info("u").shape
     if whole[:-1] != first or len(first) not in (2, 3, 4):
         return None
-    axes = "N" + SPACE[: len(first) - 1] + "T"
+    states = make_field(container, "u", "N" + SPACE[: len(first) - 1] + "T")
     note = "'a' is the state before the first one of 'u', which are not a time step apart"
-    return Layout(
-        (make_field(container, "u", axes),), coordinates=("t",) if "t" in container else (),
-        notes=(note,),
-    )  # fmt: skip
+    coordinates = tuple(n for n in ("t",) if n in container)
+    return Layout((states,), coordinates=coordinates, notes=(note,))
 
 
 @READERS.register("dimensions")
 def read_dimensions(container: Container, options: ReaderOptions) -> Layout | None:
     """NetCDF or zarr whose variables name their axes: sample, time, channel, x, y, lat, lon."""
     axes = {name: _axes_by_dims(container, name) for name in container.numeric()}
-    states = {n: a for n, a in axes.items() if a and "T" in a and "X" in a}
-    if not states or known_pair(container):
+    on_grid = {n: a for n, a in axes.items() if a and "X" in a}
+    states = [n for n, a in on_grid.items() if "T" in a]
+    if not states or _usual_pair(container):
         return None
-    spherical = {d.lower() for n in states for d in container.info(n).dims} & {"lat", "latitude"}
-    static = {n: a for n, a in axes.items() if a and "T" not in a and "X" in a}
-    fields = [
-        tuple(make_field(container, name, a, why="names of the axes") for name, a in group.items())
-        for group in (states, static)
-    ]
-    coordinates = tuple(n for n in container.names if container.info(n).is_coordinate)
-    kind = "latitude-longitude" if spherical else None
-    return Layout(fields[0], fields[1], coordinates=coordinates, grid_kind=kind)
+    fields = {
+        name: make_field(container, name, a, why="names of the axes") for name, a in on_grid.items()
+    }
+    dims = {dim.lower() for name in states for dim in container.info(name).dims}
+    return Layout(
+        tuple(fields[name] for name in states),
+        tuple(fields[name] for name in fields if name not in states),
+        coordinates=tuple(container.coordinates),
+        grid_kind="latitude-longitude" if dims & {"lat", "latitude"} else None,
+    )
+
+
+def _axes_by_dims(container: Container, name: str) -> str | None:
+    """Returns the axes of an array whose axes have names in the file, None if some have none."""
+    letters, space = "", iter(SPACE)
+    for dim in container.info(name).dims:
+        letter = next((k for k, names in DIMENSIONS.items() if dim.lower() in names.split()), None)
+        if letter is None:
+            return None
+        letters += next(space, "Z") if letter == "space" else letter
+    return letters or None
 
 
 # --- arrays of any names ---
 
 
-def known_pair(container: Container) -> tuple[str, str] | None:
-    """Returns the first of the usual pairs of names that is there."""
-    names = {name for pair in NAME_PAIRS for name in pair if name in container}
-    names = {name for name in names if not container.is_coordinate(name)}
-    return next((pair for pair in NAME_PAIRS if set(pair) <= names), None)
+def _reader_of(kind: str, summary: str) -> Reader:
+    def read(container: Container, options: ReaderOptions) -> Layout | None:
+        return read_named(container, options) if container.kind == kind else None
+
+    read.__doc__ = summary
+    return read
 
 
-def _read_arrays(container: Container, options: ReaderOptions) -> Layout | None:
+for _kind, _summary in TAKE_NAMES.items():
+    READERS.register(_kind)(_reader_of(_kind, _summary))
+
+
+def read_named(container: Container, options: ReaderOptions) -> Layout | None:
     """Reads arrays named by the user, of usual names, or the only one there is."""
-    if options.named or not options.fields:
-        names = _chosen_pair(container, options)
-        if names is not None:
-            inputs, outputs = names
-            if set(outputs) <= set(inputs):
-                return _trajectories(container, options, outputs, inputs)
-            return pair_layout(container, options, inputs, outputs)
-    numeric = container.numeric()
-    large = [name for name, info in numeric.items() if len(info.shape) >= 3]
+    pair = _named_pair(container, options) if options.named or not options.fields else None
+    if pair is not None:
+        inputs, outputs = pair
+        if set(outputs) <= set(inputs):
+            return _trajectories(container, options, outputs, inputs)
+        return pair_layout(container, options, inputs, outputs)
     if options.fields:
         return _trajectories(container, options, options.fields, options.fields)
+    shapes = {name: info.shape for name, info in container.numeric().items()}
+    large = [name for name, shape in shapes.items() if len(shape) >= 3]
     if len(large) == 1:
-        shape = numeric[large[0]].shape
+        shape = shapes[large[0]]
         stated = options.stated_axes(large[0], len(shape)) or _axes_by_dims(container, large[0])
         if stated or len(shape) > 3 or options.ndim == 1:
             return _trajectories(container, options, large, large)
+    if container.kind == "hdf5":
+        return None  # what no reader fits says more
     if container.kind == "npy":
         raise UserError(
             f"{container.path}: a .npy file holds one array; name the file of the outputs, "
             "'output', or say with problem.axes what the axes of a trajectory are"
         )
-    return None
+    raise UserError(
+        f"{container.path}: name the arrays with 'input' and 'output' (the same array for "
+        f"trajectories); the file holds {container.contents()}"
+    )
 
 
-def _chosen_pair(
+def _usual_pair(container: Container) -> tuple[str, ...] | None:
+    """Returns the first of the usual pairs of names that is there."""
+    names = set(container.names) - container.coordinates
+    return next((pair for pair in NAME_PAIRS if set(pair) <= names), None)
+
+
+def _named_pair(
     container: Container, options: ReaderOptions
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+) -> tuple[Sequence[str], Sequence[str]] | None:
+    """Returns the names of the inputs and of the outputs, if there are such."""
+    names = container.names
     if container.kind == "npy":
-        first, *second = container.names
-        return ((first,), (second[0],)) if second else None
+        return (names[:1], names[1:]) if len(names) == 2 else None
     if not options.named:
-        pair = known_pair(container)
-        if pair is None and container.kind == "neuraloperator":
-            pair = ("0", "1") if set(container.names) == {"0", "1"} else None
-        return None if pair is None else ((pair[0],), (pair[1],))
+        unnamed = container.kind == "neuraloperator" and names == ("0", "1")
+        pair = names if unnamed else _usual_pair(container)
+        return None if pair is None else (pair[:1], pair[1:])
     if not options.input or not options.output:
         raise UserError(
             f"{container.path}: name both arrays, 'input' and 'output'; the file holds "
@@ -468,21 +372,57 @@ def _chosen_pair(
     return options.input, options.output
 
 
+def pair_layout(
+    container: Container,
+    options: ReaderOptions,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    **more: Any,
+) -> Layout:
+    """Returns the layout of arrays of inputs and of outputs, ``[N, ...]`` each.
+
+    Axes are those that the user or the file says, else what fits the shapes.
+    """
+    shapes = {name: container.info(name).shape for name in (*inputs, *outputs)}
+    stated = {name: options.stated_axes(name, len(shape)) for name, shape in shapes.items()}
+    clear = {name: stated[name] or _axes_by_dims(container, name) for name in shapes}
+    first, second = inputs[0], outputs[0]
+    if not (clear[first] or clear[second]):
+        clear[first], clear[second] = choose_axes(
+            container.path, shapes[first], shapes[second], options.ndim
+        )
+    certain = second if clear[second] else first
+    grid = grid_of(clear[certain] or "", shapes[certain])
+    fields = {}
+    for name, shape in shapes.items():
+        axes = clear[name] or axes_on_grid(shape, grid)
+        if axes is None:
+            raise UserError(
+                f"{container.path}: '{name}' {list(shape)} has no axes of the grid "
+                f"{list(grid)}; say with problem.axes what its axes are"
+            )
+        why = "as stated" if stated[name] else GUESS
+        fields[name] = make_field(container, name, axes, name, why)
+    return Layout(
+        inputs=tuple(fields[name] for name in inputs),
+        outputs=tuple(fields[name] for name in outputs),
+        **more,
+    )
+
+
 def _trajectories(
     container: Container, options: ReaderOptions, states: Sequence[str], inputs: Sequence[str]
 ) -> Layout:
     """Returns the layout of trajectories; inputs that are not states do not change in time."""
     fields: dict[str, Field] = {}
-    for name in (*states, *(n for n in inputs if n not in states)):
+    grid: tuple[int, ...] | None = None
+    for name in dict.fromkeys((*states, *inputs)):
         shape = container.info(name).shape
-        stated = options.stated_axes(name, len(shape))
-        axes, why = stated, "as stated"
+        axes, why = options.stated_axes(name, len(shape)), "as stated"
         if axes is None:
             axes, why = _axes_by_dims(container, name), "names of the axes"
-        if axes is None and fields and name not in states:
-            first = next(iter(fields.values()))
-            grid = grid_of(first.axes, container.info(str(first.array)).shape)
-            axes, why = _axes_on_grid(shape, grid), GUESS
+        if axes is None and grid is not None and name not in states:
+            axes, why = axes_on_grid(shape, grid), GUESS
         elif axes is None:
             axes, why = guess_trajectory_axes(shape, options.ndim), GUESS
         if axes is None:
@@ -495,6 +435,7 @@ def _trajectories(
                 f"{container.path}: '{name}' is input and output, but has no time axis: a network "
                 "would only learn to copy it"
             )
+        grid = grid or grid_of(axes, shape)
         fields[name] = make_field(container, name, axes, name, why)
     return Layout(
         tuple(fields[name] for name in states),
@@ -502,71 +443,14 @@ def _trajectories(
     )
 
 
-@READERS.register("hdf5")
-def read_hdf5(container: Container, options: ReaderOptions) -> Layout | None:
-    """HDF5, also of MATLAB or netCDF, with arrays named by 'input' and 'output', or 'fields'."""
-    return _read_arrays(container, options) if container.kind == "hdf5" else None
+# --- scalars ---
 
 
-@READERS.register("npz")
-def read_npz(container: Container, options: ReaderOptions) -> Layout | None:
-    """.npz with two arrays (x/y, input/output, a/u, or named), or one of trajectories."""
-    return _named(container, options, "npz")
+def available_parameters(container: Container, count: int) -> dict[str, Field]:
+    """Returns the scalars that could become input channels, by name.
 
-
-@READERS.register("npy")
-def read_npy(container: Container, options: ReaderOptions) -> Layout | None:
-    """.npy with the outputs in a second one (x.npy/y.npy or named by 'output'), or trajectories."""
-    return _named(container, options, "npy")
-
-
-@READERS.register("neuraloperator")
-def read_torch(container: Container, options: ReaderOptions) -> Layout | None:
-    """.pt with tensors {'x': ..., 'y': ...}, a pair of tensors, or one of trajectories."""
-    return _named(container, options, "neuraloperator")
-
-
-@READERS.register("mat")
-def read_mat(container: Container, options: ReaderOptions) -> Layout | None:
-    """.mat of MATLAB with two arrays (coeff/sol, a/u, or named), or one of trajectories."""
-    return _named(container, options, "mat")
-
-
-@READERS.register("xarray")
-def read_xarray(container: Container, options: ReaderOptions) -> Layout | None:
-    """Zarr or netCDF 3 with arrays named by 'input' and 'output', or 'fields'."""
-    return _named(container, options, "xarray")
-
-
-KNOWN = ("store", "well", "pdebench", "cno", "pdearena", "poseidon", "fno", "dimensions")
-"""The readers that know their arrays by name, in the order in which they are tried."""
-
-TAKE_NAMES = ("hdf5", "npz", "npy", "neuraloperator", "mat", "xarray")
-"""The readers of arrays that the user may name, tried last."""
-
-
-def _named(container: Container, options: ReaderOptions, kind: str) -> Layout | None:
-    if container.kind != kind:
-        return None
-    layout = _read_arrays(container, options)
-    if layout is None:
-        raise UserError(
-            f"{container.path}: name the arrays with 'input' and 'output' (the same array for "
-            f"trajectories); the file holds {container.contents()}"
-        )
-    return layout
-
-
-def parameter_fields(
-    container: Container, options: ReaderOptions, count: int
-) -> tuple[tuple[Field, ...], dict[str, Field]]:
-    """Returns the parameters that the user names as fields, and all there are by name.
-
-    A parameter is an array with one value a trajectory, or one value for the file, or a number
-    among the attributes of the file.
-
-    Raises:
-        UserError: If one that is named is not there.
+    These are arrays with one value for each of ``count`` trajectories, or one for the file, and
+    numbers among the attributes of the file.
     """
     available: dict[str, Field] = {}
     for name, value in container.attributes.items():
@@ -576,25 +460,33 @@ def parameter_fields(
         axes = _parameter_axes(info.shape, count)
         if axes is not None:
             available[name] = make_field(container, name, axes, why="one value a trajectory")
-    chosen = []
-    for wanted in options.parameters:
-        matches = [n for n in available if wanted in (n, n.rpartition("/")[2])]
-        if not matches:
-            held = ", ".join(available) or "none"
-            raise UserError(
-                f"{container.path}: there is no parameter '{wanted}'; there are {held}"
-                f"{nearest(wanted, available)}"
-            )
-        chosen.append(available[matches[-1]])
-    return tuple(chosen), available
+    return available
 
 
 def _parameter_axes(shape: tuple[int, ...], count: int) -> str | None:
-    """Returns the axes of one value for the file or for each trajectory, None if it is neither."""
     if prod(shape) == 1:
         return "C" * len(shape)
-    if len(shape) == 1 and shape[0] == count:
+    if shape == (count,):
         return "N"
-    if len(shape) == 2 and sorted(shape) == sorted((1, count)):
-        return "NC" if shape[0] == count else "CN"
-    return None
+    if shape == (count, 1):  # so has MATLAB its vectors
+        return "NC"
+    return "CN" if shape == (1, count) else None
+
+
+def chosen_parameters(container: Container, wanted: Sequence[str], count: int) -> list[Field]:
+    """Returns the parameters that the user names.
+
+    Raises:
+        UserError: If one of them is not there.
+    """
+    available = available_parameters(container, count) if wanted else {}
+    chosen = []
+    for name in wanted:
+        matches = [n for n in available if name in (n, n.rpartition("/")[2])]
+        if not matches:
+            raise UserError(
+                f"{container.path}: there is no parameter '{name}'; there are "
+                f"{', '.join(available) or 'none'}{nearest(name, available)}"
+            )
+        chosen.append(available[matches[-1]])
+    return chosen

@@ -45,21 +45,11 @@ class FieldValues:
     @property
     def constant(self) -> list[str]:
         """Names of the channels that have one value everywhere."""
-        return [
-            name
-            for name, low, high in zip(self.names, self.low, self.high, strict=True)
-            if low == high
-        ]
+        return [name for name, same in zip(self.names, self.low == self.high, strict=True) if same]
 
 
 class ValueCheck:
-    """What has been seen of a file.
-
-    Args:
-        path: The file, for messages.
-        input_names: Names of the input channels.
-        output_names: Names of the output channels.
-    """
+    """What has been seen of a file."""
 
     def __init__(self, path: Path, input_names: Sequence[str], output_names: Sequence[str]) -> None:
         self.path = path
@@ -85,20 +75,19 @@ class ValueCheck:
     def require_variation(self) -> None:
         """Raises a UserError if a channel has had one value everywhere."""
         for kind, fields in (("input", self.inputs), ("output", self.outputs)):
-            if fields.constant:
-                value = fields.low[fields.names.index(fields.constant[0])]
+            for name in fields.constant:
                 raise UserError(
-                    f"{self.path}: the {kind} channel '{fields.constant[0]}' is constant, "
-                    f"{value:g} in all training samples; there is nothing to learn from it"
+                    f"{self.path}: the {kind} channel '{name}' is constant, "
+                    f"{fields.low[fields.names.index(name)]:g} in all training samples; there is "
+                    "nothing to learn from it"
                 )
 
 
 def name_samples(indices: Sequence[int]) -> str:
     """Returns ``"samples 3, 7 and 9"``, or the first few and the number of the others."""
     named = [str(index) for index in indices[:NUM_NAMED]]
-    rest = len(indices) - len(named)
-    if rest:
-        return f"samples {', '.join(named)} and {rest} more"
-    if len(named) == 1:
+    if len(indices) == 1:
         return f"sample {named[0]}"
-    return f"samples {', '.join(named[:-1])} and {named[-1]}"
+    more = len(indices) - len(named)
+    last = f"{more} more" if more else named.pop()
+    return f"samples {', '.join(named)} and {last}"
