@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 import multigrid
 from multigrid.config import Config
-from multigrid.config.reference import Setting, sections, settings
+from multigrid.config.experiment import Setting, sections, settings
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "benchmarks"

@@ -20,7 +20,7 @@ from multigrid.config import (
     parse_config,
     read_saved,
 )
-from multigrid.config.reference import settings
+from multigrid.config.experiment import settings
 from multigrid.errors import UserError
 
 BASE = {

@@ -207,7 +207,7 @@ def test_energy_of_another_problem_is_one_sentence(problem, tmp_path: Path, caps
     )
     assert run(experiment, tmp_path, "loss.name=energy") == 2
     error = capsys.readouterr().err
-    assert "'energy' is available for the problems diffusion only" in error
+    assert "needs the energy, which the problems diffusion have" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "results").exists()
 

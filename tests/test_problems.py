@@ -598,7 +598,7 @@ def test_modes_are_shifted_where_the_problem_declares_it_and_refused_elsewhere(k
     if PROBLEMS.get(kind).symmetries.mode_shifts:
         config(problem, data={"mode_shifts": 0.5})
         return
-    sentence = f"data.mode_shifts: modes .* cno_poisson and poisson only; for '{kind}' it must be 0"
+    sentence = f"data.mode_shifts: .* cno_poisson and poisson only, not for '{kind}'; it must be 0"
     with pytest.raises(UserError, match=sentence):
         config(problem, data={"mode_shifts": 0.5})
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from multigrid.cli.command import Command, add_experiment, add_json, add_plugins, print_json
 from multigrid.config import load_config
-from multigrid.config.reference import settings as all_settings
+from multigrid.config.experiment import settings as all_settings
 from multigrid.tables import table
 
 

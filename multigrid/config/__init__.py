@@ -82,16 +82,9 @@ def parse_config(
 
 
 def parse_saved(raw: Any, source: str) -> Config:
-    """Validates what a run has saved of its configuration, maybe in an earlier version.
+    """Validates what a run or a checkpoint has saved, maybe in an earlier version.
 
     Reading a saved configuration runs no code: plugins have to be imported already.
-
-    Args:
-        raw: What :func:`dump_config` gave or a checkpoint holds, as plain containers.
-        source: Where it comes from, for the sentence.
-
-    Raises:
-        UserError: With one sentence for the first thing that is wrong.
     """
     current = dict(raw) if isinstance(raw, Mapping) else {}
     for (name, old), new in RENAMED.items():
@@ -132,11 +125,7 @@ def _import_plugins(names: Any, folder: Path | None) -> list[str]:
 
 
 def read_saved(path: Path) -> Config:
-    """Reads back what :func:`dump_config` gave.
-
-    Raises:
-        UserError: If the file cannot be read or holds no experiment.
-    """
+    """Reads back what :func:`dump_config` gave."""
     return parse_saved(read_yaml(path), str(path))
 
 

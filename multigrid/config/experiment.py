@@ -1,15 +1,16 @@
 """The experiment file as a whole, and what follows from its settings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from inspect import Parameter, signature
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
+from pydantic_core import PydanticUndefined
 
 from multigrid.config.data import DataConfig, FileConfig, LevelConfig
-from multigrid.config.section import FileName, Section, Size, plain, sentence, shown
+from multigrid.config.section import FileName, Section, Size, plain, section_in, sentence, shown
 from multigrid.config.settings import (
     BudgetConfig,
     CheckpointsConfig,
@@ -96,23 +97,12 @@ class Config(Section):
         return problem
 
     def pde(self, changes: Mapping[str, Any] | None = None) -> PDE:
-        """Returns the problem of which samples are made.
-
-        Args:
-            changes: Settings of the section ``problem`` to be changed.
-
-        Raises:
-            UserError: If a changed setting is not allowed.
-        """
+        """Returns the problem of which samples are made, maybe with some settings changed."""
         section = parse_problem({**self.problem.model_dump(), **(changes or {})})
         return build_problem(**section.model_dump())
 
     def hierarchy(self) -> Hierarchy:
-        """Returns the grids of the ladder and of the scales below it.
-
-        Raises:
-            UserError: If the grids do not nest.
-        """
+        """Returns the grids of the ladder and of the scales below it, which have to nest."""
         grids = [Grid(shape, self.centering) for shape in self.shapes()]
         return Hierarchy.build(grids, self.model.min_size, self.model.depth)
 
@@ -122,7 +112,17 @@ class Config(Section):
         Raises:
             UserError: If a level has too few points, or another number of axes than the problem.
         """
-        return [self._shape(index) for index in range(len(self.levels))]
+        ndim = getattr(self.problem, "ndim", self.problem_class.ndim)
+        shapes = list[tuple[int, ...]]()
+        for index, level in enumerate(self.levels):
+            size = level.grid if isinstance(level, LevelConfig) else level
+            shapes.append((size,) * ndim if isinstance(size, int) else tuple(size))
+            key, shape = f"levels[{index}]", shapes[-1]
+            if len(shape) != ndim:
+                raise UserError(f"{key}: {list(shape)} must have {ndim} numbers, one an axis")
+            if min(shape) < 4:
+                raise UserError(f"{key}: {min(shape)} points are too few, at least 4 needed")
+        return shapes
 
     @property
     def labelled(self) -> bool:
@@ -169,9 +169,8 @@ class Config(Section):
         Only valid once :attr:`is_settled`.
         """
         assert self.is_settled
-        if self.data.centering != "auto":
-            return self.data.centering
-        return guess_centering(self.shapes()[-1])
+        centering = self.data.centering
+        return guess_centering(self.shapes()[-1]) if centering == "auto" else centering
 
     def per_level(self, key: str) -> list[Any]:
         """Returns a setting of the sections that go by level, one value for each level.
@@ -180,8 +179,12 @@ class Config(Section):
         """
         section = self.parallel if key in ParallelConfig.model_fields else self.schedule
         value = getattr(section, key)
-        if key == "learning_rate" and value == "auto":
-            return self._learning_rates()
+        if key == "learning_rate" and value == "auto":  # less where a level starts from another
+            ratio = 1.0 if self.schedule.cycle == "single" else 0.5
+            return [
+                COARSEST_RATE * math.sqrt(batch_size / 16) * ratio**level
+                for level, batch_size in enumerate(self.per_level("batch_size"))
+            ]
         return list(value) if isinstance(value, list) else [value] * len(self.levels)
 
     @property
@@ -189,32 +192,9 @@ class Config(Section):
         """What the training may cost where the epochs are ``auto``."""
         return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)
 
-    def _learning_rates(self) -> list[float]:
-        """Returns the automatic rates: less for finer levels, which start from coarser ones."""
-        single = self.schedule.cycle == "single"
-        return [
-            COARSEST_RATE * math.sqrt(batch_size / 16) * (1.0 if single else 0.5**level)
-            for level, batch_size in enumerate(self.per_level("batch_size"))
-        ]
-
-    def _shape(self, index: int) -> tuple[int, ...]:
-        level = self.levels[index]
-        size = level.grid if isinstance(level, LevelConfig) else level
-        ndim = getattr(self.problem, "ndim", self.problem_class.ndim)
-        shape = (size,) * ndim if isinstance(size, int) else tuple(size)
-        if len(shape) != ndim:
-            raise UserError(f"levels[{index}]: {list(shape)} must have {ndim} numbers, one an axis")
-        if min(shape) < 4:
-            raise UserError(f"levels[{index}]: {min(shape)} points are too few, at least 4 needed")
-        return shape
-
 
 def parse_problem(raw: Any) -> Section:
-    """Returns the section of a PDE or of files, with defaults filled in.
-
-    Raises:
-        UserError: If there is no such problem, or a value is not allowed.
-    """
+    """Returns the section of a PDE or of files, with defaults filled in."""
     if isinstance(raw, Section):
         return raw
     if not isinstance(raw, Mapping):
@@ -239,32 +219,19 @@ def parse_problem(raw: Any) -> Section:
 
 @cache
 def problem_section(problem: type[PDE]) -> type[Section]:
-    """Returns the section that the constructor of a PDE defines by its annotated parameters.
-
-    Raises:
-        UserError: If a parameter has no type, or a name that is taken.
-    """
+    """Returns the section that the constructor of a PDE defines by its annotated parameters."""
     hints = get_type_hints(problem.__init__, include_extras=True)
     fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
     for name, parameter in signature(problem).parameters.items():
-        if (
-            name in fields
-            or name not in hints
-            or parameter.kind
-            in (
-                Parameter.VAR_POSITIONAL,
-                Parameter.VAR_KEYWORD,
-            )
-        ):
+        variable = parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        if name in fields or name not in hints or variable:
             raise UserError(
                 f"problem.kind: the constructor of {problem.__name__} has a parameter '{name}'; "
                 "each needs a type and a name other than 'kind'"
             )
         default = ... if parameter.default is Parameter.empty else parameter.default
         hint = hints[name]
-        if hint in PLAIN:
-            default = Field(default, description=PLAIN[hint])
-        fields[name] = (hint, default)
+        fields[name] = hint, Field(default, description=PLAIN[hint]) if hint in PLAIN else default
     section: type[Section] = create_model(
         f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
     )
@@ -275,9 +242,6 @@ def register_handed_in(problem: PDE) -> dict[str, Any]:
     """Registers the class of a PDE that was handed in from Python and returns its section.
 
     Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
-
-    Raises:
-        UserError: If it is not a PDE, its name is taken, or it does not keep its parameters.
     """
     if not isinstance(problem, PDE):
         raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")
@@ -291,3 +255,49 @@ def register_handed_in(problem: PDE) -> dict[str, Any]:
             f"problem: {cls.__name__} must keep its constructor's parameters as attributes of the "
             f"same names: {error}"
         ) from None
+
+
+class Setting(NamedTuple):
+    """A row of the reference: dotted key, default as in YAML, and what is allowed."""
+
+    key: str
+    default: str
+    description: str
+
+
+def sections() -> dict[str, type[Section]]:
+    """Returns the sections by name: those of the file, and ``problem.<kind>`` for each problem."""
+    fields = Config.model_fields.items()
+    inner = {name: section_in(field.annotation) for name, field in fields if name != "problem"}
+    return {
+        **{name: section for name, section in inner.items() if section is not None},
+        **{f"problem.{kind}": problem_section(PROBLEMS.get(kind)) for kind in PROBLEMS.names()},
+        "problem.file": FileConfig,
+    }
+
+
+def settings(name: str | None = None) -> list[Setting]:
+    """Returns the settings of a section, a key of the top level or ``problem.<kind>``, or all."""
+    if name is None:
+        top = [row for row in _rows(Config, "") if row.key not in sections()]
+        return top + [row for section in sections() for row in settings(section)]
+    if name not in sections():
+        allowed = list(sections())
+        raise UserError(
+            f"there is no section '{name}'; there are {', '.join(allowed)}{nearest(name, allowed)}"
+        )
+    return list(_rows(sections()[name], f"{name}."))
+
+
+def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:
+    for name, field in section.model_fields.items():
+        if name == "kind":
+            continue
+        default = field.default
+        inner = section_in(field.annotation)
+        text = "required" if default is PydanticUndefined else shown(default)
+        if isinstance(default, Section):
+            text = "see below"
+        yield Setting(prefix + name, text, field.description or "")
+        if inner is not None and prefix:
+            yield from _rows(inner, f"{prefix}{name}.")

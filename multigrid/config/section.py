@@ -22,11 +22,7 @@ class Section(BaseModel):
 
 
 def expand(name: str) -> str:
-    """Returns the name of a file with ``~`` and environment variables replaced.
-
-    Raises:
-        ValueError: If a variable is not set.
-    """
+    """Returns the name of a file with ``~`` and environment variables replaced."""
     name = os.path.expandvars(os.path.expanduser(name))  # noqa: PTH111 (keeps ./ and final /)
     if unset := re.search(r"\$(\w+|\{\w+\})", name):
         raise ValueError(f"the environment variable {unset[0]} in '{name}' is not set")
@@ -77,12 +73,8 @@ def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> s
     """Returns one sentence for the most helpful error of a validation.
 
     Unknown keys come first, as a misspelt key often makes another one missing; among the
-    branches of a union the one that got furthest is what the user meant.
-
-    Args:
-        error: What pydantic raised.
-        root: The section that was validated.
-        prefix: Its path in the experiment file.
+    branches of a union the one that got furthest is what the user meant. The section ``root``,
+    which was validated, stands at ``prefix`` in the experiment file.
     """
     details = error.errors(include_url=False)
     first = max(details, key=lambda d: (d["type"] == "extra_forbidden", len(d["loc"])))
@@ -99,7 +91,9 @@ def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> s
     if first["type"] == "missing":
         return f"{path}: missing; it must be {description}"
     value = first["input"]
-    hint = nearest(value, _choices(details)) if isinstance(value, str) else ""
+    expected = [detail.get("ctx", {}).get("expected", "") for detail in details]
+    choices = [choice for text in expected for choice in text.split("'")[1::2]]
+    hint = nearest(value, choices) if isinstance(value, str) else ""
     return f"{path}: {shown(value)} is not allowed; it must be {description}{hint}"
 
 
@@ -110,12 +104,6 @@ def shown(value: Any) -> str:
     except (TypeError, ValueError):
         text = type(value).__name__
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _choices(details: Sequence[Any]) -> list[str]:
-    """Returns the texts that would have been allowed."""
-    expected = [detail.get("ctx", {}).get("expected", "") for detail in details]
-    return [option for text in expected for option in text.split("'")[1::2]]
 
 
 def _locate(

@@ -41,14 +41,13 @@ class _Loader(_Base):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            mistake = ""
             if key.tag != "tag:yaml.org,2002:str":
-                raise yaml.constructor.ConstructorError(
-                    None, None, "keys must be texts", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' appears twice", key.start_mark
-                )
+                mistake = "keys must be texts"
+            elif key.value in seen:
+                mistake = f"the key '{key.value}' appears twice"
+            if mistake:
+                raise yaml.constructor.ConstructorError(None, None, mistake, key.start_mark)
             seen.add(key.value)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
@@ -77,25 +76,24 @@ def dump_yaml(value: Any) -> str:
 
 
 def _parse_yaml(text: str) -> Any:
-    depth = 0
-    for event in yaml.parse(text, Loader=_Base):
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError("not valid YAML: aliases are not allowed")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_Base):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError("not valid YAML: aliases are not allowed")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise UserError(f"nested deeper than {MAX_DEPTH} levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except UserError:
+        raise
+    except BAD_YAML as error:
+        raise UserError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a file that holds a mapping.
-
-    Raises:
-        UserError: If it cannot be read, is not YAML, is too large or nested, or not a mapping.
-    """
+    """Reads a file that holds a mapping of plain values."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -107,19 +105,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except BAD_YAML as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: must hold a mapping of settings, not {_kind(raw)}")
     return raw
 
 
 def override(raw: dict[str, Any], assignment: str) -> None:
-    """Applies ``section.key=value`` to the raw settings.
-
-    Raises:
-        UserError: If it has another form, or a key on the way is not a section.
-    """
+    """Applies ``section.key=value`` to the raw settings."""
     path, equals, text = assignment.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -128,11 +122,6 @@ def override(raw: dict[str, Any], assignment: str) -> None:
         value = _parse_yaml(text)
     except UserError as error:
         raise UserError(f"override '{assignment}': the value is {error}") from None
-    except BAD_YAML as error:
-        problem = " ".join(str(error).split())
-        raise UserError(
-            f"override '{assignment}': the value is not valid YAML: {problem}"
-        ) from None
     for depth, key in enumerate(keys[:-1]):
         raw = raw.setdefault(key, {})
         if not isinstance(raw, dict):
