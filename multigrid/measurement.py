@@ -1,14 +1,12 @@
-"""Errors of trained surrogates on samples that may be larger than memory, and their spectra."""
+"""Errors of trained surrogates on samples that may be larger than memory."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy import fft
 from torch import Tensor
 
 from multigrid.config import Config
@@ -18,38 +16,20 @@ from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError
 from multigrid.fields import prolong_to
-from multigrid.files import write_json
 from multigrid.grid import Centering, Grid, halvings_between
 from multigrid.ladder.components import problem_and_source
-from multigrid.metrics import (
-    FieldScale,
-    field_errors,
-    mean_rel_l2,
-    over_fields,
-    per_field,
-    rel_l2_by_field,
-)
+from multigrid.metrics import field_errors, over_fields, per_field, rel_l2_by_field
 from multigrid.models.scaling import Surrogate
-from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
-from multigrid.rollout import StateRule, roll_out
 from multigrid.tables import table
 from multigrid.training.evaluation import predict
 
 SHOWN = ("rel_l2", "rel_l1", "rel_h1", "rmse")
 BANDS = {"rel_l2_low": "Low third", "rel_l2_mid": "Mid", "rel_l2_high": "High"}
-NUM_SPECTRA, NUM_STEPS = 64, 6
 
 
 @dataclass(frozen=True)
 class SampleStream:
-    """Samples to measure with.
-
-    Attributes:
-        place: Where they come from.
-        grid: Their grid.
-        count: How many there are.
-        blocks: Yields all of them in order, at most so many at a time.
-    """
+    """Samples to measure with; ``blocks(size)`` yields all of them in order, ``size`` at a time."""
 
     place: str
     grid: Grid
@@ -61,15 +41,8 @@ class SampleStream:
         return halvings_between(grid, self.grid) is not None
 
 
-@dataclass(frozen=True)
-class LevelNetwork:
-    """The trained surrogate of one level.
-
-    Attributes:
-        grid: Grid of the level.
-        field_grid: Grid of the fields that the surrogate takes and returns.
-        surrogate: The surrogate.
-    """
+class LevelNetwork(NamedTuple):
+    """The surrogate of a level, whose fields are on ``field_grid``."""
 
     grid: Grid
     field_grid: Grid
@@ -109,8 +82,7 @@ class Evaluation:
         grid: Their grid.
         count: How many there are.
         levels: The errors of each level, coarsest first.
-        rollout: What :meth:`multigrid.rollout.RolloutErrors.to_json` tells of roll-outs, if there
-            were any.
+        rollout: Errors of roll-outs as plain containers, if there were any.
     """
 
     place: str
@@ -164,60 +136,43 @@ class Evaluation:
             by_level.append([*name, *(f"{value:.4g}" for value in values)])
             by_band.append([*name, *(f"{item.mean(band):.4g}" for band in BANDS)])
         header = ["Level", "Grid", *SHOWN, "Median", "Worst", *(ends[name] for name in last)]
-        worst = [[str(w["sample"]), f"{w['rel_l2']:.4g}"] for w in self.worst(num_worst)]
-        lines = [
+        blocks = [
             f"{self.place}: {self.count} samples on {self.grid}",
-            "",
             "errors on the grid of each level's fields (rel_l2: mean, median, worst), and of its "
-            "prediction prolonged to the samples' grid",
-            table(header, by_level),
-            "",
-            "relative L2 error by wavelength, in thirds up to the grid's limit",
-            table(["Level", "Grid", *BANDS.values()], by_band),
-            "",
-            *self._field_lines(),
-            f"worst samples on {self.levels[-1].grid}",
-            table(["Sample", "rel_l2"], worst),
+            f"prediction prolonged to the samples' grid\n{table(header, by_level)}",
+            "relative L2 error by wavelength, in thirds up to the grid's limit\n"
+            + table(["Level", "Grid", *BANDS.values()], by_band),
         ]
-        return "\n".join([*lines, *_rollout_lines(self.rollout)])
-
-    def _field_lines(self) -> list[str]:
-        """Returns a table of errors by output field, if there are several."""
-        last, metrics = self.levels[-1], [*SHOWN, "vrmse"]
-        names = list(last.by_field["rel_l2"])
-        if len(names) == 1:
-            return []
-        rows = [[name, *(f"{last.by_field[m][name]:.4g}" for m in metrics)] for name in names]
-        return [f"by output field on {last.grid}", table(["Field", *metrics], rows), ""]
+        finest, metrics = self.levels[-1], [*SHOWN, "vrmse"]
+        if len(names := list(finest.by_field["rel_l2"])) > 1:
+            rows = [[name, *(f"{finest.by_field[m][name]:.4g}" for m in metrics)] for name in names]
+            blocks.append(f"by output field on {finest.grid}\n{table(['Field', *metrics], rows)}")
+        worst = [[str(w["sample"]), f"{w['rel_l2']:.4g}"] for w in self.worst(num_worst)]
+        blocks.append(f"worst samples on {finest.grid}\n{table(['Sample', 'rel_l2'], worst)}")
+        if self.rollout is not None:
+            blocks.append(_rollout_text(self.rollout))
+        return "\n\n".join(blocks)
 
     def __str__(self) -> str:
         return self.to_text()
 
 
-def _rollout_lines(rollout: Mapping[str, Any] | None) -> list[str]:
-    if rollout is None:
-        return []
+def _rollout_text(rollout: Mapping[str, Any]) -> str:
     header = ["Metric", *(f"Step {step}" for step in rollout["steps"])]
     rows = [
         [name, *(f"{v['mean']:.4g} ({v['low']:.4g} to {v['high']:.4g})" for v in values)]
         for name, values in rollout["errors"].items()
     ]
     steps = rollout["correlation_steps"]
-    return [
-        "",
-        f"roll-outs of {rollout['trajectories']} trajectories: mean (lowest to highest)",
-        table(header, rows),
-        f"correlation at least 0.8 for {steps['mean']:.1f} steps ({steps['low']:.0f} to "
-        f"{steps['high']:.0f}); {rollout['blow_up']:.0%} blow up",
-    ]
+    return (
+        f"roll-outs of {rollout['trajectories']} trajectories: mean (lowest to highest)\n"
+        f"{table(header, rows)}\ncorrelation at least 0.8 for {steps['mean']:.1f} steps "
+        f"({steps['low']:.0f} to {steps['high']:.0f}); {rollout['blow_up']:.0%} blow up"
+    )
 
 
-def own_samples(config: Config, split: str = "test", count: int | None = None) -> SampleStream:
-    """Returns samples that a run trains, validates or tests with, generated where missing.
-
-    Raises:
-        UserError: If they cannot be read or generated, or there are fewer than ``count``.
-    """
+def run_samples(config: Config, split: str = "test", count: int | None = None) -> SampleStream:
+    """Returns samples that a run trains, validates or tests with, generated where missing."""
     available = getattr(config.data, split)
     if config.files is not None and split == "train":
         available = config.samples()[-1]
@@ -229,11 +184,18 @@ def own_samples(config: Config, split: str = "test", count: int | None = None) -
     return SampleStream(f"{source.place}, {split}", grid, count, samples.split)
 
 
-def own_trajectories(config: Config, grid: Grid) -> Trajectories | None:
+def run_trajectories(config: Config, grid: Grid) -> Trajectories | None:
     """Returns the trajectories that a run rolls out against, None if there are none."""
     num_steps = config.data.rollout_steps
     _, source = problem_and_source(config)
     return source.trajectories("test", grid, num_steps) if num_steps else None
+
+
+def array_samples(inputs: Tensor, outputs: Tensor, centering: Centering) -> SampleStream:
+    """Returns samples in memory."""
+    grid = Grid(tuple(inputs.shape[2:]), centering)
+    samples = Samples(inputs, outputs, grid)
+    return SampleStream("the arrays", grid, len(samples), samples.split)
 
 
 def file_samples(
@@ -242,13 +204,7 @@ def file_samples(
     centering: Centering,
     count: int | None = None,
 ) -> SampleStream:
-    """Returns the samples of a file.
-
-    Args:
-        file: The file.
-        names: Names of the input and of the output fields that a run was trained on.
-        centering: Where the points lie that it was trained on.
-        count: How many to take, by default all.
+    """Returns the samples of a file, for a run that was trained on fields of these names.
 
     Raises:
         UserError: If it has other fields or other points, or fewer samples than ``count``.
@@ -303,9 +259,6 @@ def measure(
         degree: Polynomial degree of the prolongation to the samples' grid.
         periodic: Whether the prolongation wraps around.
         time: How states become inputs, to measure the input state itself as a prediction, too.
-
-    Raises:
-        UserError: If the samples' grid does not halve to that of a level.
     """
     for level, network in networks.items():
         if not stream.reaches(network.field_grid):
@@ -336,120 +289,3 @@ def measure(
         by_field = per_field(joined, names)
         measured.append(LevelErrors(level, networks[level].grid, over_fields(joined), by_field))
     return measured
-
-
-def write_predictions(
-    path: Path,
-    names: tuple[Sequence[str], Sequence[str]],
-    samples: Samples,
-    prediction: Tensor,
-    fields: Sequence[FieldScale],
-    count: int,
-    rollout: RollOut | None = None,
-    trajectories: Sequence[int] | None = None,
-) -> None:
-    """Writes ``predictions.npz``: test samples from the best to the worst, and a roll-out.
-
-    Args:
-        path: The file.
-        names: Names of the input and of the output fields.
-        samples: Test samples.
-        prediction: What was predicted of them, ``[N, out, *grid]``.
-        fields: What is typical of each output field over the training samples.
-        count: How many to keep.
-        rollout: A roll-out to show, if there is one.
-        trajectories: Number of the trajectory of each sample; no two are taken from one.
-    """
-    errors = mean_rel_l2(prediction, samples.outputs, fields).cpu().numpy()
-    indices, labels = choose_samples(errors, count, trajectories)
-    inputs, truth, shown = (
-        field[indices].cpu().numpy() for field in (samples.inputs, samples.outputs, prediction)
-    )
-    Examples.of(names, inputs, truth, shown, rollout, labels).write(path)
-
-
-def first_rollout(
-    step: Callable[[Tensor], Tensor],
-    states: Tensor,
-    inputs: Tensor | None = None,
-    rule: StateRule | None = None,
-) -> RollOut:
-    """Returns the first trajectory at a few steps, true and rolled out.
-
-    Args:
-        step: Maps inputs ``[N, in, *grid]`` to predictions ``[N, C, *grid]``.
-        states: True states ``[N, T + 1, C, *grid]``, the given one first.
-        inputs: The first inputs ``[N, in, *grid]``; by default the first states.
-        rule: How predictions become inputs; by default they are the inputs.
-    """
-    num_steps = states.shape[1] - 1
-    steps = np.unique(np.linspace(0, num_steps, NUM_STEPS).round().astype(int))
-    first = states[:1, 0] if inputs is None else inputs[:1]
-    later = enumerate(roll_out(step, first, num_steps, rule), start=1)
-    rolled = [states[0, 0], *(state[0] for number, state in later if number in steps)]
-    planes = [
-        middle_plane(np.stack([state.cpu().numpy() for state in part]))
-        for part in ([states[0, number] for number in steps], rolled)
-    ]
-    return RollOut(steps, *planes)
-
-
-def write_spectra(
-    path: Path,
-    networks: Mapping[int, LevelNetwork],
-    samples: Samples,
-    batch_size: int,
-    degree: int,
-    periodic: bool,
-) -> None:
-    """Writes ``spectra.json``: the truth and every level's error by wavelength.
-
-    Args:
-        path: The file.
-        networks: The levels, coarsest first.
-        samples: Test samples on the finest grid, of which the first 64 are taken.
-        batch_size: Samples at once.
-        degree: Polynomial degree of the prolongation to the finest grid.
-        periodic: Whether fields wrap around.
-    """
-    finest, levels = samples[:NUM_SPECTRA], []
-    for level, network in networks.items():
-        grid = network.field_grid
-        prediction = predict(network.surrogate, finest.restrict_to(grid).inputs, batch_size)
-        error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs
-        values = spectrum(error.cpu().numpy(), periodic).tolist()
-        levels.append({"level": level, "grid": list(network.grid.shape), "error": values})
-    truth = spectrum(finest.outputs.cpu().numpy(), periodic).tolist()
-    write_json(path, {"unit": "half-waves across the box", "truth": truth, "levels": levels})
-
-
-def spectrum(fields: np.ndarray, periodic: bool = False) -> np.ndarray:
-    """Returns the root mean square of fields by their number of half-waves across the box.
-
-    Fields that do not wrap around are continued evenly (cosine transform of type 2), so that their
-    edges do not count as short waves; periodic ones are Fourier-transformed. A coefficient counts
-    for the largest number of half-waves among its axes, which a grid of n points can carry up to
-    n. By Parseval's identity the squares of all entries add up to the mean square of the fields.
-
-    Args:
-        fields: Array ``[N, C, *grid]``.
-        periodic: Whether the fields wrap around the box.
-
-    Returns:
-        Array ``[n]``, n being the largest number of points along an axis (``[n + 1]`` if periodic).
-        Entry j belongs to j half-waves.
-    """
-    axes = tuple(range(2, fields.ndim))
-    shape = fields.shape[2:]
-    values = np.asarray(fields, dtype=np.float64)
-    if periodic:
-        coefficients = np.abs(np.fft.fftn(values, axes=axes, norm="ortho"))
-        counts = [2 * np.abs(np.fft.fftfreq(n, 1 / n)).round().astype(int) for n in shape]
-    else:
-        coefficients = fft.dctn(values, axes=axes, norm="ortho")
-        counts = [np.arange(n) for n in shape]
-    half_waves = np.max(np.meshgrid(*counts, indexing="ij"), axis=0)
-    energy = np.square(coefficients).mean(axis=(0, 1))
-    length = max(shape) + periodic
-    total = np.bincount(half_waves.ravel(), energy.ravel(), minlength=length)
-    return np.sqrt(total / np.prod(shape))

@@ -115,7 +115,6 @@ def _train(
 ) -> None:
     from multigrid.ladder.experiment import Experiment
     from multigrid.ladder.ladder import LadderRun
-    from multigrid.ladder.summary import write_results
     from multigrid.report import write_report
     from multigrid.report.record import describe
 
@@ -137,7 +136,7 @@ def _train(
             log.warning("took over the lock of %s, which no longer runs", who)
         experiment.warn_of_memory()
         run.train(resume)
-        summary = write_results(run)
+        summary = run.write_results()
         write_report(folder.path, config.output.figures)
         log.info("\n%s", describe(summary))
         log.info("results in %s", folder.path)

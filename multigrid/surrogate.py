@@ -14,7 +14,6 @@ from torch import Tensor
 
 from multigrid.config import Config, changed_keys, parse_saved, read_saved
 from multigrid.data.formats import ReaderOptions, open_fields
-from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
 from multigrid.files import write_file
@@ -24,11 +23,11 @@ from multigrid.ladder.components import file_problem, network_family
 from multigrid.measurement import (
     Evaluation,
     LevelNetwork,
-    SampleStream,
+    array_samples,
     file_samples,
     measure,
-    own_samples,
-    own_trajectories,
+    run_samples,
+    run_trajectories,
 )
 from multigrid.models.growth import NetworkFactory
 from multigrid.models.scaling import FieldScaling, Surrogate
@@ -44,9 +43,7 @@ from multigrid.training.checkpoint import (
 from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
-OWN_NETWORK = (
-    "; a network of your own is used from Python alone, with multigrid.load(path, network=...)"
-)
+NETWORK_HINT = "; the run's own network is needed: use multigrid.load(path, network=...) in Python"
 
 
 def load(
@@ -115,7 +112,9 @@ class TrainedSurrogate:
         finest = self._weights[max(self._weights)]
         self.config: Config = parse_saved(finest.about["config"], f"{finest.path}: configuration")
         names = finest.about["fields"]
-        self.problem = _problem(self.config, tuple(names["input"]), tuple(names["output"]))
+        fields = tuple(names["input"]), tuple(names["output"])
+        files = self.config.files
+        self.problem: Problem = self.config.pde() if files is None else file_problem(files, *fields)
         levels = self.config.hierarchy().levels
         for item in weights:
             _check_grid(item, levels, self.problem)
@@ -170,10 +169,14 @@ class TrainedSurrogate:
         Raises:
             UserError: If the shape does not fit; the sentence says what to do.
         """
-        if isinstance(inputs, Tensor):
-            return self._apply(inputs, level)
-        with torch.no_grad():
-            return self._apply(torch.from_numpy(_real(inputs)), level).numpy()
+        if not isinstance(inputs, Tensor):
+            with torch.no_grad():
+                return self(_real(inputs), level).numpy()
+        single = inputs.ndim == self.finest.ndim + 1 and inputs.shape[0] == len(self.input_names)
+        batch = inputs[None] if single else inputs
+        surrogate = self.surrogate(self.level_of(batch.shape, level))
+        outputs: Tensor = surrogate(batch.float().to(self.device)).to(inputs.device)
+        return outputs[0] if single else outputs
 
     def predict(self, inputs: Fields, batch_size: int = 32, level: int | None = None) -> Fields:
         """Maps input fields to output fields in batches, without gradients.
@@ -183,30 +186,26 @@ class TrainedSurrogate:
             batch_size: Samples at once, which bounds the memory.
             level: As for a call.
         """
-        level = self.level_of(inputs.shape, level)
-        empty = torch.empty((0, len(self.output_names), *inputs.shape[2:]), dtype=torch.float32)
+        empty = np.empty((0, len(self.output_names), *inputs.shape[2:]), dtype=np.float32)
+        outputs = np.concatenate([empty, *self.stream(inputs, batch_size, level)])
         if isinstance(inputs, Tensor):
-            batches = inputs.split(batch_size) if len(inputs) else ()
-            outputs: list[Tensor] = [
-                self._predicted(level, batch).to(inputs.device) for batch in batches
-            ]
-            return torch.cat([empty.to(inputs.device), *outputs])
-        return np.concatenate([empty.numpy(), *self.stream(inputs, batch_size, level)])
+            return torch.from_numpy(outputs).to(inputs.device)
+        return outputs
 
     def stream(
         self, inputs: Any, batch_size: int = 32, level: int | None = None
     ) -> Iterator[np.ndarray]:
-        """Yields the outputs of batch after batch.
+        """Yields the outputs of batch after batch, as arrays.
 
         Args:
-            inputs: An array ``[N, in, *grid]`` or whatever can be sliced and is as large, such as
-                a dataset of an HDF5 file.
+            inputs: A tensor or array ``[N, in, *grid]``, or whatever can be sliced and is as large,
+                such as a dataset of an HDF5 file.
             batch_size: Samples at once.
             level: As for a call.
         """
         level = self.level_of(inputs.shape, level)
         for start in range(0, len(inputs), batch_size):
-            batch = torch.from_numpy(_real(inputs[start : start + batch_size]))
+            batch = _real(inputs[start : start + batch_size])
             yield self._predicted(level, batch).cpu().numpy()
 
     def evaluate(
@@ -242,7 +241,7 @@ class TrainedSurrogate:
             True
         """
         if data is None:
-            stream = own_samples(self.config, split, samples)
+            stream = run_samples(self.config, split, samples)
         elif isinstance(data, str | Path):
             section = self.config.files
             if options is None:
@@ -253,7 +252,7 @@ class TrainedSurrogate:
             names = self.input_names, self.output_names
             stream = file_samples(file, names, self.finest.centering, samples)
         else:
-            stream = self._array_samples(*data, count=samples)
+            stream = array_samples(*self._pair(*data, samples), self.finest.centering)
         chosen = sorted(set(levels) or {k for k, g in self._grids.items() if stream.reaches(g)})
         if not chosen:
             raise UserError(
@@ -276,12 +275,10 @@ class TrainedSurrogate:
             self.time,
         )
         rollout = None
-        true = own_trajectories(self.config, self._grids[chosen[-1]]) if data is None else None
+        true = run_trajectories(self.config, self._grids[chosen[-1]]) if data is None else None
         if true is not None:
             true = true.to(self.device)
-            rolled, persistence = measure_rollout(
-                networks[chosen[-1]].surrogate, true.states, true.inputs, true.setup
-            )
+            rolled, persistence = measure_rollout(networks[chosen[-1]].surrogate, true)
             rollout = rolled.to_json(persistence)
         return Evaluation(stream.place, stream.grid, stream.count, errors, rollout)
 
@@ -312,7 +309,7 @@ class TrainedSurrogate:
         """
         if num_steps < 1:
             raise UserError(f"rollout: num_steps is {num_steps}, but must be at least 1")
-        first = states if isinstance(states, Tensor) else torch.from_numpy(_real(states))
+        first = _real(states)
         setup = self.time or TimeSetup(len(self.output_names))
         if first.ndim > 1 and first.shape[1] != setup.history * setup.num_channels:
             times = f", {setup.history} states, oldest first" if setup.history > 1 else ""
@@ -322,7 +319,7 @@ class TrainedSurrogate:
                 f"{', '.join(self.output_names)}{times}"
             )
         constants = _constants(parameters, first).to(self.device)
-        inputs = torch.cat([first.float().to(self.device), constants], dim=1)
+        inputs = torch.cat([first.to(self.device), constants], dim=1)
         level = self.level_of(inputs.shape)
         later = roll_out(lambda batch: self._predicted(level, batch), inputs, num_steps, setup)
         rolled = torch.stack(list(later), dim=1).to(first.device)
@@ -336,12 +333,10 @@ class TrainedSurrogate:
             UserError: If the level has not been trained, or its weights do not fit.
         """
         level = max(self._weights) if level is None else level
-        if level not in self._weights:
-            raise UserError(f"level {level}: not there; trained are {_names_of(self.grids)}")
+        weights = self._of(level)
         if level not in self._built:
-            weights = self._weights[level]
             network = self._family.build(level)
-            load_strictly(weights.tensors, network, weights.path, OWN_NETWORK)
+            load_strictly(weights.tensors, network, weights.path, NETWORK_HINT)
             scaling = FieldScaling.from_dict(dict(weights.about["scaling"]))
             grid = self._grids[level]
             built = Surrogate.of(network, scaling, self.problem, grid, self.device)
@@ -371,9 +366,7 @@ class TrainedSurrogate:
         tensors: dict[str, Tensor] = {}
         about = {}
         for level in sorted(set(levels)):
-            if level not in self._weights:
-                raise UserError(f"level {level}: not there; trained are {_names_of(self.grids)}")
-            item, prefix = self._weights[level], f"level_{level}"
+            item, prefix = self._of(level), f"level_{level}"
             tensors |= {f"{prefix}.{name}": tensor for name, tensor in item.tensors.items()}
             about[prefix] = dict(item.about)
         save_weights(path, tensors, {"levels": about})
@@ -413,47 +406,54 @@ class TrainedSurrogate:
         Raises:
             UserError: If there is none; the sentence says what to do.
         """
-        grids = {k: grid for k, grid in self.grids.items() if level is None or k == level}
-        if not grids:
-            levels = ", ".join(map(str, self.grids))
-            raise UserError(f"level {level}: not there; trained are {levels}")
-        return _level_of(shape, grids, self.input_names)
+        if level is not None:
+            self._of(level)
+        grids = self._grids if level is None else {level: self._grids[level]}
+        finest, count = grids[max(grids)], len(self.input_names)
+        wanted = f"[N, {count}, {', '.join('xyz'[: finest.ndim])}]"
+        given = f"the input has the shape {list(shape)}, but"
+        if len(shape) == finest.ndim + 1 and count == 1:
+            raise UserError(
+                f"{given} {wanted} is needed: add an axis for the one input field, as in x[:, None]"
+            )
+        if len(shape) != finest.ndim + 2:
+            raise UserError(f"{given} {wanted} is needed")
+        if shape[1] != count:
+            names = ", ".join(self.input_names)
+            raise UserError(f"the input has {shape[1]} fields, but {count} are needed: {names}")
+        if min(shape[2:]) < 2:
+            raise UserError(f"{given} every axis needs 2 points at least")
+        for number, grid in reversed(grids.items()):  # folded levels all have the finest
+            if grid.shape == tuple(shape[2:]):
+                return number
+        raise UserError(_what_to_do(Grid(tuple(shape[2:]), finest.centering), grids))
 
-    def _apply(self, inputs: Tensor, level: int | None) -> Tensor:
-        single = inputs.ndim == self.finest.ndim + 1 and inputs.shape[0] == len(self.input_names)
-        batch = inputs[None] if single else inputs
-        surrogate = self.surrogate(self.level_of(batch.shape, level))
-        outputs = surrogate(batch.float().to(self.device)).to(inputs.device)
-        return outputs[0] if single else outputs
+    def _of(self, level: int) -> SavedNetwork:
+        if level not in self._weights:
+            raise UserError(f"level {level}: not there; trained are {_names_of(self._grids)}")
+        return self._weights[level]
 
     def _predicted(self, level: int, inputs: Tensor) -> Tensor:
         """Returns the outputs of a batch on the surrogate's device, without gradients."""
         batch = inputs.float().to(self.device)
         return predict(self.surrogate(level), batch, max(len(batch), 1))
 
-    def _array_samples(self, inputs: Any, outputs: Any, count: int | None) -> SampleStream:
-        """Returns samples in memory, checked."""
-        fields = [
-            (x.detach().cpu().float() if isinstance(x, Tensor) else torch.from_numpy(_real(x)))[
-                :count
-            ]
-            for x in (inputs, outputs)
-        ]
-        wanted = len(self.input_names), len(self.output_names)
-        shapes = [list(x.shape) for x in fields]
+    def _pair(self, inputs: Any, outputs: Any, count: int | None) -> tuple[Tensor, Tensor]:
+        """Returns checked input and output fields of the first so many samples."""
+        pair = _real(inputs)[:count].detach().cpu(), _real(outputs)[:count].detach().cpu()
+        shapes = [list(fields.shape) for fields in pair]
+        wanted = [len(self.input_names), len(self.output_names)]
         if (
             any(len(shape) != self.finest.ndim + 2 for shape in shapes)
-            or tuple(shape[1] for shape in shapes) != wanted
+            or [shape[1] for shape in shapes] != wanted
             or shapes[0][:1] + shapes[0][2:] != shapes[1][:1] + shapes[1][2:]
-            or not len(fields[0])
+            or not len(pair[0])
         ):
             raise UserError(
                 f"the arrays have the shapes {shapes[0]} and {shapes[1]}, but [N, {wanted[0]}, "
                 f"*grid] and [N, {wanted[1]}, *grid] are needed"
             )
-        grid = Grid(tuple(shapes[0][2:]), self.finest.centering)
-        samples = Samples(fields[0], fields[1], grid)
-        return SampleStream("the arrays", grid, len(samples), samples.split)
+        return pair
 
 
 def _read_levels(path: Path) -> list[SavedNetwork]:
@@ -461,18 +461,11 @@ def _read_levels(path: Path) -> list[SavedNetwork]:
     if path.suffix == ".safetensors":
         tensors, about = read_safetensors(path)
         if isinstance(levels := about.get("levels"), Mapping):
-            return [
-                SavedNetwork(
-                    path,
-                    here,
-                    {
-                        name.removeprefix(f"{prefix}."): tensor
-                        for name, tensor in tensors.items()
-                        if name.startswith(f"{prefix}.")
-                    },
-                )
-                for prefix, here in levels.items()
-            ]
+            by_level: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in levels}
+            for name, tensor in tensors.items():
+                prefix, _, key = name.partition(".")
+                by_level.get(prefix, {})[key] = tensor
+            return [SavedNetwork(path, levels[k], by_level[k]) for k in levels]
     return [read_network(path)]
 
 
@@ -505,11 +498,7 @@ class _About(BaseModel):
 
 
 def _check_fields(saved: SavedNetwork) -> None:
-    """Checks that a file says of a network what it should.
-
-    Raises:
-        UserError: If it does not.
-    """
+    """Checks that a file says of a network what it should."""
     try:
         about = _About.model_validate(dict(saved.about), strict=True)
     except (ValidationError, TypeError, ValueError) as error:
@@ -546,47 +535,18 @@ def _check_grid(saved: SavedNetwork, levels: Sequence[Grid], problem: Problem) -
 
 
 def _check_place(saved: SavedNetwork, config: Config) -> None:
-    """Checks that a checkpoint belongs to the run and level in whose folder it lies.
-
-    Raises:
-        UserError: If it does not.
-    """
+    """Checks that a checkpoint belongs to the run and level in whose folder it lies."""
     grid = "x".join(map(str, saved.about["grid"]))
     if saved.path.parent.name != f"level_{saved.level}_{grid}":
         raise UserError(f"{saved.path}: is of level {saved.level} on {grid}, not of this folder's")
     other = parse_saved(saved.about["config"], f"{saved.path}: configuration")
-    changed = [
-        key
-        for key in changed_keys(config.model_dump(), other.model_dump())
-        if not key.startswith("output.")
-    ]
+    changed = changed_keys(config.model_dump(), other.model_dump())
+    changed = [key for key in changed if not key.startswith("output.")]
     if changed:
         raise UserError(
             f"{saved.path}: is of another run, '{other.name}'; its configuration differs from that "
             f"of '{config.name}' in {', '.join(changed[:3])}"
         )
-
-
-def _level_of(shape: Sequence[int], grids: dict[int, Grid], names: Sequence[str]) -> int:
-    finest, count = grids[max(grids)], len(names)
-    wanted = f"[N, {count}, {', '.join('xyz'[: finest.ndim])}]"
-    given = f"the input has the shape {list(shape)}, but"
-    if len(shape) == finest.ndim + 1 and count == 1:
-        raise UserError(
-            f"{given} {wanted} is needed: add an axis for the one input field, as in x[:, None]"
-        )
-    if len(shape) != finest.ndim + 2:
-        raise UserError(f"{given} {wanted} is needed")
-    if shape[1] != count:
-        raise UserError(
-            f"the input has {shape[1]} fields, but {count} are needed: {', '.join(names)}"
-        )
-    if min(shape[2:]) < 2:
-        raise UserError(f"{given} every axis needs 2 points at least")
-    for level, grid in reversed(grids.items()):  # folded levels all have the finest
-        if grid.shape == tuple(shape[2:]):
-            return level
-    raise UserError(_what_to_do(Grid(tuple(shape[2:]), finest.centering), grids))
 
 
 def _names_of(grids: Mapping[int, Grid]) -> str:
@@ -609,8 +569,7 @@ def _constants(parameters: Any, states: Tensor) -> Tensor:
     """Returns what stays as it is in a roll-out as fields ``[N, P, *grid]``."""
     if parameters is None:
         return states.new_empty((len(states), 0, *states.shape[2:]), dtype=torch.float32)
-    values = parameters if isinstance(parameters, Tensor) else torch.from_numpy(_real(parameters))
-    values = values.float().to(states.device)
+    values = _real(parameters).to(states.device)
     if values.ndim == 2:
         values = values[(...,) + (None,) * (states.ndim - 2)]
     try:
@@ -622,18 +581,14 @@ def _constants(parameters: Any, states: Tensor) -> Tensor:
         ) from None
 
 
-def _problem(config: Config, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Problem:
-    if config.files is not None:
-        return file_problem(config.files, inputs, outputs)
-    return config.pde()
-
-
-def _real(inputs: Any) -> np.ndarray:
-    """Returns a copy as an array of float32."""
-    array = np.asarray(inputs)
+def _real(values: Any) -> Tensor:
+    """Returns a float32 tensor of a tensor or of a copy of an array."""
+    if isinstance(values, Tensor):
+        return values.float()
+    array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise UserError(f"the input holds {array.dtype}, but real numbers are needed")
-    return np.array(array, dtype=np.float32)
+    return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
 def _require_suffix(path: str | Path, suffix: str) -> Path:

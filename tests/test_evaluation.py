@@ -11,6 +11,7 @@ from tiny import train, write_experiment
 
 import multigrid
 from multigrid import UserError
+from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.records.examples import choose_samples, colour_range
 from multigrid.rollout import RolloutErrors, measure_rollout
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
@@ -98,7 +99,7 @@ def test_roll_out_metrics_by_hand():
     record = RolloutErrors.of(iter(wrong.unbind(1)), states).to_json(exact)
     assert record["blow_up"] == pytest.approx(1 / 3)
     assert record["errors"]["nRMSE"][-1] == {"mean": 0.0, "low": 0.0, "high": 0.0}
-    _, persistence = measure_rollout(lambda x: x, states)
+    _, persistence = measure_rollout(lambda x: x, Trajectories(states[:, 0], states, TimeSetup(1)))
     error = (states[0, 0] - states[0, 3]).norm() / states[0, 3].norm()
     assert persistence.nrmse[0, 2].item() == pytest.approx(error.item(), rel=1e-5)
 

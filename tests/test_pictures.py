@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from multigrid.errors import UserError
-from multigrid.measurement import spectrum
+from multigrid.ladder.results import spectrum
 from multigrid.plots.curves import plot_comparison, plot_convergence, plot_spectra
 from multigrid.plots.fields import plot_predictions, plot_rollout
 from multigrid.plots.ladder import plot_ladder

@@ -16,7 +16,8 @@ import pytest
 import torch
 import yaml
 
-from multigrid import files, measurement
+from multigrid import files
+from multigrid.ladder import ladder
 from multigrid.ladder.recorder import Recorder
 from multigrid.records.history import read_history
 from multigrid.run import main
@@ -506,7 +507,7 @@ def test_what_the_report_lacks_is_made_on_resuming(base, tmp_path, monkeypatch, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(measurement, "write_spectra", fail)
+        patch.setattr(ladder, "write_spectra", fail)
         assert main(arguments(base, tmp_path, *short)) == 2
     assert "No space left on device" in capsys.readouterr().err
     before = read_summary(tmp_path / "tiny")["test"]

@@ -20,7 +20,7 @@ from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
 from multigrid.ladder.experiment import Experiment, Extensions
 from multigrid.ladder.ladder import LadderRun
-from multigrid.ladder.summary import summarise
+from multigrid.ladder.results import summarise
 from multigrid.models.growth import NetworkFactory
 from multigrid.records.history import Row, read_history
 from multigrid.records.run_folder import RunFolder
@@ -167,7 +167,7 @@ def train_without_report(
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(experiment, folder)
         run.train(resume)
-        write_json(folder.summary, summarise(run))
+        write_json(folder.summary, summarise(run.recorder, run.data, run.test_results))
 
 
 def _write_rows(path: Path, records: Sequence[CostRecord]) -> None:

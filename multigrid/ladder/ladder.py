@@ -12,13 +12,14 @@ from torch import nn
 from multigrid import signals
 from multigrid.data.samples import TrainingSamples
 from multigrid.errors import UserError
+from multigrid.files import write_json
 from multigrid.grid import Grid
 from multigrid.hardware import changes, environment
 from multigrid.ladder.data import RunData
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.ladder.recorder import BEST, LAST, Recorder, is_finished
-from multigrid.ladder.results import TestResults
+from multigrid.ladder.results import TestResults, summarise, write_examples, write_spectra
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.records.history import Row
@@ -100,10 +101,18 @@ class LadderRun:
                 callback.on_end(self, None)
             raise
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Tells the callbacks what ``summary.json`` will hold."""
+    def write_results(self) -> dict[str, Any]:
+        """Writes the result files, tells the callbacks and returns ``summary.json``."""
+        summary = summarise(self.recorder, self.data, self.test_results)
         for callback in self.callbacks:
             callback.on_end(self, summary)
+        write_json(self.folder.summary, summary)
+        levels = sorted({stage["level"] for stage in self.recorder.finished})
+        surrogates = {level: self.best_surrogate(level) for level in levels}
+        last = surrogates[self.experiment.stages[-1].level]
+        write_examples(self.recorder, last, self.test_results)
+        write_spectra(self.recorder, surrogates, self.data)
+        return summary
 
     def _train_level(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Transfers weights into the level's network, trains it and saves it."""

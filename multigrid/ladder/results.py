@@ -1,16 +1,29 @@
-"""The test results of a finished run."""
+"""The results of a finished run: ``summary.json``, ``predictions.npz`` and ``spectra.json``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
+from scipy import fft
 from torch import Tensor
 
 from multigrid.data.samples import Samples
 from multigrid.data.time import Trajectories
+from multigrid.fields import prolong_to
+from multigrid.files import write_json
+from multigrid.hardware import code_version, machine, peak_memory
 from multigrid.ladder.data import RunData
+from multigrid.ladder.recorder import Recorder
+from multigrid.metrics import mean_rel_l2
 from multigrid.models.scaling import Surrogate
-from multigrid.rollout import RolloutErrors, measure_rollout
+from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
+from multigrid.rollout import RolloutErrors, Step, measure_rollout, roll_out
 from multigrid.schedule import Stage
 from multigrid.training.evaluation import evaluate, predict
+
+NUM_SPECTRA, NUM_STEPS = 64, 6
 
 
 @dataclass(frozen=True)
@@ -38,26 +51,136 @@ class TestResults:
     @classmethod
     def of(cls, surrogate: Surrogate, data: RunData, stage: Stage) -> "TestResults":
         """Evaluates the best surrogate of the last stage."""
-        batch_size = stage.batch_size
-        samples = data.test.restrict_to(data.experiment.sample_grid(stage.level))
-        grid = samples.grid
-        prediction = predict(surrogate, samples.inputs, batch_size)
-        fields, names = data.scaling.fields, data.experiment.problem.output_names
-        more = data.experiment.extensions.metrics
+        grid = data.experiment.sample_grid(stage.level)
+        samples, names = data.test.restrict_to(grid), data.experiment.problem.output_names
+        fields, more = data.scaling.fields, data.experiment.extensions.metrics
+        prediction = predict(surrogate, samples.inputs, stage.batch_size)
         errors = evaluate(prediction, samples, fields, names, more)
         extra = {}
         for name, others in data.extra_tests(grid).items():
-            other_prediction = predict(surrogate, others.inputs, batch_size)
-            extra[name] = evaluate(other_prediction, others, fields, names, more).mean
-        trajectories, rollout = data.trajectories(grid), None
-        if (true := trajectories) is not None:
-            rollout = measure_rollout(surrogate.eval(), true.states, true.inputs, true.setup)
-        return cls(
-            samples,
-            prediction,
-            errors.mean,
-            errors.by_field,
-            extra,
-            rollout,
-            trajectories,
-        )
+            predicted = predict(surrogate, others.inputs, stage.batch_size)
+            extra[name] = evaluate(predicted, others, fields, names, more).mean
+        true = data.trajectories(grid)
+        rollout = None if true is None else measure_rollout(surrogate.eval(), true)
+        return cls(samples, prediction, errors.mean, errors.by_field, extra, rollout, true)
+
+
+def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[str, Any]:
+    """Returns the content of ``summary.json`` of a finished run, as plain containers."""
+    experiment, last = data.experiment, recorder.rows[-1]
+    with_saving = last.seconds + last.evaluation_seconds + recorder.saving_seconds
+    return {
+        "name": experiment.config.name,
+        "network": experiment.family.kind,
+        "levels": recorder.finished,
+        "test": results.errors,
+        "test_by_field": results.by_field,
+        "negligible_fields": {split: rows for split, rows in data.negligible.items() if rows},
+        "extra_tests": results.extra,
+        **_rollout(results.rollout),
+        "events": recorder.folder.journal.read(),
+        "seconds": last.seconds,
+        "saving_seconds": recorder.saving_seconds,
+        "saving_share": recorder.saving_seconds / with_saving,
+        "work_units": last.work_units,
+        "flops": last.flops,
+        "evaluation_seconds": last.evaluation_seconds,
+        "data_preparation_seconds": data.seconds,
+        "data_seconds": sum(stage["data_seconds"] for stage in recorder.finished),
+        "data_fingerprint": experiment.source.fingerprint,
+        "device": str(experiment.device),
+        "precision": experiment.precision,
+        "processes": experiment.processes.size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "code": code_version(),
+        "machine": machine(experiment.device),
+        "peak_memory_bytes": peak_memory(experiment.device),
+    }
+
+
+def _rollout(errors: tuple[RolloutErrors, RolloutErrors] | None) -> dict[str, Any]:
+    if errors is None:
+        return {"rollout": []}
+    surrogate, persistence = errors
+    return {
+        "rollout": surrogate.mean_nrmse(),
+        "rollout_persistence": persistence.mean_nrmse(),
+        "rollout_metrics": surrogate.to_json(persistence),
+    }
+
+
+def write_examples(recorder: Recorder, surrogate: Surrogate, results: TestResults) -> None:
+    """Writes ``predictions.npz``: test samples from the best to the worst, and a roll-out."""
+    experiment, samples, true = recorder.experiment, results.samples, results.trajectories
+    errors = mean_rel_l2(results.prediction, samples.outputs, surrogate.scaling.fields)
+    groups = experiment.source.groups("test", samples.grid, len(samples))
+    count = experiment.config.output.num_predictions
+    indices, labels = choose_samples(errors.cpu().numpy(), count, groups)
+    inputs, truth, shown = (
+        field[indices].cpu().numpy()
+        for field in (samples.inputs, samples.outputs, results.prediction)
+    )
+    names = experiment.problem.input_names, experiment.problem.output_names
+    rollout = None if true is None else _first_rollout(surrogate.eval(), true)
+    examples = Examples.of(names, inputs, truth, shown, rollout, labels)
+    examples.write(recorder.folder.examples)
+
+
+def _first_rollout(step: Step, true: Trajectories) -> RollOut:
+    """Returns the first trajectory at a few steps, true and rolled out."""
+    states = true.states[0]
+    steps = np.unique(np.linspace(0, len(states) - 1, NUM_STEPS).round().astype(int))
+    later = roll_out(step, true.inputs[:1], len(states) - 1, true.setup)
+    rolled = torch.stack([states[0], *(state[0] for state in later)])
+    planes = (middle_plane(part[steps].cpu().numpy()) for part in (states, rolled))
+    return RollOut(steps, *planes)
+
+
+def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data: RunData) -> None:
+    """Writes ``spectra.json``: the truth and every level's error by wavelength."""
+    experiment, finest, levels = recorder.experiment, data.test[:NUM_SPECTRA], []
+    degree, periodic = experiment.config.model.prolongation, experiment.periodic
+    for level, surrogate in surrogates.items():
+        grid = experiment.sample_grid(level)
+        inputs = finest.restrict_to(grid).inputs
+        prediction = predict(surrogate, inputs, experiment.stages[-1].batch_size)
+        error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs
+        values = spectrum(error.cpu().numpy(), periodic).tolist()
+        shape = list(experiment.hierarchy.levels[level].shape)
+        levels.append({"level": level, "grid": shape, "error": values})
+    truth = spectrum(finest.outputs.cpu().numpy(), periodic).tolist()
+    content = {"unit": "half-waves across the box", "truth": truth, "levels": levels}
+    write_json(recorder.folder.spectra, content)
+
+
+def spectrum(fields: np.ndarray, periodic: bool = False) -> np.ndarray:
+    """Returns the root mean square of fields by their number of half-waves across the box.
+
+    Fields that do not wrap around are continued evenly (cosine transform of type 2), so that their
+    edges do not count as short waves; periodic ones are Fourier-transformed. A coefficient counts
+    for the largest number of half-waves among its axes, which a grid of n points can carry up to
+    n. By Parseval's identity the squares of all entries add up to the mean square of the fields.
+
+    Args:
+        fields: Array ``[N, C, *grid]``.
+        periodic: Whether the fields wrap around the box.
+
+    Returns:
+        Array ``[n]``, n being the largest number of points along an axis (``[n + 1]`` if periodic).
+        Entry j belongs to j half-waves.
+    """
+    axes = tuple(range(2, fields.ndim))
+    shape = fields.shape[2:]
+    values = np.asarray(fields, dtype=np.float64)
+    if periodic:
+        coefficients = np.abs(np.fft.fftn(values, axes=axes, norm="ortho"))
+        counts = [2 * np.abs(np.fft.fftfreq(n, 1 / n)).round().astype(int) for n in shape]
+    else:
+        coefficients = fft.dctn(values, axes=axes, norm="ortho")
+        counts = [np.arange(n) for n in shape]
+    half_waves = np.max(np.meshgrid(*counts, indexing="ij"), axis=0)
+    energy = np.square(coefficients).mean(axis=(0, 1))
+    length = max(shape) + periodic
+    total = np.bincount(half_waves.ravel(), energy.ravel(), minlength=length)
+    return np.sqrt(total / np.prod(shape))
