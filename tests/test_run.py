@@ -581,3 +581,14 @@ def test_shipped_experiment_under_a_smoke_override(base, tmp_path):
     for below, above in zip(summary["levels"], summary["levels"][1:], strict=False):
         bound = below["rel_l2"] + below["interpolation_error"]
         assert above["rel_l2_at_start"] <= 1.1 * bound
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_mends_damaged_transfer_reports(base, finished, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        Interruption(patch, "on_epoch", 8 + 1)  # on the second level
+        assert main(arguments(base, tmp_path)) == 130
+    path = tmp_path / "tiny" / "level_0_8x8" / "transfer.json"
+    path.write_text('{"broken')
+    assert main(arguments(base, tmp_path, "--resume")) == 0
+    assert path.read_text() == (finished / "level_0_8x8" / "transfer.json").read_text()

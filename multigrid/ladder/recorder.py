@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
 IN_BEST = ("stage", *ABOUT, "time", "data_fingerprint", "environment")
-KEYS = {"rows", "finished", "loaded", "best", "network", "trainer", "start", "epochs"}
+KEYS = {"rows", "finished", "best", "network", "trainer", "start", "epochs"}
 
 
 class Recorder(Callback):
@@ -45,6 +45,7 @@ class Recorder(Callback):
         loaded: Weights that the user wants to start from, kept here as their file may change.
         best: Best state of the latest finished stage on a level, as far as stages to come need it
             and of the last one in any case.
+        transfers: The latest transfer report of each level, as in its ``transfer.json``.
         saving_seconds: Time spent on saving checkpoints.
     """
 
@@ -62,6 +63,7 @@ class Recorder(Callback):
         self.finished: list[dict[str, Any]] = []
         self.loaded: Mapping[str, Tensor] = {}
         self.best: dict[int, dict[str, Any]] = {}
+        self.transfers: dict[int, dict[str, Any]] = {}
         self.saving_seconds = 0.0
         self._entered = False
         self._saved_best: dict[str, Any] | None = None
@@ -102,7 +104,9 @@ class Recorder(Callback):
         self.interpolation_error = interpolation_error
         self._saved_best, self._entered = None, False
         self._saved(time.monotonic())
-        self._write_transfer()
+        report = start.report or partition({}, trainer.surrogate.network.state_dict())
+        self.transfers[trainer.stage.level] = report.to_json()
+        self._write_transfers()
         if unfinished is not None:
             trainer.load_state_dict(unfinished["trainer"])
             trainer.best = unfinished["best"]
@@ -180,6 +184,7 @@ class Recorder(Callback):
                 "loaded": dict(self.loaded) if later else {},
                 "earlier_best": {k: s for k, s in self.best.items() if k != level and k in later},
                 "saving_seconds": self.saving_seconds,
+                "transfers": self.transfers,
                 "start": self.start_of_level.to_json(),
                 "overhead": self.overhead,
                 "rel_l2_at_start": self.rel_l2_at_start,
@@ -217,10 +222,12 @@ class Recorder(Callback):
         self.loaded = latest["loaded"]
         self.best = dict(latest["earlier_best"])
         self.saving_seconds = latest["saving_seconds"]
+        self.transfers = latest["transfers"]
         if is_finished(latest):
             self.best[latest["level"]] = latest["best"]
         if self.processes.is_first:
             write_history(self.folder.metrics, self.rows)
+        self._write_transfers()
         _, stage, epoch, _, step = _place(latest)
         log.info("resuming after epoch %d, step %d of stage %d", epoch, step, stage)
         return latest
@@ -249,7 +256,7 @@ class Recorder(Callback):
         try:
             checkpoint = load_checkpoint(path)
             if checkpoint.keys() >= KEYS:
-                if "losses" not in checkpoint["trainer"]["progress"]:
+                if "transfers" not in checkpoint:
                     raise UserError(
                         f"{path}: was written by an earlier version, whose runs cannot be resumed; "
                         "use another name=..., or --overwrite to start again"
@@ -312,12 +319,10 @@ class Recorder(Callback):
     def _work_units(self) -> float:
         return self.trainer.progress.flops / self.experiment.epoch_flops[-1]
 
-    def _write_transfer(self) -> None:
-        if self.processes.is_first:
-            network = self.trainer.surrogate.network
-            report = self.start_of_level.report or partition({}, network.state_dict())
-            folder = self.level_folder(self.trainer.stage.level)
-            write_json(folder / "transfer.json", report.to_json())
+    def _write_transfers(self) -> None:
+        """Writes the transfer report of every level; a resume mends damaged ones so."""
+        for level, report in self.transfers.items() if self.processes.is_first else ():
+            write_json(self.level_folder(level) / "transfer.json", report)
 
     def _summary(self) -> dict[str, Any]:
         trainer, progress = self.trainer, self.trainer.progress
