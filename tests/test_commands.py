@@ -27,7 +27,7 @@ from multigrid.__main__ import find, main
 from multigrid.cli import COMMANDS
 from multigrid.data.store import DataStore
 from multigrid.files import to_json
-from multigrid.report.figures import convergence
+from multigrid.report import draw_figures
 from multigrid.report.record import RunRecord, remarks
 from multigrid.signals import check, deferred
 
@@ -306,7 +306,7 @@ def test_plot_tells_how_a_run_went(place, capsys):
     path.write_text(json.dumps(summary))
     record = RunRecord.open("results/poisson")
     assert record.remarks[:2] == ["resumed 1 time", "resumed with a different torch"]
-    title = convergence(record).get_suptitle()
+    title = draw_figures(record)["convergence"].get_suptitle()
     assert title.startswith("poisson\nresumed 1 time; resumed with a different torch")
     ask(capsys, "plot", "results/poisson")
     page = Path("results/poisson/report.html").read_text()
@@ -328,7 +328,7 @@ def test_numbers_that_are_not_finite_are_null_in_json(place, capsys):
     ask(capsys, "plot", "results/poisson")
     page = Path("results/poisson/report.html").read_text()
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
-    assert json.loads(data, parse_constant=pytest.fail)["rows"][0]["own"] is None
+    assert json.loads(data, parse_constant=pytest.fail)["rows"][0]["error"] is None
 
 
 # --- inspect

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from multigrid.report.figures import rollout
+from multigrid.report import draw_figures
 from multigrid.report.page import write_page
 from multigrid.report.record import RunRecord
 
@@ -36,7 +36,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
@@ -75,11 +75,11 @@ def test_it_tells_what_the_result_files_tell(page):
 def test_a_run_without_its_summary_is_unfinished(page, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(page.parent, folder)
-    assert rollout(RunRecord.open(folder)) is not None
+    assert "rollout" in draw_figures(RunRecord.open(folder))
     (folder / "summary.json").unlink()
     record = RunRecord.open(folder)
-    assert rollout(record) is None
-    assert "This run is unfinished" in write_page(record).read_text()
+    assert "rollout" not in draw_figures(record)
+    assert "This run is unfinished" in write_page(record, folder).read_text()
 
 
 def find(driver, selector):
@@ -88,7 +88,7 @@ def find(driver, selector):
 
 @in_browser
 def test_levels_can_be_hidden(opened):
-    lines = {path.get_attribute("data-level") for path in find(opened, "#chart path.own")}
+    lines = {path.get_attribute("data-level") for path in find(opened, "#chart path.level")}
     assert lines == {"0", "1"}
     find(opened, "input[name=level][value='0']")[0].click()
     lines = {path.get_attribute("data-level") for path in find(opened, "#chart path")}
@@ -96,7 +96,7 @@ def test_levels_can_be_hidden(opened):
     find(opened, "input[name=level][value='1']")[0].click()
     assert find(opened, "#chart path") == []
     find(opened, "input[name=level][value='0']")[0].click()
-    assert len(find(opened, "#chart path.own")) == 1
+    assert len(find(opened, "#chart path.level")) == 1
 
 
 @in_browser
@@ -105,7 +105,7 @@ def test_the_axis_can_be_switched(opened):
     for quantity in ("epochs", "seconds", "work_units"):
         find(opened, f"input[name=quantity][value={quantity}]")[0].click()
         label = find(opened, "#x-label")[0].text
-        seen[label] = find(opened, "#chart path.own")[0].get_attribute("d")
+        seen[label] = find(opened, "#chart path.level")[0].get_attribute("d")
     assert [label.split()[0] for label in seen] == ["epochs", "training", "work"]
     assert len(set(seen.values())) == 3
     assert len(find(opened, "#chart path.finest")) == 2
@@ -122,7 +122,7 @@ def test_a_point_tells_its_numbers(opened):
     ActionChains(opened).move_to_element(find(opened, "#chart circle")[1]).perform()
     shown = find(opened, "#tip")[0].text
     assert shown.startswith("level 0, 8x8, epoch 1")
-    assert f"{rows[1]['own']:.3g}"[:4] in shown
+    assert f"{rows[1]['error']:.3g}"[:4] in shown
 
 
 @in_browser

@@ -2,6 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multigrid.errors import UserError
+from multigrid.report.record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_report(
@@ -9,7 +16,6 @@ def write_report(
     figures: bool = True,
     folder: Path | None = None,
     formats: Sequence[str] = ("png",),
-    page: bool = True,
 ) -> list[Path]:
     """Draws what the result files of a run allow, finished or not.
 
@@ -18,7 +24,6 @@ def write_report(
         figures: Whether to draw figures, which takes about a second.
         folder: Where to write, by default into the run's folder.
         formats: What the figures are written as: ``png``, ``pdf`` or ``svg``.
-        page: Whether to write ``report.html``.
 
     Returns:
         The files written.
@@ -26,15 +31,49 @@ def write_report(
     Raises:
         UserError: If there is no run, a result file is damaged or a file cannot be written.
     """
-    from multigrid.report.record import RunRecord
+    from multigrid.report.page import write_page
 
     record, written = RunRecord.open(run), []
+    folder = record.folder.path if folder is None else folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     if figures:
-        from multigrid.report.figures import draw_run  # imports matplotlib
+        from multigrid.plots.style import save_figure
 
-        written += draw_run(record, folder, formats)
-    if page:
-        from multigrid.report.page import write_page
+        for name, figure in draw_figures(record).items():
+            written += save_figure(figure, folder / f"{name}.png", formats)
+    return [*written, write_page(record, folder)]
 
-        written.append(write_page(record, folder))
-    return written
+
+def draw_figures(record: RunRecord) -> "dict[str, Figure]":
+    """Returns the figures that the result files allow, by name."""
+    import numpy as np
+
+    from multigrid.plots.curves import plot_convergence, plot_spectra
+    from multigrid.plots.fields import plot_predictions, plot_rollout
+    from multigrid.plots.ladder import plot_ladder
+
+    name, examples = record.config.name, record.examples
+    figures = {"convergence": plot_convergence(record.rows, name, record.remarks)}
+    if record.levels and all(level.parts() for level in record.levels):
+        title = f"{name}: the network of each level, on entering it"
+        figures["ladder"] = plot_ladder(record.levels, title)
+    if examples is not None:
+        grid = "x".join(map(str, examples.grid))
+        figures["predictions"] = plot_predictions(examples, f"{name}: test samples on {grid}")
+    if examples is not None and examples.rollout is not None and record.is_finished:
+        errors, persistence = (
+            np.array(record.summary.get(key, ()), dtype=float)  # NaN for null
+            for key in ("rollout", "rollout_persistence")
+        )
+        title = f"{name}: a trajectory, rolled out"
+        figures["rollout"] = plot_rollout(
+            examples.rollout, errors, examples.output_names, title, persistence
+        )
+    if record.spectra is not None:
+        figures["spectra"] = plot_spectra(
+            *record.spectra, f"{name}: error of each level by wavelength"
+        )
+    return figures

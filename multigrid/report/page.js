@@ -20,56 +20,57 @@
 
   // Convergence: error over epochs, time or work, one line for each stage.
 
-  const WIDTH = 960, HEIGHT = 420, LEFT = 70, RIGHT = 16, TOP = 14, BOTTOM = 46;
+  const HEIGHT = 420, LEFT = 70, RIGHT = 16, TOP = 14, BOTTOM = 46;
   const chart = document.getElementById("chart");
-  const finite = data.rows.filter((row) => row.own !== null && row.finest !== null);
+  const finite = data.rows.filter((row) => row.error !== null && row.finest !== null);
   const tip = document.getElementById("tip");
   const state = { x: "epochs", finest: true, hidden: new Set() };
-  let points = [];
+  let points = [], width = 0;
 
   function ticks(low, high, count) {
     const raw = (high - low) / count || 1, power = Math.pow(10, Math.floor(Math.log10(raw)));
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
-    const found = [];
+    const places = [];
     for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-9; t += step) {
-      found.push(Number(t.toPrecision(12)));
+      places.push(Number(t.toPrecision(12)));
     }
-    return found;
+    return places;
   }
 
   function decades(low, high) {
-    const found = [];
+    const places = [];
     for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
       const fine = Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
-      for (const m of fine) found.push(Number((m * Math.pow(10, p)).toPrecision(6)));
+      for (const m of fine) places.push(Number((m * Math.pow(10, p)).toPrecision(6)));
     }
-    return found.filter((v) => v >= low && v <= high);
+    return places.filter((v) => v >= low && v <= high);
   }
 
   function drawChart() {
     chart.querySelectorAll("svg").forEach((old) => old.remove());
-    const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" }, chart);
+    width = Math.max(320, chart.clientWidth);
+    const svg = element("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" }, chart);
     const shown = finite.filter((row) => !state.hidden.has(row.level));
     points = [];
     if (!shown.length) return;
-    const errors = shown.flatMap((r) => (state.finest ? [r.own, r.finest] : [r.own]));
+    const errors = shown.flatMap((r) => (state.finest ? [r.error, r.finest] : [r.error]));
     const low = Math.min(...errors) / 1.15, high = Math.max(...errors) * 1.15;
     const xs = shown.map((row) => row[state.x]);
     const first = Math.min(...xs), last = Math.max(...xs, first + 1e-9);
-    const X = (v) => LEFT + ((v - first) / (last - first)) * (WIDTH - LEFT - RIGHT);
+    const X = (v) => LEFT + ((v - first) / (last - first)) * (width - LEFT - RIGHT);
     const Y = (v) => TOP + (Math.log(high / v) / Math.log(high / low)) * (HEIGHT - TOP - BOTTOM);
     const bottom = HEIGHT - BOTTOM;
-    for (const t of ticks(first, last, 8)) {
+    for (const t of ticks(first, last, width > 600 ? 8 : 4)) {
       element("line", { x1: X(t), x2: X(t), y1: TOP, y2: bottom, class: "grid" }, svg);
       element("text", { x: X(t), y: bottom + 18, "text-anchor": "middle" }, svg, short(t));
     }
     for (const t of decades(low, high)) {
-      element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(t), y2: Y(t), class: "grid" }, svg);
+      element("line", { x1: LEFT, x2: width - RIGHT, y1: Y(t), y2: Y(t), class: "grid" }, svg);
       element("text", { x: LEFT - 8, y: Y(t) + 4, "text-anchor": "end" }, svg, short(t));
     }
-    element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: bottom, y2: bottom, class: "axis" }, svg);
+    element("line", { x1: LEFT, x2: width - RIGHT, y1: bottom, y2: bottom, class: "axis" }, svg);
     element("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: bottom, class: "axis" }, svg);
-    const middle = (LEFT + WIDTH - RIGHT) / 2;
+    const middle = (LEFT + width - RIGHT) / 2;
     const label = { x: middle, y: HEIGHT - 6, "text-anchor": "middle", id: "x-label" };
     element("text", label, svg, data.quantities[state.x]);
     const turned = `translate(16 ${(TOP + bottom) / 2}) rotate(-90)`;
@@ -91,17 +92,17 @@
       const dotted = { d: line("finest"), "stroke-dasharray": "2 4", "stroke-width": 1.5 };
       element("path", { ...common, ...dotted, class: "finest" }, svg);
     }
-    element("path", { ...common, d: line("own"), "stroke-width": 2, class: "own" }, svg);
+    element("path", { ...common, d: line("error"), "stroke-width": 2, class: "level" }, svg);
     for (const row of rows) {
-      const place = { cx: X(row[state.x]), cy: Y(row.own) };
+      const place = { cx: X(row[state.x]), cy: Y(row.error) };
       element("circle", { ...place, r: 3, fill: colour, "data-level": level }, svg);
       points.push({ row, x: place.cx, y: place.cy });
     }
   }
 
   function hover(event, svg) {
-    const box = svg.getBoundingClientRect(), scale = WIDTH / box.width;
-    const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
+    const box = svg.getBoundingClientRect();
+    const x = event.clientX - box.left, y = event.clientY - box.top;
     let best = null, distance = 40;
     for (const point of points) {
       const d = Math.hypot(point.x - x, point.y - y);
@@ -112,12 +113,12 @@
     const row = best.row;
     tip.textContent = [
       `level ${row.level}, ${row.grid}, epoch ${row.epoch}`,
-      `error ${short(row.own)}, on the finest grid ${short(row.finest)}`,
+      `error ${short(row.error)}, on the finest grid ${short(row.finest)}`,
       `${short(row.seconds)} s, ${short(row.work_units)} work units`,
       row.rate === null ? "on entering the level" : `learning rate ${short(row.rate)}`,
     ].join("\n");
-    const left = best.x / scale + 14;
-    tip.style.top = `${best.y / scale + 10}px`;
+    const left = best.x + 14;
+    tip.style.top = `${best.y + 10}px`;
     tip.style.left = `${Math.min(left, box.width - tip.offsetWidth - 4)}px`;
   }
 
@@ -133,7 +134,8 @@
   });
   const finest = document.getElementById("finest");
   if (finest) finest.addEventListener("change", () => { state.finest = finest.checked; drawChart(); });
-  if (chart) drawChart();
+  window.addEventListener("resize", drawChart);
+  drawChart();
 
   // Predictions: fields as images, with the value under the pointer.
 

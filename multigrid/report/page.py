@@ -1,7 +1,7 @@
 """``report.html``: a run on one self-contained page. Imports neither torch nor matplotlib."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from markupsafe import Markup
 from multigrid.config import dump_config
 from multigrid.files import to_json, write_text
 from multigrid.records.examples import COLOURS, Examples, colour_range
-from multigrid.records.history import LevelParts, Row, epochs_so_far
-from multigrid.report.record import RunRecord
+from multigrid.records.history import LevelParts, epochs_so_far
+from multigrid.report.record import RunRecord, errors_by_test, number, stage_table
 from multigrid.tables import si
 
 # The quantities on the chart's horizontal axis.
@@ -40,22 +40,8 @@ MAX_POINTS = 192
 STEPS = 65535
 
 
-def write_page(record: RunRecord, folder: Path | None = None) -> Path:
-    """Writes the report of a run, finished or not.
-
-    It includes the pictures of the ladder and of the spectra if they have been drawn.
-
-    Args:
-        record: The run.
-        folder: Where to write it, by default the folder of the run.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: If a result file is damaged, or the page cannot be written.
-    """
-    folder = folder or record.folder.path
+def write_page(record: RunRecord, folder: Path) -> Path:
+    """Writes the report of a run, with the pictures that have been drawn, and returns its path."""
     path = folder / record.folder.report.name
     loader = jinja2.PackageLoader("multigrid.report", "")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
@@ -82,8 +68,8 @@ def write_page(record: RunRecord, folder: Path | None = None) -> Path:
 def _kind(cell: Any) -> str:
     """Returns the class of a table's cell: a number, or a status."""
     text = str(cell)
-    number = text[:1] in set("-0123456789") and "x" not in text
-    name = "number" if number else text if text in STATUSES else ""
+    is_number = text[:1] in set("-0123456789") and "x" not in text
+    name = "number" if is_number else text if text in STATUSES else ""
     return Markup(' class="{}"').format(name) if name else ""
 
 
@@ -102,6 +88,9 @@ def _results(record: RunRecord) -> dict[str, Any]:
     """Returns what is shown of a finished run."""
     summary = record.summary
     seconds, flops = summary["seconds"], summary["flops"]
+    tests = errors_by_test(summary)
+    names = dict.fromkeys(name for errors in tests.values() for name in errors)
+    rows = [[name, *(number(errors.get(name)) for errors in tests.values())] for name in names]
     shown = dict(summary)
     if summary.get("peak_memory_bytes") is not None:
         shown["peak_memory_bytes"] = f"{si(summary['peak_memory_bytes'])}B"
@@ -114,44 +103,13 @@ def _results(record: RunRecord) -> dict[str, Any]:
             (f"{summary['levels'][-1]['parameters']:,}", "parameters"),
         ],
         "remarks": record.remarks,
-        "stages": _stages(summary["levels"]),
-        "tests": _tests(summary),
+        "stages": stage_table(summary),
+        "tests": (["Metric", *tests], rows),
         "rollout": _rollout(summary.get("rollout_metrics")),
         "environment": [
-            [ENVIRONMENT[key], _text(shown[key])] for key in ENVIRONMENT if key in shown
+            [ENVIRONMENT[key], number(shown[key])] for key in ENVIRONMENT if key in shown
         ],
     }
-
-
-def _stages(stages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Frozen", "New",
-              "Error on entering", "Best error"]  # fmt: skip
-    rows = [
-        [
-            str(stage["level"]),
-            "x".join(map(str, stage["grid"])),
-            str(stage["epochs"]),
-            f"{stage['seconds']:.1f}",
-            f"{stage['work_units']:.2f}",
-            *(f"{stage.get(key, 0):,}" for key in ("transferred", "frozen", "new")),
-            *(_text(stage[key]) for key in ("rel_l2_at_start", "rel_l2")),
-        ]
-        for stage in stages
-    ]
-    return header, rows
-
-
-def _tests(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Returns a row for each metric and a column for each field and each further test set."""
-    tests = {"test": summary["test"]}
-    by_field = summary.get("test_by_field", {})
-    fields = list(by_field.get("rel_l2", ()))
-    for field in fields if len(fields) > 1 else ():
-        tests[f"test: {field}"] = {metric: row[field] for metric, row in by_field.items()}
-    tests |= summary["extra_tests"]
-    names = dict.fromkeys(name for errors in tests.values() for name in errors)
-    rows = [[name, *(_text(errors.get(name)) for errors in tests.values())] for name in names]
-    return ["Metric", *tests], rows
 
 
 def _rollout(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -159,56 +117,45 @@ def _rollout(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not metrics:
         return None
     header = ["Metric", *(f"{step} step{'s' * (step > 1)}" for step in metrics["steps"])]
-    rows = []
-    for name, spreads in metrics["errors"].items():
-        rows.append([name, *(_spread(spread) for spread in spreads)])
-    for label, key in (
-        ("steps to correlation 0.8", "correlation_steps"),
-        ("part of the trajectories that blow up", "blow_up"),
-    ):
-        value = metrics[key]
-        text = _spread(value) if isinstance(value, Mapping) else _text(value)
-        rows.append([label, text, *[""] * (len(header) - 2)])
+    rows = [[name, *map(_spread, spreads)] for name, spreads in metrics["errors"].items()]
+    more = {
+        "steps to correlation 0.8": _spread(metrics["correlation_steps"]),
+        "part of the trajectories that blow up": number(metrics["blow_up"]),
+    }
+    rows += [[label, text, *[""] * (len(header) - 2)] for label, text in more.items()]
     return {"trajectories": metrics["trajectories"], "table": (header, rows)}
 
 
 def _spread(value: Mapping[str, Any]) -> str:
-    return f"{_text(value['mean'])} ({_text(value['low'])} to {_text(value['high'])})"
+    return f"{number(value['mean'])} ({number(value['low'])} to {number(value['high'])})"
 
 
 def _transfer(level: LevelParts) -> tuple[str, list[list[str]]]:
     statuses = sorted({t["status"] for t in level.tensors}, reverse=True)
     counts = ", ".join(f"{level.count(s):,} parameters {s.lower()}" for s in statuses)
+    shapes = ("shape", "source_shape")
     rows = [
-        [
-            t["key"],
-            t["status"],
-            *("x".join(map(str, t[key] or ())) for key in ("shape", "source_shape")),
-        ]
+        [t["key"], t["status"], *("x".join(map(str, t[key] or ())) for key in shapes)]
         for t in level.tensors
     ]
     return f"level {level.level}, {level.grid}: {counts}", rows
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return "not finite"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _data(record: RunRecord) -> dict[str, Any]:
     """Returns what the page's script draws."""
-
-    def entry(row: Row, epochs: int) -> dict[str, Any]:
-        names = ("stage", "level", "grid", "epoch", "seconds", "work_units")
-        values = {name: getattr(row, name) for name in names}
-        errors = {"own": row.val_rel_l2, "finest": row.val_finest_rel_l2}
-        return {**values, **errors, "epochs": epochs, "rate": row.learning_rate}
-
+    names = ("stage", "level", "grid", "epoch", "seconds", "work_units")
+    rows = [
+        {
+            **{name: getattr(row, name) for name in names},
+            "error": row.val_rel_l2,
+            "finest": row.val_finest_rel_l2,
+            "epochs": epochs,
+            "rate": row.learning_rate,
+        }
+        for row, epochs in zip(record.rows, epochs_so_far(record.rows), strict=True)
+    ]
     return {
-        "rows": [
-            entry(*pair) for pair in zip(record.rows, epochs_so_far(record.rows), strict=True)
-        ],
+        "rows": rows,
         "quantities": QUANTITIES,
         "colours": COLOURS,
         "frames": [] if record.examples is None else frames(record.examples),

@@ -18,8 +18,6 @@ from multigrid.tables import si, table
 SUMMARY = ("levels", "test", "extra_tests", "rollout", "seconds", "work_units", "flops")
 STAGE = ("level", "grid", "epochs", "seconds", "work_units", "parameters", "transferred", "new",
          "rel_l2_at_start", "rel_l2")  # fmt: skip
-TEST = ("rel_l2",)
-TRANSFER = ("tensors",)
 TENSOR = ("key", "status", "shape", "source_shape")
 EVENTS = {
     "resumed": "resumed",
@@ -40,11 +38,7 @@ class RunRecord:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunRecord":
-        """Opens the folder of a run.
-
-        Raises:
-            UserError: If it holds none.
-        """
+        """Opens the folder of a run."""
         folder = RunFolder(Path(path))
         if not folder.config.is_file():
             raise UserError(f"{path}: holds no run{_runs_nearby(Path(path))}")
@@ -52,20 +46,12 @@ class RunRecord:
 
     @cached_property
     def config(self) -> Config:
-        """The run's configuration.
-
-        Raises:
-            UserError: If the file is damaged or of another version.
-        """
+        """The run's configuration."""
         return read_saved(self.folder.config)
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The history.
-
-        Raises:
-            UserError: If there is none yet, or the file is damaged.
-        """
+        """The history."""
         path = self.folder.metrics
         try:
             rows = read_history(path)
@@ -89,19 +75,14 @@ class RunRecord:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The summary.
-
-        Raises:
-            UserError: If the run is unfinished, or the file is damaged or of another version.
-        """
+        """The summary."""
         path = self.folder.summary
         if not self.is_finished:
             raise UserError(
                 f"{self.folder.path}: the run is unfinished; continue it with --resume first"
             )
-        summary = _read_json(path)
-        _require(path, summary, SUMMARY)
-        _require(path, summary["test"], TEST)
+        summary = _read_json(path, SUMMARY)
+        _require(path, summary["test"], ("rel_l2",))
         for stage in summary["levels"]:
             _require(path, stage, STAGE)
         return summary
@@ -113,40 +94,25 @@ class RunRecord:
 
     @cached_property
     def examples(self) -> Examples | None:
-        """Some predictions; None if the run is unfinished.
-
-        Raises:
-            UserError: If the file is damaged.
-        """
+        """Some predictions; None if the run is unfinished."""
         path = self.folder.examples
         return Examples.read(path) if path.is_file() else None
 
     @cached_property
     def spectra(self) -> tuple[list[float], list[LevelSpectrum]] | None:
-        """The spectra of the truth and of every level's error; None if the run is unfinished.
-
-        Raises:
-            UserError: If the file is damaged.
-        """
+        """The spectra of the truth and of every level's error; None if the run is unfinished."""
         path = self.folder.spectra
         if not path.is_file():
             return None
-        raw = _read_json(path)
-        try:
-            levels = [
-                LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]
-            ]
-            return raw["truth"], levels
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: '{error}' is missing") from None
+        raw = _read_json(path, ("truth", "levels"))
+        for item in raw["levels"]:
+            _require(path, item, ("level", "grid", "error"))
+        levels = [LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]]
+        return raw["truth"], levels
 
     @cached_property
     def levels(self) -> list[LevelParts]:
-        """The networks of the levels entered so far, and what was transferred into them.
-
-        Raises:
-            UserError: If a file is damaged or of another version.
-        """
+        """The networks of the levels entered so far, and what was transferred into them."""
         hierarchy = self.config.hierarchy()
         levels = []
         for level, (grid, top) in enumerate(zip(hierarchy.levels, hierarchy.tops, strict=True)):
@@ -154,20 +120,15 @@ class RunRecord:
             if path.is_file():
                 bottom = 0 if self.config.model.growth else top - hierarchy.tops[0]
                 grids = [str(scale) for scale in hierarchy.scales[bottom : top + 1]]
-                transfer = _read_json(path)
-                _require(path, transfer, TRANSFER)
-                for tensor in transfer["tensors"]:
+                tensors = _read_json(path, ("tensors",))["tensors"]
+                for tensor in tensors:
                     _require(path, tensor, TENSOR)
-                levels.append(LevelParts(level, str(grid), grids, transfer["tensors"]))
+                levels.append(LevelParts(level, str(grid), grids, tensors))
         return levels
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Returns what a reader must know about how a run went; empty if all is well.
-
-    Args:
-        summary: The run's summary; one of an earlier version may lack some of it.
-    """
+    """Returns what a reader must know about how a run went, also in an earlier version."""
     sentences = []
     events = summary.get("events", ())
     for event, phrase in EVENTS.items():
@@ -189,38 +150,53 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def describe(summary: Mapping[str, Any]) -> str:
-    """Returns the table of the finished stages, test errors and remarks as text."""
+def stage_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows of the finished stages."""
+    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Frozen"]
     rows = [
         [
             str(stage["level"]),
-            "x".join(str(n) for n in stage["grid"]),
+            "x".join(map(str, stage["grid"])),
             str(stage["epochs"]),
             f"{stage['seconds']:.1f}",
             f"{stage['work_units']:.2f}",
             f"{stage['transferred']:,}/{stage['parameters']:,}",
-            f"{stage['frozen']:,}",
-            f"{stage['rel_l2_at_start']:.4g}",
-            f"{stage['rel_l2']:.4g}",
+            f"{stage.get('frozen', 0):,}",
+            *(number(stage[key]) for key in ("rel_l2_at_start", "rel_l2")),
         ]
         for stage in summary["levels"]
     ]
-    header = ["Level", "Grid", "Epochs", "Seconds", "Work units", "Transferred", "Frozen", "Start"]
-    lines = [table([*header, "End"], rows), ""]
+    return [*header, "Start", "End"], rows
+
+
+def errors_by_test(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Returns every metric of the test samples, of each of several fields, and of further tests."""
     by_field = summary.get("test_by_field", {})
     fields = list(by_field.get("rel_l2", ()))
     tests = {"test": summary["test"]}
     for field in fields if len(fields) > 1 else ():
-        tests[f"of which the field {field}"] = {key: row[field] for key, row in by_field.items()}
-    tests |= {f"test '{name}'": errors for name, errors in summary["extra_tests"].items()}
-    for name, errors in tests.items():
-        lines.append(f"{name}: {'  '.join(f'{key}={v:.4g}' for key, v in errors.items())}")
-    for name, errors in (
-        ("roll-out, relative L2 error after each step", summary["rollout"]),
-        ("persistence", summary.get("rollout_persistence", ())),
+        tests[f"test, {field}"] = {metric: row[field] for metric, row in by_field.items()}
+    return tests | {f"test '{name}'": errors for name, errors in summary["extra_tests"].items()}
+
+
+def number(value: Any) -> str:
+    """Returns a value of a result file as text; None stands for what JSON cannot hold."""
+    if value is None:
+        return "not finite"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Returns the table of the finished stages, test errors and remarks as text."""
+    lines = [table(*stage_table(summary)), ""]
+    for name, errors in errors_by_test(summary).items():
+        lines.append(f"{name}: {'  '.join(f'{key}={number(v)}' for key, v in errors.items())}")
+    for name, key in (
+        ("roll-out, relative L2 error after each step", "rollout"),
+        ("persistence", "rollout_persistence"),
     ):
-        if len(errors):
-            lines.append(f"{name}: {'  '.join(f'{error:.4g}' for error in errors)}")
+        if steps := summary.get(key):
+            lines.append(f"{name}: {'  '.join(map(number, steps))}")
     lines += [f"note: {remark}" for remark in remarks(summary)]
     lines.append(
         f"{summary['seconds']:.1f} s of training, {summary['work_units']:.2f} work units, "
@@ -230,20 +206,19 @@ def describe(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _require(path: Path, record: Mapping[str, Any], keys: Iterable[str]) -> None:
+def _require(path: Path, record: Any, keys: Iterable[str]) -> None:
     for key in keys:
         if not isinstance(record, Mapping) or key not in record:
             raise UserError(f"{path}: lacks '{key}'; it is of another version")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable or half-written ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a mapping")
-    return value
+    _require(path, value, keys)
+    return dict(value)
 
 
 def _runs_nearby(path: Path) -> str:
