@@ -36,7 +36,6 @@ def source(*files: DataFile, counts=COUNTS, centering="cell", **options) -> File
 
 def test_one_file_serves_all_splits_and_levels(tmp_path: Path) -> None:
     data = source(save(tmp_path / "f.h5", FINE))
-    assert data.finest == Grid((16, 16))
     assert (data.input_names, data.output_names) == (("x",), ("y",))
     for split, numbers in (("train", range(6)), ("validation", (8, 9)), ("test", (10, 11))):
         samples = data.read(split, Grid((16, 16)))
@@ -114,7 +113,7 @@ def test_centering_is_found_out(tmp_path: Path) -> None:
         ([odd], "node"),
     ):
         data = source(*files, centering="auto")
-        assert data.centering == data.finest.centering == centering
+        assert data.centering == data.files[0].grid.centering == centering
     assert torch.equal(
         source(strided, fine, centering="auto").read("train", Grid((4, 4), "node")).inputs,
         torch.from_numpy(FINE[0, :6, :, ::4, ::4].copy()),
@@ -207,7 +206,7 @@ def test_steps_of_trajectories_come_in_the_order_of_the_pool(tmp_path: Path) -> 
 
 def test_reduced_resolution(tmp_path: Path) -> None:
     data = source(save(tmp_path / "f.h5", FINE), reduced_resolution=2)
-    assert data.finest == Grid((8, 8))
+    assert data.files[0].grid == Grid((8, 8))
     assert np.array_equal(data.read("train", Grid((8, 8))).inputs, FINE[0, :6, :, ::2, ::2])
 
 

@@ -216,9 +216,9 @@ def test_a_folder_of_the_well(tmp_path: Path) -> None:
     assert described.boundaries == {"x": "periodic", "y": "periodic"}
     assert described.time_step == pytest.approx(0.1)
     report = inspect_path(tmp_path / "set", options=options)
-    assert report.suggestion["problem"]["file"] == str(tmp_path / "set")
-    assert report.suggestion["model"] == {"padding": "periodic"}
-    assert (report.suggestion["data"]["train"], report.suggestion["data"]["test"]) == (48, 4)
+    assert report["suggestion"]["problem"]["file"] == str(tmp_path / "set")
+    assert report["suggestion"]["model"] == {"padding": "periodic"}
+    assert (report["suggestion"]["data"]["train"], report["suggestion"]["data"]["test"]) == (48, 4)
 
 
 def test_scalars_of_the_well_are_named(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_several_files_of_trajectories(tmp_path: Path) -> None:
         np.savez(tmp_path / f"{part}.npz", u=U[4 * part : 4 * part + 4], nu=np.full(4, part))
     options = ReaderOptions(parameters=("nu",))
     file = open_fields(tmp_path / "*.npz", options=options)
-    suggestion = inspect_path(tmp_path / "*.npz").suggestion
+    suggestion = inspect_path(tmp_path / "*.npz")["suggestion"]
     assert suggestion["problem"]["file"] == str(tmp_path / "*.npz")
     assert suggestion["problem"]["parameters"] == ["nu"]
     nu = np.repeat([0.0, 1.0, 2.0], 4)[:, None, None, None] * np.ones((1, 1, X, Y))

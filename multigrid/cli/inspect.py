@@ -9,7 +9,7 @@ from typing import Any
 
 from multigrid.cli.command import Command, add_json, add_reader
 from multigrid.errors import UserError
-from multigrid.files import write_text
+from multigrid.files import to_json, write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,20 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Reads the whole file and prints a report."""
     from multigrid.data.formats import ReaderOptions
-    from multigrid.data.inspect import inspect_path, yaml_sections
+    from multigrid.data.inspect import inspect_path, to_text, yaml_sections
 
     if options.write is not None and options.write.exists():
         raise UserError(f"{options.write}: exists already; remove it or choose another name")
     reading, progress = ReaderOptions.of(options), sys.stderr.isatty()
     report = inspect_path(options.file, options.reader, reading, progress)
     if options.write is not None:
-        if not report.suggestion:
+        suggestion = report["suggestion"]
+        if not suggestion:
             raise UserError(f"{options.file}: too few samples for training, validation and test")
-        more = _name_and_schedule(options.file, report.suggestion)
-        schedule = {**more["schedule"], **report.suggestion.get("schedule", {})}
-        sections = {**more, **report.suggestion, "schedule": schedule}
+        more = _name_and_schedule(options.file, suggestion)
+        schedule = {**more["schedule"], **suggestion.get("schedule", {})}
+        sections = {**more, **suggestion, "schedule": schedule}
         write_text(options.write, yaml_sections(sections) + "\n")
-    print(report.to_json() if options.json else report.to_text())
+    print(to_json(report, indent=2) if options.json else to_text(report))
     if options.write is not None and not options.json:
         print(f"\nwritten to {options.write}; train with: multigrid run {options.write}")
 

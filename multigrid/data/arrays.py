@@ -49,15 +49,7 @@ Inputs = ArrayInputs | FileInputs
 
 
 def open_array(path: Path, name: str | None = None) -> ArrayInputs:
-    """Opens an array of any kind of file that can be sliced.
-
-    Args:
-        path: The file.
-        name: Name of the array; may be left out where there is only one.
-
-    Raises:
-        UserError: If there is no such file or array, the file is damaged, or it holds no sample.
-    """
+    """Opens an array of any kind of file that can be sliced."""
     container = open_container(path, ReaderOptions())
     if container.kind == "unknown":
         raise UserError(f"{path}: is not a file of arrays (.npy, .npz, HDF5, .pt, .mat)")
@@ -92,18 +84,7 @@ def write_array(
     told: Callable[[int], Any],
     fields: Sequence[str],
 ) -> None:
-    """Writes batches as one float32 array, aside first and then renamed into place.
-
-    Args:
-        path: ``.npy``, or HDF5, where the array is the dataset ``output``.
-        shape: Shape of the whole array.
-        batches: Its parts along the first axis.
-        told: Is told how many samples each batch had.
-        fields: Names of the output fields, kept as an attribute in HDF5.
-
-    Raises:
-        UserError: If the file cannot be written; one already there is untouched.
-    """
+    """Writes batches as one float32 array, aside first and then renamed into place."""
     with written_aside(path) as aside:
         if path.suffix in (".h5", ".hdf5", ".hdf"):
             with h5py.File(aside, "w") as file:

@@ -15,6 +15,7 @@ import torch
 from multigrid.data.formats import FieldFile, ReaderOptions, open_fields, split_folders
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
+from multigrid.data.source import NUM_TRAJECTORIES
 from multigrid.data.splits import DataFile, divide, names_differ
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError
@@ -22,7 +23,6 @@ from multigrid.fields import restrict_to
 from multigrid.grid import Centering, Grid, guess_centering, halvings_between
 
 NUM_COMPARED = 4
-NUM_TRAJECTORIES = 16
 BLOCK_BYTES, NUM_BLOCKS = 2**16, 2**12  # files of up to 256 MB are hashed whole
 ROUNDING = 1e-5
 
@@ -33,13 +33,7 @@ NESTING = {"average": "averaging", "stride": "striding"}
 
 @dataclass(frozen=True)
 class FilePart:
-    """Some samples of a file, on disk.
-
-    Attributes:
-        file: The file.
-        numbers: Their numbers in it, in the order of their use.
-        grid: The file's grid.
-    """
+    """Some samples of a file on disk, by their numbers in it, in the order of their use."""
 
     file: FieldFile
     numbers: np.ndarray
@@ -54,11 +48,7 @@ class FilePart:
         return self.file.describe().num_channels
 
     def load(self, indices: np.ndarray) -> Samples:
-        """Reads samples, in any order, without looking at their values.
-
-        Raises:
-            UserError: If the file is damaged.
-        """
+        """Reads samples, in any order, without looking at their values."""
         order = np.argsort(self.numbers[indices])  # as they lie in the file
         fields = self.file.fetch(self.numbers[indices[order]])
         inputs, outputs = (torch.from_numpy(values[np.argsort(order)]) for values in fields)
@@ -128,15 +118,15 @@ class FileSource:
                 )
             self.centering = CENTERING[shown]
             self.files = divide(opened, counts, self.centering)
+        self._first = self.files[0].file.describe()
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the files: of large ones of blocks spread evenly over them."""
         digest = hashlib.sha256()
-        for item in self.files:
-            for path in item.file.paths:
-                for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                    digest.update(_digest(file) if file.is_file() else b"")
+        for path in (path for item in self.files for path in item.file.paths):
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                digest.update(_digest(file) if file.is_file() else b"")
         return digest.hexdigest()
 
     @property
@@ -160,17 +150,17 @@ class FileSource:
     @property
     def input_names(self) -> tuple[str, ...]:
         """Names of the input channels."""
-        return self.files[0].file.describe().input_names
+        return self._first.input_names
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the output channels."""
-        return self.files[0].file.describe().output_names
+        return self._first.output_names
 
     @property
     def time(self) -> TimeSetup | None:
         """How states become inputs, if what is predicted can be rolled out."""
-        return self.files[0].file.describe().time
+        return self._first.time
 
     def require_steps(self, num_steps: int) -> None:
         """Raises a UserError if no test trajectory is so many steps long."""
@@ -186,19 +176,11 @@ class FileSource:
                 "that each trajectory has"
             )
 
-    @property
-    def finest(self) -> Grid:
-        """The finest grid there is a file of."""
-        return max((item.grid for item in self.files), key=lambda grid: grid.size)
-
     def locate(self, split: str, grid: Grid) -> tuple[FieldFile, np.ndarray, Grid]:
         """Finds a split's samples for a grid: in the file of that grid, else the next finer one.
 
         Returns:
             The file, the numbers of all the split's samples in it, and the file's grid.
-
-        Raises:
-            UserError: If no file has this grid or a finer one of the same hierarchy.
         """
         holding = [item for item in self.files if split in item.pools]
         fitting = [item for item in holding if halvings_between(grid, item.grid) is not None]
@@ -212,12 +194,7 @@ class FileSource:
         return best.file, best.pools[split], best.grid
 
     def read(self, split: str, grid: Grid, count: int | None = None) -> Samples:
-        """Reads the first samples of a split on a grid, restricted block by block.
-
-        Args:
-            split: ``train``, ``validation`` or ``test``.
-            grid: The grid of a level.
-            count: Number of samples; by default what the source was asked for.
+        """Returns the first samples of a split, restricted to a grid block by block.
 
         Raises:
             UserError: If values are NaN or infinite, or a channel of the training samples is
@@ -239,18 +216,7 @@ class FileSource:
         return samples
 
     def open(self, split: str, grid: Grid, count: int | None = None) -> StreamedSamples:
-        """Returns the first samples of a split on a grid, to be read later.
-
-        Reads all of them once, to check their values.
-
-        Args:
-            split: ``train``, ``validation`` or ``test``.
-            grid: The grid of a level.
-            count: Number of samples; by default what the source was asked for.
-
-        Raises:
-            UserError: As :meth:`read` does.
-        """
+        """Returns what :meth:`read` does, to be read later; checks the values of all once."""
         part = self._part(split, grid, count)
         key = part.file.path, split, len(part)
         if key not in self._checked:
@@ -266,14 +232,9 @@ class FileSource:
         return numbers
 
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
-        """Reads the first trajectories of a split, restricted to a grid.
+        """Reads the first trajectories of a split, at most 16, restricted to a grid.
 
-        Returns:
-            At most 16 trajectories; None if what is predicted cannot be rolled out, or the file's
-            trajectories have fewer steps.
-
-        Raises:
-            UserError: If no file has this grid or a finer one, or it is damaged.
+        None if what is predicted cannot be rolled out, or the trajectories have fewer steps.
         """
         file, pool, stored = self.locate(split, grid)
         described = file.describe()
@@ -287,17 +248,16 @@ class FileSource:
     def nesting(self) -> Restriction | None:
         """Returns how the outputs nest that two files have on two grids, None if they do not."""
         ordered = sorted(self.files, key=lambda item: item.grid.size)
-        for coarse, fine in combinations(ordered, 2):
-            shared = sorted(set(coarse.pools) & set(fine.pools))
-            if coarse.grid == fine.grid or not shared:
+        for pair in combinations(ordered, 2):
+            shared = sorted(set(pair[0].pools) & set(pair[1].pools))
+            if pair[0].grid == pair[1].grid or not shared:
                 continue
-            pools = [item.pools[shared[0]] for item in (coarse, fine)]
+            pools = [item.pools[shared[0]] for item in pair]
             count = min(NUM_COMPARED, *map(len, pools))
-            outputs = [
-                item.file.read(pool[:count])[1]
-                for item, pool in zip((coarse, fine), pools, strict=True)
-            ]
-            shown = detect_restriction(*outputs)
+            coarse, fine = (
+                item.file.read(pool[:count])[1] for item, pool in zip(pair, pools, strict=True)
+            )
+            shown = detect_restriction(coarse, fine)
             if shown is not None:
                 return shown
         return None
@@ -341,7 +301,6 @@ def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centeri
 
 
 def _digest(path: Path) -> bytes:
-    """Returns a hash of a file: of all of it, or of blocks spread evenly over a large one."""
     size = path.stat().st_size
     step = max(BLOCK_BYTES, -(-size // NUM_BLOCKS))
     digest = hashlib.sha256(str(size).encode())
@@ -353,11 +312,7 @@ def _digest(path: Path) -> bytes:
 
 
 def detect_restriction(coarse_outputs: np.ndarray, fine_outputs: np.ndarray) -> Restriction | None:
-    """Returns how the same fields on two grids nest.
-
-    Args:
-        coarse_outputs: Fields ``[N, channels, *coarse]``.
-        fine_outputs: The same fields ``[N, channels, *fine]``.
+    """Returns how the same fields ``[N, channels, *grid]`` on two grids nest.
 
     Returns:
         ``average`` if each coarse value is the mean of the fine cells in it, ``stride`` if it is
@@ -370,12 +325,12 @@ def detect_restriction(coarse_outputs: np.ndarray, fine_outputs: np.ndarray) -> 
     stride = round((num_fine - 1) / (num_coarse - 1)) if num_fine % 2 and num_coarse > 1 else ratio
     if min(ratio, stride) < 2:
         return None
-    tolerance = ROUNDING * float(np.abs(fine).max(initial=0))
     strided: tuple[Any, ...] = (..., *(slice(None, None, stride),) * (fine.ndim - 2))
     candidates: dict[Restriction, np.ndarray] = {
         "average": _average(fine, ratio),
         "stride": fine[strided],
     }
+    tolerance = ROUNDING * float(np.abs(fine).max(initial=0))
     fits = [
         name
         for name, fields in candidates.items()

@@ -100,17 +100,7 @@ class Recipe:
 def generate(
     recipe: Recipe, blocks: Sequence[Block], workers: int | None = None
 ) -> Iterator[tuple[Block, Arrays]]:
-    """Yields blocks with their samples, in order.
-
-    Args:
-        recipe: Makes the samples.
-        blocks: What to make.
-        workers: Number of processes, 1 for this one alone. By default one for each core, if
-            they pay by the time of the first block.
-
-    Raises:
-        UserError: If a worker process dies.
-    """
+    """Yields blocks with their samples, in order; by default on every core if that pays."""
     if workers is None and blocks:
         start = time.perf_counter()
         first = recipe.make(blocks[0])

@@ -1,145 +1,29 @@
 """Reports what is in a data file and how to train from it."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from multigrid.data.formats import FieldFile, ReaderOptions, open_fields, split_folders
+from multigrid.data.formats import Description, FieldFile, ReaderOptions, open_fields, split_folders
 from multigrid.data.formats.values import FieldValues, ValueCheck, name_samples
 from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError
-from multigrid.files import to_json
 from multigrid.grid import Centering, Grid, guess_centering
 
 COARSEST = 16
 MAX_LEVELS = 4
 BATCH_SIZE = 32
 
-
-@dataclass(frozen=True)
-class ChannelReport:
-    """Range of one channel; None where it has no finite value."""
-
-    name: str
-    low: float | None
-    high: float | None
-    constant: bool
-
-
-@dataclass(frozen=True)
-class SideReport:
-    """What the inputs or the outputs are like.
-
-    Attributes:
-        dtype: Stored number type.
-        channels: Their ranges.
-        num_nonfinite: How many values are NaN or infinite as float32.
-        nonfinite_samples: The samples that have such values.
-    """
-
-    dtype: str
-    channels: list[ChannelReport]
-    num_nonfinite: int
-    nonfinite_samples: list[int]
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """What is in a file.
-
-    Attributes:
-        path: The file.
-        reader: Name of the reader that fits.
-        num_samples: Number of samples.
-        num_trajectories: Number of trajectories, None where the samples are independent.
-        grid: Number of points along each axis.
-        centering: Where the points lie.
-        centering_is_guess: Whether that is only concluded from odd or even sizes.
-        arrays: Name, axes and their source of each array that is read.
-        ignored: Names of the arrays that are not read.
-        parameters: Names of scalars that could become input channels.
-        boundaries: What holds on the boundary across each axis, if the file says so.
-        time_step: Time between two states, if the file says so.
-        notes: Further remarks.
-        inputs: What the inputs are like.
-        outputs: What the outputs are like.
-        suggestion: Sections of an experiment file; empty if there are too few samples.
-    """
-
-    path: str
-    reader: str
-    num_samples: int
-    num_trajectories: int | None
-    grid: list[int]
-    centering: Centering
-    centering_is_guess: bool
-    arrays: list[dict[str, str]]
-    ignored: list[str]
-    parameters: list[str]
-    boundaries: dict[str, str]
-    time_step: float | None
-    notes: list[str]
-    inputs: SideReport
-    outputs: SideReport
-    suggestion: dict[str, Any]
-
-    def to_json(self) -> str:
-        """Returns the report as JSON."""
-        return to_json(asdict(self), indent=2)
-
-    def to_text(self) -> str:
-        """Returns the report for the screen."""
-        grid = "x".join(map(str, self.grid))
-        where = f"{self.centering}-centred"
-        if self.centering_is_guess:
-            where += " (a guess from the sizes: odd - node, even - cell)"
-        samples = f"{self.num_samples:,}"
-        if self.num_trajectories is not None:
-            samples += f" one-step pairs of {self.num_trajectories:,} trajectories"
-        lines = [
-            f"{self.path}",
-            f"  reader    {self.reader}",
-            f"  samples   {samples}",
-            f"  grid      {grid}, {where}",
-            *self._axes_lines(),
-            *_side_lines("inputs", self.inputs),
-            *_side_lines("outputs", self.outputs),
-        ]
-        if self.suggestion:
-            lines += ["", "# for the experiment file:", yaml_sections(self.suggestion)]
-        else:
-            lines += ["", "too few samples for training, validation and test"]
-        return "\n".join(lines)
-
-    def _axes_lines(self) -> list[str]:
-        """Returns the axes and their source, what is ignored, and what else the file says."""
-        lines = [
-            f"  {'axes' if number == 0 else '':<9} {item['name']} [{item['axes']}]: {item['why']}"
-            for number, item in enumerate(self.arrays)
-        ]
-        if self.boundaries:
-            walls = ", ".join(f"{axis}: {kind}" for axis, kind in self.boundaries.items())
-            lines.append(f"  boundary  {walls}")
-        if self.time_step is not None:
-            lines.append(f"  time step {self.time_step:.6g}")
-        if self.ignored:
-            lines.append(f"  ignored   {', '.join(self.ignored)}")
-        if self.parameters:
-            lines.append(
-                f"            {', '.join(self.parameters)} can be input channels "
-                "(problem.parameters, --parameters)"
-            )
-        return lines + [f"  note      {note}" for note in self.notes]
+Report = dict[str, Any]
 
 
 def inspect_path(
     path: Path, reader: str = "auto", options: ReaderOptions | None = None, progress: bool = False
-) -> FileReport:
+) -> Report:
     """Opens a file, a folder or a pattern of names, reads all of it and reports on it.
 
     Of a data set in folders ``train``, ``valid`` and ``test`` the training files are read.
@@ -149,6 +33,10 @@ def inspect_path(
         reader: Name of a reader, or ``auto``.
         options: What the user says about the file.
         progress: Whether to show a progress bar.
+
+    Returns:
+        What ``multigrid inspect --json`` writes. The ``suggestion`` has sections of an experiment
+        file, none if there are too few samples.
 
     Raises:
         UserError: If the file cannot be read.
@@ -166,66 +54,139 @@ def inspect_file(
     progress: bool = False,
     place: str | None = None,
     others: Mapping[str, FieldFile] | None = None,
-) -> FileReport:
-    """Reads a whole file, block by block, and reports on it.
-
-    Args:
-        file: The file.
-        progress: Whether to show a progress bar.
-        place: What the user calls the file, or the files.
-        others: The files for validation and test, if these are others.
-
-    Raises:
-        UserError: If the file is damaged.
-    """
+) -> Report:
+    """Reports on an open file, called ``place``; ``others`` are for validation and test."""
     described = file.describe()
-    check = ValueCheck(file.path, described.input_names, described.output_names)
+    values = ValueCheck(file.path, described.input_names, described.output_names)
     indices = np.arange(described.num_samples)
     with tqdm(total=len(indices), unit="sample", disable=not progress) as bar:
-        for part in file.blocks(indices):
-            check.add(indices[part], *file.fetch(indices[part]))
-            bar.update(part.stop - part.start)
-    centering = described.centering or guess_centering(described.shape)
-    return FileReport(
-        place or str(file.path),
-        file.reader,
-        described.num_samples,
-        described.num_groups if described.group_size > 1 else None,
-        list(described.shape),
-        centering,
-        described.centering is None,
-        [
+        for block in file.blocks(indices):
+            values.add(indices[block], *file.fetch(indices[block]))
+            bar.update(block.stop - block.start)
+    place, centering = place or str(file.path), described.centering
+    guess = guess_centering(described.shape)
+    return {
+        "path": place,
+        "reader": file.reader,
+        "num_samples": described.num_samples,
+        "num_trajectories": described.num_groups if described.group_size > 1 else None,
+        "grid": list(described.shape),
+        "centering": centering or guess,
+        "centering_is_guess": centering is None,
+        "arrays": [
             {"name": name, "axes": " ".join(axes), "why": why}
             for name, axes, why in described.arrays
         ],
-        list(described.ignored),
-        list(described.parameters),
-        dict(described.boundaries),
-        described.time_step,
-        list(described.notes),
-        _side(described.input_dtype, check.inputs),
-        _side(described.output_dtype, check.outputs),
-        suggest(file, centering, place, others),
-    )
+        "ignored": list(described.ignored),
+        "parameters": list(described.parameters),
+        "boundaries": dict(described.boundaries),
+        "time_step": described.time_step,
+        "notes": list(described.notes),
+        "inputs": _side(described.input_dtype, values.inputs),
+        "outputs": _side(described.output_dtype, values.outputs),
+        "suggestion": _suggestion(file, place, centering or guess, others or {}),
+    }
 
 
-def suggest(
-    file: FieldFile,
-    centering: Centering,
-    place: str | None = None,
-    others: Mapping[str, FieldFile] | None = None,
-) -> dict[str, Any]:
-    """Returns sections of an experiment file, or nothing if there are too few samples.
+def _side(dtype: str, values: FieldValues) -> Report:
+    def finite(value: np.floating) -> float | None:
+        return float(value) if np.isfinite(value) else None
 
-    What it suggests runs: each split gets at most what the file has for it.
-    """
+    channels = [
+        {"name": name, "low": finite(low), "high": finite(high), "constant": bool(low == high)}
+        for name, low, high in zip(values.names, values.low, values.high, strict=True)
+    ]
+    return {
+        "dtype": dtype,
+        "channels": channels,
+        "num_nonfinite": sum(values.bad.values()),
+        "nonfinite_samples": sorted(values.bad),
+    }
+
+
+# --- for the screen ---
+
+
+def to_text(report: Report) -> str:
+    """Returns a report for the screen."""
+    where = f"{report['centering']}-centred"
+    if report["centering_is_guess"]:
+        where += " (a guess from the sizes: odd - node, even - cell)"
+    samples = f"{report['num_samples']:,}"
+    if report["num_trajectories"] is not None:
+        samples += f" one-step pairs of {report['num_trajectories']:,} trajectories"
+    lines = [
+        report["path"],
+        f"  reader    {report['reader']}",
+        f"  samples   {samples}",
+        f"  grid      {'x'.join(map(str, report['grid']))}, {where}",
+    ]
+    for number, item in enumerate(report["arrays"]):
+        title = "" if number else "axes"
+        lines.append(f"  {title:<9} {item['name']} [{item['axes']}]: {item['why']}")
+    if report["boundaries"]:
+        walls = ", ".join(f"{axis}: {kind}" for axis, kind in report["boundaries"].items())
+        lines.append(f"  boundary  {walls}")
+    if report["time_step"] is not None:
+        lines.append(f"  time step {report['time_step']:.6g}")
+    if report["ignored"]:
+        lines.append(f"  ignored   {', '.join(report['ignored'])}")
+    if report["parameters"]:
+        lines.append(
+            f"            {', '.join(report['parameters'])} can be input channels "
+            "(problem.parameters, --parameters)"
+        )
+    lines += [f"  note      {note}" for note in report["notes"]]
+    lines += _side_lines("inputs", report["inputs"]) + _side_lines("outputs", report["outputs"])
+    if report["suggestion"]:
+        lines += ["", "# for the experiment file:", yaml_sections(report["suggestion"])]
+    else:
+        lines += ["", "too few samples for training, validation and test"]
+    return "\n".join(lines)
+
+
+def _side_lines(title: str, side: Report) -> list[str]:
+    channels = side["channels"]
+    count = f"{len(channels)} channel{'s' if len(channels) > 1 else ''}"
+    lines = [f"  {title:<9} {count}, stored as {side['dtype']}"]
+    width = max(len(channel["name"]) for channel in channels)
+    for channel in channels:
+        span = "no finite value"
+        if channel["low"] is not None:
+            span = f"{channel['low']:.6g} to {channel['high']:.6g}"
+        note = "  CONSTANT" if channel["constant"] else ""
+        lines.append(f"    {channel['name']:<{width}}  {span}{note}")
+    if side["num_nonfinite"]:
+        where = name_samples(side["nonfinite_samples"])
+        lines.append(f"    {side['num_nonfinite']} NaN or infinite values, in {where}")
+    return lines
+
+
+def yaml_sections(sections: Mapping[str, Any]) -> str:
+    """Returns sections as YAML, one flow mapping or list a line."""
+    return "\n".join(f"{name}: {_flow(value)}" for name, value in sections.items())
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+# --- the suggestion ---
+
+
+def _suggestion(
+    file: FieldFile, place: str, centering: Centering, others: Mapping[str, FieldFile]
+) -> Report:
+    """Returns sections of an experiment file that runs; nothing if there are too few samples."""
     described = file.describe()
-    counts = _suggested_counts(file, others or {})
+    counts = _suggested_counts(file, others)
     if counts is None:
         return {}
     grid = Grid(described.shape, centering)
-    sections: dict[str, Any] = {
-        "problem": {"kind": "file", "file": place or str(file.path), **_reader_settings(file)},
+    sections: Report = {
+        "problem": {"kind": "file", "file": place, **_reader_settings(file, described)},
         "data": {"centering": centering, **counts},
         "levels": suggest_levels(grid),
     }
@@ -252,8 +213,7 @@ def _suggested_counts(file: FieldFile, others: Mapping[str, FieldFile]) -> dict[
     groups = split_groups(described, {"train": 1, "validation": held_out, "test": held_out})
     size = described.group_size
     counts = {split: min(held_out, len(groups[split]) * size) for split in ("validation", "test")}
-    for split in described.named_splits:
-        counts[split] = len(groups[split]) * size
+    counts |= {split: len(groups[split]) * size for split in described.named_splits}
     try:
         pools = split_pools(file, {"train": 1, **counts})
     except UserError:
@@ -261,27 +221,22 @@ def _suggested_counts(file: FieldFile, others: Mapping[str, FieldFile]) -> dict[
     return {"train": len(pools["train"]), **{s: counts[s] for s in ("validation", "test")}}
 
 
-def _reader_settings(file: FieldFile) -> dict[str, Any]:
+def _reader_settings(file: FieldFile, described: Description) -> Report:
     """Returns the section ``problem`` with which the file is read as it was."""
-    options, described = file.options, file.describe()
-    settings: dict[str, Any] = {"reader": file.reader, "ndim": len(described.shape)}
-    for key in ("input", "output", "fields", "input_channels", "output_channels"):
-        value = getattr(options, key)
-        if value:
-            listed = key not in ("input", "output") or len(value) > 1
-            settings[key] = list(value) if listed else value[0]
-    if options.axes:
-        settings["axes"] = {k: " ".join(v) for k, v in options.axes.items()}
-        if list(options.axes) == [""]:
-            settings["axes"] = settings["axes"][""]
-    parameters = options.parameters or file.varying_parameters()
-    if parameters:
-        settings["parameters"] = list(parameters)
-    if options.noncartesian:
-        settings["noncartesian"] = True
+    options = file.options
+    settings: Report = {"reader": file.reader, "ndim": len(described.shape)}
+    for key in ("input", "output"):
+        names = list(getattr(options, key))
+        settings[key] = names[0] if len(names) == 1 else names
+    for key in ("fields", "input_channels", "output_channels"):
+        settings[key] = list(getattr(options, key) or ())
+    axes = {name: " ".join(letters) for name, letters in options.axes.items()}
+    settings["axes"] = axes[""] if list(axes) == [""] else axes
+    settings["parameters"] = list(options.parameters) or file.varying_parameters()
+    settings["noncartesian"] = options.noncartesian
     if options.reduced_resolution > 1:
         settings["reduced_resolution"] = options.reduced_resolution
-    return settings
+    return {key: value for key, value in settings.items() if value}
 
 
 def suggest_levels(finest: Grid) -> list[int | list[int]]:
@@ -293,42 +248,3 @@ def suggest_levels(finest: Grid) -> list[int | list[int]]:
             break
         grids.insert(0, coarser)
     return [g.shape[0] if len(set(g.shape)) == 1 else list(g.shape) for g in grids]
-
-
-def yaml_sections(sections: dict[str, Any]) -> str:
-    """Returns sections as YAML, one flow mapping or list a line."""
-    return "\n".join(f"{name}: {_flow(value)}" for name, value in sections.items())
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value)
-
-
-def _side(dtype: str, values: FieldValues) -> SideReport:
-    channels = [
-        ChannelReport(name, _finite(low), _finite(high), name in values.constant)
-        for name, low, high in zip(values.names, values.low, values.high, strict=True)
-    ]
-    return SideReport(dtype, channels, sum(values.bad.values()), sorted(values.bad))
-
-
-def _finite(value: np.floating) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _side_lines(title: str, side: SideReport) -> Sequence[str]:
-    count = len(side.channels)
-    lines = [f"  {title:<9} {count} channel{'s' if count > 1 else ''}, stored as {side.dtype}"]
-    width = max(len(channel.name) for channel in side.channels)
-    for channel in side.channels:
-        span = "no finite value"
-        if channel.low is not None:
-            span = f"{channel.low:.6g} to {channel.high:.6g}"
-        note = "  CONSTANT" if channel.constant else ""
-        lines.append(f"    {channel.name:<{width}}  {span}{note}")
-    if side.num_nonfinite:
-        where = name_samples(side.nonfinite_samples)
-        lines.append(f"    {side.num_nonfinite} NaN or infinite values, in {where}")
-    return lines

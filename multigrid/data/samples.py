@@ -86,11 +86,7 @@ class StoredSamples(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, indices: np.ndarray) -> Samples:
-        """Reads samples, in any order, into memory.
-
-        Raises:
-            UserError: If the file is missing or damaged.
-        """
+        """Reads samples, in any order, into memory."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +139,6 @@ class StreamedSamples:
         """Yields a batch for each of some index tensors; a thread reads ahead by one.
 
         Closing the generator ends the thread.
-
-        Raises:
-            UserError: If the file is missing or damaged.
         """
         with ThreadPoolExecutor(1, "samples") as reader:
             coming = reader.submit(self.__getitem__, indices[0])

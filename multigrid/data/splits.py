@@ -1,8 +1,9 @@
 """Which samples of which file are for training, validation and test."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +13,10 @@ from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
 
 
-@dataclass(frozen=True)
-class DataFile:
-    """One of the files of a data set.
+class DataFile(NamedTuple):
+    """One of the files of a data set, for a split, or for all that no other of its grid is for.
 
-    Attributes:
-        path: Where it is; a folder or a pattern stands for several files alike.
-        split: The split it is for; None for all those that no other file of its grid is for.
+    A folder or a pattern stands for several files alike.
     """
 
     path: Path
@@ -38,11 +36,6 @@ def divide(
     opened: Sequence[tuple[DataFile, FieldFile]], counts: Mapping[str, int], centering: Centering
 ) -> list[OpenFile]:
     """Gives each file its split, or all those that no other file of its grid is for.
-
-    Args:
-        opened: The files, and what their readers say of them.
-        counts: Number of samples wanted of each split.
-        centering: Where the points of all fields lie.
 
     Raises:
         UserError: If the files disagree, or a split has no file or too few samples.
@@ -71,37 +64,40 @@ def divide(
 
 
 def _require_agreement(files: Sequence[FieldFile], centering: Centering) -> None:
-    """Checks that all files have the same channels and agree with the settings."""
-    first = files[0].describe()
-    for file in files:
-        described = file.describe()
-        for kind in ("input", "output"):
-            here, there = (getattr(item, f"{kind}_names") for item in (described, first))
-            if len(here) != len(there):
-                raise UserError(
-                    f"{file.path}: has {len(here)} {kind} channels, but {files[0].path} has "
-                    f"{len(there)}"
-                )
-        if described.centering not in (None, centering):
+    for file, kind, here, there in _names(files):
+        if len(here) != len(there):
             raise UserError(
-                f"{file.path}: is {described.centering}-centred, not {centering}-centred "
-                "as data.centering says"
+                f"{file.path}: has {len(here)} {kind} channels, but {files[0].path} has "
+                f"{len(there)}"
+            )
+    for file in files:
+        stated = file.describe().centering
+        if stated not in (None, centering):
+            raise UserError(
+                f"{file.path}: is {stated}-centred, not {centering}-centred as data.centering says"
             )
 
 
 def names_differ(files: Sequence[FieldFile]) -> str | None:
     """Warns if files that are used together name their channels differently."""
-    first = files[0].describe()
-    for file in files[1:]:
-        described = file.describe()
-        for kind in ("input", "output"):
-            here, there = (getattr(item, f"{kind}_names") for item in (described, first))
-            if here != there:
-                return (
-                    f"{file.path} names its {kind} channels {', '.join(here)}, but "
-                    f"{files[0].path} {', '.join(there)}; they are taken in this order"
-                )
+    for file, kind, here, there in _names(files):
+        if here != there:
+            return (
+                f"{file.path} names its {kind} channels {', '.join(here)}, but "
+                f"{files[0].path} {', '.join(there)}; they are taken in this order"
+            )
     return None
+
+
+def _names(
+    files: Sequence[FieldFile],
+) -> Iterator[tuple[FieldFile, str, tuple[str, ...], tuple[str, ...]]]:
+    """Yields the names of the input and output channels of each file and of the first."""
+    first = files[0].describe()
+    for file in files:
+        described = file.describe()
+        yield file, "input", described.input_names, first.input_names
+        yield file, "output", described.output_names, first.output_names
 
 
 def _open(
@@ -143,10 +139,6 @@ def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndar
     for one split alone gives it all. A trajectory is in one split only, and the steps of a
     split's trajectories are in a fixed random order. So the training samples wanted change
     neither the other splits nor each other, and no sample is in two splits.
-
-    Args:
-        file: The file.
-        counts: Number of samples wanted of each split that is taken from this file.
 
     Returns:
         For each of these splits the numbers of all its samples, in the order of their use; at

@@ -69,17 +69,8 @@ class DataStore:
         The file is written aside, block by block, and renamed when it is complete. What an
         interrupted generation has left is continued if it is sound, else discarded.
 
-        Args:
-            counts: Number of samples wanted of each split.
-            progress: Whether to show a progress bar with the rate.
-            workers: Number of processes, on which the samples do not depend; by default one for
-                each core if that pays.
-
         Returns:
             The number of samples that had to be generated.
-
-        Raises:
-            UserError: If the file is damaged or cannot be written.
         """
         have = self._counts() if self.path.exists() else dict.fromkeys(SPLITS, 0)
         if all(have[split] >= count for split, count in counts.items()):
@@ -96,22 +87,14 @@ class DataStore:
         return StreamedSamples(self.open(split, count), self.grid)[:]
 
     def open(self, split: str, count: int) -> "StoredSplit":
-        """Returns the first ``count`` samples of a split, to be read later.
-
-        Raises:
-            UserError: If the file is missing or damaged, or holds fewer.
-        """
+        """Returns the first ``count`` samples of a split, to be read later."""
         available = self._counts()[split]
         if available < count:
             raise UserError(f"{self.path}: holds {available} {split} samples, not {count}")
         return StoredSplit(self, split, count)
 
     def load(self, split: str, indices: np.ndarray) -> Samples:
-        """Reads samples of a split, in any order.
-
-        Raises:
-            UserError: If the file is missing or damaged.
-        """
+        """Reads samples of a split, in any order."""
         with self._reading(self.path), h5py.File(self.path, "r") as file:
             inputs, outputs = (take(file[split][side], indices) for side in SIDES)
         return Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), self.grid)

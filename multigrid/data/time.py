@@ -69,12 +69,7 @@ class TimeSetup:
         return inputs[:, stop - self.num_channels : stop]
 
     def next_input(self, inputs: "Tensor", prediction: "Tensor") -> "Tensor":
-        """Returns the input of the next step, ``[N, in, *grid]``.
-
-        Args:
-            inputs: The input of this step, ``[N, in, *grid]``.
-            prediction: What the network has predicted from it, ``[N, C, *grid]``.
-        """
+        """Returns the input of the next step, ``[N, in, *grid]``."""
         stop = self.history * self.num_channels
         state = self.state(inputs, prediction)
         return _join(inputs[:, self.num_channels : stop], state, inputs[:, stop:])

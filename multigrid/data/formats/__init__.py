@@ -66,11 +66,7 @@ def open_fields(
 
 
 def expand(path: str | Path) -> list[Path]:
-    """Returns the files that a name stands for: a file, all of a folder, or of a pattern.
-
-    Raises:
-        UserError: If there is none.
-    """
+    """Returns the files that a name stands for: a file, all of a folder, or of a pattern."""
     path = Path(path).expanduser()
     if is_store(path):
         return [path]
@@ -121,11 +117,7 @@ def _without_partners(files: list[Path]) -> list[Path]:
 
 
 def open_container(path: Path, options: ReaderOptions) -> Container:
-    """Opens a file by what its first bytes say it is.
-
-    Raises:
-        UserError: If it is missing, damaged or not safe to open.
-    """
+    """Opens a file by what its first bytes say it is."""
     if is_store(path):
         return XarrayStore(path)
     require_regular_file(path)

@@ -75,11 +75,7 @@ class ArrayFile(Container):
 
 
 def zip_members(path: Path) -> list[str] | None:
-    """Returns the names in a zip archive, or None if the file is not one.
-
-    Raises:
-        UserError: If the archive is damaged.
-    """
+    """Returns the names in a zip archive, or None if the file is not one."""
     if first_bytes(path, 4) != ZIP_SIGNATURE:
         return None
     try:
@@ -173,11 +169,7 @@ class Npy(ArrayFile):
 
 
 def read_header(path: Path, file: IO[bytes]) -> ArrayInfo:
-    """Reads the header of a ``.npy`` file.
-
-    Raises:
-        UserError: If it is not one, or holds Python objects.
-    """
+    """Reads the header of a ``.npy`` file."""
     if file.read(len(NPY_SIGNATURE)) != NPY_SIGNATURE:
         raise UserError(
             f"{path}: holds something that is not a NumPy array; pickles are refused, as opening "

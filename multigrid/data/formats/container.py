@@ -59,11 +59,15 @@ class ArrayInfo:
 
 @dataclass(frozen=True)
 class Stack:
-    """Several arrays alike as one, ``[*lead, *item]``."""
+    """Several arrays alike as one, ``[len(members), *item]``."""
 
     members: tuple[str, ...]
-    lead: tuple[int, ...]
     item: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole."""
+        return (len(self.members), *self.item)
 
 
 class Container(ABC):
@@ -124,14 +128,10 @@ class Container(ABC):
         """Returns an array of an open file; ``check`` asks whether it is complete."""
 
     def info(self, name: str) -> ArrayInfo:
-        """Returns what is known of an array.
-
-        Raises:
-            UserError: If there is no such array, or it lies in another file or is damaged.
-        """
+        """Returns what is known of an array."""
         if name in self._stacks:
             stack = self._stacks[name]
-            return ArrayInfo((*stack.lead, *stack.item), self._info(stack.members[0]).dtype)
+            return ArrayInfo(stack.shape, self._info(stack.members[0]).dtype)
         if name not in self:
             if any(other.startswith(f"{name}/") for other in self.names):
                 raise UserError(f"{self.path}: '{name}' is a group, not a {self.noun}")
@@ -160,24 +160,8 @@ class Container(ABC):
         infos = self._readable().items()
         return {n: i for n, i in infos if i.dtype.kind in "fiub" and not i.is_coordinate}
 
-    def stack(
-        self,
-        name: str,
-        members: Sequence[str],
-        lead: tuple[int, ...] | None = None,
-        item: tuple[int, ...] | None = None,
-    ) -> str:
-        """Makes one array of several alike, under a new name.
-
-        Args:
-            name: The new name.
-            members: Names of the arrays, in order.
-            lead: Shape of the new leading axes; by default one axis.
-            item: Shape to give to each array; by default its own.
-
-        Raises:
-            UserError: If the arrays have different shapes.
-        """
+    def stack(self, name: str, members: Sequence[str], item: tuple[int, ...] | None = None) -> str:
+        """Makes an array ``[len(members), *item]`` of several alike, under a new name."""
         first = self.info(members[0]).shape
         for member in members:
             shape = self.info(member).shape
@@ -186,7 +170,7 @@ class Container(ABC):
                     f"{self.path}: '{member}' {list(shape)} and '{members[0]}' {list(first)} "
                     "disagree"
                 )
-        self._stacks[name] = Stack(tuple(members), lead or (len(members),), item or first)
+        self._stacks[name] = Stack(tuple(members), item or first)
         return name
 
     def members(self, name: str) -> tuple[str, ...]:
@@ -195,14 +179,7 @@ class Container(ABC):
 
     @contextmanager
     def open(self, check: bool = False) -> Iterator[Arrays]:
-        """Opens the file; gives its arrays by name.
-
-        Args:
-            check: Whether to refuse arrays that were never written in full.
-
-        Raises:
-            UserError: If the file, or what is read from it in the context, is damaged.
-        """
+        """Gives the file's arrays by name; ``check`` refuses those never written in full."""
         with self._opened() as opened:
 
             @cache
@@ -236,19 +213,18 @@ class Container(ABC):
 class _StackedArray:
     def __init__(self, arrays: Arrays, stack: Stack) -> None:
         self.arrays, self.stack = arrays, stack
-        self.shape = (*stack.lead, *stack.item)
+        self.shape = stack.shape
         self.dtype = arrays(stack.members[0]).dtype
 
     def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
-        lead, item = self.stack.lead, self.stack.item
-        numbers = np.arange(len(self.stack.members)).reshape(lead)[index[: len(lead)]]
+        rows, *rest = index
         parts = []
-        for number in numbers.flat:
-            array: Any = self.arrays(self.stack.members[number])
-            if array.shape != item:
-                array = np.reshape(array[()], item)
-            parts.append(np.asarray(array[index[len(lead) :]]))
-        return np.reshape(parts, (*numbers.shape, *np.shape(parts)[1:]))
+        for member in self.stack.members[rows]:
+            array: Any = self.arrays(member)
+            if array.shape != self.stack.item:
+                array = np.reshape(array[()], self.stack.item)
+            parts.append(np.asarray(array[tuple(rest)]))
+        return np.stack(parts)
 
 
 # --- checks before any library opens a file ---

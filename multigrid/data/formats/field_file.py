@@ -107,11 +107,7 @@ class Part:
 
     @classmethod
     def of(cls, container: Container, layout: Layout, options: ReaderOptions) -> "Part":
-        """Checks that the fields fit each other, and adds the parameters.
-
-        Raises:
-            UserError: If they do not.
-        """
+        """Checks that the fields fit each other, and adds the parameters."""
         path, sizes = container.path, _sizes(container, layout)
         shape = tuple(sizes[letter] for letter in SPACE if letter in sizes)
         if not shape or set(SPACE[: len(shape)]) - set(sizes):
@@ -169,9 +165,6 @@ class FieldFile:
         parts: The files with their layouts.
         reader: Name of the reader.
         options: What the user says about them.
-
-    Raises:
-        UserError: If the files disagree or hold no samples.
     """
 
     def __init__(self, parts: Sequence[Part], reader: str, options: ReaderOptions) -> None:
@@ -219,16 +212,10 @@ class FieldFile:
         return self._description
 
     def fetch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads samples without looking at their values.
-
-        Args:
-            indices: Numbers of the samples, in any order.
+        """Reads samples, in any order, as float32, without looking at their values.
 
         Returns:
-            Inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]`` in float32.
-
-        Raises:
-            UserError: If the file is damaged.
+            Inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]``.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._description.num_samples:
@@ -240,11 +227,7 @@ class FieldFile:
         return fields
 
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads samples as :meth:`fetch` does and refuses NaN and infinite values.
-
-        Raises:
-            UserError: If the file is damaged or holds such values.
-        """
+        """Reads samples as :meth:`fetch` does and refuses NaN and infinite values."""
         inputs, outputs = self.fetch(indices)
         check = ValueCheck(self.path, self._description.input_names, self._description.output_names)
         check.add(np.asarray(indices), inputs, outputs)
@@ -281,11 +264,7 @@ class FieldFile:
         return inputs, np.stack(states)
 
     def varying_parameters(self) -> list[str]:
-        """Returns the names of the scalars that differ between trajectories or files.
-
-        Raises:
-            UserError: If the file is damaged.
-        """
+        """Returns the names of the scalars that differ between trajectories or files."""
         values: dict[str, list[np.ndarray]] = {name: [] for name in self._description.parameters}
         for part in self.parts:
             for name in values.keys() & available_parameters(part.container, part.count).keys():

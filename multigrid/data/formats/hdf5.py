@@ -30,12 +30,7 @@ with suppress(ImportError):
 
 @contextmanager
 def open_file(path: Path) -> Iterator[h5py.File]:
-    """Opens a file for reading.
-
-    Raises:
-        UserError: If the file, or what is read from it in the context, is damaged, or
-            another program is writing it.
-    """
+    """Opens a file for reading."""
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -202,11 +197,7 @@ def _inside(file: h5py.File, name: str) -> h5py.HLObject:
 
 
 def find(file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns a dataset whose numbers lie in this very file.
-
-    Raises:
-        UserError: If they lie in another file, or it is a group.
-    """
+    """Returns a dataset whose numbers lie in this very file."""
     item = _inside(file, name)
     if not isinstance(item, h5py.Dataset):
         raise UserError(f"{file.filename}: '{name}' is a group, not a dataset")

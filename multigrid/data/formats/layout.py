@@ -73,11 +73,7 @@ class ReaderOptions:
         return bool(self.input or self.output)
 
     def stated_axes(self, name: str, num_axes: int) -> str | None:
-        """Returns what the user says the axes of an array are, None if nothing.
-
-        Raises:
-            UserError: If it has another number of axes.
-        """
+        """Returns what the user says the axes of an array are, None if nothing."""
         axes = self.axes.get(name, self.axes.get(name.rpartition("/")[2]))
         if axes is not None and len(axes) != num_axes:
             raise UserError(
@@ -90,11 +86,7 @@ class ReaderOptions:
 
 
 def parse_axes(text: str) -> str:
-    """Returns axes as letters, ``"NTCXY"`` for ``"N T C X Y"``.
-
-    Raises:
-        UserError: If a letter is not allowed, or comes twice.
-    """
+    """Returns axes as letters, ``"NTCXY"`` for ``"N T C X Y"``."""
     letters = text.replace(" ", "").replace(",", "").upper()
     twice = any(letters.count(letter) > 1 for letter in letters if letter != "C")
     if not letters or set(letters) - set(LETTERS) or twice:
@@ -238,9 +230,6 @@ def choose_axes(
     Each has its channels behind the samples, at the end, or no axis for them. Of all choices that
     give both the same grid the one whose shortest space axis is longest is taken, as channels are
     fewer than points; among equals the one with fewer channel axes, then channels first.
-
-    Raises:
-        UserError: If the numbers of samples differ, or no choice gives both the same grid.
     """
     if not inputs or not outputs or inputs[0] != outputs[0]:
         raise UserError(

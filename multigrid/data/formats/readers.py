@@ -201,9 +201,8 @@ def read_cno(container: Container, options: ReaderOptions) -> Layout | None:
     of_first = sum(key[0] == numbers[0][0] for key in numbers)  # of a sample with several steps
     firsts = [key[0] for key in numbers[::of_first]]
     whole = [key[0] for key in numbers] == [n for n in firsts for _ in range(of_first)]
-    if samples[0] in container:  # arrays, not groups: trajectories [t, c, x, y], or their states
-        lead = (len(samples) // of_first, of_first) if whole and of_first > 1 else None
-        shape = container.info(container.stack("u", samples, lead)).shape
+    if samples[0] in container:  # arrays, not groups: trajectories [t, c, x, y]
+        shape = container.info(container.stack("u", samples)).shape
         axes = options.stated_axes("u", len(shape)) or guess_trajectory_axes(shape, options.ndim)
         if axes is None:
             raise UserError(f"{container.path}: say with problem.axes what {list(shape)} is")
@@ -474,11 +473,7 @@ def _parameter_axes(shape: tuple[int, ...], count: int) -> str | None:
 
 
 def chosen_parameters(container: Container, wanted: Sequence[str], count: int) -> list[Field]:
-    """Returns the parameters that the user names.
-
-    Raises:
-        UserError: If one of them is not there.
-    """
+    """Returns the parameters that the user names."""
     available = available_parameters(container, count) if wanted else {}
     chosen = []
     for name in wanted:
