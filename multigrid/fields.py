@@ -6,6 +6,7 @@ for polynomials up to the given degree right up to the boundary, and are differe
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,36 +20,17 @@ def restrict(field: Tensor, grid: Grid) -> Tensor:
 
     Cell-centred fields are averaged over the 2^d cells that become one; of node-centred fields
     every second point is kept.
-
-    Args:
-        field: Tensor ``[..., *grid.shape]``.
-        grid: The fine grid.
-
-    Returns:
-        Tensor ``[..., *grid.coarsen().shape]``.
     """
-    first = field.ndim - grid.ndim
     if grid.centering == "node":
-        for axis in range(first, field.ndim):
-            field = field[(slice(None),) * axis + (slice(None, None, 2),)]
-        return field
-    for axis in range(first, field.ndim):
-        n = field.shape[axis]
-        field = field.unflatten(axis, (n // 2, 2)).mean(axis + 1)
+        every_second: Any = (..., *(slice(None, None, 2),) * grid.ndim)
+        return field[every_second]
+    for axis in range(field.ndim - grid.ndim, field.ndim):
+        field = field.unflatten(axis, (-1, 2)).mean(axis + 1)
     return field
 
 
 def restrict_to(field: Tensor, grid: Grid, target: Grid) -> Tensor:
-    """Restricts a field from ``grid`` to the coarser ``target`` by repeated halving.
-
-    Args:
-        field: Tensor ``[..., *grid.shape]``.
-        grid: The fine grid.
-        target: A grid of the same hierarchy.
-
-    Returns:
-        Tensor ``[..., *target.shape]``.
-    """
+    """Restricts a field from ``grid`` to ``target``, a coarser one of its hierarchy."""
     while grid.shape != target.shape:
         field, grid = restrict(field, grid), grid.coarsen()
     return field
@@ -68,13 +50,8 @@ def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: bool = False) 
     Returns:
         Tensor ``[..., *fine.shape]``.
     """
-    return multiply(
-        field,
-        [
-            _matrix(n, fine.centering, degree, periodic, field.dtype, field.device)
-            for n in fine.shape
-        ],
-    )
+    kind = fine.centering, degree, periodic, field.dtype, field.device
+    return multiply(field, [_matrix(n, *kind) for n in fine.shape])
 
 
 def multiply(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
@@ -87,18 +64,7 @@ def multiply(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 def prolong_to(
     field: Tensor, grid: Grid, target: Grid, degree: int = 4, periodic: bool = False
 ) -> Tensor:
-    """Prolongs a field from ``grid`` to the finer ``target`` by repeated doubling.
-
-    Args:
-        field: Tensor ``[..., *grid.shape]``.
-        grid: The coarse grid.
-        target: A grid of the same hierarchy.
-        degree: As for :func:`prolong`.
-        periodic: As for :func:`prolong`.
-
-    Returns:
-        Tensor ``[..., *target.shape]``.
-    """
+    """Prolongs a field from ``grid`` to ``target``, a finer one of its hierarchy."""
     chain = [target]
     while chain[-1].shape != grid.shape:
         chain.append(chain[-1].coarsen())
@@ -112,16 +78,11 @@ _matrices: dict[Hashable, Tensor] = {}
 
 
 def _matrix(
-    n_fine: int,
-    centering: Centering,
-    degree: int,
-    periodic: bool,
-    dtype: torch.dtype,
-    device: torch.device,
+    n: int, centering: Centering, degree: int, periodic: bool, dtype: Any, device: Any
 ) -> Tensor:
-    key = n_fine, centering, degree, periodic, dtype, device
+    key = n, centering, degree, periodic, dtype, device
     if key not in _matrices:
-        matrix = prolongation_matrix(n_fine, centering, degree, periodic)
+        matrix = prolongation_matrix(n, centering, degree, periodic)
         _matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
     return _matrices[key]
 
@@ -139,17 +100,12 @@ def prolongation_matrix(
     matrix = np.zeros((n_fine, n_coarse))
     for i in range(n_fine):
         centre = (i + 0.5) / 2 - 0.5 if centering == "cell" else i / 2
-        start = _first_neighbour(centre, num_points)
+        start = int(np.floor(centre - num_points / 2 + 1))
         if not periodic:
             start = min(max(start, 0), n_coarse - num_points)
         weights = _weights(centre - start, num_points, centering)
         np.add.at(matrix[i], np.arange(start, start + num_points) % n_coarse, weights)
     return matrix
-
-
-def _first_neighbour(centre: float, num_points: int) -> int:
-    """Returns the first of the ``num_points`` consecutive integers nearest to ``centre``."""
-    return int(np.floor(centre - (num_points - 1) / 2 + 0.5))
 
 
 def _weights(x: float, num_points: int, centering: Centering) -> np.ndarray:

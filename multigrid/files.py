@@ -19,16 +19,7 @@ PART = ".part"
 
 
 def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """Writes a file aside, flushes it to disk, reads it back and renames it into place.
-
-    Args:
-        path: Target file; its folder must exist.
-        content: What to write.
-        previous: Where to keep the file that was there before; by default it is replaced.
-
-    Raises:
-        UserError: If it cannot be written; a file already there is untouched.
-    """
+    """Writes a file as :func:`written_aside` does, and reads it back before it gets its name."""
     with written_aside(path, previous) as aside:
         with create(aside) as file:
             write(file, content)
@@ -85,11 +76,7 @@ def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
 
 
 def put_in_place(aside: Path, path: Path, previous: Path | None = None) -> None:
-    """Flushes a finished file to disk and gives it its name.
-
-    Raises:
-        OSError: If that fails; a file already there has its name still.
-    """
+    """Flushes a finished file to disk and gives it its name, or leaves all names as they are."""
     sync(aside)
     moved = previous is not None and path.exists()
     if previous is not None and moved:

@@ -119,13 +119,12 @@ def halvings_between(coarse: Grid, fine: Grid) -> int | None:
 
 def refinements(coarse: Grid, num_halvings: int = 1) -> list[Grid]:
     """Returns the grids of equal parity on all axes whose halvings give ``coarse``."""
-    candidates = [coarse.shape]
+    shapes = [coarse.shape]
     for _ in range(num_halvings):
-        shapes = [tuple(2 * n for n in shape) for shape in candidates]
-        if coarse.centering == "node":
-            shapes += [tuple(2 * n - 1 for n in shape) for shape in candidates]
-        candidates = shapes
-    return [Grid(shape, coarse.centering) for shape in candidates]
+        doubled = [tuple(2 * n for n in shape) for shape in shapes]
+        nodes = [tuple(2 * n - 1 for n in shape) for shape in shapes]
+        shapes = doubled + nodes if coarse.centering == "node" else doubled
+    return [Grid(shape, coarse.centering) for shape in shapes]
 
 
 @dataclass(frozen=True)
@@ -171,10 +170,8 @@ class Hierarchy:
         Raises:
             UserError: If the levels do not nest, or level 0 cannot be halved ``depth`` times.
         """
-        steps = [
-            _halvings(coarse, fine, index)
-            for index, (coarse, fine) in enumerate(pairwise(levels), start=1)
-        ]
+        pairs = enumerate(pairwise(levels), start=1)
+        steps = [_halvings(coarse, fine, index) for index, (coarse, fine) in pairs]
         scales = [levels[-1]]
         for _ in range(sum(steps)):
             scales.append(scales[-1].coarsen())

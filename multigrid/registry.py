@@ -34,17 +34,12 @@ class Registry:
     Args:
         noun: What they are, for error messages.
         home: The module whose import registers the built-in ones.
-        listed: Names of built-in ones that are valid without importing their module, as it
-            imports torch.
+        listed: Names of built-in ones that are valid before that import, which needs torch.
         attribute: The attribute of a registered class that is set to its name, if any.
     """
 
     def __init__(
-        self,
-        noun: str,
-        home: str | None = None,
-        listed: tuple[str, ...] = (),
-        attribute: str | None = None,
+        self, noun: str, home: str, listed: tuple[str, ...] = (), attribute: str | None = None
     ) -> None:
         self.noun = noun
         self._home = home
@@ -78,10 +73,8 @@ class Registry:
         Raises:
             UserError: If there is nothing; the sentence has the nearest valid name.
         """
+        allowed = self.names() if name not in self._items else ()
         if name not in self._items:
-            self._import_home()
-        if name not in self._items:
-            allowed = self.names()
             raise UserError(
                 f"there is no {self.noun} '{name}'; there are {', '.join(allowed)}"
                 f"{nearest(name, allowed)}"
@@ -90,15 +83,11 @@ class Registry:
 
     def names(self) -> tuple[str, ...]:
         """Returns all names, sorted."""
-        self._import_home()
+        import_module(self._home)
         return tuple(sorted({*self._listed, *self._items}))
 
     def __contains__(self, name: object) -> bool:
         return name in self._listed or name in self._items or name in self.names()
-
-    def _import_home(self) -> None:
-        if self._home is not None:
-            import_module(self._home)
 
 
 def _place(item: Any) -> str:
@@ -126,14 +115,8 @@ register_block = BLOCKS.register
 def import_plugin(name: str) -> None:
     """Imports a module or a Python file that registers what a user adds.
 
-    A file is imported under its own name from its folder, which is added to the end of
-    ``sys.path``, so that worker processes can import it as well.
-
-    Args:
-        name: A module's dotted name, or a file's name that ends in ``.py``.
-
-    Raises:
-        UserError: If it is not there, has the name of another module, or fails.
+    A file, whose name ends in ``.py``, is imported under its name from its folder, which is added
+    to the end of ``sys.path``, so that worker processes can import it as well.
     """
     module = name
     if name.endswith(".py"):

@@ -58,25 +58,15 @@ def level_sequence(cycle: Cycle, num_levels: int) -> list[int]:
         return [top]
     if cycle == "half-v":
         return list(range(num_levels))
-    down = {"v": _v, "w": _w, "f": _f}[cycle]
-    return down(top)
+    return _from_the_top(cycle, top)
 
 
-def _v(top: int) -> list[int]:
-    return [*range(top, 0, -1), *range(top + 1)]
-
-
-def _w(top: int) -> list[int]:
-    if top <= 1:
-        return _v(top)
-    inner = _w(top - 1)
-    return [top, *inner, *inner[1:], top]
-
-
-def _f(top: int) -> list[int]:
-    if top <= 1:
-        return _v(top)
-    return [top, *_f(top - 1), *_v(top - 1)[1:], top]
+def _from_the_top(cycle: Cycle, top: int) -> list[int]:
+    if cycle == "v" or top <= 1:
+        return [*range(top, 0, -1), *range(top + 1)]
+    inner = _from_the_top(cycle, top - 1)
+    again = inner if cycle == "w" else _from_the_top("v", top - 1)
+    return [top, *inner, *again[1:], top]
 
 
 def build_schedule(
@@ -93,28 +83,23 @@ def build_schedule(
 
     A level that is visited several times gets its number of epochs at each visit.
     """
-    return [
-        Stage(
-            index=index,
-            level=level,
-            epochs=epochs[level],
-            batch_size=batch_size[level],
-            learning_rate=learning_rate[level],
-            transferred_ratio=transferred_ratio[level],
-            warmup=warmup[level],
-            accumulate=accumulate[level],
-            checkpoint_activations=checkpoint_activations[level],
-        )
-        for index, level in enumerate(level_sequence(cycle, len(epochs)))
-    ]
+    settings = zip(
+        epochs,
+        batch_size,
+        learning_rate,
+        transferred_ratio,
+        warmup,
+        accumulate,
+        checkpoint_activations,
+        strict=True,
+    )
+    by_level = list(settings)  # in the order of Stage
+    sequence = level_sequence(cycle, len(epochs))
+    return [Stage(index, level, *by_level[level]) for index, level in enumerate(sequence)]
 
 
 def check_shares(stages: Sequence[Stage], processes: Processes) -> None:
-    """Checks that the processes can share the batches of all stages.
-
-    Raises:
-        UserError: If there are too few samples for the processes, or for the parts of their shares.
-    """
+    """Checks that the processes can share the batches of all stages."""
     for stage in stages:
         if stage.batch_size < processes.size:
             raise UserError(
@@ -134,18 +119,8 @@ def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[
     """Spreads a budget over levels: twice the share for the finest, equal shares for the others.
 
     What is left over of a share after whole epochs is spent on the finest level on which another
-    epoch fits.
-
-    Args:
-        budget: Cost of all visits together at most, in any unit.
-        epoch_costs: Cost of one epoch on each level, coarsest first, in the same unit.
-        visits: How often the schedule visits each level; a level without a visit gets no epochs.
-
-    Returns:
-        Epochs of one visit to each level, at least one wherever there is a visit.
-
-    Raises:
-        UserError: If the budget is too small for that.
+    epoch fits. ``epoch_costs`` are those of one epoch on each level, in the unit of the budget.
+    Returns the epochs of one visit to each level, at least one wherever there is a visit.
     """
     costs = [cost * count for cost, count in zip(epoch_costs, visits, strict=True)]
     spare = budget - sum(costs)
@@ -168,20 +143,12 @@ def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[
 
 def schedule_table(stages: Sequence[Stage], grids: Sequence[Any], work: Sequence[float]) -> str:
     """Returns the schedule as a table, with the work units of each stage."""
-    rows = [
-        [
-            str(stage.index),
-            str(stage.level),
-            str(grids[stage.level]),
-            str(stage.epochs),
-            str(stage.batch_size),
-            f"{stage.learning_rate:.1e}",
-            f"{stage.transferred_ratio:g}",
-            f"{units:.2f}",
-        ]
-        for stage, units in zip(stages, work, strict=True)
-    ]
     header = ["Stage", "Level", "Grid", "Epochs", "Batch", "Rate", "Transferred", "Work units"]
+    rows = []
+    for s, units in zip(stages, work, strict=True):
+        numbers = s.index, s.level, grids[s.level], s.epochs, s.batch_size
+        rates = f"{s.learning_rate:.1e}", f"{s.transferred_ratio:g}"
+        rows.append([*map(str, numbers), *rates, f"{units:.2f}"])
     return table(header, rows)
 
 
@@ -193,12 +160,6 @@ def learning_rate_curve(
     A linear rise over the first ``warmup`` of the steps, then half a cosine down to ``final``
     (``cosine``); or a cosine rise over the first 30 %, then half a cosine down (``one-cycle``,
     Smith and Topin, arXiv:1708.07120).
-
-    Args:
-        decay: Shape of the curve.
-        num_steps: Number of steps it stretches over.
-        warmup: Fraction of the steps for the linear rise of ``cosine``.
-        final: Value at the end.
     """
     rise = 0.3 if decay == "one-cycle" else warmup
     peak = max(1, round(rise * num_steps))

@@ -227,7 +227,7 @@ def test_reading_a_saved_configuration_imports_nothing(experiment, plugin):
 
 
 def test_a_name_is_given_once():
-    registry = Registry("thing")
+    registry = Registry("thing", "multigrid.errors")
     registry.register("a")(len)
     registry.register("a")(len)
     with pytest.raises(UserError, match=r"the thing 'a' is registered already, by builtins\.len"):

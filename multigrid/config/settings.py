@@ -16,26 +16,23 @@ from multigrid.config.section import (
 from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, OPTIMIZERS
 
 CallbackName = Annotated[str, registered(CALLBACKS)]
-
 Name = Annotated[str, Field(min_length=1)]
+Epochs = Annotated[int, Field(ge=0)]
+Width = Annotated[int, Field(gt=0, le=4096)]
 
 
 class DoublingConfig(Section):
     """Widths that double from the outermost scale of the finest level inwards."""
 
-    outer: int = Field(gt=0, le=4096, description="the width of the outermost scale, 1 to 4096")
-    max: int = Field(256, gt=0, le=4096, description="the largest width, 1 to 4096")
+    outer: Width = Field(description="the width of the outermost scale, 1 to 4096")
+    max: Width = Field(256, description="the largest width, 1 to 4096")
 
 
 class ModelConfig(Section):
     """The UNet family."""
 
     form: Literal["pyramid", "classic"] = Field("pyramid", description="'pyramid' or 'classic'")
-    width: (
-        Annotated[int, Field(gt=0, le=4096)]
-        | list[Annotated[int, Field(gt=0, le=4096)]]
-        | DoublingConfig
-    ) = Field(
+    width: Width | list[Width] | DoublingConfig = Field(
         48,
         description="a width from 1 to 4096 for all scales, a list with one for each scale from "
         "the bottleneck outwards, or {outer: W, max: M} for widths that double inwards",
@@ -93,11 +90,8 @@ class ScheduleConfig(Section):
     cycle: Literal["half-v", "v", "w", "f", "single"] = Field(
         "half-v", description="'half-v', 'v', 'w', 'f' or 'single'"
     )
-    epochs: Literal["auto"] | Annotated[int, Field(ge=0)] | list[Annotated[int, Field(ge=0)]] = (
-        Field(
-            10,
-            description=f"a number of epochs of at least 0, {PER_LEVEL}, or 'auto' (from budget)",
-        )
+    epochs: Literal["auto"] | Epochs | list[Epochs] = Field(
+        10, description=f"a number of epochs of at least 0, {PER_LEVEL}, or 'auto' (from budget)"
     )
     budget: BudgetConfig | None = Field(
         None,
@@ -137,7 +131,6 @@ class OptimizerConfig(Section):
     name: Annotated[str, registered(OPTIMIZERS)] = Field(
         "muon", description="'muon', 'adamw' or a registered optimizer"
     )
-
     weight_decay: float = Field(0.0, ge=0, le=1, description="a number from 0 to 1")
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
         [0.9, 0.999], min_length=2, max_length=2, description="two numbers in [0, 1)"
@@ -272,12 +265,21 @@ class OutputConfig(Section):
     )
 
 
-class RuleConfig(Section):
-    """How some weights are trained; null leaves a setting as it is."""
+class Selection(Section):
+    """Weights whose names have a pattern."""
 
     pattern: Name | list[Name] = Field(
         description="a pattern of names, such as 'scales.0' or '*.head', or a list of them",
     )
+
+    def patterns(self) -> tuple[str, ...]:
+        """Returns the patterns as a tuple."""
+        return tuple(self.pattern) if isinstance(self.pattern, list) else (self.pattern,)
+
+
+class RuleConfig(Selection):
+    """How some weights are trained; null leaves a setting as it is."""
+
     weights: Literal["transferred", "new", "all"] = Field(
         "transferred", description="'transferred', 'new' or 'all'"
     )
@@ -294,10 +296,6 @@ class RuleConfig(Section):
         None, description="the fraction of the steps with a rate rising from zero, 0 to 1, or null"
     )
 
-    def patterns(self) -> tuple[str, ...]:
-        """Returns the patterns as a tuple."""
-        return _tuple(self.pattern)
-
     def concerns(self, transferred: bool) -> bool:
         """Whether the rule is for weights that were transferred, or for those that were not."""
         return self.weights in ("all", "transferred" if transferred else "new")
@@ -308,15 +306,10 @@ class RuleConfig(Section):
         return {key: value for key, value in options.items() if value is not None}
 
 
-class TransplantConfig(Section):
+class TransplantConfig(Selection):
     """Selected weights from a further checkpoint."""
 
     load: FileName = Field(description="the name of a checkpoint or state dictionary")
-    pattern: Name | list[Name] = Field(description="a pattern of names or a list of them")
-
-    def patterns(self) -> tuple[str, ...]:
-        """Returns the patterns as a tuple."""
-        return _tuple(self.pattern)
 
 
 class TransferConfig(Section):
@@ -349,7 +342,7 @@ class TransferConfig(Section):
         description="the factor in (0, 1] on the rate of transferred weights for each scale of "
         "distance from the new ones",
     )
-    unfreeze: Positive | list[Annotated[int, Field(ge=0)]] | Literal["plateau"] = Field(
+    unfreeze: Positive | list[Epochs] | Literal["plateau"] = Field(
         "plateau",
         description="for the mode 'gradual': the epochs between one scale and the next, a list "
         "of the epochs after which they unfreeze, or 'plateau'",
@@ -371,8 +364,3 @@ class TransferConfig(Section):
         description="true or false: compute once what the network's heads are given, where they "
         "alone are trained",
     )
-
-
-def _tuple(value: str | list[str]) -> tuple[str, ...]:
-    """Returns one value or several as a tuple."""
-    return tuple(value) if isinstance(value, list) else (value,)
