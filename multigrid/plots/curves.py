@@ -65,14 +65,9 @@ def _draw_stages(
         if stage:
             axis.axvline(start, color="0.75", linewidth=0.8, zorder=0)
         if stage and start - last_label > 0.05 * width:  # those of shorter stages would overlap
-            place: Any = {
-                "rotation": 90,
-                "ha": "right",
-                "va": "top",
-                "fontsize": 7.5,
-                "color": "0.35",
-            }
-            axis.text(start, 0.99, grid, transform=axis.get_xaxis_transform(), **place)
+            style: Any = {"ha": "right", "va": "top", "fontsize": 7.5, "color": "0.35"}
+            place = axis.get_xaxis_transform()
+            axis.text(start, 0.99, grid, transform=place, rotation=90, **style)
             last_label = start
     axis.set_xlim(x.min() - 0.03 * width, x.max() + 0.03 * width)
 
@@ -82,11 +77,8 @@ def plot_comparison(
 ) -> Figure:
     """Draws the lowest error so far of every method against time, work and operations.
 
-    Args:
-        by_method: The histories of each method's runs, one for each seed: the median is drawn,
-            with the range over the seeds.
-        target: An error to mark, or None.
-        title: Title of the figure.
+    Of a method's runs, one for each seed, the median is drawn, with the range over the seeds; a
+    dashed line marks ``target``.
     """
     figure, axes = panels(3, (3.9, 3.4), (0.9, 0.15, 1.0, 0.45), 0.3)
     for axis, (quantity, label) in zip(axes, COSTS.items(), strict=True):
@@ -132,12 +124,9 @@ def draw_method(
 
 
 def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], title: str) -> Figure:
-    """Draws the error's spectrum of each level beside that of the truth.
+    """Draws the spectrum of each level's error beside that of the truth.
 
-    Args:
-        truth: Root mean square of the true outputs by their number of half-waves across the box.
-        levels: The errors, coarsest level first.
-        title: Title of the figure.
+    Spectra are root mean squares by the number of half-waves across the box.
     """
     figure, (axis,) = panels(1, (5.6, 3.4), (0.95, 0.2, 1.15, 0.45), 0)
     size = float(np.linalg.norm(truth)) or 1.0
@@ -163,13 +152,12 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], title:
         ylabel="amplitude in each half octave,\nrelative to the norm of the truth",
     )
     tidy(axis)
-    octaves = [2**k for k in range(int(np.log2(max(len(truth) - 1, 1))) + 1)]
+    octaves = [2**k for k in range(int(np.log2(len(truth))) + 1)]
     axis.xaxis.set_major_locator(FixedLocator(octaves))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     limit = Line2D([], [], color="0.4", linestyle=":", label="shortest wave on a level's grid")
-    _legend(
-        figure, [*(line for line in axis.get_lines() if str(line.get_label())[:1] != "_"), limit]
-    )
+    lines = [line for line in axis.get_lines() if str(line.get_label())[:1] != "_"]
+    _legend(figure, [*lines, limit])
     _title(figure, [title])
     return figure
 

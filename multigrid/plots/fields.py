@@ -38,23 +38,13 @@ def plot_predictions(examples: Examples, title: str) -> Figure:
     figure = Figure(figsize=(width, step * len(rows) + TOP - 0.2))
     lefts = [LEFT, LEFT + size[0] + BAR, LEFT + 2 * size[0] + BAR + 0.1]
     lefts.append(lefts[-1] + size[0] + BAR)
-    for number, (sample, channel, cut) in enumerate(rows):
-        y = step * (len(rows) - 1 - number) + 0.15
+    for row, (sample, channel, cut) in enumerate(rows):
+        y = step * (len(rows) - 1 - row) + 0.15
         axes = [inches(figure, x, y, *size) for x in lefts]
-        given = cut.inputs[sample, min(channel, cut.inputs.shape[1] - 1)]
-        truth, prediction = cut.truth[sample, channel], cut.prediction[sample, channel]
-        name, relative = examples.output_names[channel], examples.rel_l2[sample, channel]
-        scale = colour_range(truth, colour_range(cut.truth[:, channel])[0])
-        kind = colour_range(cut.inputs[:, min(channel, cut.inputs.shape[1] - 1)])[0]
-        input_name = examples.input_names[min(channel, len(examples.input_names) - 1)]
-        _draw(axes[0], given, f"input {input_name}", colour_range(given, kind), bar=True)
-        _draw(axes[1], truth, f"truth {name}", scale)
-        _draw(axes[2], prediction, f"prediction {name}", scale, bar=True)
-        error = prediction - truth
-        heading = f"error (relative L2 {relative:.2%})"
-        _draw(axes[3], error, heading, colour_range(error, "error"), bar=True)
-        where = f", {cut.label}" if cut.label else ""
-        axes[0].set_ylabel(plain(f"{examples.label(sample)}{where}"), fontsize=9)
+        panels = examples.panels(sample, channel, cut)
+        for number, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
+            _draw(axis, *panel, bar=number != 1)  # truth and prediction share theirs
+        axes[0].set_ylabel(plain(examples.title(sample, cut)), fontsize=9)
     _title(figure, title)
     return figure
 
@@ -66,14 +56,10 @@ def plot_rollout(
     title: str,
     persistence: Sequence[float] | np.ndarray = (),
 ) -> Figure:
-    """Draws truth, prediction and error at some steps, and the error after every step.
+    """Draws truth, prediction and error of a trajectory at some steps, and the error over steps.
 
-    Args:
-        rollout: One trajectory.
-        errors: Mean relative L2 error over trajectories after 1, 2, ... steps.
-        names: Names of the fields.
-        title: Title of the figure.
-        persistence: The error of the given state itself after 1, 2, ... steps.
+    ``errors`` and ``persistence`` are mean relative L2 errors after 1, 2, ... steps, of the
+    surrogate and of the given state itself.
     """
     steps = len(rollout.steps)
     size = _size(rollout.truth.shape[2:], 1.75)
@@ -101,7 +87,7 @@ def plot_rollout(
                 heading = f"step {step}" if step else "given (other colours)"
                 mapped = limits if step else colour_range(field)
                 shown = heading if not channel and not number else ""
-                _draw(axis, field, shown, mapped, bar=index == steps - 1)
+                _draw(axis, shown, field, mapped, bar=index == steps - 1)
                 if index == (number == 2):
                     axis.set_ylabel(plain(label), fontsize=9)
     axis = inches(figure, LEFT + 0.35, 0.5, min(width - 1.2, 7.0), curve - 0.95)
@@ -127,8 +113,8 @@ def _size(shape: tuple[int, ...], height: float) -> tuple[float, float]:
 
 def _draw(
     axis: Axes,
-    field: np.ndarray,
     heading: str,
+    field: np.ndarray,
     scale: tuple[str, float, float],
     bar: bool = False,
 ) -> None:

@@ -17,6 +17,7 @@ LOOKS = {
     "new": ("#F2B35E", "////"),
 }
 LABELS = {"transferred": "transferred", "mixed": "transferred in part", "new": "new"}
+ARROWS = {"transferred": "#0072B2", "mixed": "#009E73", "new": "#C46A00"}
 EDGE = "0.25"
 STEP = 0.62
 UNIT = 0.8  # inches
@@ -26,36 +27,25 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
     """Draws the network of every level side by side, coarsest first.
 
     The scales stand one above the other, the finest on top: stem and encoder on the left, decoder
-    and head on the right, the transitions between them as arrows. Networks whose parameters have
-    other names than ``scales.<k>.<part>`` are drawn as a stack of their modules.
+    and head on the right, the transitions between them as arrows.
     """
-    pyramid = all(level.parts() for level in levels)
-    if pyramid:
-        widths = [
-            2 * _half_width(len(level.scale_grids)) + 0.11 * len(level.grid) for level in levels
-        ]
-        top = STEP * (max(len(level.scale_grids) for level in levels) - 1) + 0.3
-    else:
-        widths = [2.4] * len(levels)
-        top = 0.34 * (max(len(level.modules()) for level in levels) - 1) + 0.3
+    widths = [2 * _offset(len(v.scale_grids) - 1) + 1 + 0.11 * len(v.grid) for v in levels]
+    top = STEP * (max(len(level.scale_grids) for level in levels) - 1) + 0.3
     size = UNIT * (sum(widths) + 0.3), UNIT * (top + 1.4)
     figure = Figure(figsize=(max(size[0], 5.5), size[1] + 1.0))
     axis = inches(figure, max(0, 5.5 - size[0]) / 2, 0.6, *size)
     centre = -widths[0] / 2
     for level, width in zip(levels, widths, strict=True):
         centre += width / 2
-        heading = f"level {level.level}: {level.grid}"
-        if pyramid:
-            _draw_u(axis, level, centre)
-            height = STEP * (len(level.scale_grids) - 1) + 0.52
-        else:
-            height = _draw_stack(axis, level, centre)
-        axis.text(centre, height, heading, ha="center", fontsize=10, fontweight="bold")
+        _draw_u(axis, level, centre)
+        height = STEP * (len(level.scale_grids) - 1) + 0.52
+        heading: Any = {"ha": "center", "fontsize": 10, "fontweight": "bold"}
+        axis.text(centre, height, f"level {level.level}: {level.grid}", **heading)
         axis.text(centre, -0.32, _caption(level), ha="center", va="top", fontsize=9)
         centre += width / 2
     axis.set(xlim=(-widths[0] / 2 - 0.3, centre), ylim=(-0.95, top + 0.45), aspect="equal")
     axis.axis("off")
-    looks = {look for v in levels for look in (v.parts() if pyramid else v.modules()).values()}
+    looks = {look for level in levels for look in level.parts().values()}
     handles = [
         Patch(facecolor=fill, hatch=hatch, edgecolor=EDGE, label=LABELS[look])
         for look, (fill, hatch) in LOOKS.items()
@@ -81,10 +71,6 @@ def _caption(level: LevelParts) -> str:
     if unused := level.count("UNUSED"):
         lines.append(f"{unused:,} left over")
     return "\n".join(lines)
-
-
-def _half_width(num_scales: int) -> float:
-    return _offset(num_scales - 1) + 0.5
 
 
 def _offset(scale: int) -> float:
@@ -118,17 +104,10 @@ def _box(axis: Axes, x: float, y: float, look: str | None, width: float = 0.36) 
     if look is None:
         return
     fill, hatch = LOOKS[look]
+    shape: Any = {"boxstyle": "round,pad=0,rounding_size=0.04", "linewidth": 0.9}
+    corner = (x - width / 2, y - 0.14)
     axis.add_patch(
-        FancyBboxPatch(
-            (x - width / 2, y - 0.14),
-            width,
-            0.28,
-            boxstyle="round,pad=0,rounding_size=0.04",
-            facecolor=fill,
-            hatch=hatch,
-            edgecolor=EDGE,
-            linewidth=0.9,
-        )
+        FancyBboxPatch(corner, width, 0.28, facecolor=fill, hatch=hatch, edgecolor=EDGE, **shape)
     )
 
 
@@ -137,27 +116,6 @@ def _arrow(
 ) -> None:
     if look is None:
         return
-    colour = {"transferred": "#0072B2", "mixed": "#009E73", "new": "#C46A00"}[look]
-    axis.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>",
-            mutation_scale=8,
-            shrinkA=0,
-            shrinkB=0,
-            color=colour,
-            linewidth=1.6,
-            linestyle="-" if look == "transferred" else (0, (2, 1.2)),
-        )
-    )
-
-
-def _draw_stack(axis: Axes, level: LevelParts, centre: float) -> float:
-    """Draws the modules from the bottom up and returns where the heading goes."""
-    modules = level.modules()
-    for row, (name, look) in enumerate(modules.items()):
-        _box(axis, centre, 0.34 * row, look, 1.9)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        axis.text(centre, 0.34 * row, plain(name), ha="center", va="center", fontsize=8, bbox=box)
-    return 0.34 * (len(modules) - 1) + 0.3
+    style: Any = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0}
+    style["linestyle"] = "-" if look == "transferred" else (0, (2, 1.2))
+    axis.add_patch(FancyArrowPatch(start, end, color=ARROWS[look], linewidth=1.6, **style))

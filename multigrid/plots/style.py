@@ -13,22 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from multigrid.files import write_file
-from multigrid.records.examples import COLOURS
+from multigrid.records.examples import COLOURS as COLOURS
 
 # A second distinction besides the colour.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-__all__ = [
-    "COLOURS",
-    "FORMATS",
-    "MARKERS",
-    "inches",
-    "panels",
-    "picture",
-    "plain",
-    "save_figure",
-    "tidy",
-]
 
 FORMATS = ("png", "pdf", "svg")
 METADATA: dict[str, dict[str, None]] = {
@@ -48,15 +36,9 @@ def plain(text: str) -> str:
 def panels(
     count: int, size: tuple[float, float], margins: tuple[float, float, float, float], gap: float
 ) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with panels side by side, all lengths in inches.
+    """Returns a figure with panels side by side, in inches; margins: left, right, bottom, top.
 
     Fixed places take half the time of matplotlib's layout engines, which draw everything twice.
-
-    Args:
-        count: Number of panels.
-        size: Width and height of a panel.
-        margins: Left, right, bottom and top margin.
-        gap: Space between panels.
     """
     left, right, bottom, top = margins
     width = left + count * size[0] + (count - 1) * gap + right
@@ -104,29 +86,15 @@ def _label(value: float) -> str:
     return f"${factor}10^{{{power}}}$"
 
 
-def picture(figure: Figure, ending: str) -> bytes:
-    """Returns a figure in one of :data:`FORMATS`, the same bytes whenever it is drawn again."""
-    content = BytesIO()
-    with matplotlib.rc_context(WRITING):
-        figure.savefig(content, format=ending, dpi=120, metadata=METADATA[ending])
-    return content.getvalue()
-
-
 def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ()) -> list[Path]:
-    """Writes a figure.
+    """Writes a figure, the same bytes whenever it is drawn again, and returns the files written.
 
-    Args:
-        figure: The figure.
-        path: File to write.
-        formats: Endings to write it with, out of :data:`FORMATS`, instead of that of ``path``.
-
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: If a file cannot be written.
+    ``formats`` are endings out of :data:`FORMATS` to write it with, instead of that of ``path``.
     """
     paths = [path.with_suffix(f".{ending}") for ending in formats] or [path]
     for target in paths:
-        write_file(target, picture(figure, target.suffix[1:]))
+        ending, content = target.suffix[1:], BytesIO()
+        with matplotlib.rc_context(WRITING):
+            figure.savefig(content, format=ending, dpi=120, metadata=METADATA[ending])
+        write_file(target, content.getvalue())
     return paths

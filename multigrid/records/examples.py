@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +18,14 @@ AXES = "xyz"
 FIELDS = ("inputs", "truth", "prediction")
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Fields on a line or plane: the grid itself, or a middle slice of three dimensions.
+Panel = tuple[str, np.ndarray, tuple[str, float, float]]
+"""Heading, field ``[n, m]`` or ``[n]``, and its colours as :func:`colour_range` returns them."""
 
-    Attributes:
-        label: Where the plane lies, as in ``z = 32/64``; empty up to two dimensions.
-        inputs: Array ``[N, in, n, m]``, or ``[N, in, n]`` in one dimension.
-        truth: Array ``[N, out, n, m]``.
-        prediction: Array ``[N, out, n, m]``.
+
+class Cut(NamedTuple):
+    """Fields ``[N, C, n, m]`` on a plane: the grid, or a middle slice ``z = 32/64`` of three axes.
+
+    In one dimension ``[N, C, n]``, with an empty label as in two.
     """
 
     label: str
@@ -34,15 +34,8 @@ class Cut:
     prediction: np.ndarray
 
 
-@dataclass(frozen=True)
-class RollOut:
-    """One trajectory, true and rolled out, at some of its steps.
-
-    Attributes:
-        steps: Numbers of the steps ``[T]``, the first being the given state, 0.
-        truth: Array ``[T, C, n, m]``.
-        prediction: Array ``[T, C, n, m]``.
-    """
+class RollOut(NamedTuple):
+    """One trajectory ``[T, C, n, m]``, true and rolled out, at some steps, the first being 0."""
 
     steps: np.ndarray
     truth: np.ndarray
@@ -71,9 +64,25 @@ class Examples:
     rollout: RollOut | None = None
     labels: tuple[str, ...] = ()
 
-    def label(self, sample: int) -> str:
-        """Returns which of the test samples one is."""
-        return self.labels[sample] if self.labels else f"sample {sample}"
+    def title(self, sample: int, cut: Cut) -> str:
+        """Returns which of the test samples one is, and where it is cut."""
+        label = self.labels[sample] if self.labels else f"sample {sample}"
+        return f"{label}, {cut.label}" if cut.label else label
+
+    def panels(self, sample: int, channel: int, cut: Cut) -> list[Panel]:
+        """Returns input, truth, prediction and error of an output field of a sample."""
+        source, name = min(channel, len(self.input_names) - 1), self.output_names[channel]
+        given, truth = cut.inputs[sample, source], cut.truth[sample, channel]
+        error = cut.prediction[sample, channel] - truth
+        given_kind = colour_range(cut.inputs[:, source])[0]  # the same for all samples
+        scale = colour_range(truth, colour_range(cut.truth[:, channel])[0])
+        heading = f"error (relative L2 {self.rel_l2[sample, channel]:.2%})"
+        return [
+            (f"input {self.input_names[source]}", given, colour_range(given, given_kind)),
+            (f"truth {name}", truth, scale),
+            (f"prediction {name}", cut.prediction[sample, channel], scale),
+            (heading, error, colour_range(error, "error")),
+        ]
 
     @classmethod
     def of(
@@ -111,8 +120,7 @@ class Examples:
         for number, cut in enumerate(self.cuts):
             arrays |= {f"{name}_{number}": getattr(cut, name) for name in FIELDS}
         if self.rollout is not None:
-            for name in ("steps", "truth", "prediction"):
-                arrays[f"rollout_{name}"] = getattr(self.rollout, name)
+            arrays |= {f"rollout_{name}": a for name, a in self.rollout._asdict().items()}
         content = BytesIO()
         np.savez(content, allow_pickle=False, **arrays)
         write_file(path, content.getvalue())
@@ -134,7 +142,7 @@ class Examples:
             grid = tuple(int(n) for n in arrays["grid"])
             examples = cls(grid, inputs, outputs, arrays["rel_l2"], tuple(cuts), labels=labels)
             if "rollout_steps" in arrays:
-                fields = (arrays[f"rollout_{name}"] for name in ("steps", "truth", "prediction"))
+                fields = (arrays[f"rollout_{name}"] for name in RollOut._fields)
                 examples = replace(examples, rollout=RollOut(*fields))
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None

@@ -4,11 +4,11 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,19 +104,10 @@ def _row(record: dict[str, str]) -> Row:
 
 SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")
 COPIED = ("TRANSFERRED", "FROZEN")
-Name = TypeVar("Name")
 
 
-@dataclass(frozen=True)
-class LevelSpectrum:
-    """The error of one level by wavelength.
-
-    Attributes:
-        level: The level.
-        grid: Its grid.
-        error: Root mean square error of its predictions, prolonged to the finest grid, by their
-            number of half-waves across the box.
-    """
+class LevelSpectrum(NamedTuple):
+    """The root mean square error of a level by the number of half-waves across the box."""
 
     level: int
     grid: tuple[int, ...]
@@ -145,23 +136,11 @@ class LevelParts:
 
     def parts(self) -> dict[tuple[int, str], str]:
         """Returns whether each part of each scale is new; nothing for a network of other names."""
-
-        def part(key: str) -> tuple[int, str] | None:
-            match = SCALE_KEY.match(key)
-            return (int(match[1]), match[2]) if match else None
-
-        return self._looks(part)
-
-    def modules(self) -> dict[str, str]:
-        """Returns whether each module is new, by the first two parts of the tensors' names."""
-        return self._looks(lambda key: ".".join(key.split(".")[:-1][:2]) or key)
-
-    def _looks(self, name_of: Callable[[str], Name | None]) -> dict[Name, str]:
-        copied: dict[Name, set[bool]] = defaultdict(set)
+        copied: dict[tuple[int, str], set[bool]] = defaultdict(set)
         for tensor in self.tensors:
-            name = name_of(tensor["key"])
-            if name is not None and tensor["status"] != "UNUSED":
-                copied[name].add(tensor["status"] in COPIED)
+            match = SCALE_KEY.match(tensor["key"])
+            if match and tensor["status"] != "UNUSED":
+                copied[int(match[1]), match[2]].add(tensor["status"] in COPIED)
         words = {True: "transferred", False: "new"}
         return {n: "mixed" if len(c) > 1 else words[next(iter(c))] for n, c in copied.items()}
 

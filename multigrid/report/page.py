@@ -165,40 +165,26 @@ def _data(record: RunRecord) -> dict[str, Any]:
 def frames(examples: Examples) -> list[dict[str, Any]]:
     """Returns what can be flipped through: samples, fields and slices, then roll-outs."""
     shown = []
-    for sample, relative in enumerate(examples.rel_l2):
+    for sample in range(len(examples.rel_l2)):
         for channel, name in enumerate(examples.output_names):
-            field = min(channel, len(examples.input_names) - 1)
             for cut in examples.cuts:
-                where = f", {cut.label}" if cut.label else ""
-                fields = cut.truth[sample, channel], cut.prediction[sample, channel]
-                error = f"error (relative L2 {relative[channel]:.2%})"
-                kind, given_kind = (
-                    colour_range(a)[0] for a in (cut.truth[:, channel], cut.inputs[:, field])
-                )
-                given = cut.inputs[sample, field]
-                scale = colour_range(given, given_kind)
-                first = _panel(f"input {examples.input_names[field]}", given, scale)
-                panels = [first, *_compared(*fields, name, error, kind)]
-                title = f"{examples.label(sample)}, {name}{where}"
-                shown.append({"title": title, "panels": panels})
+                panels = [_panel(*panel) for panel in examples.panels(sample, channel, cut)]
+                shown.append({"title": f"{examples.title(sample, cut)}, {name}", "panels": panels})
     if (rollout := examples.rollout) is not None:
         for channel, name in enumerate(examples.output_names):
             for index, step in enumerate(rollout.steps):
-                fields = rollout.truth[index, channel], rollout.prediction[index, channel]
-                title = f"roll-out, {name}, step {step}"
-                shown.append({"title": title, "panels": _compared(*fields, name, "error")})
+                truth, prediction = (
+                    rollout.truth[index, channel],
+                    rollout.prediction[index, channel],
+                )
+                scale, error = colour_range(truth), prediction - truth
+                panels = [
+                    _panel(f"truth {name}", truth, scale),
+                    _panel(f"prediction {name}", prediction, scale),
+                    _panel("error", error, colour_range(error, "error")),
+                ]
+                shown.append({"title": f"roll-out, {name}, step {step}", "panels": panels})
     return shown
-
-
-def _compared(
-    truth: np.ndarray, prediction: np.ndarray, name: str, error_name: str, kind: str = ""
-) -> list[dict[str, Any]]:
-    scale, error = colour_range(truth, kind), prediction - truth
-    return [
-        _panel(f"truth {name}", truth, scale),
-        _panel(f"prediction {name}", prediction, scale),
-        _panel(error_name, error, colour_range(error, "error")),
-    ]
 
 
 def _panel(name: str, field: np.ndarray, scale: tuple[str, float, float]) -> dict[str, Any]:
