@@ -288,7 +288,7 @@ class TrainedSurrogate:
         about = self._weights[max(self._weights)].about.get("time")
         if about is None and self.problem.time_dependent:
             return TimeSetup(len(self.output_names))  # a run of an earlier version
-        return TimeSetup.from_dict(about) if about else None
+        return TimeSetup(**about) if about else None
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
         """Applies the surrogate to its outputs again and again.

@@ -20,7 +20,7 @@ from multigrid.data.samples import Samples, StreamedSamples, block_size
 from multigrid.data.source import GeneratedSource
 from multigrid.data.splits import DataFile
 from multigrid.data.statistics import ChannelStatistics
-from multigrid.data.store import DataStore, StoredSplit
+from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
@@ -141,14 +141,11 @@ class Recorder:
     """Samples ``0, 1, 2, ...`` that notes what is loaded, and fails at the n-th load."""
 
     grid = Grid((4, 4))
-    num_channels = (1, 1)
 
     def __init__(self, count: int, fails_at: float = math.inf) -> None:
-        self.count, self.fails_at = count, fails_at
+        self.fails_at = fails_at
         self.loads: list[list[int]] = []
-
-    def __len__(self) -> int:
-        return self.count
+        self.samples = StreamedSamples(self.load, count, (1, 1), self.grid, self.grid)
 
     def load(self, indices: np.ndarray) -> Samples:
         self.loads.append(indices.tolist())
@@ -171,7 +168,7 @@ class Interrupted(Callback):
 
 def trainer(stored: Recorder) -> Trainer:
     surrogate = Surrogate(nn.Conv2d(1, 1, 3, padding=1), FieldScaling.identity(1, 1))
-    samples = StreamedSamples(stored, stored.grid)
+    samples = stored.samples
     loss = build_loss("mse", stored.grid, Poisson(num_modes=2))
     options = TrainerOptions(optimizer="adamw")
     stage = Stage(0, 0, 2, 4, 1e-3, 1.0, 0.0)
@@ -180,7 +177,7 @@ def trainer(stored: Recorder) -> Trainer:
 
 def test_one_batch_is_read_ahead_and_no_more() -> None:
     stored = Recorder(20)
-    batches = StreamedSamples(stored, stored.grid).batches(torch.arange(20).split(4))
+    batches = stored.samples.batches(torch.arange(20).split(4))
     for number, batch in enumerate(batches, start=1):
         assert batch.inputs[:, 0, 0, 0].tolist() == list(range(4 * number - 4, 4 * number))
         assert len(stored.loads) <= number + 1
@@ -294,8 +291,13 @@ def test_a_streamed_run_is_the_same_bit_for_bit(make, tmp_path: Path, monkeypatc
 
 
 def test_a_streamed_run_never_holds_many_samples(tmp_path: Path, monkeypatch) -> None:
-    loads, load = [], StoredSplit.load
-    monkeypatch.setattr(StoredSplit, "load", lambda s, i: loads.append(len(i)) or load(s, i))
+    loads, load = [], DataStore.load
+
+    def counted(store: DataStore, split: str, indices: np.ndarray) -> Samples:
+        loads.append(len(indices))
+        return load(store, split, indices)
+
+    monkeypatch.setattr(DataStore, "load", counted)
     monkeypatch.setattr(samples_module, "BLOCK_POINTS", 5 * GRID.size)
     train(poisson_experiment(tmp_path), tmp_path, "data.memory=stream")
     assert block_size(GRID) == 5
@@ -333,16 +335,16 @@ def test_the_benchmark_trains_both_ways(tmp_path: Path, monkeypatch, capsys) -> 
 def test_a_file_that_breaks_meanwhile_is_told_in_a_sentence(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    load, loads = StoredSplit.load, []
+    load, loads = DataStore.load, []
 
-    def break_at_last(part: StoredSplit, indices: np.ndarray) -> Samples:
+    def break_at_last(store: DataStore, split: str, indices: np.ndarray) -> Samples:
         loads.append(indices)
         if len(loads) == 4:
-            part.file.path.write_bytes(b"broken")
-        return load(part, indices)
+            store.path.write_bytes(b"broken")
+        return load(store, split, indices)
 
     experiment = poisson_experiment(tmp_path)
-    monkeypatch.setattr(StoredSplit, "load", break_at_last)
+    monkeypatch.setattr(DataStore, "load", break_at_last)
     assert run(experiment, tmp_path, "data.memory=stream") == 2
     assert "unreadable or half-written HDF5 file" in capsys.readouterr().err
     assert threads() == []

@@ -8,10 +8,11 @@ import torch
 from tiny import train, write_experiment
 
 import multigrid
+from multigrid.config.data import TimeConfig
 from multigrid.data.files import FileSource
 from multigrid.data.formats import ReaderOptions, open_fields
 from multigrid.data.splits import DataFile
-from multigrid.data.time import TimeOptions, TimeSetup
+from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 
@@ -43,7 +44,7 @@ def test_axes_in_any_order_give_the_same_samples(axes: str, tmp_path: Path) -> N
 
 
 def test_stride_history_delta_start_and_end(tmp_path: Path) -> None:
-    time = TimeOptions(stride=2, history=2, target="delta", start=1, end=8)
+    time = TimeConfig(stride=2, history=2, target="delta", start=1, end=8)
     file = open_fields(save(tmp_path / "f.npz", u=U), options=ReaderOptions(time=time))
     described = file.describe()
     assert described.group_size == 2  # states 1, 3, 5, 7: 1 and 3 give 5, 3 and 5 give 7
@@ -51,7 +52,7 @@ def test_stride_history_delta_start_and_end(tmp_path: Path) -> None:
     inputs, outputs = file.read([3])
     np.testing.assert_array_equal(inputs[0], np.concatenate([U[1, 3], U[1, 5]]))
     np.testing.assert_array_equal(outputs[0], U[1, 7] - U[1, 5])
-    options = ReaderOptions(time=TimeOptions(stride=2, history=4, start=1, end=8))
+    options = ReaderOptions(time=TimeConfig(stride=2, history=4, start=1, end=8))
     with pytest.raises(UserError, match="the trajectories have 4 states, but pairs of 4"):
         open_fields(tmp_path / "f.npz", options=options)
 
@@ -89,7 +90,7 @@ def test_channels_by_name(tmp_path: Path) -> None:
 def test_pairs_of_one_trajectory_stay_together(tmp_path: Path) -> None:
     flat = np.arange(24.0)[:, None, None] * np.ones((1, 8, 8))
     path = save(tmp_path / "f.npz", x=flat, y=flat)
-    options = ReaderOptions(time=TimeOptions(trajectory=4))
+    options = ReaderOptions(time=TimeConfig(trajectory=4))
     source = FileSource([DataFile(path)], COUNTS, "cell", options=options)
     pools = source.files[0].pools
     groups = [set((pool // 4).tolist()) for pool in pools.values()]
@@ -103,7 +104,7 @@ def test_an_array_that_is_input_and_output_without_time(tmp_path: Path) -> None:
 
 
 def test_true_trajectories(tmp_path: Path) -> None:
-    time = TimeOptions(history=2, target="delta")
+    time = TimeConfig(history=2, target="delta")
     path = save(tmp_path / "f.npz", u=U, nu=NU)
     options = ReaderOptions(parameters=("nu",), time=time)
     source = FileSource([DataFile(path)], COUNTS, "cell", options=options)

@@ -223,7 +223,7 @@ class FileSource:
             for _ in part.check(split):
                 pass
             self._checked.add(key)
-        return StreamedSamples(part, grid)
+        return StreamedSamples(part.load, len(part), part.num_channels, part.grid, grid)
 
     def groups(self, split: str, grid: Grid, count: int) -> Sequence[int]:
         """Returns the trajectory of each of the first samples of a split."""

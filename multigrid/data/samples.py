@@ -1,9 +1,8 @@
 """Pairs of input and output fields: in memory, or on disk to be read batch by batch."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -72,23 +71,6 @@ class Samples:
             yield self[index.to(self.inputs.device)]
 
 
-class StoredSamples(Protocol):
-    """Samples on disk, by number."""
-
-    @property
-    def grid(self) -> Grid:
-        """Their grid."""
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, indices: np.ndarray) -> Samples:
-        """Reads samples, in any order, into memory."""
-
-
 @dataclass(frozen=True)
 class StreamedSamples:
     """Samples that are read when they are asked for, restricted to a grid, and not kept.
@@ -96,35 +78,35 @@ class StreamedSamples:
     Indexing gives the same bits as indexing the same samples held in memory.
 
     Attributes:
-        stored: The samples on disk.
-        grid: The grid to restrict them to, of the same hierarchy.
+        load: Reads samples by their numbers, in any order.
+        count: Number of samples.
+        num_channels: Number of input and of output channels.
+        stored_grid: The grid of what is read.
+        grid: The grid to restrict it to, of the same hierarchy.
         device: Where to put what is read.
     """
 
-    stored: StoredSamples
+    load: Callable[[np.ndarray], Samples]
+    count: int
+    num_channels: tuple[int, int]
+    stored_grid: Grid
     grid: Grid
     device: torch.device = CPU
 
     def __len__(self) -> int:
-        return len(self.stored)
+        return self.count
 
     def __getitem__(self, index: slice | Tensor) -> Samples:
         numbers = torch.arange(len(self))[index].numpy()
         inputs, outputs = (
-            torch.empty(len(numbers), channels, *self.grid.shape)
-            for channels in self.stored.num_channels
+            torch.empty(len(numbers), channels, *self.grid.shape) for channels in self.num_channels
         )
-        size = block_size(self.stored.grid)
+        size = block_size(self.stored_grid)
         for start in range(0, len(numbers), size):
             part = slice(start, start + size)
-            samples = self.stored.load(numbers[part]).restrict_to(self.grid)
+            samples = self.load(numbers[part]).restrict_to(self.grid)
             inputs[part], outputs[part] = samples.inputs, samples.outputs
         return Samples(inputs, outputs, self.grid).to(self.device)
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        return self.stored.num_channels
 
     def to(self, device: torch.device) -> "StreamedSamples":
         """Returns the samples, to be put on a device when they are read."""
@@ -136,10 +118,7 @@ class StreamedSamples:
             yield self[start : start + size]
 
     def batches(self, indices: Sequence[Tensor]) -> Generator[Samples]:
-        """Yields a batch for each of some index tensors; a thread reads ahead by one.
-
-        Closing the generator ends the thread.
-        """
+        """Yields a batch for each index tensor; a thread, ended on closing, reads ahead."""
         with ThreadPoolExecutor(1, "samples") as reader:
             coming = reader.submit(self.__getitem__, indices[0])
             for index in indices[1:]:

@@ -1,19 +1,17 @@
 """Where samples come from: the common interface."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from multigrid.data import SPLITS
-from multigrid.data.generation import Recipe
-from multigrid.data.samples import Samples, StoredSamples, StreamedSamples
+from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.store import DataStore
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.grid import Centering, Grid
-from multigrid.problems import PDE
 
 NUM_TRAJECTORIES = 16
 
@@ -106,7 +104,10 @@ class GeneratedSource:
 
     def open(self, split: str, grid: Grid, count: int) -> StreamedSamples:
         """Returns the first samples of a split, restricted to a grid when they are read."""
-        return StreamedSamples(self._stored(split, count), grid)
+        if self.labelled or split != "train":
+            return replace(self.store.open(split, count), grid=grid)
+        channels = self.store.problem.num_channels
+        return StreamedSamples(self._draw, count, channels, self.store.grid, grid)
 
     @property
     def time(self) -> TimeSetup | None:
@@ -133,50 +134,18 @@ class GeneratedSource:
         states = torch.from_numpy(arrays).float()
         return Trajectories(states[:, 0].contiguous(), states, self.time)
 
-    def _stored(self, split: str, count: int) -> StoredSamples:
-        if self.labelled or split != "train":
-            return self.store.open(split, count)
-        return UnlabelledSplit(self.store.problem, self.store.recipe, split, count)
+    def _draw(self, indices: np.ndarray) -> Samples:
+        """Draws training inputs; nothing is solved or stored.
 
-
-@dataclass(frozen=True)
-class UnlabelledSplit:
-    """The first inputs of a split, drawn when they are asked for; nothing is solved or stored.
-
-    They are the inputs that the solved samples of the same split have. In place of the solutions
-    stand the problem's initial outputs, so that statistics of the outputs can be taken as if there
-    were solutions.
-
-    Attributes:
-        problem: What to draw inputs of.
-        recipe: Gives each sample its random numbers, and the grid.
-        split: ``train``, ``validation`` or ``test``.
-        count: Number of samples.
-    """
-
-    problem: PDE
-    recipe: Recipe
-    split: str
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    @property
-    def grid(self) -> Grid:
-        """The grid of the inputs."""
-        return self.recipe.grid
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        return self.problem.num_channels
-
-    def load(self, indices: np.ndarray) -> Samples:
-        """Draws inputs, in any order, one by one: rounding may differ between samples at once."""
-        inputs = torch.empty(len(indices), self.num_channels[0], *self.grid.shape)
+        They are the inputs that the solved samples have. In place of the solutions stand the
+        problem's initial outputs, so that statistics can be taken as if there were solutions.
+        """
+        problem, grid, recipe = self.store.problem, self.store.grid, self.store.recipe
+        inputs = torch.empty(len(indices), problem.num_channels[0], *grid.shape)
         for place, index in zip(inputs, indices.tolist(), strict=True):
-            drawn = self.problem.draw_inputs(self.grid, self.recipe.rngs(self.split, [index]))
-            place.copy_(torch.from_numpy(drawn[0]))
-        outputs = torch.from_numpy(self.problem.initial_outputs(self.grid).copy()).float()
-        return Samples(inputs, outputs.expand(len(indices), *outputs.shape), self.grid)
+            # one by one, as rounding may differ between samples that are drawn together
+            place.copy_(
+                torch.from_numpy(problem.draw_inputs(grid, recipe.rngs("train", [index]))[0])
+            )
+        outputs = torch.from_numpy(problem.initial_outputs(grid).copy()).float()
+        return Samples(inputs, outputs.expand(len(indices), *outputs.shape), grid)

@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -84,14 +84,19 @@ class DataStore:
 
     def read(self, split: str, count: int) -> Samples:
         """Reads the first samples of a split as :meth:`open` gives them."""
-        return StreamedSamples(self.open(split, count), self.grid)[:]
+        return self.open(split, count)[:]
 
-    def open(self, split: str, count: int) -> "StoredSplit":
-        """Returns the first ``count`` samples of a split, to be read later."""
+    def open(self, split: str, count: int) -> StreamedSamples:
+        """Returns the first ``count`` samples of a split, to be read later.
+
+        Raises:
+            UserError: If the file is missing or damaged, or holds fewer.
+        """
         available = self._counts()[split]
         if available < count:
             raise UserError(f"{self.path}: holds {available} {split} samples, not {count}")
-        return StoredSplit(self, split, count)
+        load = partial(self.load, split)
+        return StreamedSamples(load, count, self.problem.num_channels, self.grid, self.grid)
 
     def load(self, split: str, indices: np.ndarray) -> Samples:
         """Reads samples of a split, in any order."""
@@ -192,38 +197,6 @@ class DataStore:
 
 class DamagedFileError(UserError):
     """A file of samples that must be generated anew."""
-
-
-@dataclass(frozen=True)
-class StoredSplit:
-    """The first samples of a split of a file, on disk.
-
-    Attributes:
-        file: The file.
-        split: ``train``, ``validation`` or ``test``.
-        count: Number of samples.
-    """
-
-    file: DataStore
-    split: str
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    @property
-    def grid(self) -> Grid:
-        """The grid of the samples."""
-        return self.file.grid
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        return self.file.problem.num_channels
-
-    def load(self, indices: np.ndarray) -> Samples:
-        """Reads samples, in any order."""
-        return self.file.load(self.split, indices)
 
 
 def create_splits(file: h5py.File, recipe: Recipe) -> None:

@@ -1,45 +1,13 @@
-"""How samples are made from trajectories, and how a one-step surrogate is rolled out."""
+"""How a one-step surrogate is rolled out."""
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Target = Literal["state", "delta"]
-
-
-@dataclass(frozen=True)
-class TimeOptions:
-    """How samples are made of trajectories.
-
-    Attributes:
-        stride: Every ``stride``-th state is used; the others are ignored.
-        history: Number of successive states in an input.
-        target: ``state``, the next state, or ``delta``, its difference from the last one.
-        start: Number of the first state that is used.
-        end: Number of the first state that is no longer used; None for all.
-        trajectory: Number of successive pairs of one trajectory in files that hold pairs.
-    """
-
-    stride: int = 1
-    history: int = 1
-    target: Target = "state"
-    start: int = 0
-    end: int | None = None
-    trajectory: int | None = None
-
-    @classmethod
-    def of(cls, settings: Any) -> "TimeOptions":
-        """Returns what an object says that has attributes of these names; None says nothing."""
-        if settings is None:
-            return cls()
-        return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
-
-    def states(self, num_steps: int) -> range:
-        """Returns the numbers of the states that are used, of so many."""
-        return range(num_steps)[self.start : self.end : self.stride]
 
 
 @dataclass(frozen=True)
@@ -70,18 +38,15 @@ class TimeSetup:
 
     def next_input(self, inputs: "Tensor", prediction: "Tensor") -> "Tensor":
         """Returns the input of the next step, ``[N, in, *grid]``."""
+        import torch  # not needed to look into files
+
         stop = self.history * self.num_channels
-        state = self.state(inputs, prediction)
-        return _join(inputs[:, self.num_channels : stop], state, inputs[:, stop:])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TimeSetup":
-        """Returns what :meth:`to_dict` has given."""
-        return cls(**values)
+        parts = (
+            inputs[:, self.num_channels : stop],
+            self.state(inputs, prediction),
+            inputs[:, stop:],
+        )
+        return torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True)
@@ -101,9 +66,3 @@ class Trajectories:
     def to(self, device: "torch.device") -> "Trajectories":
         """Returns them on a device."""
         return Trajectories(self.inputs.to(device), self.states.to(device), self.setup)
-
-
-def _join(*parts: "Tensor") -> "Tensor":
-    import torch  # not needed for checking settings
-
-    return torch.cat(parts, dim=1)

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -198,7 +198,7 @@ class Experiment:
             "config": self.config.model_dump(),
             "fields": {"input": list(problem.input_names), "output": list(problem.output_names)},
             "scaling": scaling.to_dict(),
-            "time": None if self.source.time is None else self.source.time.to_dict(),
+            "time": None if self.source.time is None else asdict(self.source.time),
         }
 
     def _trainer_options(self) -> TrainerOptions:

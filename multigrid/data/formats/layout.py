@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from multigrid.config.data import TimeConfig
 from multigrid.data.formats.container import ArrayInfo, Arrays, Container
-from multigrid.data.time import TimeOptions
 from multigrid.errors import UserError
 from multigrid.grid import Centering
 
@@ -47,7 +47,7 @@ class ReaderOptions:
     input_channels: tuple[str, ...] | None = None
     output_channels: tuple[str, ...] | None = None
     noncartesian: bool = False
-    time: TimeOptions = field(default_factory=TimeOptions)
+    time: TimeConfig = field(default_factory=TimeConfig)
 
     def __post_init__(self) -> None:
         for name in ("input", "output", "parameters"):
@@ -61,11 +61,11 @@ class ReaderOptions:
         object.__setattr__(self, "axes", {name: parse_axes(text) for name, text in axes.items()})
 
     @classmethod
-    def of(cls, settings: Any, time: Any = None) -> "ReaderOptions":
+    def of(cls, settings: Any, time: TimeConfig | None = None) -> "ReaderOptions":
         """Returns what the sections ``problem`` and ``data.time`` say, or objects like them."""
         keys = [name for name in cls.__dataclass_fields__ if name != "time"]
         values = {name: getattr(settings, name) for name in keys if hasattr(settings, name)}
-        return cls(**values, time=TimeOptions.of(time))
+        return cls(**values, time=time or TimeConfig())
 
     @property
     def named(self) -> bool:
