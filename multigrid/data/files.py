@@ -17,7 +17,7 @@ from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.source import NUM_TRAJECTORIES
 from multigrid.data.splits import DataFile, divide, names_differ
-from multigrid.data.time import TimeSetup, Trajectories
+from multigrid.data.time import Trajectories
 from multigrid.errors import UserError
 from multigrid.fields import restrict_to
 from multigrid.grid import Centering, Grid, guess_centering, halvings_between
@@ -118,7 +118,9 @@ class FileSource:
                 )
             self.centering = CENTERING[shown]
             self.files = divide(opened, counts, self.centering)
-        self._first = self.files[0].file.describe()
+        described = self.files[0].file.describe()
+        self.input_names, self.output_names = described.input_names, described.output_names
+        self.time = described.time
 
     @cached_property
     def fingerprint(self) -> str:
@@ -146,21 +148,6 @@ class FileSource:
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Does nothing: the samples are there."""
         return 0
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the input channels."""
-        return self._first.input_names
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the output channels."""
-        return self._first.output_names
-
-    @property
-    def time(self) -> TimeSetup | None:
-        """How states become inputs, if what is predicted can be rolled out."""
-        return self._first.time
 
     def require_steps(self, num_steps: int) -> None:
         """Raises a UserError if no test trajectory is so many steps long."""

@@ -58,32 +58,21 @@ class SampleSource(Protocol):
 class GeneratedSource:
     """Samples of a PDE, generated on the finest grid and restricted to the others.
 
-    Those that have been read on the finest grid are kept.
-
-    Args:
-        store: Where the samples lie.
-        labelled: Whether training samples have solutions; without, they are not even computed.
+    Those that have been read on the finest grid are kept. Without ``labelled``, training samples
+    have no solutions, which are not even computed.
     """
+
+    remarks = ()  # a PDE leaves nothing to guess
 
     def __init__(self, store: DataStore, labelled: bool = True) -> None:
         self.store = store
         self.labelled = labelled
+        self.fingerprint = store.fingerprint
+        self.centering = store.grid.centering
+        self.place = str(store.path)
         self._finest: dict[str, Samples] = {}
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of everything the samples depend on."""
-        return self.store.fingerprint
-
-    @property
-    def centering(self) -> Centering:
-        """That of the store's grid."""
-        return self.store.grid.centering
-
-    @property
-    def place(self) -> str:
-        """The store's file."""
-        return str(self.store.path)
+        problem = store.problem
+        self.time = TimeSetup(len(problem.output_names)) if problem.time_dependent else None
 
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Generates what is missing."""
@@ -108,17 +97,6 @@ class GeneratedSource:
             return replace(self.store.open(split, count), grid=grid)
         channels = self.store.problem.num_channels
         return StreamedSamples(self._draw, count, channels, self.store.grid, grid)
-
-    @property
-    def time(self) -> TimeSetup | None:
-        """The next state is predicted from the last, in time-dependent problems."""
-        problem = self.store.problem
-        return TimeSetup(len(problem.output_names)) if problem.time_dependent else None
-
-    @property
-    def remarks(self) -> Sequence[str]:
-        """Nothing: a PDE leaves nothing to guess."""
-        return ()
 
     def groups(self, split: str, grid: Grid, count: int) -> None:
         """Nothing: the samples are independent."""

@@ -40,15 +40,7 @@ Arrays = Callable[[str], StoredArray]
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """What is known of an array before it is read.
-
-    Attributes:
-        shape: Its shape.
-        dtype: Its number type.
-        attributes: Its attributes that are numbers, strings or short lists of these.
-        dims: Names of its axes, if the file has names for them.
-        is_coordinate: Whether it only says where the points of an axis lie.
-    """
+    """What is known of an array before it is read; ``dims`` are the names of its axes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype

@@ -25,22 +25,14 @@ class Description:
 
     Attributes:
         shape: Number of points along each axis.
-        input_names: Names of the input channels.
-        output_names: Names of the output channels.
-        input_dtype: Number type of the stored inputs.
-        output_dtype: Number type of the stored outputs.
         num_groups: Number of trajectories; of samples, where these are independent.
         group_size: Number of samples (steps or pairs) in each trajectory.
-        centering: Where the points lie, if the file says so.
         named_splits: The groups of each split, if the file names them.
         leading_test: The fraction of the groups, from the first on, that its authors test on.
         time: How states become inputs, if what is predicted can be rolled out.
         arrays: What each array that is read is: its name, its axes, and where these come from.
         ignored: Names of the arrays that are not read.
         parameters: Names of the scalars that could become input channels.
-        boundaries: What holds on the boundary across each axis, if the file says so.
-        time_step: Time between two successive states of the file, if it says so.
-        notes: Further remarks on how the file is read.
     """
 
     shape: tuple[int, ...]
@@ -89,15 +81,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Part:
-    """A file, or a split of one, with its layout.
-
-    Attributes:
-        container: The file.
-        layout: What its axes are.
-        count: Number of samples or trajectories.
-        num_steps: Number of states in each, 1 without a time axis.
-        shape: Number of points along each axis.
-    """
+    """A file, or a split of one, with its layout; ``count`` samples or trajectories."""
 
     container: Container
     layout: Layout
