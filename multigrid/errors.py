@@ -16,12 +16,7 @@ class UserError(ValueError):
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escapes line breaks and control characters, so that text from files cannot pass for ours.
-
-    Args:
-        text: Any text.
-        keep: Characters to leave as they are, such as a line break between the rows of a table.
-    """
+    """Escapes control characters but those to keep, so that text from files cannot pass for ours."""
     if text.isprintable():
         return text
     return "".join(

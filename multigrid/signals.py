@@ -62,9 +62,7 @@ def watched() -> Iterator[None]:
 def deferred(agreeing: bool = False) -> Iterator[None]:
     """Makes signals wait within the context until the work calls :func:`check`.
 
-    Args:
-        agreeing: Whether :func:`check` is silent too, because several processes agree on when to
-            stop by :func:`received`.
+    ``agreeing``: :func:`check` is silent too, as processes agree on when to stop by ``received``.
     """
     before = _State.deferring, _State.agreeing
     _State.deferring, _State.agreeing = True, agreeing

@@ -6,12 +6,7 @@ from multigrid.errors import printable
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns an aligned table; columns of numbers are set flush right.
-
-    Args:
-        header: Column titles.
-        rows: Cells as text, each row as long as the header.
-    """
+    """Returns an aligned table; columns of numbers are set flush right."""
     header, *rows = [[printable(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]

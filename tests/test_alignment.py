@@ -13,7 +13,7 @@ from multigrid.data.formats import open_fields
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Centering, Grid
 from multigrid.metrics import mean_rel_l2
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 from multigrid.training.evaluation import interpolation_error
 
 CENTERINGS: tuple[Centering, ...] = ("cell", "node")

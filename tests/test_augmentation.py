@@ -7,7 +7,7 @@ from multigrid.data.samples import Samples
 from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Symmetries
-from multigrid.problems.poisson import CNOPoisson, Poisson
+from multigrid.problems.elliptic import CNOPoisson, Poisson
 from multigrid.training.augmentation import augment, draw, shift_solutions
 
 GRIDS = [

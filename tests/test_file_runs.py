@@ -12,7 +12,7 @@ from tiny import run, train, write_experiment
 from multigrid.__main__ import main as data_main
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 from multigrid.training.checkpoint import load_checkpoint
 
 TRAIN, VALIDATION, TEST = 28, 8, 4

@@ -18,7 +18,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems import build_problem
 from multigrid.problems.base import Problem
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 
 COUNTS = {"train": 150, "validation": 20, "test": 10}
 GRID = Grid((8, 8))
@@ -255,7 +255,7 @@ def subprocess_ensure(folder):
     """Asks for the samples from another process, as locks are between processes."""
     code = (
         "from pathlib import Path; from multigrid.data.store import DataStore;"
-        "from multigrid.grid import Grid; from multigrid.problems.poisson import Poisson;"
+        "from multigrid.grid import Grid; from multigrid.problems.elliptic import Poisson;"
         f"DataStore(Path({str(folder)!r}), Poisson(num_modes=4), Grid((8, 8)), 0)"
         ".ensure({'train': 150, 'validation': 20, 'test': 10})"
     )

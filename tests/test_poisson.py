@@ -4,7 +4,7 @@ from sine import solve_poisson
 
 from multigrid.grid import Grid
 from multigrid.problems import build_problem
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 
 
 def rngs(*seeds):

@@ -19,7 +19,7 @@ from multigrid.data.splits import split_pools
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 
 N = 20
 RNG = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from multigrid.ladder.ladder import LadderRun
 from multigrid.metrics import rel_l2
 from multigrid.problems import build_problem
 from multigrid.problems.diffusion import Diffusion
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 from multigrid.records.run_folder import RunFolder
 from multigrid.registry import PROBLEMS
 from multigrid.solvers.finite_volumes import (

@@ -10,7 +10,7 @@ from multigrid.data.generation import BLOCK
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 
 COUNTS = {"train": 6, "validation": 3, "test": 2}
 GRID = Grid((8, 8))

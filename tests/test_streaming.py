@@ -25,7 +25,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate
-from multigrid.problems.poisson import Poisson
+from multigrid.problems.elliptic import Poisson
 from multigrid.schedule import Stage
 from multigrid.training.callbacks import Callback
 from multigrid.training.checkpoint import load_checkpoint

@@ -18,7 +18,7 @@ import scipy.sparse.linalg
 
 from multigrid.grid import Grid
 from multigrid.hardware import keep_large_buffers
-from multigrid.problems.darcy import TwoPhaseDarcy
+from multigrid.problems.elliptic import TwoPhaseDarcy
 from multigrid.solvers.finite_volumes import solve_diffusion
 from multigrid.tables import table
 

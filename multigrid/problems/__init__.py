@@ -1,4 +1,4 @@
-"""The PDEs, one file each: a module of this folder that registers a class adds a PDE."""
+"""The PDEs: a module of this folder that registers a class adds one."""
 
 from importlib import import_module
 from pkgutil import iter_modules

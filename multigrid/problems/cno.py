@@ -95,10 +95,9 @@ class AllenCahn(SineSeries, PDE):
         return sine_series(first, grid), sine_series(self.advance(first), grid)
 
     def advance(self, first: np.ndarray) -> np.ndarray:
-        """Returns the sine coefficients at the time T, ``[N, n, n]`` for n modes of the solver.
+        """Returns the sine coefficients ``[N, n, n]`` at the time T for those at 0, ``[N, K, K]``.
 
-        Args:
-            first: Those at t = 0, ``[N, K, K]`` with any K up to n.
+        The solver has n modes along each axis; K may be any number up to n.
         """
         modes = _SineTransform(max(self.resolution, self.num_modes + 1) - 1)
         start = np.zeros((len(first), modes.size, modes.size))

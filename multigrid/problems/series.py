@@ -43,14 +43,9 @@ class SineSeries(Problem):
 
 
 def sine_series(coefficients: np.ndarray, grid: Grid) -> np.ndarray:
-    """Evaluates ``sum_k c_k prod_d sin(pi k_d x_d)``, k_d = 1..K, on a grid.
+    """Returns ``sum_k c_k prod_d sin(pi k_d x_d)``, k_d = 1..K, as ``[N, 1, *grid]``.
 
-    Args:
-        coefficients: The c_k of each field, ``[N, K, ..., K]``.
-        grid: Where to evaluate.
-
-    Returns:
-        Array ``[N, 1, *grid]``.
+    The coefficients c_k of the fields are ``[N, K, ..., K]``.
     """
     values = coefficients
     for n, h, num_modes in zip(grid.shape, grid.spacing, coefficients.shape[1:], strict=True):

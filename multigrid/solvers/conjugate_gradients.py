@@ -19,12 +19,7 @@ class NotConvergedError(UserError):
 
 @dataclass(frozen=True)
 class Solution:
-    """The result of an iteration.
-
-    Attributes:
-        values: Solutions ``[N, ...]``.
-        iterations: Number of iterations of each system, ``[N]``.
-    """
+    """Solutions ``[N, ...]``, and the number of iterations that each took, ``[N]``."""
 
     values: np.ndarray
     iterations: np.ndarray

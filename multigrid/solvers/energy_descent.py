@@ -13,14 +13,6 @@ from multigrid.grid import Grid
 from multigrid.solvers.finite_elements import StiffnessOperator
 
 NUM_STEPS = 16
-NUM_FIELDS = 4
-"""Fields of the finer grid that a step holds beside the stencils."""
-
-
-def energy_bytes(finer: Grid) -> float:
-    """Returns the memory of the steps for a sample, on the grid whose energy they lower."""
-    num_stencils = (3**finer.ndim + 1) // 2
-    return 4.0 * (num_stencils + NUM_FIELDS) * finer.size
 
 
 class EnergyDescent:
@@ -30,12 +22,7 @@ class EnergyDescent:
     among the fields of the coarse one, the Galerkin solution. The preconditioner is that of
     ``solve_between_plates`` on the coarse grid, the inverse for nu = 1 scaled from both sides by
     ``nu^(-1/2)``. The first steps get the direction to the solution about right, its length less.
-
-    Args:
-        grid: Node-centred grid with both boundary points on all axes.
-        finer: Such a grid that halves to it, or the same.
-        degree: Polynomial degree of the prolongation.
-        num_steps: Steps of conjugate gradients.
+    Both grids are node-centred with both boundary points on all axes.
     """
 
     def __init__(
@@ -48,14 +35,9 @@ class EnergyDescent:
 
     @torch.no_grad()
     def __call__(self, log_nu: Tensor, u: Tensor) -> Tensor:
-        """Returns what the steps, started from u, add to it: zero for the solution.
+        """Returns what the steps, started from u ``[N, *grid]``, add to it, zero on the plates.
 
-        Args:
-            log_nu: Logarithms of the coefficients at the nodes, ``[N, *grid]``.
-            u: Fields with the boundary values of the solution, ``[N, *grid]``.
-
-        Returns:
-            Fields ``[N, *grid]``, zero on the plates.
+        u has the boundary values of the solution, for which the result is zero everywhere.
         """
         prolong, modes = ([m.to(u) for m in axes] for axes in (self._prolongations, self._modes))
         inverse = self._inverse.to(u)
@@ -89,10 +71,9 @@ class EnergyDescent:
 def _eigenmodes(grid: Grid) -> tuple[list[Tensor], Tensor]:
     """Returns what inverts the stiffness matrix for nu = 1, as ``FastElements`` does for arrays.
 
-    Returns:
-        For each axis the matrix ``[n, modes]`` of vectors V with ``V' M V = 1`` and ``V' S V``
-        diagonal, for the one-dimensional mass and stiffness matrices M and S without the given
-        end nodes of the first axis; and the inverse eigenvalues ``[*modes]``.
+    For each axis the matrix ``[n, modes]`` of vectors V with ``V' M V = 1`` and ``V' S V``
+    diagonal, for the one-dimensional mass and stiffness matrices M and S without the given
+    end nodes of the first axis; and the inverse eigenvalues ``[*modes]``.
     """
     eigenvalues: list[np.ndarray] = []
     modes: list[Tensor] = []

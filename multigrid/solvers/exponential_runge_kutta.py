@@ -127,9 +127,7 @@ class ExponentialRungeKutta:
         self.modes = modes
         z = step * symbol
         self._half_decay, self._decay = np.exp(z / 2), np.exp(z)
-        self._half, self._first, self._middle, self._last = (
-            step * weights for weights in _weights(z)
-        )
+        self._half, self._first, self._middle, self._last = (step * w for w in _weights(z))
 
     def advance(self, state: np.ndarray, num_steps: int) -> np.ndarray:
         """Returns the states ``[N, components, *grid]`` after a number of steps."""

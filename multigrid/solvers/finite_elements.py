@@ -104,14 +104,7 @@ def solve_between_plates(nu: np.ndarray, grid: Grid, tolerance: float = 1e-8) ->
 
     x is the first axis. Conjugate gradients, preconditioned by the solver for nu = 1 scaled from
     both sides by ``nu^(-1/2)``, which suits coefficients that are smooth, whatever their contrast.
-
-    Args:
-        nu: Positive coefficients at the nodes, ``[N, *grid]``.
-        grid: Node-centred grid with both boundary points on all axes.
-        tolerance: Of ``conjugate_gradients``.
-
-    Returns:
-        u at the nodes, ``[N, *grid]``, and the iterations.
+    nu and u are values ``[N, *grid]`` at nodes, with both boundary points on all axes.
     """
     elements = FastElements(grid)
     # one sample at a time, as iterations differ too much between samples to go together
