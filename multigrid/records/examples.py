@@ -44,16 +44,9 @@ class RollOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """Predicted test samples of a run.
+    """Predicted test samples of a run, labelled as in ``median: sample 12``.
 
-    Attributes:
-        grid: Their grid.
-        input_names: Names of the input fields.
-        output_names: Names of the output fields.
-        rel_l2: Relative L2 error of each sample and output field ``[N, out]``, on the whole grid.
-        cuts: Their fields on planes.
-        rollout: A roll-out, if the run has one.
-        labels: Which samples they are, as in ``median: sample 12``.
+    ``rel_l2`` is the relative L2 error of each sample and output field ``[N, out]``.
     """
 
     grid: tuple[int, ...]
@@ -154,10 +147,9 @@ class Examples:
 def choose_samples(
     errors: np.ndarray, count: int, trajectories: Sequence[int] | None = None
 ) -> tuple[list[int], list[str]]:
-    """Chooses samples from the best to the worst, evenly by rank: for three also the median.
+    """Chooses samples evenly by rank of their errors ``[N]``: for three best, median and worst.
 
-    Returns:
-        Their indices, best first, and what each is, as in ``median: sample 12``.
+    No two are of one trajectory, if those are told. Returns indices, best first, and labels.
     """
     order = np.argsort(errors, kind="stable")
     ranks = np.linspace(0, len(order) - 1, min(count, len(order)))

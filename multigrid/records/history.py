@@ -1,4 +1,4 @@
-"""The rows of ``metrics.csv``: one for each epoch of a run."""
+"""What result files say of a run: an epoch a row of ``metrics.csv``, networks and spectra."""
 
 import csv
 import io
@@ -19,22 +19,11 @@ STILL_IMPROVING = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """One epoch; epoch 0 is the state on entering a stage.
+    """One epoch of a stage; epoch 0 is the state on entering it, with no loss and no rate.
 
-    Attributes:
-        stage: Number of the stage.
-        level: Level of the ladder.
-        grid: Its grid.
-        epoch: Epoch within the stage.
-        train_loss: Mean loss, None for epoch 0.
-        val_rel_l2: Validation error on the level's grid.
-        val_finest_rel_l2: Validation error of the prediction prolonged to the finest grid.
-        learning_rate: Rate of new weights at the end of the epoch.
-        gradient_norm: Mean norm of the gradient.
-        seconds: Training time since the start of the run, all stages counted.
-        evaluation_seconds: Time for validation since the start of the run.
-        work_units: Work since the start; 1 is an epoch on the finest grid.
-        flops: Floating-point operations since the start.
+    The error is on the level's grid, and that of the prediction prolonged to the finest grid.
+    Seconds (of training, and of validation), work units and FLOPs count from the start of the run;
+    a work unit is an epoch on the finest grid.
     """
 
     stage: int
@@ -85,21 +74,16 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
 
 def read_history(path: Path) -> list[Row]:
     """Reads the rows back."""
+    kinds: dict[str, Any] = {f.name: f.type if f.type in (int, str) else float for f in fields(Row)}
+    rows = []
     with path.open(newline="") as file:
-        return [_row(record) for record in csv.DictReader(file)]
-
-
-def _row(record: dict[str, str]) -> Row:
-    values: dict[str, Any] = {}
-    for field in fields(Row):
-        text = record[field.name]
-        if field.type is int:
-            values[field.name] = int(text)
-        elif field.type is str:
-            values[field.name] = text
-        else:
-            values[field.name] = float(text) if text else None
-    return Row(**values)
+        for record in csv.DictReader(file):
+            texts = {name: record[name] for name in kinds}
+            values: Any = {
+                name: kinds[name](text) if text else None for name, text in texts.items()
+            }
+            rows.append(Row(**values))
+    return rows
 
 
 SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")
@@ -116,14 +100,7 @@ class LevelSpectrum(NamedTuple):
 
 @dataclass(frozen=True)
 class LevelParts:
-    """The network of one level on entering it.
-
-    Attributes:
-        level: The level.
-        grid: Its grid.
-        scale_grids: Grids of the scales of its network, coarsest first.
-        tensors: The records of ``transfer.json``: key, status, shape.
-    """
+    """The network of a level on entering it, with the tensors' records of ``transfer.json``."""
 
     level: int
     grid: str

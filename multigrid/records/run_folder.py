@@ -3,15 +3,18 @@
 import json
 import os
 import shutil
+import socket
 import time
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from multigrid.config import Config, changed_keys, dump_config, read_saved
 from multigrid.errors import UserError
-from multigrid.files import PART, discard, to_json, write_text
+from multigrid.files import PART, discard, to_json, write_json, write_text
 from multigrid.grid import Grid
-from multigrid.records.lock import FolderLock
 
 
 class Journal:
@@ -34,20 +37,80 @@ class Journal:
 
     def read(self) -> list[dict[str, Any]]:
         """Returns all events; a line that was cut short is left out."""
-        events = []
-        try:
+        lines = []
+        with suppress(OSError):
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return []
+        events = []
         for line in lines:
-            try:
+            with suppress(ValueError):
                 events.append(json.loads(line))
-            except ValueError:
-                continue
         return [event for event in events if isinstance(event, dict)]
 
 
 PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
+
+
+class FolderLock(AbstractContextManager[Any]):
+    """The system's lock on a folder, which ends with its process, and its owner in ``run.lock``.
+
+    Where a file system has no locks, the owner's file alone counts. ``taken_over`` is the owner
+    that left such a file without ending properly, or None.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "run.lock"
+        self.taken_over: dict[str, Any] | None = None
+        self._system = FileLock(folder / ".lock", timeout=0, thread_local=False)
+        self._held = False
+
+    def acquire(self) -> None:
+        """Takes the lock, if this process does not hold it yet."""
+        if self._held:
+            return
+        try:
+            self._system.acquire()
+        except Timeout:
+            raise self._refusal("stop it first") from None
+        except (OSError, NotImplementedError):  # a file system without locks
+            if self._owner():
+                hint = f"stop it first, or remove {self.path} if it has ended,"
+                raise self._refusal(hint) from None
+        owner = self._owner()
+        try:
+            me = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+            write_json(self.path, me)
+        except BaseException:
+            self._system.release()
+            raise
+        self.taken_over, self._held = owner or None, True
+
+    def release(self) -> None:
+        """Gives the lock back and removes its files."""
+        if self._held:
+            for path in (self.path, Path(self._system.lock_file)):
+                with suppress(OSError):  # what is left counts as stale
+                    path.unlink(missing_ok=True)
+            self._system.release()
+            self._held = False
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def _owner(self) -> dict[str, Any]:
+        try:
+            owner = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return owner if isinstance(owner, dict) else {}
+
+    def _refusal(self, hint: str) -> UserError:
+        owner, age = self._owner(), ""
+        started = owner.get("started")
+        if isinstance(started, int | float):
+            age = f", for {(time.time() - started) / 60:.0f} minutes"
+        who = f"process {owner.get('pid', '?')} on {owner.get('host', 'some machine')}{age}"
+        where = f"{self.path.parent}: another run is at work in this folder ({who})"
+        return UserError(f"{where}; {hint} or use another name=...")
 
 
 class RunFolder:

@@ -20,13 +20,7 @@ LARGEST_MODE_SHIFT = 1 / 4
 
 @dataclass(frozen=True)
 class Orientation:
-    """A reflection, an exchange of axes and a shift.
-
-    Attributes:
-        flips: Axes of a tensor ``[N, C, *grid]`` that are mirrored.
-        axes: Its axes behind the second in their new order.
-        distances: By how many points it is shifted along each of them, empty for no shift.
-    """
+    """Reflected axes of ``[N, C, *grid]``, its grid's axes in their new order, and a shift."""
 
     flips: tuple[int, ...]
     axes: tuple[int, ...]

@@ -108,11 +108,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Microbatches:
-    """How many samples of a batch are taken at once.
-
-    Attributes:
-        size: Samples at once, as far as is known to fit.
-    """
+    """How many samples of a batch are taken at once, as far as is known to fit."""
 
     def __init__(
         self, size: int, batch_size: int, split: bool = True, processes: Processes = ALONE

@@ -17,13 +17,9 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class RecoveryOptions:
-    """What to do when a training diverges.
+    """How often to go back, with what factor on the rate, and when a loss counts as exploded.
 
-    Attributes:
-        tries: How often a stage may go back to its best state.
-        factor: What the learning rate is multiplied by each time.
-        explosion: A loss that stays above this many times the lowest one of the stage for
-            :data:`NUM_EXPLODED` steps counts as divergence too; None for no such limit.
+    It does if it stays above ``explosion`` times the lowest for :data:`NUM_EXPLODED` steps.
     """
 
     tries: int = 3
@@ -55,15 +51,7 @@ class Divergence(Exception):  # noqa: N818 (an event that is handled, not an err
 
 @dataclass
 class DivergenceDetector:
-    """Checks losses, and counts how often the training went back. A function of losses alone.
-
-    Attributes:
-        options: What to do about divergence.
-        rate_factor: What the learning rate is multiplied by after the divergences so far.
-        lowest: Lowest loss of a step so far.
-        num_exploded: Number of steps in a row whose loss was too large.
-        events: One record for each time the training went back.
-    """
+    """Checks losses, and counts how often the training went back. A function of losses alone."""
 
     options: RecoveryOptions = RecoveryOptions()
     rate_factor: float = 1.0
@@ -72,7 +60,7 @@ class DivergenceDetector:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self, loss: float, norm: float, step: int, samples: Sequence[int]) -> None:
-        """Checks a step's loss and the norm of its gradient."""
+        """Raises Divergence if a loss or gradient is not finite, or the loss has exploded."""
         reason = self._reason(loss, norm)
         if reason is not None:
             raise Divergence(reason, step, samples)

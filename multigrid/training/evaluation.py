@@ -1,7 +1,7 @@
 """Errors of a surrogate on samples, on the grid of its level and on finer ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,14 +77,8 @@ class LevelValidator:
         return torch.stack([errors, mean_rel_l2(prolonged, finest.outputs, fields)], dim=1)
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Errors of predictions of some samples.
-
-    Attributes:
-        mean: Every metric, the mean over fields of what :func:`multigrid.metrics.per_field` says.
-        by_field: The same of each field, ``{metric: {field: value}}``.
-    """
+class Errors(NamedTuple):
+    """Every metric of some predictions: the mean over fields, and ``{metric: {field: value}}``."""
 
     mean: dict[str, float]
     by_field: dict[str, dict[str, float]]

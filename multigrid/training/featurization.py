@@ -5,11 +5,11 @@ features has the losses of one on fields.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from math import prod
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,12 +26,9 @@ from multigrid.models.transfer import matches, tensors_of
 
 @runtime_checkable
 class HasTail(Protocol):
-    """A network whose tail can be trained on features that its trunk computes.
+    """A network for which ``network(x)`` is ``network.finish(network.features(x))``.
 
-    ``network(x)`` must be ``network.finish(network.features(x))``.
-
-    Attributes:
-        tail: Patterns of the names of the tail's tensors.
+    ``tail`` holds patterns of the names of the tensors that ``finish`` uses.
     """
 
     tail: tuple[str, ...]
@@ -43,29 +40,17 @@ class HasTail(Protocol):
         """Returns the network's output ``[N, out, *grid]``."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """A network in two: a frozen trunk, and the tail that is trained on its features.
-
-    Attributes:
-        trunk: Returns the features of inputs.
-        tail: Returns the network's output.
-    """
+class Split(NamedTuple):
+    """A network in two: a frozen trunk, and the tail that is trained on its features."""
 
     trunk: Callable[[Tensor], Sequence[Tensor]]
     tail: Callable[[Sequence[Tensor]], Tensor]
 
 
 def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
-    """Splits a network into trunk and tail.
+    """Splits a network that has a tail, or a chain of modules after the leading frozen ones.
 
-    Args:
-        network: One that has a tail, such as a UNet, whose tail are its heads, or a chain of
-            modules, whose trunk are the leading ones that are frozen.
-        frozen: Names in its state dictionary of what never changes.
-
-    Returns:
-        Both, or None if nothing is left to train, or the trunk is not frozen as a whole.
+    Returns None if nothing is left to train, or the trunk is not frozen as a whole.
     """
     names = set(tensors_of(network))
     if names <= set(frozen):
@@ -147,11 +132,7 @@ def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> N
 
 
 class FeaturizedSurrogate:
-    """A surrogate whose network is finished from features instead of being run on fields.
-
-    Attributes:
-        flops: Floating-point operations spent on features so far.
-    """
+    """A surrogate whose network is finished from features instead of being run on fields."""
 
     def __init__(self, surrogate: Surrogate, frozen: Collection[str]) -> None:
         self.surrogate = surrogate

@@ -18,12 +18,7 @@ from multigrid.training.optimizers import ParameterOptions
 
 @dataclass(frozen=True)
 class Unfreezing:
-    """When a frozen tensor is trained after all, whichever comes first; by default never.
-
-    Attributes:
-        epoch: After so many epochs.
-        plateaus: After so many plateaus of the validation error.
-    """
+    """After how many epochs or plateaus of the validation error a frozen tensor is trained."""
 
     epoch: float = math.inf
     plateaus: float = math.inf
@@ -31,12 +26,9 @@ class Unfreezing:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How the tensors of one network are trained in one stage.
+    """How the tensors of one network are trained in one stage, by name.
 
-    Attributes:
-        options: Options of the optimizer by parameter name; those not named have the default.
-        unfreezings: When each frozen tensor unfreezes, by name in the state dictionary.
-        patience: Epochs without improvement that make a plateau.
+    So many epochs without improvement as ``patience`` says make a plateau.
     """
 
     options: Mapping[str, ParameterOptions] = field(default_factory=dict)
@@ -67,19 +59,10 @@ def plan_finetuning(
 ) -> Finetuning:
     """Resolves all settings for one network.
 
-    Args:
-        section: What the user wants.
-        names: All names of the network's state dictionary.
-        group_of: Number of the scale or module that a tensor belongs to, counted outwards.
-        transferred: Names of the tensors that were transferred.
-        slow: Those of them that are to be trained at a lower rate beside new ones.
-        ratio: That rate over the one of new weights.
-
-    Returns:
-        The plan. The rate of transferred weights over that of new ones is ``lower * decay ** d``,
-        d being the number of transferred groups between the tensor's and the nearest that is all
-        new, or the output if there is none; ``lower`` is 1 in the mode ``full`` and for weights
-        that are not slow, else ``ratio``.
+    The rate of transferred weights over that of new ones is ``lower * decay ** d``, d being the
+    number of transferred groups between the tensor's and the nearest that is all new, or the output
+    if there is none; ``lower`` is 1 in the mode ``full`` and for weights that are not slow, else
+    ``ratio``. Groups (scales, modules) are counted outwards.
     """
     inwards = _steps_inwards(names, group_of, transferred)
     some_are_new = any(name not in transferred for name in names)
@@ -223,13 +206,12 @@ class Freezer:
     def _buffers_of_frozen_layers(self, frozen: frozenset[str]) -> set[str]:
         names = set()
         for prefix, module in self.network.named_modules():
-            direct = [f"{prefix}.{k}".lstrip(".") for k, _ in _parameters(module, recurse=False)]
-            if direct and all(name in frozen for name in direct):
-                buffers = module.named_buffers(recurse=False)
-                names |= {f"{prefix}.{key}".lstrip(".") for key, _ in buffers}
+            direct = {name for name, _ in module.named_parameters(prefix, False, False)}
+            if direct and direct <= frozen:
+                names |= {name for name, _ in module.named_buffers(prefix, recurse=False)}
         return names
 
 
-def _parameters(module: nn.Module, recurse: bool = True) -> list[tuple[str, nn.Parameter]]:
+def _parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Returns all parameters under all their names."""
-    return list(module.named_parameters(recurse=recurse, remove_duplicate=False))
+    return list(module.named_parameters(remove_duplicate=False))

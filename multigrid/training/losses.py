@@ -27,10 +27,6 @@ class LossScale:
 
     Each field is divided by its standard deviation over the training samples and multiplied by its
     weight, all of them then by a power of two, so that a single field keeps its digits.
-
-    Attributes:
-        field: What is typical of the scaled fields taken together.
-        square: The mean squared error of scaled fields, times this, is relative to the spread.
     """
 
     def __init__(self, fields: Sequence[FieldScale] = (), weights: Sequence[float] = ()) -> None:
@@ -87,21 +83,9 @@ def build_loss(
 ) -> Loss:
     """Returns a loss: a prediction ``[N, out, *grid]`` and a batch to one number.
 
-    Args:
-        loss: A registered name such as ``rel_l2``; ``energy``; or a function of the user's.
-        grid: Grid of the fields.
-        problem: The PDE, which knows its energy or its discrete equation.
-        residual: Weight of the relative L2 norm of the discrete equation's residual, mean over
-            samples, that is added. See ``EllipticPDE.discrete_equation`` for what it is of the
-            labels, on coarse levels above all.
-        finer: Grid whose energy is to be least; by default the fields' own.
-        prolongation: Polynomial degree of the prolongation to it.
-        fields: What is typical of each output field over the training samples.
-        weights: What errors of output fields are multiplied by, 1 where none is given.
-
-    Raises:
-        UserError: If the problem has no energy, or no equation to take the residual of, or the
-            loss or an output field does not exist.
+    ``residual`` is the weight of the discrete equation's residual, which is added. See
+    ``EllipticPDE.discrete_equation`` for what it is of the labels, on coarse levels above all. The
+    energy is the least on the ``finer`` grid, if that is given.
     """
     scale = LossScale(fields, _weights(weights or {}, problem))
     if loss == "energy":

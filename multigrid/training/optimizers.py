@@ -128,13 +128,7 @@ def orthogonalize(
 
 @dataclass(frozen=True)
 class ParameterOptions:
-    """What a parameter may have of its own.
-
-    Attributes:
-        scale: Factor on the learning rate.
-        weight_decay: Decoupled weight decay; None for that of all.
-        warmup: Fraction of the steps in which the rate rises from zero, on top of the stage's.
-    """
+    """A parameter's factor on the learning rate, own weight decay and warm-up if it has them."""
 
     scale: float = 1.0
     weight_decay: float | None = None
