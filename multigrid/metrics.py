@@ -45,13 +45,9 @@ BLOCK_VALUES = 2**21
 class FieldScale:
     """What is typical of an output field over the training samples, in its unit.
 
-    All zeros if that is unknown; the relative error of a zero field is then infinite.
-
-    Attributes:
-        size: Root mean square; 1 if the field is zero in all samples.
-        spread: Standard deviation; the size if the field has one value everywhere.
-        low: Smallest value.
-        high: Largest value.
+    Root mean square (1 if the field is zero in all samples), standard deviation (the size if the
+    field has one value everywhere) and range. All zeros if that is unknown; the relative error of
+    a zero field is then infinite.
     """
 
     size: float = 0.0
@@ -173,18 +169,7 @@ def field_errors(
     fields: Sequence[FieldScale] = (),
     metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, Tensor]:
-    """Returns errors of each output field by metric, each ``[N, C]`` in float64.
-
-    Args:
-        prediction: Tensor ``[N, C, *grid]``.
-        truth: Tensor ``[N, C, *grid]``.
-        grid: Their grid.
-        fields: What is typical of each of the C fields; unknown if left out.
-        metrics: Functions by name; by default all that are registered.
-
-    Raises:
-        UserError: If a metric does not return a value for each sample.
-    """
+    """Returns errors of each output field ``[N, C]`` in float64, by default of all metrics."""
     metrics = registered_metrics() if metrics is None else metrics
     num_samples, num_fields = truth.shape[:2]
     size = max(1, BLOCK_VALUES // max(1, truth[0, 0].numel())) if num_samples else 1
@@ -210,16 +195,12 @@ def per_field(errors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, d
 
     Means over samples; the largest value for ``max``, the median for ``min_max_rel_l1``.
     """
-    table = {}
-    for metric, values in errors.items():
-        if metric == "max":
-            reduced = values.amax(0)
-        elif metric == "min_max_rel_l1":
-            reduced = values.quantile(0.5, dim=0)
-        else:
-            reduced = values.mean(0)
-        table[metric] = dict(zip(names, reduced.tolist(), strict=True))
-    return table
+    reductions: dict[str, Callable[[Tensor], Tensor]] = {
+        "max": lambda values: values.amax(0),
+        "min_max_rel_l1": lambda values: values.quantile(0.5, dim=0),
+    }
+    reduced = {m: reductions.get(m, lambda v: v.mean(0))(values) for m, values in errors.items()}
+    return {m: dict(zip(names, row.tolist(), strict=True)) for m, row in reduced.items()}
 
 
 def mean_over_fields(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -252,7 +233,7 @@ def mean_rel_l2(prediction: Tensor, truth: Tensor, fields: Sequence[FieldScale] 
 def negligible_fields(
     truth: Tensor, fields: Sequence[FieldScale], names: Sequence[str]
 ) -> dict[str, list[int]]:
-    """Returns the numbers of the samples whose field counts as zero in relative errors."""
+    """Returns the numbers of the samples whose field counts as zero, by field if there are any."""
     sizes = torch.stack([block.double().square().flatten(1).mean(1) for block in truth.unbind(1)])
     typical = sizes.new_tensor([NEGLIGIBLE * field.size for field in fields])
     small = (sizes.sqrt() <= typical[:, None]).cpu()

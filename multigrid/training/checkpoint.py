@@ -1,6 +1,6 @@
-"""Checkpoints: one file each, tensors and plain containers only, written atomically.
+"""Checkpoints, and weights in files of other kinds: tensors and plain containers only.
 
-A file is what ``torch.save`` gives, followed by a line with the SHA-256 of all before it, which
+A checkpoint is what ``torch.save`` gives, and a line with the SHA-256 of that, which
 ``torch.load`` passes over. The checksum protects against accidents. Against malicious files, only
 tensors and plain containers are read, and nothing that unpacks to more than the file.
 """
@@ -38,16 +38,7 @@ _TRAILER_BYTES = len(_MARK) + 65
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
-    """Writes a checkpoint aside, flushes it to disk, reads it back and renames it into place.
-
-    Args:
-        path: Target file; its folder must exist.
-        payload: Tensors, numbers, texts, lists and dictionaries, nested at will.
-        previous: Where to keep the checkpoint that has been there before, if at all.
-
-    Raises:
-        UserError: If the file cannot be written; a checkpoint already there is untouched.
-    """
+    """Writes nested plain containers and tensors; keeps what was there as ``previous`` if given."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **payload}, buffer)
     content = buffer.getvalue()
@@ -57,30 +48,18 @@ def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None =
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint of this project to the CPU, never executing anything in it.
-
-    Raises:
-        DamagedError: If the file is damaged or pickled.
-        UserError: If it is missing, cannot be read or is not a checkpoint of this project.
-    """
+    """Reads a checkpoint of this project to the CPU, never executing anything in it."""
     content = _read(path)
     trailer = _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES))
     body = content[: trailer.start()] if trailer else content
     if trailer and hashlib.sha256(body).hexdigest().encode() != trailer[1]:
-        raise DamagedError(
-            f"{path}: damaged: the checkpoint does not have the checksum that it names"
-        )
+        raise DamagedError(f"{path}: damaged: the checkpoint has another checksum than it names")
     payload = _load(path, body)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
     if trailer is None:
         raise DamagedError(f"{path}: damaged: the checkpoint's checksum is missing")
     return payload
-
-
-def read_tensors(path: Path) -> Any:
-    """Reads any file of tensors and plain containers to the CPU, never executing anything in it."""
-    return _load(path, _read(path))
 
 
 def _read(path: Path) -> bytes:
@@ -137,13 +116,6 @@ def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]
     Takes a checkpoint of this project, a state dictionary saved by ``torch.save``, also under a
     key such as ``state_dict``, and a ``.safetensors`` file. The prefixes that
     ``DistributedDataParallel`` and ``torch.compile`` put in front of every name are dropped.
-
-    Args:
-        path: The file.
-        key: Where it was named, for the sentence of an error.
-
-    Raises:
-        UserError: If there is no such file, it is damaged or pickled, or holds no tensors.
     """
     _check_exists(path, key)
     weights = _read_weights(path)
@@ -193,13 +165,7 @@ def check_writable(path: Path, replace: bool) -> None:
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """The network of one level as a file holds it.
-
-    Attributes:
-        path: The file.
-        about: Level, grid, configuration, names of the fields and scaling, as plain containers.
-        tensors: The state dictionary.
-    """
+    """The network of one level as a file holds it, with what :data:`ABOUT` names."""
 
     path: Path
     about: Mapping[str, Any]
@@ -213,24 +179,18 @@ class SavedNetwork:
 
 def read_network(path: Path) -> SavedNetwork:
     """Reads a checkpoint or a ``.safetensors`` file of this project."""
-    return _read_exported(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-
-
-def _read_checkpoint(path: Path) -> SavedNetwork:
-    payload = load_checkpoint(path)
-    missing = [key for key in (*ABOUT, "network") if key not in payload]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; it is of another version")
-    about = {key: payload[key] for key in (*ABOUT, "time") if key in payload}
-    return SavedNetwork(path, about, payload["network"])
-
-
-def _read_exported(path: Path) -> SavedNetwork:
-    tensors, about = read_safetensors(path)
-    if any(key not in about for key in ABOUT):
+    if path.suffix == ".safetensors":
+        tensors, about = read_safetensors(path)
+    else:
+        about = load_checkpoint(path)
+        tensors = about.get("network", {})
+    missing = [key for key in ABOUT if key not in about]
+    if missing or not tensors:
         raise UserError(
-            f"{path}: says nothing of configuration and scaling, so it was not saved by multigrid"
+            f"{path}: lacks {', '.join(missing) or 'the network'}; it was saved by another program "
+            "than multigrid, or by another version"
         )
+    about = {key: about[key] for key in (*ABOUT, "time") if key in about}
     return SavedNetwork(path, about, tensors)
 
 
@@ -248,21 +208,17 @@ def _check_exists(path: Path, key: str) -> None:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
-    payload = read_tensors(path)
+    payload = _load(path, _read(path))
     for key in CONTAINERS:
         if isinstance(payload, dict) and isinstance(payload.get(key), dict):
             payload = payload[key]
             break
     if not isinstance(payload, dict) or not payload:
-        raise UserError(f"{path}: holds no state dictionary, but {_kind(payload)}")
+        kind = "an empty mapping" if payload == {} else f"a value of type {type(payload).__name__}"
+        raise UserError(f"{path}: holds no state dictionary, but {kind}")
     tensors = {key: value for key, value in payload.items() if isinstance(value, Tensor)}
     if not tensors:
         name, value = next(iter(payload.items()))
-        raise UserError(
-            f"{path}: holds no state dictionary: '{name}' is {_kind(value)}, not a tensor"
-        )
+        kind = f"a value of type {type(value).__name__}"
+        raise UserError(f"{path}: holds no state dictionary: '{name}' is {kind}, not a tensor")
     return tensors
-
-
-def _kind(value: Any) -> str:
-    return "an empty mapping" if value == {} else f"a value of type {type(value).__name__}"
