@@ -11,8 +11,7 @@ from tiny import run, train, write_experiment
 from torch import nn
 
 from multigrid.data.samples import Samples
-from multigrid.data.source import GeneratedSource
-from multigrid.data.store import DataStore
+from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid

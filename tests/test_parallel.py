@@ -20,7 +20,7 @@ from together import finish, run_together, start
 
 from experiments.benchmarks.group import free_port
 from multigrid.data.samples import Samples
-from multigrid.data.source import GeneratedSource
+from multigrid.data.store import GeneratedSource
 from multigrid.distributed import Processes, heartbeat, joined
 from multigrid.distributed import process_group as parallel
 from multigrid.errors import UserError

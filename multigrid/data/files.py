@@ -15,8 +15,8 @@ import torch
 from multigrid.data.formats import FieldFile, ReaderOptions, open_fields, split_folders
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
-from multigrid.data.source import NUM_TRAJECTORIES
 from multigrid.data.splits import DataFile, divide, names_differ
+from multigrid.data.store import NUM_TRAJECTORIES, GeneratedSource
 from multigrid.data.time import Trajectories
 from multigrid.errors import UserError
 from multigrid.fields import restrict_to
@@ -258,6 +258,10 @@ class FileSource:
                 f"{len(pool)}"
             )
         return FilePart(file, pool[:count], stored)
+
+
+SampleSource = GeneratedSource | FileSource
+"""Where samples come from, by split, on the grid of any level."""
 
 
 def _open_all(

@@ -1,4 +1,4 @@
-"""Generated samples on disk: one HDF5 file for each problem, grid and seed.
+"""Generated samples, kept on disk: one HDF5 file for each problem, grid and seed.
 
 A file holds the groups ``train``, ``validation`` and ``test``, each with the datasets ``input``
 ``[N, in, *grid]`` and ``output`` ``[N, out, *grid]`` in float32, one sample a chunk. Its attributes
@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +27,14 @@ from multigrid.data.formats.container import is_sealed, seal, stamp
 from multigrid.data.formats.hdf5 import take
 from multigrid.data.generation import Recipe, generate
 from multigrid.data.samples import Samples, StreamedSamples
+from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError, brief
 from multigrid.files import PART, put_in_place
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
 SIDES = ("input", "output")
+NUM_TRAJECTORIES = 16
 
 
 class DataStore:
@@ -235,3 +238,80 @@ def write_samples(group: h5py.Group, start: int, inputs: np.ndarray, outputs: np
         group[name].resize(stop, axis=0)
         group[name][start:stop] = values
     group.attrs["num_complete"] = stop
+
+
+class GeneratedSource:
+    """Samples of a PDE, generated on the finest grid and restricted to the others.
+
+    Those that have been read on the finest grid are kept. Without ``labelled``, training samples
+    have no solutions, which are not even computed.
+    """
+
+    remarks = ()  # a PDE leaves nothing to guess
+
+    def __init__(self, store: DataStore, labelled: bool = True) -> None:
+        self.store = store
+        self.labelled = labelled
+        self.centering = store.grid.centering
+        self.place = str(store.path)
+        self._finest: dict[str, Samples] = {}
+        problem = store.problem
+        self.time = TimeSetup(len(problem.output_names)) if problem.time_dependent else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that the samples depend on."""
+        return self.store.fingerprint
+
+    def prepare(self, counts: Mapping[str, int]) -> int:
+        """Generates what is missing."""
+        return self.store.ensure(self.wanted(counts), progress=True)
+
+    def wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Returns how many samples of each split are generated: none that need no solution."""
+        return dict(counts) if self.labelled else {**counts, "train": 0}
+
+    def read(self, split: str, grid: Grid, count: int) -> Samples:
+        """Returns the first samples of a split, restricted to a grid block by block."""
+        if len(self._finest.get(split, ())) >= count:
+            return self._finest[split][:count].restrict_to(grid)
+        samples = self.open(split, grid, count)[:]
+        if grid == self.store.grid:
+            self._finest[split] = samples
+        return samples
+
+    def open(self, split: str, grid: Grid, count: int) -> StreamedSamples:
+        """Returns the first samples of a split, restricted to a grid when they are read."""
+        if self.labelled or split != "train":
+            return replace(self.store.open(split, count), grid=grid)
+        channels = self.store.problem.num_channels
+        return StreamedSamples(self._draw, count, channels, self.store.grid, grid)
+
+    def groups(self, split: str, grid: Grid, count: int) -> None:
+        """Nothing: the samples are independent."""
+
+    def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
+        """Returns 16 trajectories from random numbers that no split uses, whatever the split."""
+        if self.time is None:
+            return None
+        keys = [(len(SPLITS), index) for index in range(NUM_TRAJECTORIES)]
+        seed, problem = self.store.recipe.seed, self.store.problem
+        rngs = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=k)) for k in keys]
+        arrays = np.stack([problem.trajectory(grid, rng, num_steps) for rng in rngs])
+        states = torch.from_numpy(arrays).float()
+        return Trajectories(states[:, 0].contiguous(), states, self.time)
+
+    def _draw(self, indices: np.ndarray) -> Samples:
+        """Draws training inputs; nothing is solved or stored.
+
+        They are the inputs that the solved samples have. In place of the solutions stand the
+        problem's initial outputs, so that statistics can be taken as if there were solutions.
+        """
+        problem, grid, recipe = self.store.problem, self.store.grid, self.store.recipe
+        inputs = torch.empty(len(indices), problem.num_channels[0], *grid.shape)
+        for place, index in zip(inputs, indices.tolist(), strict=True):
+            # one by one, as rounding may differ between samples that are drawn together
+            drawn = problem.draw_inputs(grid, recipe.rngs("train", [index]))
+            place.copy_(torch.from_numpy(drawn[0]))
+        outputs = torch.from_numpy(problem.initial_outputs(grid).copy()).float()
+        return Samples(inputs, outputs.expand(len(indices), *outputs.shape), grid)

@@ -6,11 +6,10 @@ from typing import Any
 from multigrid.config import Config, parse_config
 from multigrid.config.data import FileConfig
 from multigrid.data import SPLITS
-from multigrid.data.files import FileSource
+from multigrid.data.files import FileSource, SampleSource
 from multigrid.data.formats import ReaderOptions
-from multigrid.data.source import GeneratedSource, SampleSource
 from multigrid.data.splits import DataFile
-from multigrid.data.store import DataStore
+from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.ladder.floors import FOLD_ABOVE, floors, some_samples
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily

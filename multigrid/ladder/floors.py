@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from multigrid.config import Config
+from multigrid.data.files import SampleSource
 from multigrid.data.generation import Recipe
 from multigrid.data.samples import Samples
-from multigrid.data.source import SampleSource
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.metrics import mean_rel_l2
