@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escapes control characters but those to keep, so that text from files cannot pass for ours."""
+    """Escapes control characters, but for some, so that text from files cannot pass for ours."""
     if text.isprintable():
         return text
     return "".join(

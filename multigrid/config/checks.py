@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from functools import reduce
 from pathlib import Path
 
 from multigrid.config.experiment import Config
@@ -11,16 +10,6 @@ from multigrid.errors import UserError
 from multigrid.grid import Hierarchy
 from multigrid.registry import PROBLEMS
 from multigrid.tables import si
-
-BY_LEVEL = (
-    "schedule.epochs",
-    "schedule.batch_size",
-    "schedule.learning_rate",
-    "schedule.transferred_ratio",
-    "schedule.warmup",
-    "parallel.accumulate",
-    "parallel.checkpoint_activations",
-)
 
 
 def check_config(config: Config) -> None:
@@ -110,12 +99,13 @@ def _check_budget(config: Config) -> None:
 def _check_levels(config: Config) -> None:
     """Checks the settings that go by level."""
     num_levels = len(config.levels)
-    for name in BY_LEVEL:
-        value = reduce(getattr, name.split("."), config)
-        if isinstance(value, list) and len(value) != num_levels:
-            raise UserError(
-                f"{name}: the list has {len(value)} entries, but there are {num_levels} levels"
-            )
+    for section in ("schedule", "parallel"):
+        for key, value in getattr(config, section):
+            if isinstance(value, list) and len(value) != num_levels:
+                raise UserError(
+                    f"{section}.{key}: the list has {len(value)} entries, but there are "
+                    f"{num_levels} levels"
+                )
     settings = config.samples(), config.per_level("batch_size"), config.per_level("accumulate")
     for index, (samples, batch_size, accumulate) in enumerate(zip(*settings, strict=True)):
         if samples > config.data.train:
