@@ -34,31 +34,21 @@ class Trial(NamedTuple):
 
     device: str
     precision: str
-    error: float
+    test_error: float
     samples_per_second: float
     difference: float
     agrees: bool
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_json(parser)
-
-
 def execute(options: argparse.Namespace) -> None:
     """Describes the machine, trains on it and prints a block to paste into an issue."""
     facts, trials = describe_machine(), run_trials()
-    rows = [
-        [t.device, t.precision, f"{t.error:.4g}", f"{t.samples_per_second:.0f}",
-         f"{t.difference:.1e}", "yes" if t.agrees else "NO"]
-        for t in trials
-    ]  # fmt: skip
-    header = ["Device", "Precision", "Test error", "Samples/s", "From CPU", "Agrees"]
-    lines = [f"{key}: {value}" for key, value in facts.items()]
     if options.json:
         print_json({"machine": facts, "trials": [trial._asdict() for trial in trials]})
     else:
-        print("\n".join(["```", *lines, "", table(header, rows), "```"]))
+        rows = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in t] for t in trials]
+        facts_lines = [f"{key}: {value}" for key, value in facts.items()]
+        print("```", *facts_lines, "", table(Trial._fields, rows), "```", sep="\n")
     wrong = [f"{trial.device} in {trial.precision}" for trial in trials if not trial.agrees]
     if wrong:
         raise UserError(f"doctor: {', '.join(wrong)} does not agree with the CPU in float32")
@@ -125,7 +115,7 @@ def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Tr
     inputs = np.random.default_rng(0).standard_normal((8, 1, 32, 32))
     here, there = (load(folder / name, place)(inputs) for place in (device, "cpu"))
     difference = float(abs(here - there).max() / abs(there).max())
-    near = first is None or abs(error / first.error - 1) < TRAINING_TOLERANCE[precision]
+    near = first is None or abs(error / first.test_error - 1) < TRAINING_TOLERANCE[precision]
     steps = sum(stage["epochs"] for stage in summary["levels"])
     rate = steps * EXPERIMENT["data"]["train"] / summary["seconds"]
     agrees = near and difference < PREDICTION_TOLERANCE
@@ -137,6 +127,6 @@ DOCTOR = Command(
     "Checks a machine: versions, threads, memory and CUDA, then a short training on every device "
     "and precision, which must agree with the CPU. Prints a block to paste into an issue.",
     ("", "--json"),
-    add_arguments,
+    add_json,
     execute,
 )

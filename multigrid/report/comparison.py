@@ -21,10 +21,10 @@ Groups = dict[str, list[RunRecord]]
 
 # What should be equal in a comparison, and what it says if it is not.
 TERMS = {
-    "data_fingerprint": "errors are for different samples",
-    "machine": "times are from different machines",
-    "threads": "times are for different numbers of threads",
-    "precision": "times are for different precisions",
+    "data_fingerprint": "errors are for different samples, so there is no speed-up between them",
+    "machine": "times are from different machines ({})",
+    "threads": "times are for different numbers of threads ({})",
+    "precision": "times are for different precisions ({})",
 }
 QUANTITIES = ("seconds", "work_units", "flops")
 INDIFFERENT = ("name", "seed", "output")
@@ -68,28 +68,26 @@ class Comparison:
         return plot_comparison(self.histories, self.target, title)
 
     def __str__(self) -> str:
-        lines = []
+        rows = []
         for row in self.rows:
-            test, speed_up = row["test"], row["speed_up"]
-            lines.append(
+            ups = row["speed_up"].values()
+            rows.append(
                 [
                     row["method"],
                     str(len(row["runs"])),
                     _range(row["best_validation"]),
-                    _range(test) if test else "-",
+                    _range(row["test"]) if row["test"] else "-",
                     f"{row['seconds']['median']:.1f}",
                     f"{row['work_units']['median']:.2f}",
                     si(row["flops"]["median"]),
-                    *(f"{speed_up[key]:.1f}x" if speed_up[key] else "-" for key in QUANTITIES),
+                    *("-" if up is None else f"{up:.1f}x" for up in ups),
                 ]
             )
         header = ["Method", "Runs", "Best validation", "Test", "Seconds", "Work", "FLOPs"]
-        return "\n".join(
-            [
-                "relative L2 errors, median (range over seeds); last columns: speed-up to "
-                f"{self.target:.4g}, the best validation error of {self.baseline}",
-                table([*header, "Time", "Work", "FLOPs"], lines),
-            ]
+        return (
+            "relative L2 errors, median (range over seeds); last columns: speed-up to "
+            f"{self.target:.4g}, the best validation error of {self.baseline}\n"
+            + table([*header, "Time", "Work", "FLOPs"], rows)
         )
 
 
@@ -104,10 +102,7 @@ def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparis
         UserError: If a folder holds no run, or one that has trained nothing yet, or there is no
             such baseline.
     """
-    paths: dict[Path, Path] = {}
-    for path in map(Path, runs):
-        paths.setdefault(path.resolve(), path)
-    records = [RunRecord.open(path) for path in paths.values()]
+    records = [RunRecord.open(path) for path in {Path(run).resolve(): run for run in runs}.values()]
     if not records:
         raise UserError("compare: there are no runs to compare")
     for record in records:
@@ -122,10 +117,10 @@ def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparis
         )
     base = groups[baseline]
     # the median over seeds, which at least half of them reach
-    target = statistics.median_high(_best(record) for record in base)
+    target = statistics.median_high(map(_best, base))
     rows = [_summarise(name, members, base, target) for name, members in groups.items()]
     histories = {name: [record.rows for record in members] for name, members in groups.items()}
-    return Comparison(baseline, target, rows, _differing_terms(records), histories)
+    return Comparison(baseline, target, rows, _differences(records), histories)
 
 
 def _groups(runs: Sequence[RunRecord]) -> Groups:
@@ -165,13 +160,13 @@ def _summarise(
     """
     tests = [run.summary["test"]["rel_l2"] for run in runs if run.is_finished]
     speed_up: dict[str, float | None] = {}
+    comparable = _same_samples([*runs, *baseline])
     for quantity in QUANTITIES:
         cost, base_cost = (
             statistics.median(_cost_to(run.rows, target, quantity) for run in group)
             for group in (runs, baseline)
         )
-        reached = math.isfinite(cost) and cost > 0 and math.isfinite(base_cost)
-        comparable = _samples([*runs, *baseline])
+        reached = 0 < cost < math.inf and base_cost < math.inf
         speed_up[quantity] = base_cost / cost if reached and comparable else None
     return {
         "method": name,
@@ -184,27 +179,22 @@ def _summarise(
     }
 
 
-def _samples(runs: Sequence[RunRecord]) -> bool:
+def _same_samples(runs: Sequence[RunRecord]) -> bool:
     """Whether all runs are validated on the same samples."""
-    finished = [run for run in runs if run.is_finished]
-    fingerprints = {run.summary.get("data_fingerprint") for run in finished}
+    prints = {run.summary.get("data_fingerprint") for run in runs if run.is_finished}
     counts = {(run.config.data.validation, str(run.config.hierarchy().finest)) for run in runs}
-    return len(fingerprints) <= 1 and len(counts) == 1
+    return len(prints) <= 1 and len(counts) == 1
 
 
-def _differing_terms(runs: Sequence[RunRecord]) -> list[str]:
+def _differences(runs: Sequence[RunRecord]) -> list[str]:
     """Returns a sentence for each thing that is not the same for all finished runs."""
     summaries = [run.summary for run in runs if run.is_finished]
     notes = []
     for key, sentence in TERMS.items():
         values = sorted({str(summary.get(key)) for summary in summaries})
         if len(values) > 1:
-            shown = ", so there is no speed-up between them"
-            notes.append(
-                sentence + (shown if key == "data_fingerprint" else f" ({', '.join(values)})")
-            )
-    unfinished = [str(run.folder.path) for run in runs if not run.is_finished]
-    if unfinished:
+            notes.append(sentence.format(", ".join(values)))
+    if unfinished := [str(run.folder.path) for run in runs if not run.is_finished]:
         notes.append(f"unfinished, so without a test: {', '.join(unfinished)}")
     return notes
 
