@@ -191,13 +191,6 @@ def run_trajectories(config: Config, grid: Grid) -> Trajectories | None:
     return source.trajectories("test", grid, num_steps) if num_steps else None
 
 
-def array_samples(inputs: Tensor, outputs: Tensor, centering: Centering) -> SampleStream:
-    """Returns samples in memory."""
-    grid = Grid(tuple(inputs.shape[2:]), centering)
-    samples = Samples(inputs, outputs, grid)
-    return SampleStream("the arrays", grid, len(samples), samples.split)
-
-
 def file_samples(
     file: FieldFile,
     names: tuple[Sequence[str], Sequence[str]],
@@ -251,14 +244,8 @@ def measure(
 ) -> list[LevelErrors]:
     """Measures several levels in one pass over the samples.
 
-    Args:
-        networks: The levels, coarsest first.
-        names: Names of the output fields.
-        stream: The samples.
-        batch_size: Samples at once.
-        degree: Polynomial degree of the prolongation to the samples' grid.
-        periodic: Whether the prolongation wraps around.
-        time: How states become inputs, to measure the input state itself as a prediction, too.
+    Predictions are prolonged to the samples' grid with polynomials of a degree. ``time`` says how
+    states become inputs, to measure the input state itself as a prediction, too.
     """
     for level, network in networks.items():
         if not stream.reaches(network.field_grid):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from multigrid.config import Config, changed_keys, parse_saved, read_saved
 from multigrid.data.formats import ReaderOptions, open_fields
+from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
 from multigrid.files import write_file
@@ -23,7 +24,7 @@ from multigrid.ladder.components import file_problem, network_family
 from multigrid.measurement import (
     Evaluation,
     LevelNetwork,
-    array_samples,
+    SampleStream,
     file_samples,
     measure,
     run_samples,
@@ -43,7 +44,7 @@ from multigrid.training.checkpoint import (
 from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
-NETWORK_HINT = "; the run's own network is needed: use multigrid.load(path, network=...) in Python"
+NETWORK_HINT = "; the network of the run is needed: use multigrid.load(path, network=...) in Python"
 
 
 def load(
@@ -56,7 +57,7 @@ def load(
             (``.pt``) or what :meth:`TrainedSurrogate.save` or ``checkpoints.save`` wrote
             (``.safetensors``).
         device: ``cpu``, ``cuda`` or ``auto``.
-        network: The factory of the networks, a grid to a module, if it was one of the user's own.
+        network: The factory of the networks, a grid to a module, if the user has given one.
 
     Raises:
         UserError: If there is no such run, or a file is damaged, of another kind or of another run
@@ -91,7 +92,7 @@ class TrainedSurrogate:
     Args:
         weights: The networks of some levels, of one and the same run.
         device: Where to compute.
-        network: The factory of the networks, if it was one of the user's own.
+        network: The factory of the networks, if the user has given one.
 
     Attributes:
         config: Configuration of the run.
@@ -240,47 +241,60 @@ class TrainedSurrogate:
             >>> surrogate.evaluate((x, surrogate(x))).mean("rel_l2") < 1e-6
             True
         """
-        if data is None:
-            stream = run_samples(self.config, split, samples)
-        elif isinstance(data, str | Path):
-            section = self.config.files
-            if options is None:
-                options = ReaderOptions.of(section, self.config.data.time)
-            options = replace(options, ndim=options.ndim or self.finest.ndim)
-            reader = reader or ("auto" if section is None else section.reader)
-            file = open_fields(Path(data), reader, options)
-            names = self.input_names, self.output_names
-            stream = file_samples(file, names, self.finest.centering, samples)
-        else:
-            stream = array_samples(*self._pair(*data, samples), self.finest.centering)
+        stream = self._samples(data, split, samples, reader, options)
         chosen = sorted(set(levels) or {k for k, g in self._grids.items() if stream.reaches(g)})
         if not chosen:
             raise UserError(
                 f"{stream.place}: the samples are on {stream.grid}, which halves to none of the "
-                f"run's grids {_names_of(self.grids)}"
+                f"run's grids {_names_of(self._grids)}"
             )
-        networks = {}
-        for level in chosen:
-            surrogate = self.surrogate(level)
-            grid = self.config.hierarchy().levels[level]
-            networks[level] = LevelNetwork(grid, self._grids[level], surrogate)
-        model = self.config.model
+        hierarchy, model = self.config.hierarchy(), self.config.model
+        networks = {
+            k: LevelNetwork(hierarchy.levels[k], self._grids[k], self.surrogate(k)) for k in chosen
+        }
+        degree, periodic = model.prolongation, model.padding == "periodic"
         errors = measure(
-            networks,
-            self.output_names,
-            stream,
-            batch_size,
-            model.prolongation,
-            model.padding == "periodic",
-            self.time,
+            networks, self.output_names, stream, batch_size, degree, periodic, self.time
         )
-        rollout = None
-        true = run_trajectories(self.config, self._grids[chosen[-1]]) if data is None else None
+        finest, rollout = networks[chosen[-1]], None
+        true = run_trajectories(self.config, finest.field_grid) if data is None else None
         if true is not None:
-            true = true.to(self.device)
-            rolled, persistence = measure_rollout(networks[chosen[-1]].surrogate, true)
+            rolled, persistence = measure_rollout(finest.surrogate, true.to(self.device))
             rollout = rolled.to_json(persistence)
         return Evaluation(stream.place, stream.grid, stream.count, errors, rollout)
+
+    def _samples(
+        self,
+        data: str | Path | tuple[Any, Any] | None,
+        split: str,
+        count: int | None,
+        reader: str | None,
+        options: ReaderOptions | None,
+    ) -> SampleStream:
+        if data is None:
+            return run_samples(self.config, split, count)
+        centering = self.finest.centering
+        if isinstance(data, str | Path):
+            section = self.config.files
+            options = options or ReaderOptions.of(section, self.config.data.time)
+            options = replace(options, ndim=options.ndim or self.finest.ndim)
+            reader = reader or ("auto" if section is None else section.reader)
+            file = open_fields(Path(data), reader, options)
+            return file_samples(file, (self.input_names, self.output_names), centering, count)
+        inputs, outputs = (_real(fields)[:count].detach().cpu() for fields in data)
+        wanted = len(self.input_names), len(self.output_names)
+        if (
+            {inputs.ndim, outputs.ndim} != {self.finest.ndim + 2}
+            or (inputs.shape[1], outputs.shape[1]) != wanted
+            or inputs[:, 0].shape != outputs[:, 0].shape
+            or not len(inputs)
+        ):
+            raise UserError(
+                f"the arrays have the shapes {list(inputs.shape)} and {list(outputs.shape)}, but "
+                f"[N, {wanted[0]}, *grid] and [N, {wanted[1]}, *grid] are needed"
+            )
+        samples = Samples(inputs, outputs, Grid(tuple(inputs.shape[2:]), centering))
+        return SampleStream("the arrays", samples.grid, len(samples), samples.split)
 
     @property
     def time(self) -> TimeSetup | None:
@@ -309,14 +323,13 @@ class TrainedSurrogate:
         """
         if num_steps < 1:
             raise UserError(f"rollout: num_steps is {num_steps}, but must be at least 1")
-        first = _real(states)
-        setup = self.time or TimeSetup(len(self.output_names))
-        if first.ndim > 1 and first.shape[1] != setup.history * setup.num_channels:
+        first, setup = _real(states), self.time or TimeSetup(len(self.output_names))
+        needed = setup.history * setup.num_channels
+        if first.ndim > 1 and first.shape[1] != needed:
             times = f", {setup.history} states, oldest first" if setup.history > 1 else ""
             raise UserError(
-                f"rollout: the states have {first.shape[1]} fields, but "
-                f"{setup.history * setup.num_channels} are needed: the surrogate gives "
-                f"{', '.join(self.output_names)}{times}"
+                f"rollout: the states have {first.shape[1]} fields, but {needed} are needed: the "
+                f"surrogate gives {', '.join(self.output_names)}{times}"
             )
         constants = _constants(parameters, first).to(self.device)
         inputs = torch.cat([first.to(self.device), constants], dim=1)
@@ -363,13 +376,11 @@ class TrainedSurrogate:
             finest = self._weights[max(self._weights)]
             save_weights(path, finest.tensors, finest.about)
             return
-        tensors: dict[str, Tensor] = {}
-        about = {}
-        for level in sorted(set(levels)):
-            item, prefix = self._of(level), f"level_{level}"
-            tensors |= {f"{prefix}.{name}": tensor for name, tensor in item.tensors.items()}
-            about[prefix] = dict(item.about)
-        save_weights(path, tensors, {"levels": about})
+        chosen = {f"level_{level}": self._of(level) for level in sorted(set(levels))}
+        tensors = {
+            f"{k}.{name}": x for k, item in chosen.items() for name, x in item.tensors.items()
+        }
+        save_weights(path, tensors, {"levels": {k: dict(item.about) for k, item in chosen.items()}})
 
     def export(self, path: str | Path, level: int | None = None) -> None:
         """Writes a level's surrogate, scaling included, as a program of ``torch.export``.
@@ -437,23 +448,6 @@ class TrainedSurrogate:
         """Returns the outputs of a batch on the surrogate's device, without gradients."""
         batch = inputs.float().to(self.device)
         return predict(self.surrogate(level), batch, max(len(batch), 1))
-
-    def _pair(self, inputs: Any, outputs: Any, count: int | None) -> tuple[Tensor, Tensor]:
-        """Returns checked input and output fields of the first so many samples."""
-        pair = _real(inputs)[:count].detach().cpu(), _real(outputs)[:count].detach().cpu()
-        shapes = [list(fields.shape) for fields in pair]
-        wanted = [len(self.input_names), len(self.output_names)]
-        if (
-            any(len(shape) != self.finest.ndim + 2 for shape in shapes)
-            or [shape[1] for shape in shapes] != wanted
-            or shapes[0][:1] + shapes[0][2:] != shapes[1][:1] + shapes[1][2:]
-            or not len(pair[0])
-        ):
-            raise UserError(
-                f"the arrays have the shapes {shapes[0]} and {shapes[1]}, but [N, {wanted[0]}, "
-                f"*grid] and [N, {wanted[1]}, *grid] are needed"
-            )
-        return pair
 
 
 def _read_levels(path: Path) -> list[SavedNetwork]:

@@ -43,7 +43,7 @@ def plot_predictions(examples: Examples, title: str) -> Figure:
         axes = [inches(figure, x, y, *size) for x in lefts]
         panels = examples.panels(sample, channel, cut)
         for number, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
-            _draw(axis, *panel, bar=number != 1)  # truth and prediction share theirs
+            _draw(axis, *panel, bar=number != 1)  # truth and prediction share a colour bar
         axes[0].set_ylabel(plain(examples.title(sample, cut)), fontsize=9)
     _title(figure, title)
     return figure
