@@ -67,7 +67,7 @@ class Wave(SineSeries, PDE):
 class AllenCahn(SineSeries, PDE):
     """u_t = Laplace(u) - e^2 u (u^2 - 1) on the unit square, u = 0 on its boundary: u(0) to u(T).
 
-    The first state is that of :class:`Wave`. CNO has e = 220, T = 2e-4, K = 24, r = 1, and
+    The first state is that of :class:`Wave`, r maybe drawn for each sample. CNO has e = 220, T = 2e-4, K = 24, r = 1, and
     K = 16, r between 0.85 and 1.15 out of distribution. Interfaces are 1 / e wide, less than the
     spacing of their 64x64 grid. Spectral in sines of the solver's grid, which is finer than the
     one asked for, and fourth order in time.
@@ -83,9 +83,8 @@ class AllenCahn(SineSeries, PDE):
     decay: Decay = 1.0
     largest_decay: Annotated[
         float | None,
-        Field(ge=0, le=5, description="the largest exponent r, in [0, 5], drawn from decay on, or "
-              "null for decay alone"),
-    ] = None  # fmt: skip
+        Field(ge=0, le=5, description="the largest r that is drawn, in [0, 5], null for decay"),
+    ] = None
     resolution: Resolution = 192
     substeps: Substeps = 40
 

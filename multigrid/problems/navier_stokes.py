@@ -34,11 +34,12 @@ class NavierStokes(SpectralPDE):
 
     ``diagonal`` is the forcing of Li et al., Fourier Neural Operator (arXiv 2010.08895),
     ``f = A (sin(2 pi (x + y)) + cos(2 pi (x + y)))``; ``kolmogorov`` that of a shear flow,
-    ``f = -A cos(2 pi k y)``, with drag r as a rule; without forcing the flow decays.
+    ``f = -A cos(2 pi k y)``, with drag r as a rule; without forcing the flow decays. nu is
+    ``viscosity``, A ``amplitude``, k ``wavenumber`` and r ``drag``.
 
     The first state is their Gaussian field N(0, s^2 (-Laplace + 49)^-2.5) without its mean. What
     they state is s^2 = 7^1.5, their program has s^2 = 2 * 7^3, the default: a standard deviation
-    of the vorticity of 0.262. For their block of ten states in and ten out: ``num_states: 10``,
+    ``std`` of the vorticity of 0.262. For their block of ten states in and ten out: ``num_states: 10``,
     ``first_start: 1``, ``num_starts: 1``, ``time_step: 1``, ``resolution: 256``, ``substeps: 128``.
 
     Products are freed of aliasing by the two-thirds rule. Vorticity changes its sign when it is
@@ -55,7 +56,7 @@ class NavierStokes(SpectralPDE):
     amplitude: Strength = 0.1
     wavenumber: Annotated[int, Field(ge=1, le=64, description="the k of kolmogorov, 1 to 64")] = 4
     drag: Strength = 0.0
-    std: Annotated[float, Field(gt=0, le=1000, description="the first s, in (0, 1000]")] = 0.262
+    std: Annotated[float, Field(gt=0, le=1000, description="a vorticity in (0, 1000]")] = 0.262
     num_modes: PeriodicModes = 32
     time_step: TimeStep = 1.0
     substeps: Substeps = 64
@@ -139,7 +140,9 @@ class ShearLayer(PDE):
 
         w_t + u . grad w = (0.05 / N) Laplace(Q w),    Q = max(0, 1 - N / |k|^2),
 
-    which leaves waves with |k| < sqrt(N) alone, and truncated to the waves of the grid.
+    which leaves waves with |k| < sqrt(N) alone, and truncated to the waves of the grid. rho is
+    ``thickness``, p ``num_modes``, delta ``perturbation`` and N ``resolution``, or the size of a
+    finer grid.
     """
 
     input_names = ("u_x",)
@@ -149,7 +152,7 @@ class ShearLayer(PDE):
 
     thickness: Annotated[float, Field(gt=0, le=1, description="a length in (0, 1]")] = 0.1
     num_modes: Annotated[int, Field(ge=1, le=64, description="the number p, 1 to 64")] = 10
-    perturbation: Annotated[float, Field(ge=0, le=1, description="delta, in [0, 1]")] = 0.025
+    perturbation: Annotated[float, Field(ge=0, le=1, description="a length in [0, 1]")] = 0.025
     shift: Annotated[float, Field(ge=-1, le=1, description="a length in [-1, 1]")] = 0.0
     resolution: Resolution = 128
     substeps: Substeps = 256
