@@ -8,6 +8,7 @@ with :data:`multigrid.register_reader`.
 from collections.abc import Sequence
 from pathlib import Path
 
+from multigrid.data import SPLIT_NAMES
 from multigrid.data.formats import hdf5
 from multigrid.data.formats.array_files import (
     NPY_SIGNATURE,
@@ -33,8 +34,6 @@ from multigrid.registry import READERS
 
 PICKLE = b"\x80"
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nc", ".npz", ".npy", ".mat", ".pt", ".pth")
-SPLIT_FOLDERS = {"train": "train", "valid": "validation", "validation": "validation",
-                 "val": "validation", "test": "test"}  # fmt: skip
 
 
 def open_fields(
@@ -92,7 +91,7 @@ def split_folders(path: Path) -> dict[str, list[Path]]:
     for folder in (path, path / "data"):
         splits = {
             split: expand(folder / name)
-            for name, split in SPLIT_FOLDERS.items()
+            for name, split in SPLIT_NAMES.items()
             if (folder / name).is_dir()
         }
         if splits:

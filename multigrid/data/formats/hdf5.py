@@ -87,7 +87,8 @@ class Hdf5(Container):
             elif isinstance(item, h5py.Group) and name != "#refs#":
                 address = h5py.h5o.get_info(item.id).addr
                 if address not in seen:
-                    self._list(item, path + "/", seen | {address})
+                    seen.add(address)
+                    self._list(item, path + "/", seen)
 
     def _describe(self, dataset: h5py.Dataset) -> ArrayInfo:
         attributes = plain_attributes(dataset.attrs)

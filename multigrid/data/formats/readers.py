@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from multigrid.data import SPLITS
+from multigrid.data import SPLIT_NAMES, SPLITS
 from multigrid.data.formats.array_files import NAME_PAIRS
 from multigrid.data.formats.container import Container
 from multigrid.data.formats.layout import (
@@ -50,7 +50,6 @@ DIMENSIONS = {
     "C": "c channel channels component variable lev level",
     "space": "x y z lat latitude lon longitude rlat rlon height",
 }
-ARENA_SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
 GUESS = "a guess from the shapes"
 
 
@@ -219,7 +218,7 @@ def read_cno(container: Container, options: ReaderOptions) -> Layout | None:
 @READERS.register("pdearena")
 def read_pdearena(container: Container, options: ReaderOptions) -> list[Layout] | None:
     """HDF5 of PDEArena: the groups train, valid or test, each with 'u', 'vx', 'vy' [N,t,x,y]."""
-    if container.kind != "hdf5" or not set(container.groups) <= set(ARENA_SPLITS):
+    if container.kind != "hdf5" or not set(container.groups) <= set(SPLIT_NAMES):
         return None
     layouts = []
     for group, names in container.groups.items():
@@ -231,7 +230,7 @@ def read_pdearena(container: Container, options: ReaderOptions) -> list[Layout] 
         layouts.append(
             Layout(
                 tuple(make_field(container, name, axes) for name in states),
-                split=ARENA_SPLITS[group],
+                split=SPLIT_NAMES[group],
                 coordinates=tuple(f"{group}/{n}" for n in names if n in ("t", "x", "y", "dt")),
                 time_step=_time_step(container, f"{group}/t"),
             )
