@@ -67,10 +67,10 @@ class Wave(SineSeries, PDE):
 class AllenCahn(SineSeries, PDE):
     """u_t = Laplace(u) - e^2 u (u^2 - 1) on the unit square, u = 0 on its boundary: u(0) to u(T).
 
-    The first state is that of :class:`Wave`, r maybe drawn for each sample. CNO has e = 220, T = 2e-4, K = 24, r = 1, and
-    K = 16, r between 0.85 and 1.15 out of distribution. Interfaces are 1 / e wide, less than the
-    spacing of their 64x64 grid. Spectral in sines of the solver's grid, which is finer than the
-    one asked for, and fourth order in time.
+    The first state is that of :class:`Wave`, with one r or a random one for each sample. CNO has
+    e = 220, T = 2e-4, K = 24, r = 1, and K = 16, r between 0.85 and 1.15 out of distribution.
+    Interfaces are 1 / e wide, less than the spacing of their 64x64 grid. Spectral in sines of the
+    solver's grid, which is finer than the one asked for, and fourth order in time.
     """
 
     input_names = ("u_0",)

@@ -38,8 +38,8 @@ class NavierStokes(SpectralPDE):
     ``viscosity``, A ``amplitude``, k ``wavenumber`` and r ``drag``.
 
     The first state is their Gaussian field N(0, s^2 (-Laplace + 49)^-2.5) without its mean. What
-    they state is s^2 = 7^1.5, their program has s^2 = 2 * 7^3, the default: a standard deviation
-    ``std`` of the vorticity of 0.262. For their block of ten states in and ten out: ``num_states: 10``,
+    they state is s^2 = 7^1.5, their program has s^2 = 2 * 7^3, the default: a vorticity of standard
+    deviation 0.262, ``std``. For their block of ten states in and ten out: ``num_states: 10``,
     ``first_start: 1``, ``num_starts: 1``, ``time_step: 1``, ``resolution: 256``, ``substeps: 128``.
 
     Products are freed of aliasing by the two-thirds rule. Vorticity changes its sign when it is

@@ -26,7 +26,7 @@ FirstStart: TypeAlias = Annotated[
     int, Field(ge=0, le=10_000, description="time steps before the first start time, 0 to 10000")
 ]
 Resolution: TypeAlias = Annotated[
-    int, Field(ge=1, le=4096, description="the points along an axis at least solved on, to 4096")
+    int, Field(ge=1, le=4096, description="the least number of points along an axis, 1 to 4096")
 ]
 PeriodicModes: TypeAlias = Annotated[
     int, Field(ge=1, le=256, description="the highest mode of the first state, 1 to 256")
