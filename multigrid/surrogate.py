@@ -44,7 +44,9 @@ from multigrid.training.checkpoint import (
 from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
-NETWORK_HINT = "; the network of the run is needed: use multigrid.load(path, network=...) in Python"
+NETWORK_HINT = (
+    "; a network from outside is used from Python alone, with multigrid.load(path, network=...)"
+)
 
 
 def load(

@@ -80,7 +80,7 @@ def plot_comparison(
     Of a method's runs, one for each seed, the median is drawn, with the range over the seeds; a
     dashed line marks ``target``.
     """
-    figure, axes = panels(3, (3.9, 3.4), (0.9, 0.15, 1.0, 0.45), 0.3)
+    figure, axes = panels(3, (3.9, 3.4), (0.9, 0.35, 1.0, 0.45), 0.3)
     for axis, (quantity, label) in zip(axes, COSTS.items(), strict=True):
         for index, (name, histories) in enumerate(by_method.items()):
             style = STYLES[index // len(COLOURS) % len(STYLES)]

@@ -37,13 +37,16 @@
     return places;
   }
 
-  function decades(low, high) {
-    const places = [];
-    for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
-      const fine = Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
-      for (const m of fine) places.push(Number((m * Math.pow(10, p)).toPrecision(6)));
+  function logTicks(low, high) {
+    for (const mantissas of [[1], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]]) {
+      const places = [];
+      for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
+        for (const m of mantissas) places.push(Number((m * Math.pow(10, p)).toPrecision(6)));
+      }
+      const inside = places.filter((v) => v >= low && v <= high);
+      if (inside.length > 2) return inside;
     }
-    return places.filter((v) => v >= low && v <= high);
+    return ticks(low, high, 4);
   }
 
   function drawChart() {
@@ -61,10 +64,11 @@
     const Y = (v) => TOP + (Math.log(high / v) / Math.log(high / low)) * (HEIGHT - TOP - BOTTOM);
     const bottom = HEIGHT - BOTTOM;
     for (const t of ticks(first, last, width > 600 ? 8 : 4)) {
+      if (state.x === "epochs" && !Number.isInteger(t)) continue;
       element("line", { x1: X(t), x2: X(t), y1: TOP, y2: bottom, class: "grid" }, svg);
       element("text", { x: X(t), y: bottom + 18, "text-anchor": "middle" }, svg, short(t));
     }
-    for (const t of decades(low, high)) {
+    for (const t of logTicks(low, high)) {
       element("line", { x1: LEFT, x2: width - RIGHT, y1: Y(t), y2: Y(t), class: "grid" }, svg);
       element("text", { x: LEFT - 8, y: Y(t) + 4, "text-anchor": "end" }, svg, short(t));
     }
