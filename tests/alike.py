@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from multigrid.records.history import read_history
+from multigrid.training.augmentation import draw
 from multigrid.training.checkpoint import load_checkpoint
 
 
@@ -21,3 +22,9 @@ def assert_same_training(found, expected, tolerance=1e-4):
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=tolerance, atol=tolerance / 10)
+
+
+def augment(batch, symmetries, rng, mode_shifts=0.0):
+    """As many new samples, made from a whole batch."""
+    drawn = draw(len(batch), batch.grid, symmetries, rng, mode_shifts)
+    return drawn.apply(batch, np.arange(len(batch)))

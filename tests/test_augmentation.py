@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from alike import augment
 from sine import solve_poisson
 
 from multigrid.data.samples import Samples
@@ -8,7 +9,7 @@ from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Symmetries
 from multigrid.problems.elliptic import CNOPoisson, Poisson
-from multigrid.training.augmentation import augment, draw, shift_solutions
+from multigrid.training.augmentation import draw, shift_solutions
 
 GRIDS = [
     Grid((12,)),

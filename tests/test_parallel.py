@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from alike import assert_same_training
+from alike import assert_same_training, augment
 from tiny import run, train, write_experiment
 from together import finish, run_together, start
 
@@ -29,7 +29,6 @@ from multigrid.ladder import recorder as recorder_module
 from multigrid.ladder.recorder import Recorder
 from multigrid.problems.base import Symmetries
 from multigrid.records.history import read_history
-from multigrid.training.augmentation import augment
 from multigrid.training.batches import Batches
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.trainer import Trainer

@@ -19,13 +19,7 @@ Strategy = Literal["ddp", "fsdp"]
 
 
 class Processes:
-    """A process that trains alone; all that concerns others is trivial.
-
-    Attributes:
-        rank: Number of this process, from 0.
-        size: Number of processes.
-        shards: Whether parameters and optimizer state are spread over the processes.
-    """
+    """A process that trains alone, as number 0 of 1; all that concerns others is trivial."""
 
     rank = 0
     size = 1
@@ -71,13 +65,7 @@ class Processes:
         """Checks that all processes have the same facts, plain values by name."""
 
     def each(self, compute: "Callable[[slice], Tensor]", count: int) -> "Tensor":
-        """Returns ``[count, ...]`` numbers, some for each sample, to which all contribute.
-
-        Args:
-            compute: Returns the numbers ``[n, ...]`` of a range of n samples; n is the same in
-                every process.
-            count: Number of samples.
-        """
+        """Returns ``[count, ...]`` numbers; a call gives those of a range, of equal length in all."""
         return compute(slice(0, count))
 
     def agree(self, flag: bool) -> bool:

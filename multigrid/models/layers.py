@@ -61,14 +61,8 @@ def fold(x: Tensor, factors: Sequence[int]) -> Tensor:
 
     Point i of an axis holds the fine values ``f i, ..., f i + f - 1``. Where f does not divide
     their number, as for nodes with both boundary points, the last value is repeated up to a
-    multiple. Nothing is lost, so :func:`unfold` gives ``x`` back.
-
-    Args:
-        x: Fields ``[N, C, *fine]``.
-        factors: The factor f of each axis.
-
-    Returns:
-        Tensor ``[N, C f^d, *coarse]`` with ``ceil(n / f)`` points for n fine ones.
+    multiple: ``[N, C, *fine]`` becomes ``[N, C f^d, *coarse]`` with ``ceil(n / f)`` points for n
+    fine ones.
     """
     if set(factors) == {1}:
         return x
@@ -83,16 +77,7 @@ def fold(x: Tensor, factors: Sequence[int]) -> Tensor:
 
 
 def unfold(x: Tensor, factors: Sequence[int], fine: Sequence[int]) -> Tensor:
-    """Lays channels out as blocks of fine values (depth to space), and crops what is too much.
-
-    Args:
-        x: What :func:`fold` gave, ``[N, C f^d, *coarse]``.
-        factors: The factor f of each axis.
-        fine: Shape of the fine grid.
-
-    Returns:
-        Tensor ``[N, C, *fine]``.
-    """
+    """Gives back what :func:`fold` was given, of the shape ``fine`` (depth to space)."""
     if set(factors) == {1}:
         return x
     ndim = len(factors)

@@ -24,15 +24,11 @@ SHIFTS_AND_SCALES = ("input_shift", "input_scale", "output_shift", "output_scale
 class FieldScaling:
     """How fields are scaled on their way into and out of a network.
 
-    Attributes:
-        kind: ``none``; ``gaussian``: each channel to mean 0 and standard deviation 1;
-            ``min-max``: each channel to the range [0, 1]; ``homogeneous``: each sample is divided
-            by the root mean square of its input, and the output multiplied by it, which is exact
-            where the problem is homogeneous.
-        input_shift, input_scale: What is subtracted from each input channel, and what it is then
-            divided by. The scale of a constant channel is its absolute value, or 1.
-        output_shift, output_scale: The same of each output channel.
-        fields: What is typical of each output field; errors are measured relative to it.
+    ``none``; ``gaussian``: each channel to mean 0 and standard deviation 1; ``min-max``: each
+    channel to the range [0, 1]; ``homogeneous``: each sample is divided by the root mean square of
+    its input, and the output multiplied by it, which is exact where the problem is homogeneous. The
+    shift of a channel is subtracted, then it is divided by its scale; that of a constant one is its
+    absolute value, or 1. Errors are measured relative to what is typical of each output field.
     """
 
     kind: NormalizationKind

@@ -141,10 +141,7 @@ class TransferReport:
         return TransferReport(tuple(entries))
 
     def notices(self) -> list[str]:
-        """Returns a line for every layer that was skipped, in the familiar words.
-
-        A layer of which the other side knows nothing is named as a whole.
-        """
+        """Returns a line for every tensor that was skipped, or layer that the other side lacks."""
         source = [e.key for e in self.entries if e.source_shape is not None]
         target = [e.key for e in self.entries if e.status is not Status.UNUSED]
         lines = [
@@ -162,10 +159,7 @@ class TransferReport:
         ]
 
     def table(self, depth: int = 3) -> str:
-        """Returns a table by module, names cut to ``depth`` parts.
-
-        Mismatched and unused tensors are never summed up: each has a row of its own.
-        """
+        """Returns a table by module; each mismatched or unused tensor has a row of its own."""
         groups: dict[tuple[str, Status], list[Entry]] = defaultdict(list)
         for entry in self.entries:
             single = entry.status in (Status.MISMATCHED, Status.UNUSED)

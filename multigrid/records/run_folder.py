@@ -181,9 +181,8 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Removes what a killed run left half-written."""
-        for pattern in (f"*{PART}", f"level_*_*/*{PART}"):
-            for path in self.path.glob(pattern):
-                discard(path)
+        for path in (*self.path.glob(f"*{PART}"), *self.path.glob(f"level_*_*/*{PART}")):
+            discard(path)
 
     def _check_unchanged(self, config: Config) -> None:
         """Checks that a run goes on with its own configuration.

@@ -39,17 +39,9 @@ class Augmentation:
     """What has been drawn for a batch of B samples.
 
     Linear problems: every sample becomes a random combination of itself and a mirrored other one,
-    with normally distributed factors. The waves of the other ones may be made shorter, so that
-    they lie on top of what occurs. Reflections, exchanges of axes and shifts are drawn once for
-    the whole batch.
-
-    Attributes:
-        orientation: That of all samples of the batch.
-        mirror: That of the other samples, on top; None if there are no combinations.
-        partners: Place in the batch of each sample's other one ``[B]``, empty if there are none.
-        factors: Those of each sample and of its other one ``[2, B]``.
-        mode_shifts: By how many modes along each axis the sines of the other samples are moved,
-            after mirroring; empty for not at all.
+    its partner in the batch, with normally distributed factors ``[2, B]``. The partners' waves may
+    be made shorter, so that they lie on top of what occurs. The orientation is that of the whole
+    batch.
     """
 
     orientation: Orientation
@@ -111,14 +103,6 @@ def draw(
     return Augmentation(orientation, mirror, partners, factors, steps)
 
 
-def augment(
-    batch: Samples, symmetries: Symmetries, rng: np.random.Generator, mode_shifts: float = 0.0
-) -> Samples:
-    """Returns a batch of as many new samples, made from those given, which are left untouched."""
-    drawn = draw(len(batch), batch.grid, symmetries, rng, mode_shifts)
-    return drawn.apply(batch, np.arange(len(batch)))
-
-
 def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
     axes = list(range(2, 2 + grid.ndim))
     free = [axis for axis in axes if axis - 2 not in symmetries.fixed_axes]
@@ -153,16 +137,7 @@ def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence
     and with the same f_k at the modes k + s instead of k this gives another solution. It is exact
     on every grid that tells apart all modes of the fields, whether the values are those at points
     or averages, restricted or not: these differ by a factor for each mode, which is the same for f
-    and for u. Modes beyond those of the grid are left out of both.
-
-    Args:
-        inputs: The fields f ``[N, in, *grid]``.
-        outputs: The fields u ``[N, out, *grid]``.
-        grid: Their grid.
-        steps: The number s for each axis.
-
-    Returns:
-        Both, concatenated: ``[N, in + out, *grid]``.
+    and for u. Modes beyond those of the grid are left out. Returns both fields, concatenated.
     """
     wavenumbers = [torch.arange(1.0, m + 1, device=inputs.device) for m in grid.num_sines]
     squares = reduce(lambda a, b: a[..., None] + b, [k**2 for k in wavenumbers])

@@ -19,14 +19,10 @@ from multigrid.training.augmentation import Augmentation, draw
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's part of the batch of a step.
+    """One process's part of the batch of a step, which has its samples at ``places``.
 
-    Attributes:
-        indices: Numbers of all samples of the batch ``[B]``.
-        places: The places in it of this process's samples, in rising order.
-        share: The part of the batch they stand for: 0 for a process that has no samples and
-            borrows one, so as to keep in step with the others.
-        augmentation: What has been drawn for the batch, or None.
+    ``share`` is the part of the batch they stand for: 0 for a process that has no samples and
+    borrows one, so as to keep in step with the others.
     """
 
     indices: Tensor
@@ -119,11 +115,7 @@ class Microbatches:
         self.processes = processes
 
     def run(self, backward: Callable[[Weighted], float], samples: Samples, share: float) -> float:
-        """Calls ``backward`` with the microbatches of a batch until they fit.
-
-        Returns:
-            The loss of the whole batch.
-        """
+        """Calls ``backward`` with the microbatches of a batch until they fit; returns the loss."""
         while True:
             try:
                 return self.processes.total(backward(self._divide(samples, share)))

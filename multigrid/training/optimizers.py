@@ -34,18 +34,10 @@ class Muon(Optimizer):
     After K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with
     the update scaled to the size of an AdamW step after Liu et al., arXiv:2502.16982, eq. 4. A
     convolution weight ``[out, in, *kernel]`` is taken as the matrix ``[out, in * kernel]``;
-    ``torch.optim.Muon`` refuses such weights, which is why this one exists. Weights of equal
-    shape are orthogonalised in one batched product. Of weights that are spread over processes,
+    ``torch.optim.Muon`` refuses such weights, which is why this one exists. Weights of equal shape
+    are orthogonalised in one batched product, in ``dtype``: rounding in bfloat16 does no harm, as
+    singular values are brought near one only roughly. Of weights that are spread over processes,
     each process puts the matrices together and keeps its part of the step (Liu et al., sec. 2.3).
-
-    Args:
-        params: Parameters with two or more axes, or groups of them.
-        lr: Learning rate.
-        momentum: Decay of the gradient's running mean, with Nesterov's look-ahead.
-        weight_decay: Decoupled weight decay.
-        dtype: Number format of the matrix products. Rounding in bfloat16 does no harm, as the
-            singular values are brought near one only roughly.
-        processes: The processes over which the weights may be spread.
     """
 
     def __init__(
@@ -184,12 +176,7 @@ STATE: dict[type[Optimizer], set[str]] = {
 
 
 class NamedOptimizer:
-    """The optimizers of one network, with state by parameter name.
-
-    Attributes:
-        parameters: The parameters by name.
-        optimizers: What updates them.
-    """
+    """The optimizers of a network's trainable parameters, with state by name."""
 
     def __init__(
         self,
@@ -251,11 +238,7 @@ class NamedOptimizer:
         }
 
     def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> int:
-        """Loads the state of every parameter whose name and shape fit.
-
-        Returns:
-            The number of parameters whose state was loaded.
-        """
+        """Loads the state of every parameter whose name and shape fit; returns how many do."""
         updated_by = {
             parameter: optimizer
             for optimizer in self.optimizers
