@@ -116,11 +116,10 @@ def total_memory(device: "torch.device") -> float:
 def _cgroup_limits(
     membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[int]:
-    """Yields the memory limits in bytes of the control groups, v1 and v2, that hold a process.
+    """Yields the memory limits in bytes of all control groups, v1 and v2, that hold a process.
 
-    Each line of the first file reads ``number:controllers:path``; v2 names no controllers. Limits
-    of all groups above count too. Inside a container the path may be the host's: what is not
-    there is passed over, and the container's limit lies at the root.
+    A line of the first file reads ``number:controllers:path``; v2 names no controllers. In a
+    container the path may be the host's: what is not there is passed over.
     """
     try:
         lines = [line.split(":", 2) for line in membership.read_text().splitlines()]

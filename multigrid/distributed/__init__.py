@@ -65,7 +65,7 @@ class Processes:
         """Checks that all processes have the same facts, plain values by name."""
 
     def each(self, compute: "Callable[[slice], Tensor]", count: int) -> "Tensor":
-        """Returns ``[count, ...]`` numbers; a call gives those of a range, of equal length in all."""
+        """Returns ``[count, ...]`` numbers; a call gives those of a range, equally long in all."""
         return compute(slice(0, count))
 
     def agree(self, flag: bool) -> bool:

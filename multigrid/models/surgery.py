@@ -6,6 +6,7 @@ does the same by name and shape.
 
 import copy
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -137,21 +138,10 @@ def replace_module(network: nn.Module, name: str, module: nn.Module) -> nn.Modul
 
 
 def _rebuilt(unet: UNet, seed: int, **changes: Any) -> Operated:
-    options = {
-        "grids": unet.grids,
-        "widths": unet.widths,
-        "in_channels": unet.in_channels,
-        "out_channels": unet.out_channels,
-        "form": unet.form,
-        "num_blocks": unet.num_blocks,
-        "padding": unet.padding,
-        "norm": unet.norm,
-        "block": unet.block,
-        "prolongation": unet.prolongation,
-        "bottleneck": unet.bottleneck,
-    }
-    if unet.is_folded:
-        options |= {"field_grid": unet.field_grid, "first_folded": unet.first_folded}
+    names = set(signature(UNet).parameters)
+    if not unet.is_folded:
+        names -= {"field_grid", "first_folded"}
+    options = {name: getattr(unet, name) for name in names}
     with torch.device("meta"):
         blueprint = UNet(**{**options, **changes})
     example = next(unet.parameters())
