@@ -81,18 +81,9 @@ class FileSource:
     or tests, if both are for several splits, as the same field may be there on another grid.
     Training samples that have been read on their file's grid are kept for the coarser levels.
 
-    Args:
-        files: The files; a folder with the folders ``train``, ``valid`` and ``test`` stands for
-            the files in these.
-        counts: Number of samples wanted of each split.
-        centering: Where the points of all fields lie; ``auto`` takes what fits how the files of
-            several grids nest, else what a file says, else nodes for odd sizes.
-        reader: Name of the reader, or ``auto``.
-        options: What the user says about the files.
-
-    Raises:
-        UserError: If a file cannot be read, the files disagree, a split has no file or too few
-            samples, or files of several grids do not nest as ``centering`` says.
+    A folder with the folders ``train``, ``valid`` and ``test`` stands for the files in these. The
+    centering ``auto`` takes what fits how files of several grids nest, else what a file says, else
+    nodes for odd sizes.
     """
 
     def __init__(

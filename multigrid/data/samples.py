@@ -118,7 +118,7 @@ class StreamedSamples:
             yield self[start : start + size]
 
     def batches(self, indices: Sequence[Tensor]) -> Generator[Samples]:
-        """Yields a batch for each index tensor; a thread, ended on closing, reads ahead."""
+        """Yields a batch for each index tensor; a thread reads one ahead until the last is out."""
         with ThreadPoolExecutor(1, "samples") as reader:
             coming = reader.submit(self.__getitem__, indices[0])
             for index in indices[1:]:

@@ -38,18 +38,7 @@ NUM_TRAJECTORIES = 16
 
 
 class DataStore:
-    """The samples of one problem on one grid with one seed.
-
-    Args:
-        folder: Folder of their file.
-        problem: What to sample.
-        grid: Grid of the samples.
-        seed: Seed of all splits.
-
-    Attributes:
-        recipe: All that the samples depend on.
-        path: Where the file is, or will be.
-    """
+    """The samples of one problem on one grid with one seed, in a file of a folder."""
 
     def __init__(self, folder: Path, problem: PDE, grid: Grid, seed: int) -> None:
         self.problem = problem

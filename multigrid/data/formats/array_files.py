@@ -36,7 +36,7 @@ class ArrayFile(Container):
     A copy in another process reopens what stands in ``_content`` and ``_loaded``.
     """
 
-    noun_of_damage = "file"
+    file_noun = "file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -70,7 +70,7 @@ class ArrayFile(Container):
             raise
         except Exception as error:
             raise UserError(
-                f"{self.path}: damaged or truncated {self.noun_of_damage} ({brief(error)})"
+                f"{self.path}: damaged or truncated {self.file_noun} ({brief(error)})"
             ) from None
 
 
@@ -89,7 +89,7 @@ class Npz(ArrayFile):
     """The arrays of an ``.npz`` file."""
 
     kind = "npz"
-    noun_of_damage = "NumPy file"
+    file_noun = "NumPy file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -125,7 +125,7 @@ class Npy(ArrayFile):
     """
 
     kind = "npy"
-    noun_of_damage = "NumPy file"
+    file_noun = "NumPy file"
 
     def __init__(self, path: Path, partner: str | None = None) -> None:
         super().__init__(path)
@@ -196,7 +196,7 @@ class TorchFile(ArrayFile):
     """
 
     kind = "neuraloperator"
-    noun_of_damage = "file of torch"
+    file_noun = "file of torch"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -292,7 +292,7 @@ class MatlabFile(ArrayFile):
     """The variables of a ``.mat`` file of MATLAB v4 or v5."""
 
     kind = "mat"
-    noun_of_damage = "MATLAB file"
+    file_noun = "MATLAB file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

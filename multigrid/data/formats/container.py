@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -20,19 +20,8 @@ NUM_LISTED = 12
 SEAL = b"\nmultigrid, SHA-256 of all before: "
 
 
-class StoredArray(Protocol):
-    """An array on disk or in memory, read by a tuple of slices."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Its number type."""
-
-    def __getitem__(self, index: Any) -> Any: ...
-
+StoredArray: TypeAlias = Any
+"""An array on disk or in memory, with ``shape`` and ``dtype``, read by a tuple of slices."""
 
 Arrays = Callable[[str], StoredArray]
 """The arrays of an open container, by name."""
@@ -212,7 +201,7 @@ class _StackedArray:
         rows, *rest = index
         parts = []
         for member in self.stack.members[rows]:
-            array: Any = self.arrays(member)
+            array = self.arrays(member)
             if array.shape != self.stack.item:
                 array = np.reshape(array[()], self.stack.item)
             parts.append(np.asarray(array[tuple(rest)]))

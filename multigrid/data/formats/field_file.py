@@ -144,11 +144,6 @@ class FieldFile:
     ``k S + s`` of trajectories is step s of trajectory k, each of S steps. Its input is made of
     ``history`` states, oldest first, and all fields constant in time; its output is the next state,
     or the difference to it.
-
-    Args:
-        parts: The files with their layouts.
-        reader: Name of the reader.
-        options: What the user says about them.
     """
 
     def __init__(self, parts: Sequence[Part], reader: str, options: ReaderOptions) -> None:

@@ -127,9 +127,9 @@ class Hdf5(Container):
 
 
 class _Packing:
-    """How netCDF stores numbers: as ``value / scale - offset``, with some that mean a gap.
+    """How netCDF stores numbers: as ``(value - offset) / scale``, with some that mean a gap.
 
-    Numbers that fill gaps in floating-point arrays without packing are gaps as well.
+    Gaps may be in arrays that are not packed as well.
     """
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:

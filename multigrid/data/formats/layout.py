@@ -20,21 +20,10 @@ MEANING = "N samples or trajectories, T time steps, C channels, X Y Z space"
 
 @dataclass(frozen=True)
 class ReaderOptions:
-    """What the user says about a file.
+    """What the user says about a file: settings of ``problem`` by the same names, ``data.time``.
 
-    Attributes:
-        input: Names of the input arrays, where a format has no names of its own.
-        output: Names of the output arrays; for ``.npy`` the name of the second file.
-        ndim: Number of space dimensions, where the shapes leave it open.
-        reduced_resolution: Keep every n-th point along each axis, as PDEBench does.
-        fields: Names of the time-dependent fields to take, in this order; None for all.
-        axes: What the axes of arrays are, by the array's name; under the name ``""`` of all arrays
-            with so many axes.
-        parameters: Scalars of a trajectory or a file that become constant input channels.
-        input_channels: The input channels to keep, in this order; None for all.
-        output_channels: The output channels to keep; None for all.
-        noncartesian: Whether to take grids that are not Cartesian as if they were.
-        time: How samples are made of trajectories.
+    Several names may be given as a list, one as text. ``axes`` has what the axes of arrays are, by
+    the array's name; under the name ``""`` of all arrays with so many axes.
     """
 
     input: tuple[str, ...] = ()
@@ -130,7 +119,7 @@ class Field:
 
         Rows and steps have length 1 where the field has no such axis.
         """
-        array: Any = arrays(self.array) if isinstance(self.array, str) else self.array
+        array = arrays(self.array) if isinstance(self.array, str) else self.array
         where = {"N": rows, "T": steps}
         values = array[tuple(where.get(letter, slice(None)) for letter in self.axes)]
         order = sorted(range(len(self.axes)), key=lambda axis: LETTERS.index(self.axes[axis]))
