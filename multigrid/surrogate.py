@@ -9,7 +9,6 @@ from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, FiniteFloat, ValidationError
 from torch import Tensor
 
 from multigrid.config import Config, changed_keys, parse_saved, read_saved
@@ -35,12 +34,7 @@ from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
 from multigrid.rollout import measure_rollout, roll_out
-from multigrid.training.checkpoint import (
-    SavedNetwork,
-    read_network,
-    read_safetensors,
-    save_weights,
-)
+from multigrid.training.checkpoint import SavedNetwork, read_networks, save_weights
 from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
@@ -74,11 +68,11 @@ def load(
     """
     path, place = Path(path), choose_device(device)
     if not path.is_dir():
-        return TrainedSurrogate(_read_levels(path), place, network)
+        return TrainedSurrogate(read_networks(path), place, network)
     files = sorted(path.glob("level_*_*/best.pt"))
     if not files:
         raise UserError(f"{path}: holds no run, or one that has no checkpoint yet")
-    saved = [read_network(file) for file in files]
+    saved = [saved for file in files for saved in read_networks(file)]
     surrogate = TrainedSurrogate(saved, place, network)
     config = read_saved(path / "config.yaml") if (path / "config.yaml").is_file() else None
     for item in saved:
@@ -108,8 +102,6 @@ class TrainedSurrogate:
         device: torch.device,
         network: NetworkFactory | None = None,
     ) -> None:
-        for item in weights:
-            _check_fields(item)
         self.device = device
         self._weights = {item.level: item for item in weights}
         finest = self._weights[max(self._weights)]
@@ -450,70 +442,6 @@ class TrainedSurrogate:
         """Returns the outputs of a batch on the surrogate's device, without gradients."""
         batch = inputs.float().to(self.device)
         return predict(self.surrogate(level), batch, max(len(batch), 1))
-
-
-def _read_levels(path: Path) -> list[SavedNetwork]:
-    """Reads a file of one network or of several."""
-    if path.suffix == ".safetensors":
-        tensors, about = read_safetensors(path)
-        if isinstance(levels := about.get("levels"), Mapping):
-            by_level: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in levels}
-            for name, tensor in tensors.items():
-                prefix, _, key = name.partition(".")
-                by_level.get(prefix, {})[key] = tensor
-            return [SavedNetwork(path, levels[k], by_level[k]) for k in levels]
-    return [read_network(path)]
-
-
-class _FieldNames(BaseModel):
-    input: list[str]
-    output: list[str]
-
-
-class _Scaling(BaseModel):
-    kind: Literal["none", "gaussian", "min-max", "homogeneous"]
-    input_shift: list[FiniteFloat]
-    input_scale: list[FiniteFloat]
-    output_shift: list[FiniteFloat]
-    output_scale: list[FiniteFloat]
-
-
-class _Time(BaseModel):
-    num_channels: int
-    history: int
-    target: Literal["state", "delta"]
-
-
-class _About(BaseModel):
-    level: int
-    grid: list[int]
-    config: dict[str, Any]
-    fields: _FieldNames
-    scaling: _Scaling
-    time: _Time | None = None
-
-
-def _check_fields(saved: SavedNetwork) -> None:
-    """Checks that a file says of a network what it should."""
-    try:
-        about = _About.model_validate(dict(saved.about), strict=True)
-    except (ValidationError, TypeError, ValueError) as error:
-        first = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ("level",)
-        raise UserError(
-            f"{saved.path}: '{'.'.join(map(str, first))}' is not what a checkpoint of this project "
-            "holds there"
-        ) from None
-    for side, names in about.fields:
-        sizes = {len(values) for key, values in about.scaling if key.startswith(side)}
-        if sizes != {len(names)}:
-            raise UserError(f"{saved.path}: 'scaling' does not fit its {len(names)} {side} fields")
-    tensors = saved.tensors
-    wrong = not isinstance(tensors, Mapping) or any(
-        not isinstance(t, Tensor) or t.is_meta or t.is_quantized or t.layout != torch.strided
-        for t in tensors.values()
-    )
-    if wrong:
-        raise UserError(f"{saved.path}: 'network' is not a state dictionary of plain tensors")
 
 
 def _check_grid(saved: SavedNetwork, levels: Sequence[Grid], problem: Problem) -> None:

@@ -28,7 +28,7 @@ from multigrid.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
-IN_BEST = ("stage", *ABOUT, "time", "data_fingerprint", "environment")
+IN_BEST = ("stage", *ABOUT, "data_fingerprint", "environment")
 KEYS = {"rows", "finished", "best", "network", "trainer", "start", "epochs"}
 
 

@@ -15,9 +15,10 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -106,8 +107,8 @@ SUFFIXES = (".pt", ".safetensors")
 CONTAINERS = ("network", "state_dict", "model_state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.")
 METADATA = "multigrid"
-ABOUT = ("level", "grid", "config", "fields", "scaling")
-"""What a file that :func:`multigrid.load` takes says of the weights in it."""
+ABOUT = ("level", "grid", "config", "fields", "scaling", "time")
+"""What a file that :func:`multigrid.load` takes says of the weights in it; not all have a time."""
 
 
 def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]:
@@ -165,7 +166,7 @@ def check_writable(path: Path, replace: bool) -> None:
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """The network of one level as a file holds it, with what :data:`ABOUT` names."""
+    """The network of one level as a file holds it, and what it says of it."""
 
     path: Path
     about: Mapping[str, Any]
@@ -177,20 +178,75 @@ class SavedNetwork:
         return int(self.about["level"])
 
 
-def read_network(path: Path) -> SavedNetwork:
-    """Reads a checkpoint or a ``.safetensors`` file of this project."""
+class _FieldNames(BaseModel):
+    input: list[str]
+    output: list[str]
+
+
+class _Scaling(BaseModel):
+    kind: Literal["none", "gaussian", "min-max", "homogeneous"]
+    input_shift: list[FiniteFloat]
+    input_scale: list[FiniteFloat]
+    output_shift: list[FiniteFloat]
+    output_scale: list[FiniteFloat]
+
+
+class _Time(BaseModel):
+    num_channels: int
+    history: int
+    target: Literal["state", "delta"]
+
+
+class _About(BaseModel):
+    level: int
+    grid: list[int]
+    config: dict[str, Any]
+    fields: _FieldNames
+    scaling: _Scaling
+    time: _Time | None = None
+
+
+def read_networks(path: Path) -> list[SavedNetwork]:
+    """Reads a checkpoint, or what ``TrainedSurrogate.save`` wrote of one level or of several."""
     if path.suffix == ".safetensors":
         tensors, about = read_safetensors(path)
+        if isinstance(levels := about.get("levels"), Mapping):
+            by_level: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in levels}
+            for name, tensor in tensors.items():
+                prefix, _, key = name.partition(".")
+                by_level.get(prefix, {})[key] = tensor
+            return [_checked(path, levels[k], by_level[k]) for k in levels]
     else:
         about = load_checkpoint(path)
         tensors = about.get("network", {})
-    missing = [key for key in ABOUT if key not in about]
+    return [_checked(path, about, tensors)]
+
+
+def _checked(path: Path, about: Any, tensors: Any) -> SavedNetwork:
+    missing = [key for key in ABOUT if key != "time" and key not in about]
     if missing or not tensors:
         raise UserError(
             f"{path}: lacks {', '.join(missing) or 'the network'}; it was saved by another program "
             "than multigrid, or by another version"
         )
-    about = {key: about[key] for key in (*ABOUT, "time") if key in about}
+    about = {key: about[key] for key in ABOUT if key in about}
+    try:
+        checked = _About.model_validate(about, strict=True)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(
+            f"{path}: '{place}' is not what a checkpoint of this project holds there"
+        ) from None
+    for side, fields in checked.fields:
+        sizes = {len(values) for key, values in checked.scaling if key.startswith(side)}
+        if sizes != {len(fields)}:
+            raise UserError(f"{path}: 'scaling' does not fit its {len(fields)} {side} fields")
+    wrong = not isinstance(tensors, Mapping) or any(
+        not isinstance(t, Tensor) or t.is_meta or t.is_quantized or t.layout != torch.strided
+        for t in tensors.values()
+    )
+    if wrong:
+        raise UserError(f"{path}: 'network' is not a state dictionary of plain tensors")
     return SavedNetwork(path, about, tensors)
 
 
