@@ -3,8 +3,8 @@
 # Module of each command, which holds it in capitals, and summary: read without importing any.
 COMMANDS = {
     "run": ("run", "train a ladder of networks from an experiment file"),
-    "generate": ("cli.generate", "make the samples of an experiment, without training"),
-    "inspect": ("cli.inspect", "show what is in a data file, and how to train from it"),
+    "generate": ("cli.data", "make the samples of an experiment, without training"),
+    "inspect": ("cli.data", "show what is in a data file, and how to train from it"),
     "floors": ("cli.experiments", "measure what the coarse grids of a ladder cannot know"),
     "evaluate": ("cli.surrogates", "measure a run on its test samples or on any file"),
     "predict": ("cli.surrogates", "apply a trained surrogate to a file"),
