@@ -69,7 +69,7 @@ def describe_machine() -> dict[str, str]:
             facts[package] = version(package)
     facts["CPU"] = f"{machine(cpu)}, {torch.get_num_threads()} threads, {si(total_memory(cpu))}B"
     facts["bfloat16 on the CPU"] = "native" if has_native_bfloat16(cpu) else "emulated"
-    facts["CUDA"] = f"none (built for {torch.version.cuda})"
+    facts["CUDA"] = f"none (torch is built for {torch.version.cuda or 'CPUs alone'})"
     if torch.cuda.is_available():
         gpu = choose_device("cuda")
         facts["CUDA"] = f"{torch.version.cuda}, {machine(gpu)}, {si(total_memory(gpu))}B"
