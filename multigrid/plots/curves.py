@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from multigrid.plots.style import COLOURS, MARKERS, panels, plain, tidy
+from multigrid.plots.style import COLOURS, MARKERS, panels, plain, tidy, title
 from multigrid.records.history import LevelSpectrum, Row, epochs_so_far
 
 STYLES = ("-", "--", "-.", ":")
@@ -21,14 +21,14 @@ COSTS = {
 }
 
 
-def plot_convergence(rows: Sequence[Row], title: str, remarks: Sequence[str] = ()) -> Figure:
+def plot_convergence(rows: Sequence[Row], heading: str, remarks: Sequence[str] = ()) -> Figure:
     """Draws the validation error per level against epochs, training time and work units.
 
     Solid: on the level's grid. Dotted: of the prediction prolonged to the finest grid. Vertical
     lines mark where a stage begins. ``remarks`` stand below the title.
     """
-    heading = [title, *wrap("; ".join(remarks), 130)]
-    figure, axes = panels(3, (3.7, 3.2), (0.75, 0.15, 0.95, 0.3 + 0.22 * len(heading)), 0.3)
+    lines = [heading, *wrap("; ".join(remarks), 130)]
+    figure, axes = panels(3, (3.7, 3.2), (0.75, 0.15, 0.95, 0.3 + 0.22 * len(lines)), 0.3)
     costs = {"epochs": epochs_so_far(rows)}
     costs |= {label: [getattr(r, name) for r in rows] for name, label in list(COSTS.items())[:2]}
     handles: dict[int, Line2D] = {}
@@ -41,9 +41,9 @@ def plot_convergence(rows: Sequence[Row], title: str, remarks: Sequence[str] = (
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("validation error (mean relative L2)")
     styles: dict[str, Any] = {"on the level's grid": "-", "prolonged to the finest grid": ":"}
-    lines = [Line2D([], [], color="0.3", linestyle=s, label=n) for n, s in styles.items()]
-    _legend(figure, [*handles.values(), *lines])
-    _title(figure, heading)
+    styled = [Line2D([], [], color="0.3", linestyle=s, label=n) for n, s in styles.items()]
+    _legend(figure, [*handles.values(), *styled])
+    title(figure, "\n".join(lines))
     return figure
 
 
@@ -73,7 +73,7 @@ def _draw_stages(
 
 
 def plot_comparison(
-    by_method: Mapping[str, Sequence[Sequence[Row]]], target: float | None, title: str
+    by_method: Mapping[str, Sequence[Sequence[Row]]], target: float | None, heading: str
 ) -> Figure:
     """Draws the lowest error so far of every method against time, work and operations.
 
@@ -97,7 +97,7 @@ def plot_comparison(
         axis.tick_params(labelleft=axis is axes[0])
     axes[0].set_ylabel("lowest validation error so far,\non the finest grid (mean relative L2)")
     _legend(figure, axes[0].get_lines()[: len(by_method)])
-    _title(figure, [title])
+    title(figure, heading)
     return figure
 
 
@@ -123,7 +123,7 @@ def draw_method(
     axis.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
 
 
-def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], title: str) -> Figure:
+def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], heading: str) -> Figure:
     """Draws the spectrum of each level's error beside that of the truth.
 
     Spectra are root mean squares by the number of half-waves across the box.
@@ -158,7 +158,7 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], title:
     limit = Line2D([], [], color="0.4", linestyle=":", label="shortest wave on a level's grid")
     lines = [line for line in axis.get_lines() if str(line.get_label())[:1] != "_"]
     _legend(figure, [*lines, limit])
-    _title(figure, [title])
+    title(figure, heading)
     return figure
 
 
@@ -172,9 +172,3 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Puts one legend below all panels."""
     columns = max(1, min(len(handles), int(figure.get_figwidth() / 2.2)))
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
-
-
-def _title(figure: Figure, lines: Sequence[str]) -> None:
-    height = figure.get_figheight()
-    text = plain("\n".join(lines))
-    figure.suptitle(text, y=1 - 0.1 / height, va="top", fontsize=11)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from multigrid.plots.style import COLOURS, inches, plain, tidy
+from multigrid.plots.style import COLOURS, inches, plain, tidy, title
 from multigrid.records.examples import Examples, RollOut, colour_range
 
 # Fields without a sign, with both signs, and errors.
@@ -17,7 +17,7 @@ MAX_ROWS = 8
 LEFT, BAR, TOP = 0.4, 0.75, 0.7  # margins and the place of a colour bar, in inches
 
 
-def plot_predictions(examples: Examples, title: str) -> Figure:
+def plot_predictions(examples: Examples, heading: str) -> Figure:
     """Draws input, truth, prediction and error; one row for each sample, output field and slice.
 
     Truth and prediction share their colours; fields of both signs and errors have colours that
@@ -45,7 +45,7 @@ def plot_predictions(examples: Examples, title: str) -> Figure:
         for number, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
             _draw(axis, *panel, bar=number != 1)  # truth and prediction share a colour bar
         axes[0].set_ylabel(plain(examples.title(sample, cut)), fontsize=9)
-    _title(figure, title)
+    title(figure, heading)
     return figure
 
 
@@ -53,7 +53,7 @@ def plot_rollout(
     rollout: RollOut,
     errors: Sequence[float] | np.ndarray,
     names: Sequence[str],
-    title: str,
+    heading: str,
     persistence: Sequence[float] | np.ndarray = (),
 ) -> Figure:
     """Draws truth, prediction and error of a trajectory at some steps, and the error over steps.
@@ -84,9 +84,9 @@ def plot_rollout(
                 if number == 2 and not step:
                     continue  # there is no error yet
                 axis = inches(figure, LEFT + index * (size[0] + 0.1), y, *size)
-                heading = f"step {step}" if step else "given (other colours)"
+                label_above = f"step {step}" if step else "given (other colours)"
                 mapped = limits if step else colour_range(field)
-                shown = heading if not channel and not number else ""
+                shown = label_above if not channel and not number else ""
                 _draw(axis, shown, field, mapped, bar=index == steps - 1)
                 if index == (number == 2):
                     axis.set_ylabel(plain(label), fontsize=9)
@@ -101,7 +101,7 @@ def plot_rollout(
     axis.set(xlabel="steps", ylabel="relative L2 error", ylim=(0, None))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axis)
-    _title(figure, title)
+    title(figure, heading)
     return figure
 
 
@@ -141,7 +141,3 @@ def _draw(
         beside.tick_params(labelsize=7)
         colour_bar.ax.ticklabel_format(scilimits=(-3, 4))
         beside.yaxis.get_offset_text().set_fontsize(7)
-
-
-def _title(figure: Figure, title: str) -> None:
-    figure.suptitle(plain(title), y=1 - 0.12 / figure.get_figheight(), va="top", fontsize=11)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from multigrid.plots.style import inches, plain
+from multigrid.plots.style import inches, title
 from multigrid.records.history import COPIED, LevelParts
 
 # Fill and hatch: blue and orange differ for colour-blind readers, the hatch also in grey.
@@ -23,7 +23,7 @@ STEP = 0.62
 UNIT = 0.8  # inches
 
 
-def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
+def plot_ladder(levels: Sequence[LevelParts], caption: str) -> Figure:
     """Draws the network of every level side by side, coarsest first.
 
     The scales stand one above the other, the finest on top: stem and encoder on the left, decoder
@@ -57,7 +57,7 @@ def plot_ladder(levels: Sequence[LevelParts], title: str) -> Figure:
     if all((k, "stem") in v.parts() for v in levels for k in range(len(v.scale_grids))):
         note = "each stem sees the input on its grid; the output is the sum of all heads, prolonged"
         figure.text(0.5, 0.1 / height, note, ha="center", fontsize=8, color="0.35")
-    figure.suptitle(plain(title), y=1 - 0.12 / height, va="top", fontsize=11)
+    title(figure, caption)
     return figure
 
 

@@ -18,7 +18,6 @@ from multigrid.records.examples import COLOURS as COLOURS
 # A second distinction besides the colour.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-FORMATS = ("png", "pdf", "svg")
 METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -55,6 +54,11 @@ def inches(figure: Figure, x: float, y: float, width: float, height: float) -> A
     return figure.add_axes((x / full, y / high, width / full, height / high))
 
 
+def title(figure: Figure, text: str) -> None:
+    """Writes a title at the top, of one line or several."""
+    figure.suptitle(plain(text), y=1 - 0.12 / figure.get_figheight(), va="top", fontsize=11)
+
+
 def tidy(axis: Axes) -> None:
     """Gives axes the common style: a faint grid, no frame above and to the right."""
     axis.grid(True, which="major", color="0.9", linewidth=0.8)
@@ -89,7 +93,7 @@ def _label(value: float) -> str:
 def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ()) -> list[Path]:
     """Writes a figure, the same bytes whenever it is drawn again, and returns the files written.
 
-    ``formats`` are endings out of :data:`FORMATS` to write it with, instead of that of ``path``.
+    ``formats`` are endings out of png, pdf and svg to write it with, instead of that of ``path``.
     """
     paths = [path.with_suffix(f".{ending}") for ending in formats] or [path]
     for target in paths:
