@@ -188,11 +188,14 @@ def _dims(dataset: h5py.Dataset) -> tuple[str, ...]:
 
 def _inside(file: h5py.File, name: str) -> h5py.HLObject:
     """Returns a group or dataset that lies in this very file."""
-    item = file[name]
-    if item.file.filename != file.filename:
+    link = file.get(name, getlink=True)
+    is_external = isinstance(link, h5py.ExternalLink)  # which is not even opened
+    item = None if is_external else file[name]
+    place = link.filename if item is None else item.file.filename
+    if item is None or place != file.filename:
         raise UserError(
-            f"{file.filename}: '{name}' is a link to another file, "
-            f"'{Path(item.file.filename).name}', which is refused"
+            f"{file.filename}: '{name}' is a link to another file, '{Path(place).name}', which is "
+            "refused"
         )
     return item
 
