@@ -243,8 +243,9 @@ class TrainedSurrogate:
                 f"run's grids {_names_of(self._grids)}"
             )
         hierarchy, model = self.config.hierarchy(), self.config.model
+        surrogates = {level: self.surrogate(level) for level in chosen}
         networks = {
-            k: LevelNetwork(hierarchy.levels[k], self._grids[k], self.surrogate(k)) for k in chosen
+            k: LevelNetwork(hierarchy.levels[k], self._grids[k], x) for k, x in surrogates.items()
         }
         degree, periodic = model.prolongation, model.padding == "periodic"
         errors = measure(
