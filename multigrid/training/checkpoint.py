@@ -226,8 +226,8 @@ def _checked(path: Path, about: Any, tensors: Any) -> SavedNetwork:
     missing = [key for key in ABOUT if key != "time" and key not in about]
     if missing or not tensors:
         raise UserError(
-            f"{path}: lacks {', '.join(missing) or 'the network'}; it was not saved by multigrid, or "
-            "by another version of it"
+            f"{path}: lacks {', '.join(missing) or 'the network'}; it was not saved by multigrid, "
+            "or by another version of it"
         )
     about = {key: about[key] for key in ABOUT if key in about}
     try:
