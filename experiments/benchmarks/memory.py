@@ -25,7 +25,7 @@ from multigrid.models.layers import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
 from multigrid.schedule import Stage
 from multigrid.tables import si, table
-from multigrid.training.timing import seconds, training_step
+from multigrid.training.speed import seconds, training_step
 
 NUM_ROUNDS = 3
 

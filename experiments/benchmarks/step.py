@@ -12,8 +12,7 @@ from multigrid.config import Config
 from multigrid.hardware import PrecisionName
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
-from multigrid.training.compilation import compiled
-from multigrid.training.timing import seconds, training_step
+from multigrid.training.speed import compiled, seconds, training_step
 
 NUM_ROUNDS = 9
 MATRIX_SIZE = 4096

@@ -38,7 +38,7 @@ from multigrid.training.divergence import RecoveryOptions
 from multigrid.training.featurization import require_features
 from multigrid.training.losses import Loss, build_loss
 from multigrid.training.optimizers import OptimizerFactory
-from multigrid.training.timing import step_seconds
+from multigrid.training.speed import step_seconds
 from multigrid.training.trainer import TrainerOptions
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,6 @@ from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches, Microbatches
 from multigrid.training.callbacks import Callback
-from multigrid.training.compilation import compiled
 from multigrid.training.divergence import (
     DivergedError,
     Divergence,
@@ -41,6 +40,7 @@ from multigrid.training.finetuning import Finetuning, Freezer
 from multigrid.training.losses import Loss
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 from multigrid.training.progress import EpochRecord, Progress
+from multigrid.training.speed import compiled
 
 log = logging.getLogger(__name__)
 

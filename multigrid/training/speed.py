@@ -1,6 +1,7 @@
-"""Compiling a network by ``torch.compile``, with a way back where that fails."""
+"""The speed of a step: how long it takes, and networks compiled by ``torch.compile``."""
 
 import logging
+import statistics
 import time
 from collections.abc import Callable
 
@@ -8,9 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.layers import channels_layout
+from multigrid.models.layers import channels_last, channels_layout
+from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 
 log = logging.getLogger(__name__)
+
+NUM_STEPS = 7
+OVERHEAD = 1.1
+"""A step within a training over the bare one: augmentation, clipping and batches."""
 
 
 def compiled(
@@ -59,3 +65,47 @@ def _with_usual_strides(x: Tensor) -> Tensor:
     layout = channels_layout(x.ndim)
     strides = torch.empty(x.shape, device="meta", memory_format=layout).stride()
     return x.contiguous(memory_format=layout).as_strided(x.shape, strides)
+
+
+def training_step(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    optimizer: OptimizerName,
+    precision: PrecisionName,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Callable[[], None]:
+    """Returns a training step on random fields: forward, mean square, backward and optimizer."""
+    call = network if forward is None else forward
+    device = next(network.parameters()).device
+    x = channels_last(torch.randn(shape, device=device))
+    named = NamedOptimizer(network, optimizer, matrix_dtype=getattr(torch, precision))
+    named.set_learning_rate(1e-4)
+
+    def step() -> None:
+        with autocast(device, precision):
+            prediction = call(x)
+        named.zero_grad()
+        prediction.square().mean().backward()
+        named.step()
+
+    return step
+
+
+def step_seconds(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    optimizer: OptimizerName,
+    precision: PrecisionName,
+) -> float:
+    """Returns about how long a step of a training takes, batches and augmentation included."""
+    step = training_step(network, shape, optimizer, precision)
+    return OVERHEAD * statistics.median(seconds(step) for _ in range(NUM_STEPS))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Returns the time of a call, the work on a GPU finished."""
+    started = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
