@@ -34,7 +34,7 @@ def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetuning.FinetuningComparison, "_train", pretend)
     text = FinetuningComparison(tmp_path).run()
-    rows = [line.split() for line in text.splitlines() if "fine-tuning" in line]
+    rows = [line.split() for line in text.splitlines() if "finetuning" in line]
     assert len(rows) == 9
     assert all(row[-1] == "0.50" and "0.004" in row for row in rows)
     assert (tmp_path / "table.txt").read_text() == text + "\n"
@@ -67,7 +67,7 @@ def test_runs_of_another_configuration_are_not_taken_over(tmp_path):
     ],
 )
 def test_what_the_machine_lacks_is_told(tmp_path, monkeypatch, failure, sentence):
-    def fail(run):
+    def fail(*arguments):
         raise failure
 
     monkeypatch.setattr(LadderRun, "__init__", fail)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.benchmarks.analysis import CostRecord, SpeedUp
+from experiments.benchmarks.suites import DIRECT
 from multigrid.plots.curves import STYLES, draw_method
 from multigrid.plots.style import COLOURS, save_figure, tidy
 
@@ -25,7 +26,7 @@ def plot_speed_up(
     between the two methods.
 
     Args:
-        by_method: Runs of each method; the first is the ladder, the second direct training.
+        by_method: Runs of each method; the first is the ladder.
         labels: What each method is.
         speed_up: The comparison at direct training's best error, if there is one to mark.
         path: File to write.
@@ -42,7 +43,8 @@ def plot_speed_up(
             histories = [[row for row in run.rows if row.flops] for run in runs]
             draw_method(axis, histories, quantity, COLOURS[place], labels[name], style)
         if speed_up is not None:
-            _mark(axis, list(by_method.values())[:2], quantity, speed_up)
+            ladder = next(iter(by_method.values()))
+            _mark(axis, (ladder, by_method[DIRECT]), quantity, speed_up)
         axis.set(xscale="log", yscale="log", xlabel=label)
         tidy(axis)
     axes[0].set_ylabel("validation error on the finest grid\n(mean relative L2)")

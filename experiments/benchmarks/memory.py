@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,7 +21,7 @@ from multigrid.files import write_text
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, keep_large_buffers, machine, peak_memory
 from multigrid.ladder.experiment import Experiment
-from multigrid.models.cost import training_flops
+from multigrid.models.cost import FlopCounter, without_data
 from multigrid.models.layers import set_activation_checkpointing
 from multigrid.plots.style import COLOURS, MARKERS, save_figure, tidy
 from multigrid.schedule import Stage
@@ -96,8 +97,17 @@ def measure_step(config: Mapping[str, Any], level: int, checkpointed: bool) -> M
     times = [seconds(step) for _ in range(NUM_ROUNDS + 1)][1:]
     process = peak_memory(experiment.device)
     activations = _peak_of_activations(experiment, network, shape)
-    flops = float(training_flops(network, shape))
+    flops = _step_flops(network, shape, checkpointed)
     return Measured(process, activations, statistics.median(times), flops)
+
+
+def _step_flops(network: nn.Module, shape: tuple[int, ...], checkpointed: bool) -> float:
+    """Returns the operations of a forward and backward pass, repeated ones included."""
+    twin = without_data(network).train()
+    set_activation_checkpointing(twin, checkpointed)
+    with FlopCounter() as counter:
+        twin(torch.empty(shape, device="meta")).sum().backward()
+    return float(counter.get_total_flops())
 
 
 def _apart(config: Config, level: int, checkpointed: bool) -> Measured:

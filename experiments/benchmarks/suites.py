@@ -159,7 +159,7 @@ SUITES = {
         (
             _ladder("levels=[16, 64]", "model.fields=folded", "schedule.epochs=[200, 0]"),
             Method("restricted", "ladder of restricted levels", ("schedule.epochs=[30, 12, 6]",)),
-            replace(_direct(rates=(2e-3, 4e-3, 8e-3)), search_overrides=("schedule.epochs=30",)),
+            replace(_direct(), search_overrides=("schedule.epochs=30",)),
         ),
     ),
     "poisson_3d": Suite(
