@@ -58,9 +58,11 @@ def test_all_that_is_installed_is_pinned():
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    wanted += project["optional-dependencies"]["docs"]
+    wanted = list(project["dependencies"])
+    for extra in ("test", "files", "docs"):
+        wanted += project["optional-dependencies"][extra]
     names = [re.split(r"[<>=\[ ]", requirement)[0].lower() for requirement in wanted]
+    names.remove(project["name"])  # which an extra names to include another
     assert [name for name in names if f"\n{name}==" not in pinned] == []
     assert (ROOT / "multigrid" / "py.typed").exists()
 
