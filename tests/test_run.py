@@ -592,3 +592,10 @@ def test_resume_mends_damaged_transfer_reports(base, finished, tmp_path, monkeyp
     path.write_text('{"broken')
     assert main(arguments(base, tmp_path, "--resume")) == 0
     assert path.read_text() == (finished / "level_0_8x8" / "transfer.json").read_text()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_resumed_run_tells_the_time_left(base, broken, capsys):
+    capsys.readouterr()
+    assert main(arguments(base, broken, "--resume")) == 0
+    assert "total_left=" in capsys.readouterr().out

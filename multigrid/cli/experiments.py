@@ -19,14 +19,11 @@ def floors(options: argparse.Namespace) -> None:
     """Prints the floors of the levels."""
     config = load_config(options.experiment, options.overrides)
     from multigrid.ladder.components import problem_and_source, settle
-    from multigrid.ladder.floors import advice, floors, floors_table, some_samples
+    from multigrid.ladder.floors import advice, floors_table, measure_floors
 
     problem, source = problem_and_source(config)
     config = settle(config, problem, source)
-    samples = some_samples(config, problem, source)
-    periodic = config.model.padding == "periodic"
-    levels = config.hierarchy().levels
-    measured = floors(samples, levels, config.model.prolongation, periodic)
+    measured = measure_floors(config, problem, source)
     if options.json:
         rows = [{**asdict(floor), "grid": list(floor.grid.shape)} for floor in measured]
         print_json({"floors": rows, "advice": advice(measured)})

@@ -11,7 +11,7 @@ from multigrid.data.formats import ReaderOptions
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
-from multigrid.ladder.floors import FOLD_ABOVE, floors, some_samples
+from multigrid.ladder.floors import FOLD_ABOVE, measure_floors
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 
@@ -46,10 +46,7 @@ def settle(config: Config, problem: Problem, source: SampleSource) -> Config:
     if config.data.centering == "auto":
         config = _changed(config, "data", centering=source.centering)
     if config.model.fields == "auto":
-        levels, model = config.hierarchy().levels, config.model
-        samples = some_samples(config, problem, source)
-        measured = floors(samples, levels, model.prolongation, model.padding == "periodic")
-        folded = measured[0].output > FOLD_ABOVE
+        folded = measure_floors(config, problem, source)[0].output > FOLD_ABOVE
         config = _changed(config, "model", fields="folded" if folded else "restricted")
     return config
 

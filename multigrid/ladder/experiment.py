@@ -342,10 +342,11 @@ class Experiment:
     def _sample_bytes(self) -> float:
         """Returns the memory of all samples that are held."""
         channels = self.family.in_channels + self.family.out_channels
-        train = [
-            4.0 * channels * count * self.sample_grid(level).size
-            for level, count in enumerate(self.config.samples())
-        ]
+        counts: dict[Grid, int] = {}  # levels with the same fields share their samples
+        for level, count in enumerate(self.config.samples()):
+            grid = self.sample_grid(level)
+            counts[grid] = max(count, counts.get(grid, 0))
+        train = [4.0 * channels * count * grid.size for grid, count in counts.items()]
         unseen = self.counts["validation"] + self.counts["test"]
         held = sum(size for size in train if self.holds_bytes(int(size)))
         return held + 4.0 * channels * unseen * self.hierarchy.finest.size

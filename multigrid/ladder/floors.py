@@ -77,6 +77,17 @@ def floors(samples: Samples, levels: Sequence[Grid], degree: int, periodic: bool
     return [Floor(grid, lost(samples.outputs, grid), lost(samples.inputs, grid)) for grid in levels]
 
 
+def measure_floors(config: Config, problem: Problem, source: SampleSource) -> list[Floor]:
+    """Returns the floors of the levels of an experiment, on a few of its samples.
+
+    Raises:
+        UserError: If files cannot be read.
+    """
+    samples, model = some_samples(config, problem, source), config.model
+    levels = config.hierarchy().levels
+    return floors(samples, levels, model.prolongation, model.padding == "periodic")
+
+
 def advice(measured: Sequence[Floor]) -> str:
     """Returns in a sentence what the floors say about a ladder."""
     coarsest = measured[0]

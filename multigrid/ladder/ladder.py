@@ -212,8 +212,7 @@ class LadderRun:
         if not self.processes.is_first:
             return []
         experiment = self.experiment
-        work = [experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages]
-        callbacks: list[Callback] = [ProgressBar(experiment.hierarchy.levels, work)]
+        callbacks: list[Callback] = [ProgressBar(experiment.hierarchy.levels)]
         if self.config.output.tensorboard:
             callbacks.append(TensorBoard(self.folder.tensorboard))
         callbacks += build_callbacks(self.config.output.callbacks)

@@ -98,15 +98,19 @@ class ProgressBar(Callback):
 
     Args:
         grids: Grids of the levels.
-        work: Work of every stage of the run in any unit, for the time left.
-        shown: Whether this process is the one that shows anything.
     """
 
-    def __init__(self, grids: Sequence[Grid], work: Sequence[float], shown: bool = True) -> None:
+    def __init__(self, grids: Sequence[Grid]) -> None:
         self.grids = grids
-        self.work = work
-        self.shown = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self.shown = sys.stderr.isatty() or "ipykernel" in sys.modules
         self.bar: tqdm | None = None
+
+    def on_start(self, run: Any) -> None:
+        """Notes the work of every stage, for the time left: a resumed run has its epochs by now."""
+        experiment = run.experiment
+        self.work = [
+            experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages
+        ]
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
         """Starts to measure the pace."""
