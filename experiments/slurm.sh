@@ -1,12 +1,10 @@
 #!/usr/bin/env bash
-# A training on all GPUs of a job, for each seed of a job array, through preemption and time limits.
+# A training on all GPUs of a job, for each run of a sweep, through preemption and time limits.
 #
 #   multigrid generate experiments/poisson.yaml                                # the data, once
-#   sbatch --array=0-4 experiments/slurm.sh experiments/poisson.yaml           # five seeds
-#   for width in 32 64; do                                                     # a sweep
-#     NAME=width$width sbatch --array=0-4 experiments/slurm.sh experiments/poisson.yaml model.width=$width
-#   done
-#   multigrid compare results/width*-seed*                                     # one table, one figure
+#   sbatch --array=0-4 experiments/slurm.sh experiments/poisson.yaml --seeds 5
+#   sbatch --array=0-9 experiments/slurm.sh experiments/poisson.yaml --set model.width=32,64 --seeds 5
+#   multigrid sweep experiments/poisson.yaml --set model.width=32,64 --seeds 5 --dry-run  # numbers; table
 #
 # Slurm warns the processes with SIGUSR1 two minutes ahead; they save within a step and end with
 # status 75, upon which the job goes back into the queue, and --resume goes on from there.
@@ -23,11 +21,6 @@
 #SBATCH --output=slurm-%x-%A_%a.out
 set -euo pipefail
 
-experiment=$1
-shift
-seed=${SLURM_ARRAY_TASK_ID:-0}
-name=${NAME:-$(basename "$experiment" .yaml)}-seed$seed
-
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
@@ -39,8 +32,7 @@ status=0
 # srun and not torchrun, as signals then reach the processes and their status comes back
 # shellcheck disable=SC2016
 srun --kill-on-bad-exit=0 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID exec "$@"' task \
-  "${PYTHON:-python}" -m multigrid.run "$experiment" "name=$name" "seed=$seed" "$@" --resume ||
-  status=$?
+  "${PYTHON:-python}" -m multigrid sweep "$@" --task "${SLURM_ARRAY_TASK_ID:-0}" || status=$?
 if [ "$status" -eq 75 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import sandbox
 import yaml
+from tiny import sweep_here
 
 import multigrid
 from experiments.benchmarks import __main__ as benchmark
@@ -74,6 +75,8 @@ def test_the_examples_of_help_work(name, place, capsys, monkeypatch):
     if name == "run":
         shutil.rmtree("results")
         monkeypatch.setattr("multigrid.report.write_report", lambda *args: [])
+    if name == "sweep":
+        sweep_here(monkeypatch)
     if name == "benchmark":
         suite = benchmark.SUITES["poisson_128"]
         direct = ("schedule.cycle=single", "schedule.epochs=16")

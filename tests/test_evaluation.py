@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import multigrid
 from multigrid import UserError
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.records.examples import choose_samples, colour_range
+from multigrid.report.comparison import _method
 from multigrid.rollout import RolloutErrors, measure_rollout
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -162,6 +164,17 @@ def test_comparison_from_python(folder):
     assert set(table.rows[1]["speed_up"].values()) == {None}
     assert any("no speed-up between them" in note for note in table.notes)
     assert "speed-up to" in str(table)
+
+
+def test_a_method_is_named_without_its_seed():
+    def name(*runs):
+        configs = [SimpleNamespace(name=name, seed=seed) for name, seed in runs]
+        return _method([SimpleNamespace(config=config) for config in configs])
+
+    assert name(("a_seed3", 3)) == name(("a-seed0", 0), ("a-s1", 1)) == "a"
+    assert name(("a-3", 3), ("a-4", 4)) == "a"
+    assert name(("width-40", 0)) == "width-40"
+    assert name(("rate-0.004", 4), ("other", 1)) == "rate-0.004"
 
 
 @pytest.mark.parametrize("cut", [1, 40, 150])

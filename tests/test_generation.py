@@ -99,13 +99,13 @@ def test_workers_are_started_only_where_they_pay(monkeypatch):
         return iter(())
 
     monkeypatch.setattr(generation, "_generate_in_pool", pool)
-    monkeypatch.setattr(generation, "_num_cores", lambda: 8)
+    monkeypatch.setattr(generation, "num_cores", lambda: 8)
     list(generate(recipe, blocks))
     assert pools == []
     monkeypatch.setattr(generation, "SERIAL_SECONDS", 0.0)
     list(generate(recipe, blocks))
     assert pools == [(3, 3)]
-    monkeypatch.setattr(generation, "_num_cores", lambda: 1)
+    monkeypatch.setattr(generation, "num_cores", lambda: 1)
     list(generate(recipe, blocks))
     assert pools == [(3, 3)]
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny import write_experiment
 
-from multigrid.run import main
+from multigrid.__main__ import main
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "slurm.sh"
 SRUN = """#!/usr/bin/env bash
@@ -61,11 +61,13 @@ def test_a_task_of_an_array_trains_its_seed_on_all_processes(tmp_path):
     problem = {"kind": "poisson", "num_modes": 8}
     experiment = write_experiment(tmp_path / "tiny.yaml", problem=problem, levels=[8])
     folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
-    result, asked = submit(tmp_path, [experiment, *folders], SLURM_ARRAY_TASK_ID="3", NAME="small")
+    call = [experiment, *folders, "--seeds", "4"]
+    result, asked = submit(tmp_path, call, SLURM_ARRAY_TASK_ID="3")
     assert result.returncode == 0, result.stderr
     assert "2 processes (ddp)" in result.stdout
     assert asked == ["show hostnames node[1-1]"]
-    config = yaml.safe_load((tmp_path / "results" / "small-seed3" / "config.yaml").read_text())
+    folder = tmp_path / "results" / "tiny-sweep" / "tiny_seed-3"
+    config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["seed"] == 3
 
 
@@ -82,9 +84,8 @@ def test_what_was_preempted_goes_back_into_the_queue(tmp_path):
 
 def test_its_commands_are_known(capsys):
     text = SCRIPT.read_text()
-    assert "multigrid.run" in text
     assert "multigrid generate experiments/poisson.yaml" in text
-    assert "multigrid compare results/" in text
+    assert "-m multigrid sweep" in text
     with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "--resume" in capsys.readouterr().out
+        main(["sweep", "--help"])
+    assert "--task" in capsys.readouterr().out

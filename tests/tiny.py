@@ -1,8 +1,10 @@
 """Runs of the command that are over in a second."""
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from io import BytesIO, StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -44,3 +46,18 @@ def train(experiment: Path, folder: Path, *overrides: str, pictures: bool = Fals
     assert run(experiment, folder, *overrides, pictures=pictures) == 0
     (path,) = (folder / "results").glob("*/summary.json")
     return json.loads(path.read_text())
+
+
+def sweep_here(monkeypatch: Any) -> list[str]:
+    """Has ``multigrid sweep`` train in this process; returns the names of the runs it starts."""
+    names: list[str] = []
+
+    def start(trial: Any, experiment: Path, jobs: int) -> tuple[Any, BytesIO]:
+        names.append(trial.config.name)
+        with redirect_stdout(StringIO()):
+            status = main([str(experiment), *trial.overrides, "--resume"])
+        return SimpleNamespace(poll=lambda: status, returncode=status), BytesIO()
+
+    monkeypatch.setattr("multigrid.report.write_report", lambda *args: [])
+    monkeypatch.setattr("multigrid.cli.sweep.start", start)
+    return names

@@ -3,6 +3,7 @@
 # Module of each command, which holds it in capitals, and summary: read without importing any.
 COMMANDS = {
     "run": ("run", "train a ladder of networks from an experiment file"),
+    "sweep": ("cli.sweep", "train an experiment with all combinations of some settings and seeds"),
     "generate": ("cli.data", "make the samples of an experiment, without training"),
     "inspect": ("cli.data", "show what is in a data file, and how to train from it"),
     "floors": ("cli.experiments", "measure what the coarse grids of a ladder cannot know"),

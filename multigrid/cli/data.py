@@ -34,15 +34,11 @@ def generate(options: argparse.Namespace) -> None:
         raise UserError(
             f"{options.experiment}: the samples come from files; there is nothing to generate"
         )
-    from multigrid.data import SPLITS
-    from multigrid.ladder.components import generated_source
+    from multigrid.ladder.components import make_samples
 
-    source = generated_source(config, config.pde(), config.labelled)
-    store = source.store
-    counts = source.wanted({split: getattr(config.data, split) for split in SPLITS})
     started = time.perf_counter()
-    generated = source.prepare(counts)
-    seconds = time.perf_counter() - started
+    source, counts, generated = make_samples(config)
+    store, seconds = source.store, time.perf_counter() - started
     if options.json:
         print_json(
             {

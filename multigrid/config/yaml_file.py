@@ -132,6 +132,17 @@ def override(raw: dict[str, Any], assignment: str) -> None:
     raw[keys[-1]] = value
 
 
+def parse_values(source: str, text: str) -> list[Any]:
+    """Returns the values of a list without its brackets, each at most once."""
+    try:
+        values = _parse_yaml(f"[{text}]")
+    except UserError as error:
+        raise UserError(f"{source}: the values are {error}") from None
+    if not values or any(value in values[:place] for place, value in enumerate(values)):
+        raise UserError(f"{source}: must list one value or several different ones")
+    return list(values)
+
+
 def _kind(value: Any) -> str:
     names = {
         dict: "a mapping", list: "a list", str: "a text", bool: "true or false",

@@ -108,7 +108,7 @@ def generate(
         yield blocks[0], first
         blocks = blocks[1:]
         pays = seconds * len(blocks) > SERIAL_SECONDS and _can_travel(recipe)
-        workers = _num_cores() if pays else 1
+        workers = num_cores() if pays else 1
     if workers == 1 or len(blocks) < 2:
         for block in blocks:
             yield block, recipe.make(block)
@@ -176,7 +176,8 @@ def _make(block: Block) -> Arrays:
     return _recipe.make(block)
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -75,6 +75,21 @@ def generated_source(config: Config, problem: PDE, labelled: bool = True) -> Gen
     return GeneratedSource(DataStore(folder, problem, finest, config.data.seed), labelled)
 
 
+def make_samples(config: Config) -> tuple[GeneratedSource, dict[str, int], int]:
+    """Generates what a run will need, further tests included.
+
+    Returns:
+        The source of the run's samples, their counts, and the number of all that were generated.
+    """
+    source = generated_source(config, config.pde(), config.labelled)
+    counts = source.wanted({split: getattr(config.data, split) for split in SPLITS})
+    generated = source.prepare(counts)
+    for changes in config.data.extra_tests.values():
+        further = generated_source(config, config.pde(changes))
+        generated += further.prepare({"test": config.data.test})
+    return source, counts, generated
+
+
 def network_family(
     config: Config, in_channels: int, out_channels: int, network: NetworkFactory | None = None
 ) -> NetworkFamily:

@@ -27,6 +27,7 @@ TERMS = {
     "precision": "times are for different precisions ({})",
 }
 QUANTITIES = ("seconds", "work_units", "flops")
+HEADER = ("Runs", "Best validation", "Test", "Seconds", "Work", "FLOPs")
 INDIFFERENT = ("name", "seed", "output")
 
 
@@ -70,25 +71,25 @@ class Comparison:
     def __str__(self) -> str:
         rows = []
         for row in self.rows:
-            ups = row["speed_up"].values()
-            rows.append(
-                [
-                    row["method"],
-                    str(len(row["runs"])),
-                    _range(row["best_validation"]),
-                    _range(row["test"]) if row["test"] else "-",
-                    f"{row['seconds']['median']:.1f}",
-                    f"{row['work_units']['median']:.2f}",
-                    si(row["flops"]["median"]),
-                    *("-" if up is None else f"{up:.1f}x" for up in ups),
-                ]
-            )
-        header = ["Method", "Runs", "Best validation", "Test", "Seconds", "Work", "FLOPs"]
+            ups = ("-" if up is None else f"{up:.1f}x" for up in row["speed_up"].values())
+            rows.append([row["method"], *cells(row), *ups])
         return (
             "relative L2 errors, median (range over seeds); last columns: speed-up to "
             f"{self.target:.4g}, the best validation error of {self.baseline}\n"
-            + table([*header, "Time", "Work", "FLOPs"], rows)
+            + table(["Method", *HEADER, "Time", "Work", "FLOPs"], rows)
         )
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """Returns what tables show of a method's runs, below :data:`HEADER`."""
+    return [
+        str(len(row["runs"])),
+        _range(row["best_validation"]),
+        _range(row["test"]) if row["test"] else "-",
+        f"{row['seconds']['median']:.1f}",
+        f"{row['work_units']['median']:.2f}",
+        si(row["flops"]["median"]),
+    ]
 
 
 def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparison:
@@ -117,7 +118,7 @@ def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparis
         )
     base = groups[baseline]
     # the median over seeds, which at least half of them reach
-    target = statistics.median_high(map(_best, base))
+    target = statistics.median_high(map(best_error, base))
     rows = [_summarise(name, members, base, target) for name, members in groups.items()]
     histories = {name: [record.rows for record in members] for name, members in groups.items()}
     return Comparison(baseline, target, rows, _differences(records), histories)
@@ -138,16 +139,24 @@ def _groups(runs: Sequence[RunRecord]) -> Groups:
         by_settings.setdefault(key, []).append(run)
     groups: Groups = {}
     for members in by_settings.values():
-        name = _without_seed(members[0])
+        name = _method(members)
         if name in groups:  # other settings under the same name
             name = str(members[0].folder.path)
         groups[name] = members
     return groups
 
 
-def _without_seed(run: RunRecord) -> str:
-    name = run.config.name
-    return re.sub(rf"[-_.]?(seed|s)?[-_.]?0*{run.config.seed}$", "", name) or name
+def _method(runs: Sequence[RunRecord]) -> str:
+    """Returns the name of runs without their seed: ``a`` of ``a-seed3``, or of ``a-3`` and ``a-4``.
+
+    A single run's number, as in ``width-40``, is its seed only where the name says so.
+    """
+    word = "(seed|s)" + "?" * (len(runs) > 1)
+    names = {
+        re.sub(rf"[-_.]?{word}[-_.]?0*{run.config.seed}$", "", run.config.name) for run in runs
+    }
+    name = names.pop()
+    return name if name and not names else runs[0].config.name
 
 
 def _summarise(
@@ -172,7 +181,7 @@ def _summarise(
         "method": name,
         "runs": [str(run.folder.path) for run in runs],
         "seeds": [run.config.seed for run in runs],
-        "best_validation": _spread([_best(run) for run in runs]),
+        "best_validation": _spread([best_error(run) for run in runs]),
         "test": _spread(tests) if tests else None,
         **{key: _spread([getattr(run.rows[-1], key) for run in runs]) for key in QUANTITIES},
         "speed_up": speed_up,
@@ -199,7 +208,8 @@ def _differences(runs: Sequence[RunRecord]) -> list[str]:
     return notes
 
 
-def _best(run: RunRecord) -> float:
+def best_error(run: RunRecord) -> float:
+    """Returns the lowest validation error of a run, on the finest grid."""
     return min(row.val_finest_rel_l2 for row in run.rows)
 
 
