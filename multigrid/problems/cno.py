@@ -15,7 +15,7 @@ from pydantic import Field
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE, Generators, Pair, SpaceDimensions, Symmetries
 from multigrid.problems.series import SineModes, SineSeries, sine_series, squares
-from multigrid.problems.spectral import Resolution, Substeps
+from multigrid.problems.spectral import Resolution, Substeps, in_groups
 from multigrid.registry import register_problem
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta
 
@@ -90,8 +90,12 @@ class AllenCahn(SineSeries, PDE):
 
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws first states and those at the time T."""
-        first = np.concatenate([self._first(rng) for rng in rngs])
-        return sine_series(first, grid), sine_series(self.advance(first), grid)
+
+        def pairs(some: Generators) -> Pair:
+            first = np.concatenate([self._first(rng) for rng in some])
+            return sine_series(first, grid), sine_series(self.advance(first), grid)
+
+        return in_groups(pairs, self.resolution**2, rngs)
 
     def advance(self, first: np.ndarray) -> np.ndarray:
         """Returns the sine coefficients ``[N, n, n]`` at the time T for those at 0, ``[N, K, K]``.

@@ -17,6 +17,7 @@ from multigrid.problems.spectral import (
     Substeps,
     TimeStep,
     Viscosity,
+    in_groups,
 )
 from multigrid.registry import register_problem
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes, Term
@@ -101,9 +102,12 @@ def velocity(w: np.ndarray, modes: FourierModes) -> np.ndarray:
 
     Both are spectra, ``[N, 2, *modes]`` and ``[N, 1, *modes]``.
     """
+    return _velocity_symbols(modes) * w
+
+
+def _velocity_symbols(modes: FourierModes) -> np.ndarray:
     dx, dy = modes.gradient
-    inverse = modes.inverse_laplacian
-    return np.stack([-dy * inverse, dx * inverse]) * w
+    return np.stack([-dy * modes.inverse_laplacian, dx * modes.inverse_laplacian])
 
 
 def vorticity_advection(modes: FourierModes, mean: np.ndarray | float = 0.0) -> Term:
@@ -115,9 +119,10 @@ def vorticity_advection(modes: FourierModes, mean: np.ndarray | float = 0.0) -> 
     """
     dx, dy = modes.gradient
     symbols = modes.resolved * np.stack([dx**2 - dy**2, dx * dy])
+    of_velocity = _velocity_symbols(modes)
 
     def advection(w: np.ndarray) -> np.ndarray:
-        u, v = (modes.to_points(velocity(w, modes)) + mean).swapaxes(0, 1)
+        u, v = (modes.to_points(of_velocity * w) + mean).swapaxes(0, 1)
         products = modes.to_modes(np.stack([u * v, v * v - u * u], axis=1))
         return np.sum(symbols * products, axis=1, keepdims=True)
 
@@ -160,6 +165,9 @@ class ShearLayer(PDE):
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws velocities along x at t = 0 and at t = 1."""
         modes = self.modes(grid)
+        return in_groups(lambda some: self._pairs(modes, grid, some), modes.grid.size, rngs)
+
+    def _pairs(self, modes: FourierModes, grid: Grid, rngs: Generators) -> Pair:
         profiles = np.stack([self._profile(modes.grid, rng) for rng in rngs])[:, None]
         mean = profiles.mean(axis=(2, 3), keepdims=True)
         before, after = (
