@@ -47,6 +47,12 @@ def test_decaying_flow():
     compare(problem, stepper, first(problem), 1e-3, sign=-1)  # their vorticity is u_y - v_x
 
 
+def test_advection_diffusion():
+    problem = build_problem("advection_diffusion", speed=0.5, num_modes=4)
+    stepper = exponax.stepper.AdvectionDiffusion(2, 1.0, 64, 0.1, velocity=0.5, diffusivity=1e-3)
+    compare(problem, stepper, first(problem), 1e-9)
+
+
 def test_burgers():
     problem = build_problem("burgers", viscosity=0.02, num_modes=2, substeps=STEPS)
     stepper = exponax.stepper.Burgers(2, 1.0, 64, 0.1 / STEPS, diffusivity=0.02, order=4)

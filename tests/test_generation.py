@@ -110,6 +110,13 @@ def test_workers_are_started_only_where_they_pay(monkeypatch):
     assert pools == [(3, 3)]
 
 
+def test_a_solver_that_diverges_is_told():
+    problem = build_problem("navier_stokes", substeps=1, std=1e6, resolution=16)
+    told = "problem 'navier_stokes' gives .* not finite, number 0 of train; problem.substeps: 1 may"
+    with np.errstate(all="ignore"), pytest.raises(UserError, match=told):
+        Recipe(problem, Grid((16, 16)), seed=0).make(Block("train", 0, 1))
+
+
 def test_a_dead_worker_is_told():
     blocks = [Block("train", 0, 1), Block("train", 1, 2)]
     with pytest.raises(UserError, match=r"a worker process .* has died"):

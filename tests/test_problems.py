@@ -33,6 +33,7 @@ SMALL = {
     "shear_layer": {"resolution": 16, "thickness": 0.5, "num_modes": 2, "substeps": 50},
     "navier_stokes": {**TIMES, "forcing": "none", "substeps": 8},
     "kuramoto_sivashinsky": {**TIMES, "extent": 20.0},
+    "advection_diffusion": {"num_modes": 4},
     "burgers": {"num_starts": 2, "resolution": 1, "num_modes": 2, "viscosity": 0.05},
     "gray_scott": {"num_starts": 2, "first_start": 0, "resolution": 1, "num_spots": 4},
 }
@@ -457,6 +458,14 @@ def test_a_small_wave_grows_as_kuramoto_and_sivashinsky_say():
     u = 1e-6 * np.cos(2 * np.pi * x)[None, None, :, None] * np.ones(16)
     grown = problem._integrator(CELLS).advance(u, problem.substeps)
     np.testing.assert_allclose(grown, np.exp(k**2 - k**4) * u, rtol=1e-5)
+
+
+def test_advection_diffusion_carries_and_damps_a_wave():
+    problem = build_problem("advection_diffusion", ndim=1, speed=0.75, diffusivity=2e-3)
+    x = np.arange(32) / 32
+    first, last = (np.cos(2 * np.pi * 3 * (x - shift))[None, None] for shift in (0, 0.075))
+    later = problem._integrator(Grid((32,), "node")).advance(first, 1)
+    np.testing.assert_allclose(later, np.exp(-0.1 * 2e-3 * (6 * np.pi) ** 2) * last, atol=1e-12)
 
 
 def test_burgers_steepens_as_its_exact_solution():

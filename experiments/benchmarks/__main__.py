@@ -16,20 +16,21 @@ MEASUREMENTS = ("step", "processes", "streaming", "features", "memory")
 UNCOMPILED = ("features", "memory")
 EXPERIMENT = Path("experiments/poisson.yaml")
 MEMORY = Path("results/benchmarks/memory")
+TABLES = Path("results/benchmarks/tables")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "suite",
-        choices=[*MEASUREMENTS, "poisson_to_darcy", *SUITES],
+        choices=[*MEASUREMENTS, "tables", "poisson_to_darcy", *SUITES],
         help="step: rate of a training step against a matrix product, a plain loop and the finest "
         "grid, with larger batches on coarser grids, and compiled with compute.compile=true; "
         "processes: two processes of one thread against one process of two; streaming: training "
         "with samples from disk against samples in memory; features: epochs on features of "
         "frozen layers against epochs on fields; memory: peak of a training step with and without "
-        f"activation checkpointing, drawn in {MEMORY}; poisson_to_darcy: ways of finetuning side "
-        "by side; "
+        f"activation checkpointing, drawn in {MEMORY}; tables: published tables beside what trains "
+        f"here, in {TABLES}; poisson_to_darcy: ways of finetuning side by side; "
         "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
         "goes on where it stopped",
     )
@@ -37,7 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help=f"settings to replace ({', '.join(MEASUREMENTS)} only)",
+        help=f"settings to replace ({', '.join(MEASUREMENTS)}), or cases of tables (default: all)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=20.0,
+        help="minutes of training of each method of tables (default: 20)",
     )
     parser.add_argument(
         "--experiment",
@@ -52,6 +59,12 @@ def execute(options: argparse.Namespace) -> None:
     if options.suite in MEASUREMENTS:
         config = load_config(options.experiment or EXPERIMENT, options.overrides)
         print(_measure(options.suite, config))
+        return
+    if options.suite == "tables":
+        from experiments.benchmarks.tables import run_tables
+
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+        print(run_tables(options.overrides, options.minutes, TABLES))
         return
     if options.overrides or options.experiment:
         raise UserError(
@@ -105,6 +118,7 @@ COMMAND = Command(
         "step",
         "streaming",
         "step --experiment experiments/poisson.yaml model.width=64",
+        "tables wave darcy --minutes 3",
     ),
     add_arguments,
     execute,

@@ -39,12 +39,12 @@ class WithCoordinates(nn.Module):
         return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def fno(grid: Grid) -> nn.Module:
-    """Returns a Fourier neural operator (Li et al., arXiv:2010.08895) for one field in and out."""
+def fno(grid: Grid, channels: tuple[int, int] = (1, 1)) -> nn.Module:
+    """Returns a Fourier neural operator (Li et al., arXiv:2010.08895) for fields in and out."""
     network = _models().FNO(
         n_modes=(32, 32),
-        in_channels=3,
-        out_channels=1,
+        in_channels=channels[0] + 2,
+        out_channels=channels[1],
         hidden_channels=32,
         n_layers=4,
         positional_embedding=None,

@@ -80,10 +80,21 @@ class Recipe:
         """Returns input and output fields ``[len(block), channels, *grid]`` in float32.
 
         Sample i of a split depends on seed, split and i alone.
+
+        Raises:
+            UserError: If a sample is not finite, as where a solver's time step is too long.
         """
         rngs = self.rngs(block.split, range(block.start, block.stop))
-        inputs, outputs = self.problem.sample(self.grid, rngs)
-        return inputs.astype(np.float32), outputs.astype(np.float32)
+        inputs, outputs = (x.astype(np.float32) for x in self.problem.sample(self.grid, rngs))
+        for index, fields in enumerate(zip(inputs, outputs, strict=True), start=block.start):
+            if not all(np.isfinite(field).all() for field in fields):
+                steps = getattr(self.problem, "substeps", None)
+                advice = f"; problem.substeps: {steps} may be too few" if steps else ""
+                raise UserError(
+                    f"problem '{self.problem.kind}' gives a sample that is not finite, number "
+                    f"{index} of {block.split}{advice}"
+                )
+        return inputs, outputs
 
     def rngs(self, split: str, indices: Iterable[int]) -> list[np.random.Generator]:
         """Returns the source of randomness of each of some samples of a split."""

@@ -1,7 +1,13 @@
 """Benchmarks of the Convolutional Neural Operator: the wave equation, Allen-Cahn and transport.
 
-After Raonic et al. (arXiv 2302.01178); their Poisson problem and their shear layer stand with
-others of their kind.
+After Raonic et al. (arXiv 2302.01178); their Poisson problem, Darcy flow and shear layer stand with
+others of their kind. Splits, metric (``min_max_rel_l1``), the scaling by the range of the training
+samples and that transport is not scaled are those of their program
+(github.com/camlab-ethz/ConvolutionalNeuralOperator, ``CNOBenchmarks.py`` and
+``Error_Distribution.py``, read in November 2026). It reads finished files, so that equations and
+constants are after the paper's description, and what that leaves open is said at each problem. Its
+coordinates run from 0 to 1 on 64 points, which are nodes with the boundary; samples here are
+evaluated at cell centres.
 """
 
 from abc import abstractmethod
@@ -70,7 +76,12 @@ class AllenCahn(SineSeries, PDE):
     The first state is that of :class:`Wave`, with one r or a random one for each sample. CNO has
     e = 220, T = 2e-4, K = 24, r = 1, and K = 16, r between 0.85 and 1.15 out of distribution.
     Interfaces are 1 / e wide, less than the spacing of their 64x64 grid. Spectral in sines of the
-    solver's grid, which is finer than the one asked for, and fourth order in time.
+    solver's grid, which is finer than the one asked for, and fourth order in time: off by 1e-4 for
+    the steps in time and 3e-4 for the grid.
+
+    The same equation with the same e and T has periodic boundaries in later data of these authors
+    (ACE in Herde et al., Poseidon, arXiv 2405.19101, B.2.12), and may have here. That would change
+    u(T) by 2 % in L1, all of it within two cells of the boundary.
     """
 
     input_names = ("u_0",)
@@ -140,7 +151,8 @@ class Transport(PDE):
     """u_t + v . grad u = 0 on the plane, v = (0.2, -0.2): from u(0) to u(1) = u(x - v, 0).
 
     u vanishes far from a bump whose centre is uniform on (``low``, ``high``)^2, and its size
-    between ``smallest`` and ``largest``. Out of distribution: centres in (0.4, 0.6)^2.
+    between ``smallest`` and ``largest``. Out of distribution: centres in (0.4, 0.6)^2. Bumps that
+    reach y = 0 leave the square there; whether theirs enter it again at y = 1 is not confirmed.
     """
 
     input_names = ("u_0",)

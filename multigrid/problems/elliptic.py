@@ -193,7 +193,9 @@ class DarcyFlow(EllipticPDE):
 class TwoPhaseDarcy(DarcyFlow):
     """Darcy flow through two phases, after Li et al., FNO (arXiv 2010.08895): 12 and 3.
 
-    The permeability is ``high`` where the Gaussian field is not negative, else ``low``.
+    The permeability is ``high`` where the Gaussian field is not negative, else ``low``. Raonic et
+    al. (arXiv 2302.01178) have the same, and another length of the field out of distribution; that
+    this is ``inverse_length: 5`` is an assumption of ``experiments/cno/darcy.yaml``.
     """
 
     high: Permeability = 12.0

@@ -148,6 +148,12 @@ class ShearLayer(PDE):
     which leaves waves with |k| < sqrt(N) alone, and truncated to the waves of the grid. rho is
     ``thickness``, p ``num_modes``, delta ``perturbation`` and N ``resolution``, or the size of a
     finer grid.
+
+    N = 128, 0.05 / N and sqrt(N) are those of the authors' solver (Herde et al., Poseidon, arXiv
+    2405.19101, B.1). Q is the least that their condition for convergence allows; theirs is
+    ``1 - exp(-(|k| / k_0)^alpha)`` with constants that they do not state. Their program scales
+    inputs by +-1.431 and outputs by -2.038 and 2.060. Here 750 inputs lie within +-1.417, and 48
+    outputs within -1.957 and 1.908.
     """
 
     input_names = ("u_x",)

@@ -27,6 +27,40 @@ SPOT = 0.03
 """Standard deviation of the first spots of Gray-Scott, over the length of the box."""
 
 
+@register_problem("advection_diffusion")
+@dataclass
+class AdvectionDiffusion(SpectralPDE):
+    """u_t + v . grad u = D Laplace(u) in the periodic unit box, v = ``speed`` along each axis.
+
+    Each mode is exact in time: ``exp(-(i v . k + D |k|^2) t)`` times its first value. A trajectory
+    starts from a Gaussian field.
+    """
+
+    fields = ("u",)
+    symmetries = Symmetries(rotations=True, linear=True, homogeneous=True, shifts=True)
+    substeps = 1
+
+    ndim: SpaceDimensions = 2
+    speed: Annotated[float, Field(ge=0, le=100, description="a speed in [0, 100]")] = 1.0
+    diffusivity: Diffusivity = 1e-3
+    num_modes: PeriodicModes = 16
+    time_step: TimeStep = 0.1
+    num_starts: NumStarts = 5
+
+    def symbol(self, modes: FourierModes) -> np.ndarray:
+        """Returns ``-v . grad + D Laplace``."""
+        advection = -self.speed * sum(modes.gradient)
+        return (advection + self.diffusivity * modes.laplacian)[None]
+
+    def nonlinear(self, modes: FourierModes) -> Term:
+        """Returns zero."""
+        return np.zeros_like
+
+    def first_states(self, grid: Grid, rngs: Generators) -> np.ndarray:
+        """Draws Gaussian fields."""
+        return self.smooth_fields(grid, rngs)[:, None]
+
+
 @register_problem("burgers")
 @dataclass
 class Burgers(SpectralPDE):

@@ -1,0 +1,229 @@
+"""The published tables of known problems, with what trains here within some minutes beside them.
+
+A case is an experiment and what is published for it; its methods are trained one after the other,
+each within the same time, and an interrupted command goes on where it stopped.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.peers import fno
+from experiments.benchmarks.speedup import train_without_report
+from multigrid.config import Config, load_config
+from multigrid.data.generation import Block, Recipe
+from multigrid.errors import UserError, nearest
+from multigrid.files import write_json, write_text
+from multigrid.measurement import run_samples
+from multigrid.models.growth import NetworkFactory
+from multigrid.records.run_folder import RunFolder
+from multigrid.surrogate import load
+from multigrid.tables import si
+
+CNO = "Raonic et al., arXiv:2302.01178: median relative L1 error in %, fields scaled to [0, 1]"
+SPECTRANET = "re-run by the authors of SpectraNet (github.com/Enrikkk/spectranet): relative L2"
+OUT = "out_of_distribution"
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem with published errors.
+
+    Attributes:
+        experiment: Its experiment file in ``experiments/``.
+        published: Errors of published models in and out of distribution.
+        source: Where they stand, and in which metric.
+        overrides: Settings that differ from the file.
+    """
+
+    experiment: str
+    published: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    source: str = CNO
+    overrides: tuple[str, ...] = ()
+
+
+def _cno(name: str, unet: Pair, fno: Pair, cno: Pair) -> Case:
+    return Case(f"cno/{name}", {"UNet": unet, "FNO": fno, "CNO": cno})
+
+
+CASES = {
+    "smooth_transport": _cno("smooth_transport", (0.49, 1.28), (0.28, 3.90), (0.24, 0.46)),
+    "darcy": _cno("darcy", (0.54, 0.64), (0.80, 1.11), (0.38, 0.50)),
+    "poisson": _cno("poisson", (0.71, 1.27), (4.98, 7.05), (0.21, 0.27)),
+    "wave": _cno("wave", (1.51, 2.03), (1.02, 1.77), (0.63, 1.17)),
+    "discontinuous_transport": _cno(
+        "discontinuous_transport", (1.31, 1.35), (1.15, 2.89), (1.01, 1.09)
+    ),
+    "allen_cahn": _cno("allen_cahn", (0.82, 2.18), (0.28, 1.10), (0.54, 2.23)),
+    "shear_layer": _cno("shear_layer", (3.54, 10.93), (3.57, 9.58), (2.76, 7.04)),
+    "navier_stokes_1e-5": Case(
+        "navier_stokes_ten",
+        {
+            "persistence": (0.75,),
+            "CNO": (0.326,),
+            "U-Net": (0.139,),
+            "FNO": (0.102,),
+            "SpectraNet": (0.079,),
+        },
+        SPECTRANET,
+    ),
+    "navier_stokes_1e-4": Case(
+        "navier_stokes_ten", source="relative L2", overrides=("problem.viscosity=1e-4",)
+    ),
+}
+
+GRID = "levels=[64]"
+COMMON = ("loss.name=rel_l1", "schedule.epochs=auto")
+FINEST = ("schedule.cycle=single", "model.fields=restricted", "data.augmentation=none")
+ADAMW = ("optimizer.name=adamw", "optimizer.weight_decay=1e-4")
+METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ladder": ("ladder, exact augmentation", ("model.fields=auto",)),
+    "ladder_plain": ("ladder, no augmentation", ("model.fields=auto", "data.augmentation=none")),
+    "classic": (
+        "classic UNet",
+        (
+            *FINEST,
+            *ADAMW,
+            "model.form=classic",
+            "model.width={outer: 32, max: 256}",
+            "schedule.learning_rate=1e-3",
+        ),
+    ),
+    "fno": (
+        "FNO (neuraloperator)",
+        (*FINEST, *ADAMW, "compute.precision=float32", "schedule.learning_rate=5e-3"),
+    ),
+}
+"""What is trained: a label and settings. Nothing of them was tuned on these problems."""
+
+
+def run_tables(names: Sequence[str], minutes: float, folder: Path) -> str:
+    """Trains what is missing of some cases, writes their records and returns the tables.
+
+    Args:
+        names: Names of cases; all if there are none.
+        minutes: Time of training of each method.
+        folder: Where records and runs go, in a folder named after the minutes.
+
+    Raises:
+        UserError: If there is no such case, or a run cannot be made.
+    """
+    for name in names:
+        if name not in CASES:
+            raise UserError(
+                f"tables: there is no case '{name}', only {', '.join(CASES)}{nearest(name, CASES)}"
+            )
+    folder = folder / f"{minutes:g}_minutes"
+    for name in names or CASES:
+        write_json(folder / f"{name}.json", _record(name, minutes, folder / "runs"))
+    text = to_markdown([json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))])
+    write_text(folder / "table.md", text)
+    return text
+
+
+def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
+    """Trains the methods of a case and returns what they reach, as plain containers."""
+    case, methods = CASES[name], {}
+    for method, (label, settings) in METHODS.items():
+        overrides = [
+            *(*case.overrides, *COMMON, *settings),
+            f"schedule.budget={{seconds: {60 * minutes:g}}}",
+            f"name={name}_{method}",
+            f"output.folder={runs}",
+        ]
+        if method in ("classic", "fno"):
+            overrides.append(GRID)
+        config = load_config(f"experiments/{case.experiment}.yaml", overrides)
+        run = RunFolder(runs / f"{name}_{method}")
+        channels = config.pde().num_channels
+        network = partial(fno, channels=channels) if method == "fno" else None
+        if not run.summary.exists():
+            train_without_report(config, run, network)
+        summary = json.loads(run.summary.read_text())
+        methods[method] = {
+            "label": label,
+            "in": summary["test"],
+            "out": summary["extra_tests"].get(OUT),
+            **{key: summary[key] for key in ("seconds", "flops", "network", "machine", "threads")},
+            "epochs": [level["epochs"] for level in summary["levels"]],
+        }
+        if channels[1] > 1:
+            methods[method].update(_block_errors(config, run, network))
+    return {
+        "case": name,
+        "minutes": minutes,
+        "source": case.source,
+        "published": case.published,
+        "generation": generation_cost(config),
+        "methods": methods,
+    }
+
+
+def generation_cost(config: Config, count: int = 4) -> dict[str, float]:
+    """Returns what generating all samples of an experiment costs on one core, by making a few."""
+    recipe = Recipe(config.pde(), config.hierarchy().finest, config.data.seed)
+    started = time.perf_counter()
+    recipe.make(Block("train", 0, count))
+    seconds = (time.perf_counter() - started) / count
+    data = config.data
+    samples = data.train + data.validation + data.test * (1 + len(data.extra_tests))
+    return {"samples": samples, "seconds_each": seconds, "seconds": samples * seconds}
+
+
+def _block_errors(config: Config, run: RunFolder, network: NetworkFactory | None) -> dict[str, Any]:
+    """Returns mean relative L2 errors over all states of a block, and those of persistence."""
+    surrogate, errors = load(run.path, network=network), []
+    for samples in run_samples(config).blocks(config.schedule.batch_size):
+        inputs, truth = samples.inputs.numpy(), samples.outputs.numpy()
+        for guess in (surrogate(inputs), np.broadcast_to(inputs[:, -1:], truth.shape)):
+            norms = (np.sqrt(np.sum(x**2, axis=(1, 2, 3))) for x in (guess - truth, truth))
+            errors.append(np.divide(*norms))
+    means = [float(np.concatenate(errors[start::2]).mean()) for start in (0, 1)]
+    return {"block_rel_l2": means[0], "persistence": means[1]}
+
+
+def to_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """Returns the records of cases as tables, each with its published errors below."""
+    order = {name: place for place, name in enumerate(CASES)}
+    lines = []
+    for record in sorted(records, key=lambda record: order[record["case"]]):
+        methods, cost = record["methods"], record["generation"]
+        first = next(iter(methods.values()))
+        lines += [
+            f"## {record['case']}: {record['minutes']:g} minutes of training on {first['threads']} "
+            "thread(s)",
+            "",
+            f"Published: {record['source']}. {cost['samples']} samples, {cost['seconds_each']:.2g} "
+            f"s each on one core, {cost['seconds'] / 60:.1f} min in all, beside the training.",
+            "",
+        ]
+        blocks = "block_rel_l2" in first
+        header = "error | rel. L2 | " if blocks else "in, % | out, % | rel. L1 | rel. L2 | "
+        names = ["", *(header + "seconds | FLOPs").split(" | ")]
+        rows = [names, ["---"] * len(names)]
+        for name, method in methods.items():
+            rows.append([method["label"], *_cells(method, blocks)])
+            rows[-1] += [f"{method['seconds']:.0f}", si(method["flops"])]
+        if blocks:
+            rows.append(["persistence", f"{first['persistence']:.3f}"])
+        for model, values in record["published"].items():
+            rows.append([f"*{model}, published*", *(f"{value:g}" for value in values)])
+        rows = [row + [""] * (len(names) - len(row)) for row in rows]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return "\n".join(lines)
+
+
+def _cells(method: dict[str, Any], blocks: bool) -> list[str]:
+    inside, outside = method["in"], method["out"]
+    if blocks:
+        return [f"{method['block_rel_l2']:.3f}", f"{inside['rel_l2']:.3f}"]
+    pairs = [inside["min_max_rel_l1"], outside["min_max_rel_l1"]]
+    raw = [f"{inside[key]:.4f} / {outside[key]:.4f}" for key in ("rel_l1", "rel_l2")]
+    return [*(f"{value:.2f}" for value in pairs), *raw]

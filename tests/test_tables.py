@@ -1,0 +1,73 @@
+"""The published tables beside what trains here, with cases made tiny."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks import tables
+from experiments.benchmarks.tables import Case, run_tables
+from multigrid.errors import UserError
+
+SMALL = (
+    "data.train=16",
+    "data.validation=4",
+    "data.test=6",
+    "levels=[8,16]",
+    "compute.precision=float32",
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Two tiny cases with two methods, and the folder for their records."""
+    here = (*SMALL, f"data.folder={tmp_path / 'data'}", "model.width=8")
+    wave = (*here, "problem.num_modes=3", "data.extra_tests={out_of_distribution: {num_modes: 4}}")
+    flow = (*here, "problem.num_states=2", "problem.resolution=16", "problem.substeps=8")
+    cases = {
+        "wave": Case("cno/wave", {"CNO": (0.63, 1.17)}, overrides=wave),
+        "navier_stokes": Case("navier_stokes_ten", {"FNO": (0.1,)}, "flow", flow),
+    }
+    monkeypatch.setattr(tables, "CASES", cases)
+    monkeypatch.setattr(tables, "COMMON", ("schedule.epochs=auto",))
+    methods = {key: tables.METHODS[key] for key in ("ladder", "classic")}
+    classic = [s for s in methods["classic"][1] if "width" not in s]
+    methods["classic"] = ("classic UNet", (*classic, "model.width={outer: 4, max: 8}"))
+    monkeypatch.setattr(tables, "METHODS", methods)
+    monkeypatch.setattr(tables, "GRID", "levels=[16]")
+    return tmp_path / "tables"
+
+
+def test_the_tables_are_trained_once_and_written(small: Path) -> None:
+    text = run_tables([], 0.02, small)
+    folder = small / "0.02_minutes"
+    assert (folder / "table.md").read_text() == text
+    assert "## wave: 0.02 minutes" in text
+    assert "| *CNO, published* | 0.63 | 1.17 |" in text
+    wave, flow = (json.loads((folder / f"{n}.json").read_text()) for n in tables.CASES)
+    assert wave["methods"]["ladder"]["in"]["min_max_rel_l1"] > 0
+    assert wave["methods"]["ladder"]["out"]["rel_l2"] > 0
+    assert wave["generation"]["samples"] == 16 + 4 + 6 + 6
+    assert 0 < flow["methods"]["classic"]["block_rel_l2"] < 2
+    assert 0 < flow["methods"]["classic"]["persistence"] < 2
+    runs = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/summary.json")}
+    assert len(runs) == 4
+    assert "## wave" in run_tables(["wave"], 0.02, small)
+    assert runs == {path: path.stat().st_mtime_ns for path in runs}
+
+
+def test_a_case_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no case 'wafe', only .*; did you mean 'wave'"):
+        run_tables(["wafe"], 1, tmp_path)
+
+
+def test_the_fno_takes_blocks_of_states() -> None:
+    pytest.importorskip("neuralop")
+    import torch
+
+    from experiments.benchmarks.peers import fno
+    from multigrid.grid import Grid
+
+    network = partial(fno, channels=(10, 10))(Grid((64, 64)))
+    assert network(torch.zeros(1, 10, 64, 64)).shape == (1, 10, 64, 64)
