@@ -208,7 +208,7 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
         header = "error | rel. L2 | " if blocks else "in, % | out, % | rel. L1 | rel. L2 | "
         names = ["", *(header + "seconds | FLOPs").split(" | ")]
         rows = [names, ["---"] * len(names)]
-        for name, method in methods.items():
+        for method in methods.values():
             rows.append([method["label"], *_cells(method, blocks)])
             rows[-1] += [f"{method['seconds']:.0f}", si(method["flops"])]
         if blocks:
