@@ -15,7 +15,7 @@ from multigrid.__main__ import main
 from multigrid.config import parse_config
 from multigrid.data.files import FileSource
 from multigrid.data.formats import ReaderOptions
-from multigrid.data.inspect import suggest_levels
+from multigrid.data.inspect import looks_periodic, suggest_levels
 from multigrid.data.splits import DataFile
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.components import problem_and_source
@@ -47,6 +47,8 @@ def test_text(tmp_path: Path, capsys) -> None:
         "problem": {"kind": "file", "file": str(path), "reader": "pdebench", "ndim": 2},
         "data": {"centering": "cell", "train": 80, "validation": 10, "test": 10},
         "levels": [16, 32],
+        "model": {"fields": "auto"},
+        "schedule": {"epochs": [12, 4], "learning_rate": [2e-3, 1e-3]},
     }
 
 
@@ -177,6 +179,21 @@ def test_the_command(tmp_path: Path) -> None:
     assert bad.stderr.startswith("error: ")
     assert "truncated" in bad.stderr
     assert bad.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "periodic"), [("waves", True), ("sines", False), ("ramps", False), ("noise", False)]
+)
+def test_periodic_fields_are_recognized(name: str, periodic: bool) -> None:
+    x = (np.arange(32) + 0.5) / 32
+    shift, size = RNG.random((2, 20, 1, 1))
+    fields = {
+        "waves": np.sin(2 * np.pi * (x[:, None] + 2 * x + shift)),
+        "sines": size * np.sin(np.pi * x[:, None]) * np.sin(2 * np.pi * x),  # zero at the ends
+        "ramps": size * x[:, None] + shift * x,
+        "noise": RNG.standard_normal((20, 32, 32)),
+    }
+    assert looks_periodic(fields[name][:, None]) == periodic
 
 
 def test_what_is_guessed_and_what_is_ignored_is_said(tmp_path: Path, capsys) -> None:

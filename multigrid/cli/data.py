@@ -4,9 +4,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from multigrid.cli.command import (
     Command,
@@ -77,9 +75,7 @@ def inspect(options: argparse.Namespace) -> None:
         suggestion = report["suggestion"]
         if not suggestion:
             raise UserError(f"{options.file}: too few samples for training, validation and test")
-        more = _name_and_schedule(options.file, suggestion)
-        schedule = {**more["schedule"], **suggestion.get("schedule", {})}
-        sections = {**more, **suggestion, "schedule": schedule}
+        sections = {"name": _name(options.file), **suggestion}
         write_text(options.write, yaml_sections(sections) + "\n")
     if options.json:
         print_json(report)
@@ -89,15 +85,9 @@ def inspect(options: argparse.Namespace) -> None:
         print(f"\nwritten to {options.write}; train with: multigrid run {options.write}")
 
 
-def _name_and_schedule(path: Path, suggestion: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the sections that a file of data says nothing of: most epochs on coarse grids."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).lstrip("._-")[:100] or "mine"
-    below = range(len(suggestion["levels"]) - 1, -1, -1)
-    schedule = {
-        "epochs": [min(40, 4 * 3**k) for k in below],
-        "learning_rate": [1e-3 * 2**k for k in below],
-    }
-    return {"name": name, "schedule": schedule}
+def _name(path: Path) -> str:
+    """Returns a name of a run for a file of data."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).lstrip("._-")[:100] or "mine"
 
 
 GENERATE = Command(

@@ -17,6 +17,9 @@ from multigrid.grid import Centering, Grid, guess_centering
 COARSEST = 16
 MAX_LEVELS = 4
 BATCH_SIZE = 32
+NUM_LOOKED_AT = 32
+FIRST_RUN = 2e6
+"""Samples times points of an epoch on the finest grid beyond which a first run has fewer epochs."""
 
 Report = dict[str, Any]
 
@@ -65,6 +68,8 @@ def inspect_file(
             bar.update(block.stop - block.start)
     place, centering = place or str(file.path), described.centering
     guess = guess_centering(described.shape)
+    some = np.linspace(0, len(indices) - 1, min(NUM_LOOKED_AT, len(indices))).astype(int)
+    periodic = not described.boundaries and looks_periodic(file.fetch(some)[1])
     return {
         "path": place,
         "reader": file.reader,
@@ -80,12 +85,27 @@ def inspect_file(
         "ignored": list(described.ignored),
         "parameters": list(described.parameters),
         "boundaries": dict(described.boundaries),
+        "looks_periodic": periodic,
         "time_step": described.time_step,
         "notes": list(described.notes),
         "inputs": _side(described.input_dtype, values.inputs),
         "outputs": _side(described.output_dtype, values.outputs),
-        "suggestion": _suggestion(file, place, centering or guess, others or {}),
+        "suggestion": _suggestion(file, place, centering or guess, others or {}, periodic),
     }
+
+
+def looks_periodic(fields: np.ndarray) -> bool:
+    """Whether fields ``[N, C, *grid]`` are smooth, large at the ends of axes, and go on there."""
+    fields = np.moveaxis(fields, 1, -1).astype(float)
+    spread = fields.std(axis=tuple(range(fields.ndim - 1)))
+    for axis in range(1, fields.ndim - 1):
+        ends = np.take(fields, [-1, 0], axis)
+        inside, across = (np.sqrt((np.diff(x, axis=axis) ** 2).mean()) for x in (fields, ends))
+        size = np.sqrt(((ends - ends.mean()) ** 2).mean())
+        scale = np.sqrt((spread**2).mean())
+        if not (across < 1.5 * inside < 0.75 * scale and size > 0.5 * scale):
+            return False
+    return True
 
 
 def _side(dtype: str, values: FieldValues) -> Report:
@@ -127,6 +147,8 @@ def to_text(report: Report) -> str:
     if report["boundaries"]:
         walls = ", ".join(f"{axis}: {kind}" for axis, kind in report["boundaries"].items())
         lines.append(f"  boundary  {walls}")
+    if report["looks_periodic"]:
+        lines.append("  boundary  periodic (a guess: fields go on from one end to the other)")
     if report["time_step"] is not None:
         lines.append(f"  time step {report['time_step']:.6g}")
     if report["ignored"]:
@@ -134,7 +156,7 @@ def to_text(report: Report) -> str:
     if report["parameters"]:
         lines.append(
             f"            {', '.join(report['parameters'])} can be input channels "
-            "(problem.parameters, --parameters)"
+            "(problem.parameters, --parameters); below are those that vary"
         )
     lines += [f"  note      {note}" for note in report["notes"]]
     lines += _side_lines("inputs", report["inputs"]) + _side_lines("outputs", report["outputs"])
@@ -177,7 +199,11 @@ def _flow(value: Any) -> str:
 
 
 def _suggestion(
-    file: FieldFile, place: str, centering: Centering, others: Mapping[str, FieldFile]
+    file: FieldFile,
+    place: str,
+    centering: Centering,
+    others: Mapping[str, FieldFile],
+    periodic: bool,
 ) -> Report:
     """Returns sections of an experiment file that runs; nothing if there are too few samples."""
     described = file.describe()
@@ -191,15 +217,30 @@ def _suggestion(
         "levels": suggest_levels(grid),
     }
     walls = {kind.partition(" ")[0] for kind in described.boundaries.values()}
-    if walls == {"periodic"} and grid.is_open:
-        sections["model"] = {"padding": "periodic"}
+    if len(sections["levels"]) > 1:
+        sections["model"] = {"fields": "auto"}
+    if (periodic or walls == {"periodic"}) and grid.is_open:
+        sections["model"] = {**sections.get("model", {}), "padding": "periodic"}
+    sections["schedule"] = _first_schedule(len(sections["levels"]), counts["train"] * grid.size)
     if counts["train"] < BATCH_SIZE:
-        sections["schedule"] = {"batch_size": counts["train"]}
+        sections["schedule"]["batch_size"] = counts["train"]
     if counts["test"] < 3:
         sections["output"] = {"num_predictions": counts["test"]}
     if described.time is not None and described.group_size >= 2:
         sections["data"]["rollout_steps"] = min(10, described.group_size)
     return sections
+
+
+def _first_schedule(num_levels: int, size: int) -> dict[str, Any]:
+    """Returns a schedule of a few minutes, most epochs on coarse grids.
+
+    Args:
+        num_levels: Number of levels.
+        size: Samples times points of an epoch on the finest.
+    """
+    below, share = range(num_levels - 1, -1, -1), min(1.0, FIRST_RUN / size)
+    epochs = [max(1, round(min(40, 4 * 3**k) * share)) for k in below]
+    return {"epochs": epochs, "learning_rate": [1e-3 * 2**k for k in below]}
 
 
 def _suggested_counts(file: FieldFile, others: Mapping[str, FieldFile]) -> dict[str, int] | None:
