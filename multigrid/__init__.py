@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         register_problem,
         register_reader,
     )
+    from multigrid.report import figures
     from multigrid.report.comparison import compare
     from multigrid.schedule import build_schedule
     from multigrid.surrogate import TrainedSurrogate, load
@@ -48,6 +49,7 @@ __all__ = [
     "build_schedule",
     "compare",
     "configure",
+    "figures",
     "load",
     "register_block",
     "register_callback",
@@ -75,6 +77,7 @@ _PLACES = {
     "build_schedule": "schedule",
     "compare": "report.comparison",
     "configure": "api",
+    "figures": "report",
     "load": "surrogate",
     "register_block": "registry",
     "register_callback": "registry",

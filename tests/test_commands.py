@@ -170,6 +170,21 @@ def test_a_reader_that_leaves_early_is_no_mistake(place, words):
     assert (shown.returncode, shown.stderr) == (0, b"")
 
 
+def test_settings_of_all_problems(place, capsys):
+    shown = ask(capsys, "settings", "problem")
+    assert "problem.darcy.high" in shown
+    assert "schedule" not in shown
+
+
+def test_a_dry_run_tells_of_padding_that_does_not_suit(place, capsys):
+    text = "name: a\nproblem: {kind: reaction_diffusion}\nlevels: [8]\nschedule: {epochs: 1}\n"
+    Path("periodic.yaml").write_text(text)
+    sentence = "the fields are periodic, but model.padding is 'zeros', not 'periodic'"
+    assert sentence in ask(capsys, "run", "periodic.yaml", "--dry-run")
+    shown = ask(capsys, "run", "periodic.yaml", "model.padding=periodic", "--dry-run")
+    assert "the fields are periodic" not in shown
+
+
 # --- evaluate
 
 

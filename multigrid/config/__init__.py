@@ -99,8 +99,8 @@ def parse_saved(raw: Any, source: str) -> Config:
     except UserError as error:
         plugins = current.get("plugins")
         names = ", ".join(map(str, plugins)) if isinstance(plugins, list) else ""
-        hint = f"; the run used {names}: give that as --plugin, or import it before" * bool(names)
-        raise UserError(f"{source}: {error}{hint}") from None
+        hint = f"the run used {names}: give that as --plugin, or import it before; " * bool(names)
+        raise UserError(f"{source}: {hint}{error}") from None
 
 
 def _validated(raw: Mapping[str, Any]) -> Config:

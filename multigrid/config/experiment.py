@@ -277,10 +277,12 @@ def sections() -> dict[str, type[Section]]:
 
 
 def settings(name: str | None = None) -> list[Setting]:
-    """Returns the settings of a section, a key of the top level or ``problem.<kind>``, or all."""
+    """Returns the settings of a section, such as ``data`` or ``problem.darcy``, or all."""
     if name is None:
         top = [row for row in _rows(Config, "") if row.key not in sections()]
         return top + [row for section in sections() for row in settings(section)]
+    if name == "problem":
+        return [row for key in sections() if key.startswith("problem.") for row in settings(key)]
     if name not in sections():
         allowed = list(sections())
         raise UserError(

@@ -18,7 +18,7 @@ COARSEST = 16
 MAX_LEVELS = 4
 BATCH_SIZE = 32
 NUM_LOOKED_AT = 32
-FIRST_RUN = 2e6
+FIRST_RUN = 1.5e6
 """Samples times points of an epoch on the finest grid beyond which a first run has fewer epochs."""
 
 Report = dict[str, Any]

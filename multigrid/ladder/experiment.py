@@ -367,6 +367,9 @@ class Experiment:
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
         compiled = ", compiled" if self.config.compute.compile else ""
         memory = max(self.memory_bytes(stage) for stage in self.stages)
+        padding, unfit = self.config.model.padding, []
+        if self.problem.periodic and not self.periodic:
+            unfit = [f"the fields are periodic, but model.padding is '{padding}', not 'periodic'"]
         return "\n".join(
             [
                 f"{self.config.name}: {self.problem.kind} ({fields}), {self.family.kind}, "
@@ -379,6 +382,7 @@ class Experiment:
                 schedule_table(self.stages, levels, work),
                 "",
                 f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about {si(memory)}B",
+                *unfit,
             ]
         )
 

@@ -47,6 +47,27 @@ def write_report(
     return [*written, write_page(record, folder)]
 
 
+def figures(run: str | Path) -> "dict[str, Figure]":
+    """Returns the figures of a run as matplotlib's, to be changed and saved.
+
+    Args:
+        run: Folder of the run, finished or not.
+
+    Returns:
+        ``convergence``, ``ladder``, ``predictions``, ``rollout`` and ``spectra``, those that the
+        result files allow.
+
+    Raises:
+        UserError: If there is no run, or a result file is damaged.
+
+    Example:
+        >>> convergence = figures("results/tiny")["convergence"]
+        >>> convergence.set_size_inches(7, 3)
+        >>> convergence.savefig("convergence.pdf")
+    """
+    return draw_figures(RunRecord.open(run))
+
+
 def draw_figures(record: RunRecord) -> "dict[str, Figure]":
     """Returns the figures that the result files allow, by name."""
     import numpy as np
