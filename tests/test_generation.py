@@ -4,8 +4,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -30,11 +30,11 @@ from multigrid.data import store
 from multigrid.grid import Grid
 from multigrid.problems import build_problem
 
-write = store.write_samples
+write = store.write_file
 def slowly(*arguments):
     write(*arguments)
     time.sleep(0.1)
-store.write_samples = slowly
+store.write_file = slowly
 
 if __name__ == "__main__":
     problem = build_problem("poisson", num_modes=4)
@@ -137,139 +137,67 @@ def test_workers_import_no_torch():
     assert result.stdout.strip() == "False"
 
 
-def complete(path):
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return int(file["train"].attrs["num_complete"])
-    except (OSError, KeyError):
-        return 0
-
-
 def start_and_kill(folder, workers):
-    """Kills a generation after at least two of its ten blocks, and returns what is left."""
+    """Kills a generation after at least two of its ten blocks, and returns how many are left."""
     script = folder / "slow.py"
     script.write_text(SLOW.replace("WORKERS", str(workers)))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, script.name], cwd=folder, env=environment)
     deadline = time.monotonic() + 30
-    part = None
-    while part is None or complete(part) < 2 * BLOCK:
+    while len(list(folder.glob("*.blocks/*[0-9]"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-        part = next(folder.glob("*.part"), None)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return part
+    return len(list(folder.glob("*.blocks/*[0-9]")))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_generation_goes_on_after_a_kill(tmp_path, workers):
     counts = {"train": 640, "validation": 1, "test": 1}
-    part = start_and_kill(tmp_path, workers)
-    left = complete(part)
-    assert 2 * BLOCK <= left < 640
+    left = start_and_kill(tmp_path, workers)
+    assert 2 <= left < 10
     store = open_store(tmp_path)
-    assert store.ensure(counts) == 642 - left
-    assert not part.exists()
+    assert store.ensure(counts) == 642 - left * BLOCK
     whole = open_store(tmp_path / "whole")
     whole.ensure(counts)
     assert_equal(contents(store, counts), contents(whole, counts))
-
-
-def interrupted_part(folder, monkeypatch, counts):
-    """Leaves a half-written file with one complete block."""
-    store, write, calls = open_store(folder), store_module.write_samples, []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        write(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store_module, "write_samples", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            store.ensure(counts)
-    return store, store.path.with_name(store.path.name + ".part")
-
-
-def truncate(part):
-    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
-
-
-def garble(part):
-    content = bytearray(part.read_bytes())
-    with h5py.File(part) as file:
-        chunk = file["train/input"].id.get_chunk_info(5)
-    content[chunk.byte_offset + 20] ^= 0xFF
-    part.write_bytes(content)
-
-
-def claim_too_much(part):
-    with h5py.File(part, "a") as file:
-        file["train"].attrs["num_complete"] = 100
-
-
-def lose_a_sample(part):
-    with h5py.File(part, "a") as file:
-        for name in ("input", "output"):
-            file["train"][name].resize(BLOCK + 1, axis=0)
-        file["train"].attrs["num_complete"] = BLOCK + 1
-
-
-def no_hdf5(part):
-    part.write_text("hello")
-
-
-@pytest.mark.parametrize("damage", [truncate, garble, claim_too_much, lose_a_sample, no_hdf5])
-def test_a_damaged_part_is_thrown_away(tmp_path, monkeypatch, damage):
-    store, part = interrupted_part(tmp_path / "a", monkeypatch, COUNTS)
-    damage(part)
-    assert store.ensure(COUNTS) == sum(COUNTS.values())
-    whole = open_store(tmp_path / "b")
-    whole.ensure(COUNTS)
-    assert_equal(contents(store, COUNTS), contents(whole, COUNTS))
 
 
 def test_an_interrupted_extension_is_continued(tmp_path, monkeypatch):
     store = open_store(tmp_path)
     store.ensure({"train": 10, "validation": 1, "test": 1})
     counts = {"train": 10 + 2 * BLOCK, "validation": 1, "test": 1}
-    _, part = interrupted_part(tmp_path, monkeypatch, counts)
-    assert complete(part) == 10 + BLOCK
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "seal", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.ensure(counts)
     assert len(store.read("train", 10)) == 10
-    assert store.ensure(counts) == BLOCK
+    assert store.ensure(counts) == 0
+    whole = open_store(tmp_path / "whole")
+    whole.ensure(counts)
+    assert_equal(contents(store, counts), contents(whole, counts))
 
 
-def test_a_part_behind_the_finished_file_is_thrown_away(tmp_path, monkeypatch):
-    counts = {"train": 3 * BLOCK, "validation": 1, "test": 1}
-    store, part = interrupted_part(tmp_path, monkeypatch, counts)
-    old = part.read_bytes()
-    store.ensure(counts)
-    part.write_bytes(old)
-    assert store.ensure({**counts, "test": 5}) == 4
-    assert len(store.read("train", 3 * BLOCK)) == 3 * BLOCK
+def test_a_full_disk_is_told_and_costs_nothing(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    store = open_store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_samples", full)
+        with pytest.raises(UserError, match="cannot be written: No space left on device"):
+            store.ensure(COUNTS)
+    assert store.ensure(COUNTS) == 0
+    assert len(store.read("train", 150)) == 150
 
 
-def test_two_generations_at_once(tmp_path, monkeypatch):
-    store, part = interrupted_part(tmp_path, monkeypatch, COUNTS)
-    with h5py.File(part, "a"), pytest.raises(UserError, match="another process is generating"):
-        subprocess_ensure(tmp_path)
-    assert store.ensure(COUNTS) == sum(COUNTS.values()) - BLOCK
-
-
-def subprocess_ensure(folder):
-    """Asks for the samples from another process, as locks are between processes."""
-    code = (
-        "from pathlib import Path; from multigrid.data.store import DataStore;"
-        "from multigrid.grid import Grid; from multigrid.problems.elliptic import Poisson;"
-        f"DataStore(Path({str(folder)!r}), Poisson(num_modes=4), Grid((8, 8)), 0)"
-        ".ensure({'train': 150, 'validation': 20, 'test': 10})"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if "UserError" in result.stderr:
-        raise UserError(result.stderr)
-    assert result.returncode == 0, result.stderr
+def test_two_generations_at_once(tmp_path):
+    store = open_store(tmp_path)
+    with store._alone(), pytest.raises(UserError, match="another process is generating"):
+        open_store(tmp_path).ensure(COUNTS)
+    assert store.ensure(COUNTS) == sum(COUNTS.values())
+    assert [path.name for path in tmp_path.iterdir()] == [store.path.name]
 
 
 def test_every_split_has_its_own_random_numbers():

@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 import torch
 
+from multigrid import files
 from multigrid.data import SPLITS
 from multigrid.data import store as store_module
 from multigrid.data.formats import open_fields
-from multigrid.data.generation import BLOCK
+from multigrid.data.generation import BLOCK, Block
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError
 from multigrid.grid import Grid
@@ -156,21 +157,28 @@ def test_interrupted_generation_is_continued(tmp_path, monkeypatch):
     counts = {"train": 3 * BLOCK, "validation": 1, "test": 1}
     store, whole = open_store(tmp_path / "a"), open_store(tmp_path / "b")
     whole.ensure(counts)
-    write, calls = store_module.write_samples, []
-
-    def interrupted(group, start, *fields):
-        calls.append(start)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        write(group, start, *fields)
-
-    monkeypatch.setattr(store_module, "write_samples", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        store.ensure(counts)
+    interrupt(store, counts, monkeypatch, after=2)
     assert not store.path.exists()
-    monkeypatch.setattr(store_module, "write_samples", write)
     assert store.ensure(counts) == BLOCK + 2
     assert torch.equal(store.read("train", 3 * BLOCK).inputs, whole.read("train", 192).inputs)
+    assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
+
+
+def interrupt(store, counts, monkeypatch, after):
+    """Stops a generation after some blocks."""
+    write, calls = files.write_file, []
+
+    def interrupted(path, content):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(path)
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.ensure(counts)
+    return calls
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -222,19 +230,17 @@ def test_damage_is_told_where_the_file_is_read_as_any_other(store):
         open_fields(store.path)
 
 
-def test_a_damaged_sample_of_an_interrupted_generation_is_made_anew(tmp_path, monkeypatch):
-    store = open_store(tmp_path)
-    counts = {"train": 2 * BLOCK, "validation": 1, "test": 1}
-    write = store_module.write_samples
-
-    def interrupted(group, start, *fields):
-        write(group, start, *fields)
-        group["input"][3] = np.nan
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(store_module, "write_samples", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        store.ensure(counts)
-    monkeypatch.setattr(store_module, "write_samples", write)
-    assert store.ensure(counts) == sum(counts.values())
-    assert store.read("train", 4).inputs[3].abs().max() > 0
+def test_damage_to_an_interrupted_generation_is_made_anew(tmp_path, monkeypatch):
+    counts = {"train": BLOCK, "validation": 3, "test": 1}
+    store, rng = open_store(tmp_path), np.random.default_rng(0)
+    first, second = interrupt(store, counts, monkeypatch, after=2)
+    content = second.read_bytes()
+    for changed in (*(damaged(content, rng) for _ in range(30)), b"", content[:-1]):
+        second.write_bytes(changed)
+        assert (store._read_block(Block("validation", 0, 3)) is None) == (changed != content)
+    first.write_bytes(damaged(first.read_bytes(), rng))
+    assert store.ensure(counts) == BLOCK + 4
+    whole = open_store(tmp_path / "whole")
+    whole.ensure(counts)
+    for split, count in counts.items():
+        assert torch.equal(store.read(split, count).outputs, whole.read(split, count).outputs)

@@ -9,10 +9,12 @@ Sample i of a split depends on seed, split and i alone, so splits never overlap,
 samples adds to a file without changing those it has.
 """
 
+import errno
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,16 +22,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from multigrid.data import SPLITS
 from multigrid.data.formats.container import is_sealed, seal, stamp
 from multigrid.data.formats.hdf5 import take
-from multigrid.data.generation import Recipe, generate
+from multigrid.data.generation import Arrays, Block, Recipe, generate
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError, brief
-from multigrid.files import PART, put_in_place
+from multigrid.files import write_file, written_aside
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
@@ -46,6 +49,7 @@ class DataStore:
         self.recipe = Recipe(problem, grid, seed)
         name = f"{problem.kind}_{grid}_{grid.centering}_seed{seed}_{self.fingerprint[:8]}.h5"
         self.path = folder / name
+        self._aside = folder / f"{name}.blocks"
         self._verified: tuple[int, int, int] | None = None
 
     @property
@@ -58,20 +62,20 @@ class DataStore:
     ) -> int:
         """Makes sure that every split has at least the given number of samples.
 
-        The file is written aside, block by block, and renamed when it is complete. What an
-        interrupted generation has left is continued if it is sound, else discarded.
+        Each block of samples is kept in a file with a checksum until all are there, so that an
+        interrupted generation goes on from the sound ones.
 
         Returns:
             The number of samples that had to be generated.
         """
-        have = self._counts() if self.path.exists() else dict.fromkeys(SPLITS, 0)
-        if all(have[split] >= count for split, count in counts.items()):
+        if self._has(counts):
             return 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return self._extend(counts, have, progress, workers)
+            with self._alone():
+                return 0 if self._has(counts) else self._extend(counts, progress, workers)
         except OSError as error:
-            reason = error.strerror or str(error).split("\n")[0]
+            reason = error.strerror or brief(error)
             raise UserError(f"{self.path}: samples could not be written: {reason}") from None
 
     def read(self, split: str, count: int) -> Samples:
@@ -92,103 +96,127 @@ class DataStore:
 
     def load(self, split: str, indices: np.ndarray) -> Samples:
         """Reads samples of a split, in any order."""
-        with self._reading(self.path), h5py.File(self.path, "r") as file:
+        with self._reading(), h5py.File(self.path, "r") as file:
             inputs, outputs = (take(file[split][side], indices) for side in SIDES)
         return Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), self.grid)
 
+    def _has(self, counts: Mapping[str, int]) -> bool:
+        """Whether the file is there and has so many samples."""
+        if not self.path.exists():
+            return False
+        have = self._counts()
+        return all(have[split] >= count for split, count in counts.items())
+
     def _counts(self) -> dict[str, int]:
         """Returns the number of samples of each split in the file, once its checksum is right."""
-        with self._reading(self.path):
+        with self._reading():
             now = stamp(self.path)
-            sealed = self._verified == now or is_sealed(self.path)
-            if sealed is False:
-                raise ValueError("its checksum is wrong")
+            if self._verified != now and not is_sealed(self.path):
+                raise ValueError("its checksum is wrong or missing")
             with h5py.File(self.path, "r") as file:
-                if sealed is None and file.attrs.get("sealed", False):
-                    raise ValueError("its checksum is not there")
-                counts = self._read_counts(file)
-            self._verified = now if sealed else None
+                if file.attrs["fingerprint"] != self.fingerprint:
+                    raise UserError(
+                        f"{self.path}: holds samples of other settings than its name says; move it "
+                        "away"
+                    )
+                counts = {split: int(file[split].attrs["num_complete"]) for split in SPLITS}
+            self._verified = now
         return counts
 
-    def _read_counts(self, file: h5py.File) -> dict[str, int]:
-        if file.attrs["fingerprint"] != self.fingerprint:
-            raise UserError(
-                f"{file.filename}: holds samples of other settings than its name says; move it away"
-            )
-        return {split: int(file[split].attrs["num_complete"]) for split in SPLITS}
-
     @contextmanager
-    def _reading(self, path: Path) -> Iterator[None]:
-        """Tells what prevents reading a file in one sentence."""
+    def _reading(self) -> Iterator[None]:
+        """Tells what prevents reading the file in one sentence."""
         try:
             yield
-        except BlockingIOError:
-            raise UserError(f"{path}: another process is generating these samples") from None
         except (OSError, LookupError, ValueError, RuntimeError) as error:
-            if not path.exists():
-                raise UserError(f"{path}: the file of samples is no longer there") from None
+            if not self.path.exists():
+                raise UserError(f"{self.path}: the file of samples is no longer there") from None
             if isinstance(error, UserError):
                 raise
-            raise DamagedFileError(
-                f"{path}: unreadable or half-written HDF5 file ({brief(error)}); delete it to "
+            raise UserError(
+                f"{self.path}: unreadable or half-written HDF5 file ({brief(error)}); delete it to "
                 "regenerate the samples"
             ) from None
 
     # --- writing ---
 
-    def _extend(
-        self,
-        counts: Mapping[str, int],
-        have: Mapping[str, int],
-        progress: bool,
-        workers: int | None,
-    ) -> int:
-        aside = self.path.with_name(self.path.name + PART)
-        if not self._continues(aside, have):
-            aside.unlink(missing_ok=True)
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other processes from generating the same samples."""
+        path = self.path.with_name(self.path.name + ".lock")
+        lock = FileLock(path, timeout=0)
+        try:
+            with suppress(NotImplementedError):  # a file system without locks
+                lock.acquire()
+            yield
+            path.unlink(missing_ok=True)
+        except Timeout:
+            raise UserError(f"{self.path}: another process is generating these samples") from None
+        finally:
+            lock.release()
+
+    def _extend(self, counts: Mapping[str, int], progress: bool, workers: int | None) -> int:
+        have = self._counts() if self.path.exists() else dict.fromkeys(SPLITS, 0)
+        blocks = [
+            block
+            for split, count in counts.items()
+            for block in self.recipe.blocks(split, have[split], count)
+        ]
+        self._aside.mkdir(exist_ok=True)
+        missing = [block for block in blocks if self._read_block(block) is None]
+        total = sum(map(len, missing))
+        hidden = None if progress else True  # None: only a terminal gets a bar
+        with tqdm(total=total, desc=f"samples {self.grid}", unit="sample", disable=hidden) as bar:
+            for block, fields in generate(self.recipe, missing, workers):
+                self._write_block(block, *fields)
+                bar.update(len(block))
+        with written_aside(self.path) as aside:
             if self.path.exists():
                 shutil.copyfile(self.path, aside)
-        with h5py.File(aside, "a") as file:
-            create_splits(file, self.recipe)
-            blocks = [
-                block
-                for split, count in counts.items()
-                for block in self.recipe.blocks(split, file[split].attrs["num_complete"], count)
-            ]
-            total = sum(len(block) for block in blocks)
-            hidden = None if progress else True  # None: only a terminal gets a bar
-            with tqdm(
-                total=total, desc=f"samples {self.grid}", unit="sample", disable=hidden
-            ) as bar:
-                for block, fields in generate(self.recipe, blocks, workers):
-                    write_samples(file[block.split], block.start, *fields)
-                    file.flush()
-                    bar.update(len(block))
-        seal(aside)
-        put_in_place(aside, self.path)
+            self._put_together(aside, blocks)
+            seal(aside)
+        shutil.rmtree(self._aside)
         return total
 
-    def _continues(self, aside: Path, have: Mapping[str, int]) -> bool:
-        """Whether an interrupted file is sound and not behind the finished one.
-
-        HDF5 has a checksum of each chunk, and what was never written reads as NaN.
-        """
-        if not aside.exists():
-            return False
+    def _put_together(self, path: Path, blocks: Iterable[Block]) -> None:
+        """Adds blocks of samples to the HDF5 file that the others are in, if there is one."""
         try:
-            with self._reading(aside), h5py.File(aside, "r") as file:
-                counts = self._read_counts(file)
-                for split, count in counts.items():
-                    for dataset in (file[split][side] for side in SIDES):
-                        if not all(np.isfinite(dataset[index]).all() for index in range(count)):
-                            return False
-        except DamagedFileError:
-            return False
-        return all(counts[split] >= have[split] for split in SPLITS)
+            with h5py.File(path, "a") as file:
+                create_splits(file, self.recipe)
+                for block in blocks:
+                    fields = self._read_block(block)
+                    if fields is None:
+                        raise OSError(errno.EIO, f"{self._place(block)} is damaged")
+                    write_samples(file[block.split], block.start, *fields)
+        except RuntimeError as error:  # what h5py raises on closing a file on a full disk
+            raise OSError(errno.EIO, brief(error)) from None
 
+    # a block: the bytes of its inputs and outputs, and a checksum
 
-class DamagedFileError(UserError):
-    """A file of samples that must be generated anew."""
+    def _place(self, block: Block) -> Path:
+        return self._aside / f"{block.split}_{block.start}_{block.stop}"
+
+    def _checksum(self, block: Block, content: bytes) -> bytes:
+        return hashlib.sha256(f"{self.fingerprint} {block}".encode() + content).digest()
+
+    def _write_block(self, block: Block, inputs: np.ndarray, outputs: np.ndarray) -> None:
+        content = inputs.tobytes() + outputs.tobytes()
+        write_file(self._place(block), content + self._checksum(block, content))
+
+    def _read_block(self, block: Block) -> Arrays | None:
+        """Returns a block that was generated earlier, None if it is not there or damaged."""
+        if not self._place(block).exists():
+            return None
+        content = self._place(block).read_bytes()
+        content, checksum = content[:-32], content[-32:]
+        if checksum != self._checksum(block, content):
+            return None
+        values = np.frombuffer(content, np.float32)
+        cut = len(block) * self.problem.num_channels[0] * self.grid.size
+        inputs, outputs = (
+            part.reshape(len(block), -1, *self.grid.shape) for part in (values[:cut], values[cut:])
+        )
+        return inputs, outputs
 
 
 def create_splits(file: h5py.File, recipe: Recipe) -> None:
@@ -197,7 +225,7 @@ def create_splits(file: h5py.File, recipe: Recipe) -> None:
     file.attrs.update(
         {**settings, "parameters": json.dumps(settings["parameters"])},
         fingerprint=recipe.fingerprint,
-        sealed=True,
+        sealed=True,  # so that readers miss a checksum that is lost
     )
     for split in SPLITS:
         group = file.require_group(split)

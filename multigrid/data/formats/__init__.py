@@ -121,11 +121,13 @@ def open_container(path: Path, options: ReaderOptions) -> Container:
         return XarrayStore(path)
     require_regular_file(path)
     if hdf5.h5py.is_hdf5(path):
-        if is_sealed(path) is False:
+        sealed = is_sealed(path)
+        container = None if sealed is False else hdf5.Hdf5(path)
+        if container is None or (sealed is None and container.attributes.get("sealed")):
             raise UserError(
                 f"{path}: damaged, or changed since multigrid wrote it: its checksum differs"
             )
-        return hdf5.Hdf5(path)
+        return container
     start = first_bytes(path, 128)
     if not start:
         raise UserError(f"{path}: the file is empty")
