@@ -1,10 +1,11 @@
-"""Result files that are whole or not there at all, and JSON that every reader takes.
+"""Result files that are whole or not there at all, checksums, and JSON that every reader takes.
 
 Every file of a run but its log and its journal goes through the operations at the end, which is
 where tests make disks fail.
 """
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -32,9 +33,53 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes plain containers as JSON, as :func:`write_file` does."""
-    write_text(path, to_json(value, indent=2) + "\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes plain containers as JSON with a checksum, as :func:`write_file` does."""
+    write_text(path, seal(to_json(value, indent=2).removesuffix("\n}"), JSON))
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON and verifies its checksum, if it has one.
+
+    Raises:
+        UserError: If the file cannot be read or is damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        unseal(text, JSON)
+        return json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable or half-written ({brief(error)})") from None
+
+
+Seal = tuple[str, str]
+"""What stands before and after the checksum of a text."""
+
+JSON: Seal = (',\n  "checksum": "', '"\n}\n')
+JSON_LINE: Seal = (', "checksum": "', '"}')
+YAML: Seal = ("# checksum: ", "\n")
+CSV_ROW: Seal = (",", "")
+
+
+def seal(text: str, form: Seal) -> str:
+    """Returns a text with its checksum behind it."""
+    return text + form[0] + _checksum(text) + form[1]
+
+
+def unseal(text: str, form: Seal) -> str:
+    """Returns a text without its checksum; without one, as it is.
+
+    Raises:
+        ValueError: If the checksum is wrong.
+    """
+    body, mark, rest = text.rpartition(form[0])
+    if mark and rest != _checksum(body) + form[1]:
+        raise ValueError("its checksum is wrong: damaged, or changed since it was written")
+    return body if mark else text
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

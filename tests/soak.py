@@ -74,6 +74,7 @@ NOT_COMPARED = TIMES | {
     "events",
     "overhead",
     "environment",
+    "checksum",
     "config",
 }
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.recorder import Recorder
 from multigrid.models.growth import UNetFamily
 from multigrid.records.history import read_history
 from multigrid.training.checkpoint import load_checkpoint
-from multigrid.training.featurization import split
+from multigrid.training.featurization import FeatureFile, split
 from multigrid.training.trainer import Trainer
 from tests.tiny import run, train, write_experiment
 
@@ -187,3 +188,14 @@ def test_nothing_frozen_first_is_an_error(tmp_path, pretrained, capsys):
     error = capsys.readouterr().err
     assert "transfer.featurize: nothing can be computed once" in error
     assert not (tmp_path / "results").exists()
+
+
+def test_damaged_features_are_noticed(tmp_path):
+    file = FeatureFile(tmp_path / "features.bin")
+    file.write([[torch.randn(3, 2, 4, 4)], [torch.randn(2, 2, 4, 4)]])
+    before, content = file.read(torch.tensor([4, 0])), bytearray(file.path.read_bytes())
+    content[4 * 32 * 3 + 5] ^= 1  # of the fourth sample
+    file.path.write_bytes(content)
+    assert torch.equal(file.read(torch.tensor([4, 0]))[0], before[0])
+    with pytest.raises(UserError, match="they have changed since they were written"):
+        file.read(torch.tensor([0, 3]))

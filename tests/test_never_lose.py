@@ -608,7 +608,8 @@ def test_the_journal_outlives_a_torn_line(tmp_path):
     content = journal.path.read_bytes()
     journal.path.write_bytes(content[:-4])
     journal.note("resumed", stage=2)
-    assert [record.get("stage") for record in journal.read()] == [None, 2]
+    events = [(record["event"], record.get("stage")) for record in journal.read()]
+    assert events == [("started", None), ("unreadable", None), ("resumed", 2)]
 
 
 def test_bad_input_is_refused_in_one_sentence(tmp_path):

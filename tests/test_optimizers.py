@@ -6,6 +6,7 @@ from torch import nn
 
 import multigrid
 from multigrid.errors import UserError
+from multigrid.ladder.recorder import Recorder
 from multigrid.models.layers import channels_last
 from multigrid.registry import OPTIMIZERS
 from multigrid.training.optimizers import (
@@ -180,12 +181,64 @@ def test_state_that_does_not_fit_is_left_out():
     optimizer = NamedOptimizer(net, "muon")
     train(net, optimizer, 0, 1)
     state = optimizer.state_dict()
-    state["2.weight"] = {"momentum_buffer": torch.zeros(3, 3)}
     state["elsewhere"] = {"momentum_buffer": torch.zeros(3, 3)}
     num_parameters = len(list(net.parameters()))
-    assert NamedOptimizer(build_net(), "muon").load_state_dict(state) == num_parameters - 1
+    assert NamedOptimizer(build_net(), "muon").load_state_dict(state) == num_parameters
     # the two hidden weights have other state under AdamW
     assert NamedOptimizer(build_net(), "adamw").load_state_dict(state) == num_parameters - 2
+
+
+class Counting(torch.optim.SGD):
+    """Keeps a plain number, a text and numbers in bfloat16 for each parameter."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                state.setdefault("count", 0)
+                state.setdefault("history", [])
+                state["count"] += 1
+                state["history"].append(float(group["lr"]))
+                past = state.setdefault("past", torch.zeros_like(p, dtype=torch.bfloat16))
+                past.mul_(0.9).add_(p.grad)
+                p.data.add_(past, alpha=-sum(state["history"]) / state["count"])
+
+
+@pytest.mark.parametrize("kind", ["NAdam", "Adafactor", "RAdam", "Rprop", "ASGD", Counting])
+def test_state_of_any_shape_is_kept(kind, tmp_path):
+    make = getattr(torch.optim, kind) if isinstance(kind, str) else kind
+    whole, cut = build_net(), build_net()
+    train(whole, NamedOptimizer(whole, make), 0, 4)
+    optimizer = NamedOptimizer(cut, make)
+    train(cut, optimizer, 0, 2)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    optimizer = NamedOptimizer(cut, make)
+    assert optimizer.load_state_dict(state) == len(list(cut.parameters()))
+    train(cut, optimizer, 2, 4)
+    assert_equal_states(cut, whole)
+
+
+def test_a_run_that_goes_on_with_another_optimizer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment = {
+        "name": "tiny",
+        "problem": {"kind": "poisson", "num_modes": 4},
+        "levels": [8],
+        "data": {"train": 16, "validation": 4, "test": 4},
+        "schedule": {"epochs": 2},
+        "model": {"width": 8},
+    }
+
+    def stop(*args):
+        raise UserError("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "finish", stop)
+        with pytest.raises(UserError, match="stop"):
+            multigrid.train(experiment, optimizer=Counting)
+    with pytest.raises(UserError, match="the run was begun with another optimizer"):
+        multigrid.train(experiment, resume=True)
 
 
 def momentum(groups):

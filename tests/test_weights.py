@@ -32,7 +32,7 @@ def test_there_and_back(tmp_path, suffix):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     if suffix == ".safetensors":
         with safe_open(path, "pt") as file:
-            assert file.metadata() == {"multigrid": '{"grid": [4, 4]}'}
+            assert file.metadata()["multigrid"] == '{"grid": [4, 4]}'
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,21 @@ def test_where_weights_may_be_written(tmp_path):
         with pytest.raises(UserError, match=sentence):
             check_writable(bad, replace=False)
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_damage_to_saved_weights_is_noticed(tmp_path, suffix):
+    path = tmp_path / f"w{suffix}"
+    about = {"level": 0, "grid": [4, 4]}
+    save_weights(path, {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(())}, about)
+    expected, content = load_weights(path), path.read_bytes()
+    for bit in range(0, 8 * len(content), 3):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            weights = load_weights(path)
+        except UserError:
+            continue
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[key], expected[key]) for key in weights)

@@ -14,6 +14,7 @@ from multigrid.config.experiment import Config, register_handed_in
 from multigrid.config.section import Section, expand, plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError
+from multigrid.files import YAML, seal, unseal, write_text
 from multigrid.problems import PDE
 from multigrid.registry import import_plugin
 
@@ -27,6 +28,7 @@ __all__ = [
     "parse_config",
     "parse_saved",
     "read_saved",
+    "write_saved",
 ]
 
 RENAMED = {("recovery", "accumulate"): "split_batches"}
@@ -124,9 +126,23 @@ def _import_plugins(names: Any, folder: Path | None) -> list[str]:
     return places
 
 
+def write_saved(path: Path, raw: Mapping[str, Any]) -> None:
+    """Writes the dumped configuration of a run, with a checksum."""
+    write_text(path, seal(dump_yaml(raw), YAML))
+
+
 def read_saved(path: Path) -> Config:
-    """Reads back what :func:`dump_config` gave."""
-    return parse_saved(read_yaml(path), str(path))
+    """Reads back what :func:`write_saved` wrote.
+
+    Raises:
+        UserError: If it is damaged, or not valid.
+    """
+    raw = read_yaml(path)
+    try:
+        unseal(path.read_text(encoding="utf-8"), YAML)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None
+    return parse_saved(raw, str(path))
 
 
 def dump_config(config: Config) -> str:

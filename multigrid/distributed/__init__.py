@@ -88,7 +88,7 @@ class Processes:
         """Returns nested containers with tensors that are spread over processes put together."""
         return state
 
-    def spread_like(self, tensor: "Tensor", parameter: "Tensor") -> "Tensor":
+    def spread_like(self, tensor: Any, parameter: "Tensor") -> Any:
         """Returns a whole tensor spread as a parameter is, if the shapes are equal."""
         return tensor
 

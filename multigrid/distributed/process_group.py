@@ -166,9 +166,9 @@ class ProcessGroup(Processes):
             return {key: self.whole(value) for key, value in state.items()}
         return state
 
-    def spread_like(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+    def spread_like(self, tensor: Any, parameter: Tensor) -> Any:
         """Returns a whole tensor spread as a parameter is, if the shapes are equal."""
-        if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        if not isinstance(parameter, DTensor) or getattr(tensor, "shape", None) != parameter.shape:
             return tensor
         here = tensor.to(parameter.device).contiguous()
         mesh, placements = parameter.device_mesh, parameter.placements

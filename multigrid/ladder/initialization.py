@@ -162,6 +162,8 @@ class Initializer:
     def start(self, earlier: EarlierStages, stage: Stage) -> Start:
         """Builds the network of a stage and fills it."""
         previous = earlier.finished[-1] if earlier.finished else None
+        network = self.family.build(stage.level)
+        shapes = {name: tensor.shape for name, tensor in tensors_of(network).items()}
         weights = dict(earlier.loaded)
         latest = earlier.loaded
         moments: dict[str, Any] = {}
@@ -170,11 +172,11 @@ class Initializer:
                 payload = earlier.best[source["level"]]
                 latest = payload["network"]
                 weights |= latest
-                moments |= payload["trainer"]["optimizer"]
+                state = payload["trainer"]["optimizer"]
+                moments |= {k: state[k] for k in state if latest[k].shape == shapes.get(k)}
         if not weights:
-            network = self.family.build(stage.level)
             return Start(network, finetuning=self._fresh(network))
-        section, network = self.section, self.family.build(stage.level)
+        section = self.section
         report = transfer_weights(weights, network, section.mismatch, section.allow)
         for warning in check_report(report, section.mismatch, section.allow):
             log.warning("%s", warning)

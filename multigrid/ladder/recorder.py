@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from multigrid.config import dump_yaml, read_saved
+from multigrid.config import read_saved, write_saved
 from multigrid.errors import UserError
-from multigrid.files import rename, write_json, write_text
+from multigrid.files import rename, write_json
 from multigrid.hardware import environment
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
@@ -367,7 +367,7 @@ def restore_config(folder: RunFolder) -> None:
     except UserError as reason:
         for path in sorted(folder.path.glob("level_*_*/last*.pt")):
             with suppress(UserError, KeyError):
-                write_text(folder.config, dump_yaml(load_checkpoint(path)["config"]))
+                write_saved(folder.config, load_checkpoint(path)["config"])
                 print(f"{reason}; restored from {path}", file=sys.stderr)
                 return
 

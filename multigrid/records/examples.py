@@ -1,7 +1,7 @@
 """A few predictions of a run, kept small for pictures. Works on arrays, without torch."""
 
-import zipfile
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 from multigrid.files import write_file
 
 # Okabe and Ito's palette, told apart also by colour-blind readers.
@@ -115,7 +115,7 @@ class Examples:
         if self.rollout is not None:
             arrays |= {f"rollout_{name}": a for name, a in self.rollout._asdict().items()}
         content = BytesIO()
-        np.savez(content, allow_pickle=False, **arrays)
+        np.savez(content, allow_pickle=False, checksum=np.array(_checksum(arrays)), **arrays)
         write_file(path, content.getvalue())
 
     @classmethod
@@ -124,6 +124,9 @@ class Examples:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
+            checksum = arrays.pop("checksum", None)  # earlier versions wrote none
+            if checksum is not None and checksum != _checksum(arrays):
+                raise ValueError("its checksum is wrong")
             cuts = [
                 Cut(str(label), *(arrays[f"{name}_{i}"] for name in FIELDS))
                 for i, label in enumerate(arrays["cuts"])
@@ -139,9 +142,16 @@ class Examples:
                 examples = replace(examples, rollout=RollOut(*fields))
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
-        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: unreadable or half-written ({error})") from None
+        except Exception as error:  # zipfile raises errors of many kinds
+            raise UserError(f"{path}: unreadable or half-written ({brief(error)})") from None
         return examples
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def choose_samples(

@@ -1,18 +1,17 @@
 """What result files say of a run: an epoch a row of ``metrics.csv``, networks and spectra."""
 
-import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from multigrid.files import write_text
+from multigrid.errors import UserError
+from multigrid.files import CSV_ROW, seal, unseal, write_text
 
 STILL_IMPROVING = 0.05
 
@@ -63,26 +62,46 @@ def outcome(errors: Sequence[float]) -> str:
     return "still improving" if min(errors) < (1 - STILL_IMPROVING) * before else "levelled off"
 
 
+NAMES = [field.name for field in fields(Row)]
+
+
 def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Writes all rows, aside first and then renamed into place."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)])
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, text.getvalue())
+    """Writes all rows, each with a checksum, aside first and then renamed into place."""
+    lines = [",".join("" if v is None else str(v) for v in astuple(row)) for row in rows]
+    header = ",".join([*NAMES, "checksum"])
+    write_text(path, "\n".join([header, *(seal(line, CSV_ROW) for line in lines)]) + "\n")
 
 
 def read_history(path: Path) -> list[Row]:
-    """Reads the rows back."""
+    """Reads the rows back, also those of an earlier version, without checksums.
+
+    Raises:
+        UserError: If the file is not there, or a row is damaged.
+    """
     kinds: dict[str, Any] = {f.name: f.type if f.type in (int, str) else float for f in fields(Row)}
+    optional = {field.name for field in fields(Row) if field.type == float | None}
     rows = []
-    with path.open(newline="") as file:
-        for record in csv.DictReader(file):
-            texts = {name: record[name] for name in kinds}
-            values: Any = {
-                name: kinds[name](text) if text else None for name, text in texts.items()
-            }
-            rows.append(Row(**values))
+    try:
+        text = path.read_text(encoding="utf-8")
+        header, *lines = text.splitlines()
+        if not text.endswith("\n"):
+            raise ValueError("its last line is cut short")
+        if header not in (",".join(NAMES), ",".join([*NAMES, "checksum"])):
+            raise ValueError("its columns are others")
+        for line in lines:
+            values = (unseal(line, CSV_ROW) if header.endswith(",checksum") else line).split(",")
+            rows.append(
+                Row(
+                    **{
+                        name: None if not text and name in optional else kinds[name](text)
+                        for name, text in zip(NAMES, values, strict=True)
+                    }
+                )
+            )
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable or half-written ({error})") from None
     return rows
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from multigrid.config import Config, changed_keys, dump_config, read_saved
+from multigrid.config import Config, changed_keys, read_saved, write_saved
 from multigrid.errors import UserError
-from multigrid.files import PART, discard, to_json, write_json, write_text
+from multigrid.files import JSON_LINE, PART, discard, seal, to_json, unseal, write_json
 from multigrid.grid import Grid
 
 
@@ -29,22 +29,27 @@ class Journal:
         try:
             with self.path.open("ab") as file:
                 # on a new line, also after one that a kill has cut short
-                file.write(b"\n" * bool(file.tell()) + to_json(record).encode())
+                line = seal(to_json(record).removesuffix("}"), JSON_LINE)
+                file.write(b"\n" * bool(file.tell()) + line.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns all events; a line that was cut short is left out."""
+        """Returns all events; one that was cut short or damaged is called ``unreadable``."""
         lines = []
         with suppress(OSError):
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        events = []
-        for line in lines:
-            with suppress(ValueError):
-                events.append(json.loads(line))
-        return [event for event in events if isinstance(event, dict)]
+        return [_event(line) for line in lines if line]
+
+
+def _event(line: str) -> dict[str, Any]:
+    event = None
+    with suppress(ValueError):
+        unseal(line, JSON_LINE)
+        event = json.loads(line)
+    return event if isinstance(event, dict) and "event" in event else {"event": "unreadable"}
 
 
 PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
@@ -171,7 +176,7 @@ class RunFolder:
             self._clear()
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
-        write_text(self.config, dump_config(config))
+        write_saved(self.config, config.model_dump())
 
     def occupy(self, config: Config, resume: bool, overwrite: bool) -> None:
         """Locks the folder if it is there, and checks again what may have changed until then."""

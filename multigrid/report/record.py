@@ -1,14 +1,14 @@
 """A run as described by its result files. Imports no torch."""
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
+from multigrid.files import read_json
 from multigrid.records.examples import Examples
 from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
 from multigrid.records.run_folder import RunFolder
@@ -23,6 +23,7 @@ EVENTS = {
     "resumed": "resumed",
     "interrupted": "interrupted by a signal",
     "damaged checkpoint": "went back to an older checkpoint, as one was damaged,",
+    "unreadable": "a line of the journal was damaged",
 }
 
 
@@ -53,17 +54,7 @@ class RunRecord:
     def rows(self) -> list[Row]:
         """The history."""
         path = self.folder.metrics
-        try:
-            rows = read_history(path)
-            needed = [field.name for field in fields(Row) if field.type is float]
-            if any(getattr(row, name) is None for row in rows for name in needed):
-                raise ValueError("a row is cut short")
-            if not path.read_bytes().endswith(b"\n"):
-                raise ValueError("its last line is cut short")
-        except FileNotFoundError:
-            raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: unreadable or half-written ({error})") from None
+        rows = read_history(path)
         if not rows:
             raise UserError(f"{path}: holds no epoch")
         return rows
@@ -213,10 +204,7 @@ def _require(path: Path, record: Any, keys: Iterable[str]) -> None:
 
 
 def _read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable or half-written ({error})") from None
+    value = read_json(path)
     _require(path, value, keys)
     return dict(value)
 

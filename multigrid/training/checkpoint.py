@@ -40,27 +40,28 @@ _TRAILER_BYTES = len(_MARK) + 65
 
 def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
     """Writes nested plain containers and tensors; keeps what was there as ``previous`` if given."""
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **payload}, buffer)
-    content = buffer.getvalue()
+    content = _to_bytes({"format": FORMAT, **payload})
     _load(path, content)  # proves that it can be read, and that nothing in it needs a pickle
-    trailer = _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    write_file(path, content + trailer, previous)
+    write_file(path, content, previous)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint of this project to the CPU, never executing anything in it."""
     content = _read(path)
-    trailer = _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES))
-    body = content[: trailer.start()] if trailer else content
-    if trailer and hashlib.sha256(body).hexdigest().encode() != trailer[1]:
-        raise DamagedError(f"{path}: damaged: the checkpoint has another checksum than it names")
-    payload = _load(path, body)
+    payload = _load(path, content)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
-    if trailer is None:
+    if _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES)) is None:
         raise DamagedError(f"{path}: damaged: the checkpoint's checksum is missing")
     return payload
+
+
+def _to_bytes(value: Any) -> bytes:
+    """Returns what ``torch.save`` writes, and a checksum."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    content = buffer.getvalue()
+    return content + _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def _read(path: Path) -> bytes:
@@ -77,6 +78,12 @@ def _read(path: Path) -> bytes:
 
 
 def _load(path: Path, content: bytes) -> Any:
+    """Reads what ``torch.save`` has written, here or elsewhere; verifies a checksum behind it."""
+    trailer = _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES))
+    if trailer:
+        content = content[: trailer.start()]
+        if hashlib.sha256(content).hexdigest().encode() != trailer[1]:
+            raise DamagedError(f"{path}: damaged: it has another checksum than it names")
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
             _require_stored(content)
@@ -106,7 +113,7 @@ def _require_stored(content: bytes) -> None:
 SUFFIXES = (".pt", ".safetensors")
 CONTAINERS = ("network", "state_dict", "model_state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.")
-METADATA = "multigrid"
+METADATA, CHECKSUM = "multigrid", "multigrid.sha256"
 ABOUT = ("level", "grid", "config", "fields", "scaling", "time")
 """What a file that :func:`multigrid.load` takes says of the weights in it; not all have a time."""
 
@@ -131,13 +138,11 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
     if path.suffix == ".safetensors":
         separate = {key: tensor.clone() for key, tensor in state.items()}
-        metadata = {METADATA: to_json(dict(about))}
-        content = to_safetensors(separate, metadata)
+        text = to_json(dict(about))
+        metadata = {METADATA: text, CHECKSUM: _checksum(separate, text)}
+        write_file(path, to_safetensors(separate, metadata))
     else:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getvalue()
-    write_file(path, content)
+        write_file(path, _to_bytes(state))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -147,11 +152,23 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            metadata = file.metadata() or {}
+        text = metadata.get(METADATA, "{}")
+        if metadata.get(CHECKSUM, _checksum(tensors, text)) != _checksum(tensors, text):
+            raise ValueError("it has another checksum than it names")
+        about = json.loads(text)
     except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path}: damaged, or no safetensors file ({reason})") from None
+        raise UserError(f"{path}: damaged, or no safetensors file ({brief(error)})") from None
     return tensors, about if isinstance(about, dict) else {}
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Returns the SHA-256 of tensors with their names, types and shapes, and of a text."""
+    digest = hashlib.sha256(text.encode())
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_writable(path: Path, replace: bool) -> None:

@@ -10,6 +10,7 @@ from itertools import takewhile
 from math import prod
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -76,6 +77,7 @@ class FeatureFile:
         self.path = path
         self.count = 0
         self.layouts: list[tuple[tuple[int, ...], torch.dtype]] = []
+        self.checksums: list[int] = []
 
     def write(self, blocks: Iterable[Sequence[Tensor]]) -> None:
         """Writes features ``[N, C, ...]`` block after block."""
@@ -84,7 +86,9 @@ class FeatureFile:
                 rows = [tensor.movedim(1, -1).contiguous().cpu() for tensor in block]
                 self.layouts = [(tuple(row.shape[1:]), row.dtype) for row in rows]
                 values = [row.flatten(1).view(torch.uint8) for row in rows]
-                torch.cat(values, dim=1).numpy().tofile(file)
+                content = torch.cat(values, dim=1).numpy()
+                content.tofile(file)
+                self.checksums += [crc32(row) for row in content]
                 self.count += len(rows[0])
 
     def read(self, index: Tensor) -> list[Tensor]:
@@ -92,7 +96,10 @@ class FeatureFile:
         sizes = [prod(shape) * dtype.itemsize for shape, dtype in self.layouts]
         try:
             rows = np.memmap(self.path, np.uint8, "r", shape=(self.count, sum(sizes)))
-            values = torch.from_numpy(np.array(rows[index.numpy()]))
+            chosen = np.array(rows[index.numpy()])
+            if [crc32(row) for row in chosen] != [self.checksums[i] for i in index.tolist()]:
+                raise ValueError("they have changed since they were written")
+            values = torch.from_numpy(chosen)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: the features cannot be read: {error}") from None
         return [

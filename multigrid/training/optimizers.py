@@ -12,6 +12,7 @@ files, or hands it in. Each group is a dictionary with
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -238,7 +239,7 @@ class NamedOptimizer:
         }
 
     def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> int:
-        """Loads the state of every parameter whose name and shape fit; returns how many do."""
+        """Loads the state of parameters of the same name and shape; returns how many take it."""
         updated_by = {
             parameter: optimizer
             for optimizer in self.optimizers
@@ -253,19 +254,19 @@ class NamedOptimizer:
 
 
 def _load(optimizer: Optimizer, parameter: Tensor, entry: dict[str, Any]) -> bool:
-    """Gives a parameter its state if that fits; returns whether it does."""
-    tensors = {name: value for name, value in entry.items() if isinstance(value, Tensor)}
+    """Gives a parameter a copy of its state; returns whether the optimizer keeps such a state."""
     if set(entry) != STATE.get(type(optimizer), set(entry)):
-        return False
-    if any(t.ndim and t.shape != parameter.shape for t in tensors.values()):
         return False
     # torch wants the number of steps beside the weights where they are updated in one go
     fused = bool(optimizer.defaults.get("fused"))
     place = parameter.device if fused else torch.device("cpu")
-    optimizer.state[parameter] = entry | {
-        name: tensor.to(place, copy=True)
-        if name == "step"
-        else torch.empty_like(parameter).copy_(tensor)
-        for name, tensor in tensors.items()
-    }
+
+    def copy(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return deepcopy(value)
+        if value.shape == parameter.shape:  # in the layout of the weights
+            return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        return value.to(parameter.device if value.ndim else place, copy=True)
+
+    optimizer.state[parameter] = {name: copy(value) for name, value in entry.items()}
     return True

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.distributed import ALONE, Processes
+from multigrid.errors import UserError
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.cost import training_flops, without_data
 from multigrid.models.layers import set_activation_checkpointing
@@ -331,14 +333,14 @@ class Trainer:
         self.microbatches.size = state["microbatch"]
         self._renew_optimizer(state["optimizer"])
 
-    def load_moments(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Loads the optimizer's state of every parameter whose name and shape fit."""
+    def load_moments(self, state: dict[str, dict[str, Any]]) -> int:
+        """Loads the optimizer's state of parameters of the same shape; returns how many take it."""
         parameters = self.optimizer.parameters
-        self.optimizer.load_state_dict(
+        return self.optimizer.load_state_dict(
             {
                 key: {
-                    name: self.processes.spread_like(tensor, parameters[key])
-                    for name, tensor in entry.items()
+                    name: self.processes.spread_like(value, parameters[key])
+                    for name, value in entry.items()
                 }
                 for key, entry in state.items()
                 if key in parameters
@@ -348,10 +350,7 @@ class Trainer:
     def _keep_best(self) -> None:
         """Keeps copies of the weights and of all else that going back needs."""
         state = self.state_dict()
-        state["optimizer"] = {
-            key: {name: tensor.clone() for name, tensor in entry.items()}
-            for key, entry in state["optimizer"].items()
-        }
+        state["optimizer"] = deepcopy(state["optimizer"])
         weights = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
         self.best = {"network": weights, "trainer": state}
 
@@ -400,7 +399,11 @@ class Trainer:
             getattr(torch, self.options.precision),
             self.processes,
         )
-        self.load_moments(state)
+        if self.load_moments(state) < len(state):
+            raise UserError(
+                "the optimizer keeps another state than the one whose state was saved: the run was "
+                "begun with another optimizer"
+            )
         self._predict = self.processes.train_together(self.surrogate)
         self.__dict__.pop("epoch_flops", None)  # which depend on what is frozen
 

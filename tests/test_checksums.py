@@ -1,0 +1,101 @@
+"""Whatever happens to a file that we wrote, what is read from it is right or refused."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from multigrid.config import parse_config, read_saved, write_saved
+from multigrid.errors import UserError
+from multigrid.files import read_json, write_json
+from multigrid.records.examples import Cut, Examples
+from multigrid.records.history import Row, read_history, write_history
+from multigrid.records.run_folder import Journal
+
+ROWS = [
+    Row(0, 0, "8x8", 0, None, 0.9, 1.5, None, None, 0.25, 0.5, 0.0, 0.0),
+    Row(0, 0, "8x8", 1, 0.125, 0.3, 1e-5, 1e-3, 2.5, 1.25, 0.75, 0.5, 1e9),
+]
+VALUE = {"test": {"rel_l2": 0.0125, "max": None}, "levels": [{"grid": [8, 8]}], "name": "tiny"}
+CONFIG = parse_config(
+    {"name": "tiny", "problem": {"kind": "poisson", "num_modes": 4}, "levels": [8]}
+)
+
+
+def note_events(path, events):
+    for event in events:
+        Journal(path).note(event, stage=3, reason='a ", "checksum": "b')
+
+
+def read_events(path):
+    events = [event["event"] for event in Journal(path).read()]
+    if "unreadable" in events:
+        raise UserError("it says so")
+    return events
+
+
+def write_examples(path, fields):
+    cut = Cut("", fields, fields, fields + 1)
+    Examples((4, 4), ("f",), ("u",), fields[:, :, 0, 0], (cut,), labels=("best", "worst")).write(
+        path
+    )
+
+
+def read_examples(path):
+    examples = Examples.read(path)
+    assert (examples.grid, examples.input_names, examples.labels) == (
+        (4, 4), ("f",), ("best", "worst"),
+    )  # fmt: skip
+    assert np.array_equal(examples.cuts[0].prediction, examples.cuts[0].truth + 1)
+    return examples.cuts[0].inputs.tolist()
+
+
+FIELDS = np.arange(32, dtype=np.float32).reshape(2, 1, 4, 4)
+KINDS = {
+    "metrics.csv": (write_history, read_history, ROWS),
+    "summary.json": (write_json, lambda path: {k: read_json(path)[k] for k in VALUE}, VALUE),
+    "config.yaml": (lambda path, c: write_saved(path, c.model_dump()), read_saved, CONFIG),
+    "journal.jsonl": (note_events, read_events, ["started", "resumed"]),
+    "predictions.npz": (write_examples, read_examples, FIELDS),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damage_is_told_or_harmless(name, tmp_path):
+    path = tmp_path / name
+    write, read, value = KINDS[name]
+    write(path, value)
+    content, expected = path.read_bytes(), read(path)
+    for number in range(0, 8 * len(content), max(1, 8 * len(content) // 500)):
+        at, bit = divmod(number, 8)
+        changed = bytearray(content)
+        changed[at] ^= 1 << bit
+        check(path, changed, read, expected)
+        changed = bytearray(content)
+        changed[at : at + 1 + number % 300] = bytes(len(changed[at : at + 1 + number % 300]))
+        check(path, changed, read, expected)
+
+
+def check(path, content, read, expected):
+    path.write_bytes(content)
+    with suppress(UserError):
+        assert read(path) == expected
+
+
+def test_files_without_a_checksum_are_read(tmp_path):
+    for name in ("metrics.csv", "summary.json", "config.yaml", "journal.jsonl"):
+        write, read, value = KINDS[name]
+        write(tmp_path / name, value)
+        expected = read(tmp_path / name)
+        text = (tmp_path / name).read_text()
+        lines = text.splitlines()
+        if name == "metrics.csv":
+            lines = [line.rpartition(",")[0] for line in lines]
+        elif name == "journal.jsonl":
+            lines = [line.rpartition(', "checksum"')[0] + "}" for line in lines]
+        else:
+            lines = [line for line in lines if "checksum" not in line]
+            lines = [*lines[:-2], lines[-2].rstrip(","), lines[-1]] if name[0] == "s" else lines
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        assert "checksum" not in (tmp_path / name).read_text() or name == "journal.jsonl"
+        assert read(tmp_path / name) == expected
