@@ -89,15 +89,12 @@ def read_history(path: Path) -> list[Row]:
         if header not in (",".join(NAMES), ",".join([*NAMES, "checksum"])):
             raise ValueError("its columns are others")
         for line in lines:
-            values = (unseal(line, CSV_ROW) if header.endswith(",checksum") else line).split(",")
-            rows.append(
-                Row(
-                    **{
-                        name: None if not text and name in optional else kinds[name](text)
-                        for name, text in zip(NAMES, values, strict=True)
-                    }
-                )
-            )
+            cells = (unseal(line, CSV_ROW) if header.endswith(",checksum") else line).split(",")
+            values: Any = {
+                name: None if not cell and name in optional else kinds[name](cell)
+                for name, cell in zip(NAMES, cells, strict=True)
+            }
+            rows.append(Row(**values))
     except FileNotFoundError:
         raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
     except (OSError, ValueError) as error:
