@@ -144,14 +144,18 @@ def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
         run = RunFolder(runs / f"{name}_{method}")
         channels = config.pde().num_channels
         network = partial(fno, channels=channels) if method == "fno" else None
+        processor = run.path / "processor_seconds.json"
         if not run.summary.exists():
+            started = time.process_time()
             train_without_report(config, run, network)
+            write_json(processor, time.process_time() - started)
         summary = json.loads(run.summary.read_text())
         methods[method] = {
             "label": label,
             "in": summary["test"],
             "out": summary["extra_tests"].get(OUT),
             **{key: summary[key] for key in ("seconds", "flops", "network", "machine", "threads")},
+            "processor_seconds": json.loads(processor.read_text()),
             "epochs": [level["epochs"] for level in summary["levels"]],
         }
         if channels[1] > 1:
@@ -206,11 +210,12 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
         ]
         blocks = "block_rel_l2" in first
         header = "error | rel. L2 | " if blocks else "in, % | out, % | rel. L1 | rel. L2 | "
-        names = ["", *(header + "seconds | FLOPs").split(" | ")]
+        names = ["", *(header + "seconds | of a core | FLOPs").split(" | ")]
         rows = [names, ["---"] * len(names)]
         for method in methods.values():
             rows.append([method["label"], *_cells(method, blocks)])
-            rows[-1] += [f"{method['seconds']:.0f}", si(method["flops"])]
+            rows[-1] += [f"{method[key]:.0f}" for key in ("seconds", "processor_seconds")]
+            rows[-1].append(si(method["flops"]))
         if blocks:
             rows.append(["persistence", f"{first['persistence']:.3f}"])
         for model, values in record["published"].items():

@@ -1,0 +1,59 @@
+"""The speedrun: an entry is run, checked and written into the record."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import write_experiment
+
+from experiments.speedrun import __main__ as speedrun
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    problem = {"kind": "wave", "num_modes": 3}
+    data = {"train": 8, "validation": 2, "test": 4, "folder": str(tmp_path / "data")}
+    file = write_experiment(tmp_path / "e.yaml", problem=problem, data=data)
+    target = replace(speedrun.TARGETS["wave"], experiment=file, error=110.0)
+    monkeypatch.setitem(speedrun.TARGETS, "wave", target)
+    monkeypatch.setattr(speedrun, "RECORD", tmp_path / "record.md")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("offset", "counts"), [(0.0, True), (9.0, False)])
+def test_an_entry_counts_where_its_errors_are_below_the_target(
+    tiny: Path, offset: float, counts: bool
+) -> None:
+    entry = tiny / f"entry_{counts}.py"
+    entry.write_text(
+        "import numpy as np\n\n\ndef train(training, validation, seed):\n"
+        f"    return lambda inputs: np.full_like(inputs, {offset} + 0.001 * seed)\n"
+    )
+    assert speedrun.main(["wave", "--entry", str(entry), "--runs", "3"]) == 0
+    header, _, line = (tiny / "record.md").read_text().splitlines()
+    assert line.count("|") == header.count("|")
+    assert ("does not count" in line) != counts
+    assert "| 3 |" in line
+
+
+def test_the_metrics() -> None:
+    truth = np.array([[[[1.0, 3.0]]], [[[2.0, 2.0]]], [[[0.0, 4.0]]]])
+    guess = truth + np.array([0.1, 0.2, 0.4]).reshape(3, 1, 1, 1)
+    assert speedrun.scaled_rel_l1(guess, truth, truth) == pytest.approx(100 * 0.2 / 2)
+    expected = np.mean([np.sqrt(2) * e / n for e, n in ((0.1, 10**0.5), (0.2, 8**0.5), (0.4, 4))])
+    assert speedrun.block_rel_l2(guess, truth, truth) == pytest.approx(expected)
+
+
+def test_one_run_shows_nothing() -> None:
+    assert np.isnan(speedrun.significance([0.1], 1.0))
+    assert speedrun.significance([0.5, 0.52, 0.51], 0.63) < 0.01
+    assert speedrun.significance([0.7, 0.7], 0.63) == 1
+
+
+def test_a_target_without_an_error_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(speedrun, "FNO_RECORD", tmp_path / "none.json")
+    assert speedrun.main(["navier_stokes"]) == 2
+    assert "tables navier_stokes_1e-5` makes it" in capsys.readouterr().err
