@@ -4,7 +4,6 @@ A case is an experiment and what is published for it; its methods are trained on
 each within the same time, and an interrupted command goes on where it stopped.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from experiments.benchmarks.speedup import train_without_report
 from multigrid.config import Config, load_config
 from multigrid.data.generation import Block, Recipe
 from multigrid.errors import UserError, nearest
-from multigrid.files import write_json, write_text
+from multigrid.files import read_json, write_json, write_text
 from multigrid.measurement import run_samples
 from multigrid.models.growth import NetworkFactory
 from multigrid.records.run_folder import RunFolder
@@ -123,7 +122,7 @@ def run_tables(names: Sequence[str], minutes: float, folder: Path) -> str:
     folder = folder / f"{minutes:g}_minutes"
     for name in names or CASES:
         write_json(folder / f"{name}.json", _record(name, minutes, folder / "runs"))
-    text = to_markdown([json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))])
+    text = to_markdown([read_json(path) for path in sorted(folder.glob("*.json"))])
     write_text(folder / "table.md", text)
     return text
 
@@ -148,14 +147,14 @@ def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
         if not run.summary.exists():
             started = time.process_time()
             train_without_report(config, run, network)
-            write_json(processor, time.process_time() - started)
-        summary = json.loads(run.summary.read_text())
+            write_json(processor, {"seconds": time.process_time() - started})
+        summary = read_json(run.summary)
         methods[method] = {
             "label": label,
             "in": summary["test"],
             "out": summary["extra_tests"].get(OUT),
             **{key: summary[key] for key in ("seconds", "flops", "network", "machine", "threads")},
-            "processor_seconds": json.loads(processor.read_text()),
+            "processor_seconds": read_json(processor)["seconds"],
             "epochs": [level["epochs"] for level in summary["levels"]],
         }
         if channels[1] > 1:

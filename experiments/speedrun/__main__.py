@@ -1,7 +1,6 @@
 """``python -m experiments.speedrun TARGET``: runs an entry, checks it and adds it to the record."""
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -18,7 +17,7 @@ from multigrid.cli.command import Command
 from multigrid.config import load_config
 from multigrid.data import SPLITS
 from multigrid.errors import UserError
-from multigrid.files import write_text
+from multigrid.files import read_json, write_text
 from multigrid.hardware import keep_large_buffers
 from multigrid.ladder.components import problem_and_source
 from multigrid.registry import import_plugin
@@ -136,7 +135,7 @@ def execute(options: argparse.Namespace) -> None:
                 f"target: the error of '{options.target}' is FNO's in {FNO_RECORD}, which is not "
                 "there; `python -m experiments.benchmarks tables navier_stokes_1e-5` makes it"
             )
-        limit = float(json.loads(FNO_RECORD.read_text())["methods"]["fno"]["block_rel_l2"])
+        limit = float(read_json(FNO_RECORD)["methods"]["fno"]["block_rel_l2"])
     if options.runs < 1:
         raise UserError(f"--runs: {options.runs} is not allowed; it must be at least 1")
     entry = options.entry.resolve()
