@@ -30,6 +30,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, Metric] | None = None,
     optimizer: OptimizerFactory | None = None,
+    with_direct: bool = False,
 ) -> TrainedSurrogate:
     """Trains a ladder as ``multigrid run`` does, and loads it.
 
@@ -49,6 +50,8 @@ def train(
         optimizer: Used instead of the one that the experiment names: maps parameter groups, each a
             mapping with ``params`` and ``weight_decay``, to a ``torch.optim.Optimizer``. The
             learning rate follows the schedule.
+        with_direct: Then train on the finest grid alone with the same work, to compare: a run in
+            the folder ``direct`` of the run's.
 
     Raises:
         UserError: For any mistake that the user can fix.
@@ -65,7 +68,7 @@ def train(
     extensions = Extensions(loss, network, callbacks, metrics or {}, optimizer)
     try:
         with signals.watched():
-            folder = train_ladder(config, resume, overwrite, extensions)
+            folder = train_ladder(config, resume, overwrite, extensions, with_direct)
     except signals.Interrupted as signal:
         raise KeyboardInterrupt(f"stopped by {signal}; resume=True goes on from here") from None
     return load(folder.path, network=network)

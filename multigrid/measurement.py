@@ -264,9 +264,7 @@ def measure(
             prolonged = prolong_to(prediction, grid, block.grid, degree, periodic)
             values["on_data_grid"] = rel_l2_by_field(prolonged.cpu(), block.outputs, fields)
             if time is not None:
-                # of the differences that a surrogate may predict, persistence says that they are 0
-                state = time.last_state(samples.inputs)
-                state = state if time.target == "state" else torch.zeros_like(state)
+                state = time.persistence(samples.inputs)
                 values["persistence"] = rel_l2_by_field(state, samples.outputs, fields)
             for name, value in values.items():
                 errors[level][name].append(value.cpu())

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrid.cli.command import Command, add_experiment
-from multigrid.config import Config, flatten, load_config
+from multigrid.config import Config, flatten, load_config, parse_config
 from multigrid.distributed import Processes, joined
 from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder
+from multigrid.report.record import RunRecord, describe
 
 if TYPE_CHECKING:
     from multigrid.ladder.experiment import Extensions
@@ -25,6 +27,11 @@ log = logging.getLogger("multigrid")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_experiment(parser)
+    parser.add_argument(
+        "--with-direct",
+        action="store_true",
+        help="then train on the finest grid alone with the same work, to compare",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--resume",
@@ -44,7 +51,7 @@ def execute(options: argparse.Namespace) -> None:
         _dry_run(config)
     else:
         keep_large_buffers()  # this process does nothing else
-        train_ladder(config, options.resume, options.overwrite)
+        train_ladder(config, options.resume, options.overwrite, with_direct=options.with_direct)
 
 
 def _dry_run(config: Config) -> None:
@@ -63,6 +70,7 @@ def train_ladder(
     resume: bool = False,
     overwrite: bool = False,
     extensions: "Extensions | None" = None,
+    with_direct: bool = False,
 ) -> RunFolder:
     """Trains the ladder of a configuration, tests it and draws the figures.
 
@@ -71,6 +79,8 @@ def train_ladder(
         resume: Continue an interrupted run.
         overwrite: Replace an earlier run.
         extensions: What is handed in from Python, such as a loss or a network.
+        with_direct: Then train on the finest grid alone with the same work, in the folder
+            ``direct`` of the run's.
 
     Returns:
         The run's folder.
@@ -78,19 +88,68 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
-    folder = RunFolder(Path(config.output.folder) / config.name)
+    if with_direct and (config.schedule.cycle == "single" or len(config.levels) == 1):
+        raise UserError("--with-direct: this experiment trains on the finest grid alone already")
     strategy = config.parallel.strategy
     with default_float32(), joined(config.compute.device, strategy) as processes:
         if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
-        if processes.size > 1:
-            processes.require_equal(_start_facts(config, resume, overwrite))
-        processes.from_first(lambda: _check(config, folder, resume, overwrite))
-        with failures_explained(folder), folder.lock:
+        folder = _train_in_folder(config, resume, overwrite, extensions, processes)
+        if with_direct:
+            work = processes.from_first(lambda: RunRecord(folder).summary["work_units"])
+            direct = direct_config(config, folder, work)
+            _train_in_folder(direct, resume, overwrite, extensions, processes)
             if processes.is_first:
-                folder.occupy(config, resume, overwrite)
-            resume = processes.from_first(lambda: resume and folder.config.exists())
-            _train(config, folder, resume, overwrite, extensions, processes)
+                _report_with_direct(folder, config.output.figures)
+    return folder
+
+
+def direct_config(config: Config, folder: RunFolder, work_units: float) -> Config:
+    """Returns the training on the finest grid alone that takes a ladder's work, rounded up.
+
+    It starts from nothing, so its learning rate is that of the coarsest level.
+    """
+    raw, rate = config.model_dump(), config.schedule.learning_rate
+    raw["schedule"] |= {
+        "cycle": "single",
+        "epochs": max(1, math.ceil(work_units - 1e-6)),
+        "budget": None,
+        "learning_rate": rate[0] if isinstance(rate, list) else rate,
+        "patience": None,
+        "stop_at_interpolation_error": False,
+    }
+    raw["checkpoints"] |= {"load": None, "save": None}
+    raw["output"] |= {"folder": str(folder.path)}
+    return parse_config({**raw, "name": folder.direct.name, "transfer": {}}, config.name)
+
+
+def _report_with_direct(folder: RunFolder, figures: bool) -> None:
+    """Draws the ladder's figures again, and compares both."""
+    from multigrid.report import write_report
+    from multigrid.report.comparison import compare
+
+    with failures_explained(folder), _logging(folder):
+        write_report(folder.path, figures)
+        log.info("\n%s", compare([folder.direct, folder.path]))
+
+
+def _train_in_folder(
+    config: Config,
+    resume: bool,
+    overwrite: bool,
+    extensions: "Extensions | None",
+    processes: Processes,
+) -> RunFolder:
+    """Trains and tests while no other process may write into the run's folder."""
+    folder = RunFolder(Path(config.output.folder) / config.name)
+    if processes.size > 1:
+        processes.require_equal(_start_facts(config, resume, overwrite))
+    processes.from_first(lambda: _check(config, folder, resume, overwrite))
+    with failures_explained(folder), folder.lock:
+        if processes.is_first:
+            folder.occupy(config, resume, overwrite)
+        resume = processes.from_first(lambda: resume and folder.config.exists())
+        _train(config, folder, resume, overwrite, extensions, processes)
     return folder
 
 
@@ -116,7 +175,6 @@ def _train(
     from multigrid.ladder.experiment import Experiment
     from multigrid.ladder.ladder import LadderRun
     from multigrid.report import write_report
-    from multigrid.report.record import describe
 
     experiment = Experiment(config, extensions, resume, processes)
     processes.require_equal({"data": experiment.source.fingerprint})
@@ -224,7 +282,8 @@ class _LogFile(logging.FileHandler):
 
 
 def _how_to_continue(call: str, options: argparse.Namespace) -> str:
-    arguments = shlex.join([str(options.experiment), *options.overrides])
+    direct = ["--with-direct"] * options.with_direct
+    arguments = shlex.join([str(options.experiment), *options.overrides, *direct])
     return f"continue with: {call} {arguments} --resume"
 
 
@@ -236,6 +295,7 @@ RUN = Command(
         "experiments/poisson.yaml name=wide model.width=64",
         'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
         "experiments/poisson.yaml --resume",
+        "experiments/poisson.yaml --with-direct --resume",
     ),
     add_arguments,
     execute,

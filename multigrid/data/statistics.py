@@ -74,20 +74,24 @@ class TrainingStatistics:
         outputs: Statistics of the output fields.
         ratios: Statistics of the output fields over the root mean square of the sample's input,
             if they are wanted.
+        mean_output: Mean of the output fields over samples ``[out, *grid]``, in float64.
     """
 
     inputs: ChannelStatistics
     outputs: ChannelStatistics
     ratios: ChannelStatistics | None
+    mean_output: Tensor
 
     @classmethod
     def of(cls, samples: TrainingSamples, ratios: bool = False) -> "TrainingStatistics":
         """Takes the statistics in one pass over the samples."""
         inputs, outputs = map(ChannelStatistics, samples.num_channels)
-        seen = cls(inputs, outputs, ChannelStatistics(len(outputs.mean)) if ratios else None)
+        mean = torch.zeros(len(outputs.mean), *samples.grid.shape, dtype=torch.float64)
+        seen = cls(inputs, outputs, ChannelStatistics(len(outputs.mean)) if ratios else None, mean)
         for block in samples.split(block_size(samples.grid)):
             seen.inputs.add(block.inputs)
             seen.outputs.add(block.outputs)
+            mean += block.outputs.sum(0, dtype=torch.float64).cpu() / len(samples)
             if seen.ratios is None:
                 continue
             size = block.inputs.double().square().flatten(1).mean(1).sqrt()

@@ -36,6 +36,11 @@ class TimeSetup:
         stop = self.history * self.num_channels
         return inputs[:, stop - self.num_channels : stop]
 
+    def persistence(self, inputs: "Tensor") -> "Tensor":
+        """Returns the prediction ``[N, C, *grid]`` that nothing changes."""
+        state = self.last_state(inputs)
+        return state if self.target == "state" else state.new_zeros(state.shape)
+
     def next_input(self, inputs: "Tensor", prediction: "Tensor") -> "Tensor":
         """Returns the input of the next step, ``[N, in, *grid]``."""
         import torch  # not needed to look into files

@@ -34,6 +34,8 @@ class RunData:
         scaling: How fields are scaled for the network, the same on all levels.
         seconds: Time to generate or read the finest ones.
         line: Where the samples come from, for the log.
+        mean_output: Mean of the training outputs ``[out, *grid]`` on the finest grid, if there are
+            any.
         negligible: By split and output field, the numbers of the samples whose field counts as
             zero in relative errors.
 
@@ -65,6 +67,8 @@ class RunData:
         kind = experiment.normalization
         statistics = TrainingStatistics.of(self.train[-1], ratios=kind == "homogeneous")
         self.scaling = FieldScaling.of(kind, statistics)
+        labelled = experiment.config.labelled
+        self.mean_output = statistics.mean_output.float() if labelled else None
         fields, names = self.scaling.fields, experiment.problem.output_names
         self.negligible = {
             "train": statistics.negligible(names),

@@ -36,6 +36,7 @@ class TestResults:
         errors: Every metric, the mean over output fields.
         by_field: Every metric of each output field, ``{metric: {field: value}}``.
         extra: Every metric on each further test set, the mean over output fields.
+        baselines: By test set, relative L2 errors of guesses that every surrogate must beat.
         rollout: Errors of a roll-out, and those of persistence; None if there was none.
         trajectories: The true trajectories that it was compared with.
     """
@@ -45,6 +46,7 @@ class TestResults:
     errors: dict[str, float]
     by_field: dict[str, dict[str, float]]
     extra: dict[str, dict[str, float]]
+    baselines: dict[str, dict[str, float]]
     rollout: tuple[RolloutErrors, RolloutErrors] | None
     trajectories: Trajectories | None
 
@@ -56,13 +58,29 @@ class TestResults:
         fields, more = data.scaling.fields, data.experiment.extensions.metrics
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
         errors = evaluate(prediction, samples, fields, names, more)
-        extra = {}
+        extra, baselines = {}, {"test": baseline_errors(samples, data)}
         for name, others in data.extra_tests(grid).items():
             predicted = predict(surrogate, others.inputs, stage.batch_size)
             extra[name] = evaluate(predicted, others, fields, names, more).mean
+            baselines[name] = baseline_errors(others, data)
         true = data.trajectories(grid)
         rollout = None if true is None else measure_rollout(surrogate.eval(), true)
-        return cls(samples, prediction, errors.mean, errors.by_field, extra, rollout, true)
+        several = errors.mean, errors.by_field, extra, baselines
+        return cls(samples, prediction, *several, rollout, true)
+
+
+def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
+    """Returns the mean relative L2 errors of the mean training output, and of persistence."""
+    guesses = {}
+    if data.mean_output is not None:
+        guesses["mean of the training outputs"] = data.mean_output.expand_as(samples.outputs)
+    if (setup := data.experiment.source.time) is not None:
+        guesses["persistence"] = setup.persistence(samples.inputs)
+    fields = data.scaling.fields
+    return {
+        name: mean_rel_l2(guess.to(samples.outputs.device), samples.outputs, fields).mean().item()
+        for name, guess in guesses.items()
+    }
 
 
 def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[str, Any]:
@@ -77,6 +95,7 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
         "test_by_field": results.by_field,
         "negligible_fields": {split: rows for split, rows in data.negligible.items() if rows},
         "extra_tests": results.extra,
+        "baselines": results.baselines,
         **_rollout(results.rollout),
         "events": recorder.folder.journal.read(),
         "seconds": last.seconds,

@@ -1,6 +1,7 @@
 """Errors as curves: of one run, of several runs, and by wavelength."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from textwrap import wrap
 from typing import Any
 
@@ -21,11 +22,14 @@ COSTS = {
 }
 
 
-def plot_convergence(rows: Sequence[Row], heading: str, remarks: Sequence[str] = ()) -> Figure:
+def plot_convergence(
+    rows: Sequence[Row], heading: str, remarks: Sequence[str] = (), direct: Sequence[Row] = ()
+) -> Figure:
     """Draws the validation error per level against epochs, training time and work units.
 
     Solid: on the level's grid. Dotted: of the prediction prolonged to the finest grid. Vertical
-    lines mark where a stage begins. ``remarks`` stand below the title.
+    lines mark where a stage begins. ``remarks`` stand below the title. ``direct``: a training on
+    the finest grid alone, drawn against time and work.
     """
     lines = [heading, *wrap("; ".join(remarks), 130)]
     figure, axes = panels(3, (3.7, 3.2), (0.75, 0.15, 0.95, 0.3 + 0.22 * len(lines)), 0.3)
@@ -35,14 +39,18 @@ def plot_convergence(rows: Sequence[Row], heading: str, remarks: Sequence[str] =
     for axis, (label, values) in zip(axes, costs.items(), strict=True):
         _draw_stages(axis, rows, np.asarray(values, dtype=float), handles)
         axis.set(xlabel=label, yscale="log")
-        tidy(axis)
-        if axis is not axes[0]:
-            axis.tick_params(labelleft=False)
+    lines_of_direct: list[Line2D] = []
+    for axis, quantity in zip(axes[1:], COSTS, strict=False) if direct else ():
+        x, errors = zip(*((getattr(r, quantity), r.val_finest_rel_l2) for r in direct), strict=True)
+        style: Any = {"color": "0.35", "linestyle": "--", "marker": "x", "markersize": 4}
+        style["label"] = f"direct training on {direct[0].grid}"
+        lines_of_direct = axis.plot(x, errors, **style)
+    _share_errors(axes)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("validation error (mean relative L2)")
     styles: dict[str, Any] = {"on the level's grid": "-", "prolonged to the finest grid": ":"}
     styled = [Line2D([], [], color="0.3", linestyle=s, label=n) for n, s in styles.items()]
-    _legend(figure, [*handles.values(), *styled])
+    _legend(figure, [*handles.values(), *styled, *lines_of_direct])
     title(figure, "\n".join(lines))
     return figure
 
@@ -69,7 +77,7 @@ def _draw_stages(
             place = axis.get_xaxis_transform()
             axis.text(start, 0.99, grid, transform=place, rotation=90, **style)
             last_label = start
-    axis.set_xlim(x.min() - 0.03 * width, x.max() + 0.03 * width)
+    axis.margins(x=0.03)
 
 
 def plot_comparison(
@@ -80,7 +88,8 @@ def plot_comparison(
     Of a method's runs, one for each seed, the median is drawn, with the range over the seeds; a
     dashed line marks ``target``.
     """
-    figure, axes = panels(3, (3.9, 3.4), (0.9, 0.35, 1.0, 0.45), 0.3)
+    rows = ceil(len(by_method) / _columns([f"{name} (9 seeds)" for name in by_method], 13.5))
+    figure, axes = panels(3, (3.9, 3.4), (0.9, 0.35, 0.7 + 0.2 * rows, 0.45), 0.3)
     for axis, (quantity, label) in zip(axes, COSTS.items(), strict=True):
         for index, (name, histories) in enumerate(by_method.items()):
             style = STYLES[index // len(COLOURS) % len(STYLES)]
@@ -90,11 +99,7 @@ def plot_comparison(
         if target is not None:
             axis.axhline(target, color="0.5", linewidth=0.9, linestyle="--", zorder=0)
         axis.set(xscale="log", yscale="log", xlabel=label)
-    limits = [limit for axis in axes for limit in axis.get_ylim()]
-    for axis in axes:
-        axis.set_ylim(min(limits), max(limits))
-        tidy(axis)
-        axis.tick_params(labelleft=axis is axes[0])
+    _share_errors(axes)
     axes[0].set_ylabel("lowest validation error so far,\non the finest grid (mean relative L2)")
     _legend(figure, axes[0].get_lines()[: len(by_method)])
     title(figure, heading)
@@ -170,5 +175,20 @@ def _bands(length: int) -> np.ndarray:
 
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Puts one legend below all panels."""
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / 2.2)))
+    columns = _columns([str(line.get_label()) for line in handles], figure.get_figwidth())
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def _columns(labels: Sequence[str], width: float) -> int:
+    """Returns how many columns a legend may have in a figure so many inches wide."""
+    length = sum(map(len, labels)) / len(labels)
+    return max(1, min(len(labels), int(width / (0.6 + 0.075 * length))))
+
+
+def _share_errors(axes: Sequence[Axes]) -> None:
+    """Gives panels the same vertical axis, labelled on the left."""
+    limits = [limit for axis in axes for limit in axis.get_ylim()]
+    for axis in axes:
+        axis.set_ylim(min(limits), max(limits))
+        tidy(axis)
+        axis.tick_params(labelleft=axis is axes[0])

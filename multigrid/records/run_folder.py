@@ -131,6 +131,7 @@ class RunFolder:
         self.spectra = path / "spectra.json"
         self.report = path / "report.html"
         self.tensorboard = path / "tensorboard"
+        self.direct = path / "direct"  # the run of --with-direct
         self.journal = Journal(path / "journal.jsonl")
         self.lock = FolderLock(path)
 
@@ -210,7 +211,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes the files of an earlier run, and nothing else."""
-        for path in (self.tensorboard, *self.path.glob("level_*_*")):
+        for path in (self.tensorboard, self.direct, *self.path.glob("level_*_*")):
             if path.is_symlink():
                 raise UserError(
                     f"{path}: is a symbolic link, which is not removed; remove it, or use another "
@@ -220,6 +221,6 @@ class RunFolder:
             path.unlink(missing_ok=True)
         for path in (self.examples, self.spectra, self.report, *self.pictures):
             path.unlink(missing_ok=True)
-        for path in (self.tensorboard, *self.path.glob("level_*_*")):
+        for path in (self.tensorboard, self.direct, *self.path.glob("level_*_*")):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -77,7 +77,8 @@ def draw_figures(record: RunRecord) -> "dict[str, Figure]":
     from multigrid.plots.ladder import plot_ladder
 
     name, examples = record.config.name, record.examples
-    figures = {"convergence": plot_convergence(record.rows, name, record.remarks)}
+    direct = () if record.direct is None else record.direct.rows
+    figures = {"convergence": plot_convergence(record.rows, name, record.remarks, direct)}
     if record.levels and all(level.parts() for level in record.levels):
         title = f"{name}: the network of each level, on entering it"
         figures["ladder"] = plot_ladder(record.levels, title)

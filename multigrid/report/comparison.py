@@ -68,15 +68,19 @@ class Comparison:
         title = f"dashed: the best error of {self.baseline}"
         return plot_comparison(self.histories, self.target, title)
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Returns header and rows of the table, the last columns with speed-ups."""
         rows = []
         for row in self.rows:
             ups = ("-" if up is None else f"{up:.1f}x" for up in row["speed_up"].values())
             rows.append([row["method"], *cells(row), *ups])
+        return ["Method", *HEADER, "Time", "Work", "FLOPs"], rows
+
+    def __str__(self) -> str:
         return (
             "relative L2 errors, median (range over seeds); last columns: speed-up to "
             f"{self.target:.4g}, the best validation error of {self.baseline}\n"
-            + table(["Method", *HEADER, "Time", "Work", "FLOPs"], rows)
+            + table(*self.table())
         )
 
 

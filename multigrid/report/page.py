@@ -13,7 +13,8 @@ from multigrid.config import dump_config
 from multigrid.files import to_json, write_text
 from multigrid.records.examples import COLOURS, Examples, colour_range
 from multigrid.records.history import LevelParts, epochs_so_far
-from multigrid.report.record import RunRecord, errors_by_test, number, stage_table
+from multigrid.report.comparison import compare
+from multigrid.report.record import RunRecord, baselines, errors_by_test, number, stage_table
 from multigrid.tables import si
 
 # The quantities on the chart's horizontal axis.
@@ -90,7 +91,11 @@ def _results(record: RunRecord) -> dict[str, Any]:
     seconds, flops = summary["seconds"], summary["flops"]
     tests = errors_by_test(summary)
     names = dict.fromkeys(name for errors in tests.values() for name in errors)
-    rows = [[name, *(number(errors.get(name)) for errors in tests.values())] for name in names]
+    rows = [[name, *(number(errors[name]) for errors in tests.values())] for name in names]
+    others = baselines(summary)
+    for name in dict.fromkeys(name for errors in others.values() for name in errors):
+        values = (others[test].get(name) if test in others else None for test in tests)
+        rows.append([f"rel_l2, {name}", *("" if v is None else number(v) for v in values)])
     shown = dict(summary)
     if summary.get("peak_memory_bytes") is not None:
         shown["peak_memory_bytes"] = f"{si(summary['peak_memory_bytes'])}B"
@@ -105,11 +110,20 @@ def _results(record: RunRecord) -> dict[str, Any]:
         "remarks": record.remarks,
         "stages": stage_table(summary),
         "tests": (["Metric", *tests], rows),
+        "direct": _direct(record),
         "rollout": _rollout(summary.get("rollout_metrics")),
         "environment": [
             [ENVIRONMENT[key], number(shown[key])] for key in ENVIRONMENT if key in shown
         ],
     }
+
+
+def _direct(record: RunRecord) -> dict[str, Any] | None:
+    """Returns the ladder beside the training on the finest grid alone."""
+    if record.direct is None:
+        return None
+    comparison = compare([record.folder.direct, record.folder.path])
+    return {"table": comparison.table(), "target": number(comparison.target)}
 
 
 def _rollout(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:

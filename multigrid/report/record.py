@@ -78,6 +78,12 @@ class RunRecord:
             _require(path, stage, STAGE)
         return summary
 
+    @cached_property
+    def direct(self) -> "RunRecord | None":
+        """The run on the finest grid alone that ``--with-direct`` has trained, if it is there."""
+        folder = RunFolder(self.folder.direct)
+        return RunRecord(folder) if folder.summary.is_file() else None
+
     @property
     def remarks(self) -> list[str]:
         """What a reader must know about how the run went; empty for an unfinished one."""
@@ -170,6 +176,12 @@ def errors_by_test(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return tests | {f"test '{name}'": errors for name, errors in summary["extra_tests"].items()}
 
 
+def baselines(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Returns the relative L2 errors of baselines, by the names of :func:`errors_by_test`."""
+    by_test = summary.get("baselines", {}).items()
+    return {"test" if name == "test" else f"test '{name}'": errors for name, errors in by_test}
+
+
 def number(value: Any) -> str:
     """Returns a value of a result file as text; None stands for what JSON cannot hold."""
     if value is None:
@@ -181,7 +193,9 @@ def describe(summary: Mapping[str, Any]) -> str:
     """Returns the table of the finished stages, test errors and remarks as text."""
     lines = [table(*stage_table(summary)), ""]
     for name, errors in errors_by_test(summary).items():
-        lines.append(f"{name}: {'  '.join(f'{key}={number(v)}' for key, v in errors.items())}")
+        lines.append(f"{name}: {_pairs(errors)}")
+        if others := baselines(summary).get(name):
+            lines.append(f"  rel_l2 of baselines: {_pairs(others)}")
     for name, key in (
         ("roll-out, relative L2 error after each step", "rollout"),
         ("persistence", "rollout_persistence"),
@@ -195,6 +209,10 @@ def describe(summary: Mapping[str, Any]) -> str:
         "checkpoints"
     )
     return "\n".join(lines)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return "  ".join(f"{key}={number(value)}" for key, value in values.items())
 
 
 def _require(path: Path, record: Any, keys: Iterable[str]) -> None:
