@@ -98,7 +98,7 @@ def test_baselines_by_hand(folder):
 def test_persistence_stands_beside_steps_in_time(tmp_path, target):
     states = np.random.default_rng(0).standard_normal((14, 4, 1, 8, 8)).cumsum(1)
     np.savez(tmp_path / "a.npz", u=states.astype("f4"))
-    problem = {"kind": "file", "file": str(tmp_path / "a.npz"), "axes": "NTCXY", "input": "u"}
+    problem = {"kind": "file", "file": str(tmp_path / "a.npz")}
     data = {"train": 8, "validation": 3, "test": 3, "time": {"target": target}}
     experiment = write_experiment(tmp_path / "e.yaml", problem=problem, data=data, levels=[8])
     baselines = train(experiment, tmp_path)["baselines"]["test"]
@@ -108,7 +108,8 @@ def test_persistence_stands_beside_steps_in_time(tmp_path, target):
 
 
 def test_without_training_outputs_there_is_no_mean(tmp_path):
-    sections = {"problem": {"kind": "diffusion"}, "data": {"centering": "node"}, "loss": {"name": "energy"}, "levels": [9]}
+    sections = {"problem": {"kind": "diffusion"}, "loss": {"name": "energy"}, "levels": [9]}
+    sections["data"] = {"centering": "node"}
     summary = train(write_experiment(tmp_path / "e.yaml", **sections), tmp_path)
     assert summary["baselines"] == {"test": {}}
     assert "baselines" not in describe(summary)
