@@ -46,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Trains, or says what would be trained."""
-    config = load_config(options.experiment, options.overrides)
+    try:
+        config = load_config(options.experiment, options.overrides)
+    except UserError:
+        with joined("auto", "ddp"):  # so that the other processes, if there are any, hear of it
+            raise
     if options.dry_run:
         _dry_run(config)
     else:

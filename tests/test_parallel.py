@@ -268,6 +268,16 @@ def test_processes_with_other_settings_are_told_apart(experiment, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_setting_that_is_wrong_in_one_process_is_told_by_all(experiment, tmp_path, rank):
+    commands = [[experiment], [experiment]]
+    commands[rank].append("model.width=-1")
+    assert finish(start(commands, tmp_path), 60) == [2, 2]
+    process = "process 1 of 2: " if rank else ""
+    assert error_of(tmp_path).startswith(f"error: {process}{experiment}: model.width: -1 is not")
+    assert error_of(tmp_path).count("\n") == 1
+
+
 def other_data(rank):
     if rank == 1:
         GeneratedSource.fingerprint = "other"

@@ -213,5 +213,7 @@ def _check_extra_tests(config: Config) -> None:
             if (variant.ndim, variant.num_channels) != (problem.ndim, problem.num_channels):
                 raise UserError("it must leave the number of axes and of fields as they are")
             variant.check_grids(config.hierarchy().levels)
+            if not name.isprintable():
+                raise UserError("the name has control characters")
         except UserError as error:
             raise UserError(f"data.extra_tests.{name}: {error}") from None

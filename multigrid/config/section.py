@@ -26,6 +26,8 @@ def expand(name: str) -> str:
     name = os.path.expandvars(os.path.expanduser(name))  # noqa: PTH111 (keeps ./ and final /)
     if unset := re.search(r"\$(\w+|\{\w+\})", name):
         raise ValueError(f"the environment variable {unset[0]} in '{name}' is not set")
+    if not name.isprintable():
+        raise ValueError(f"{shown(name)} has control characters, which names of files must not")
     return name
 
 

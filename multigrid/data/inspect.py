@@ -11,7 +11,7 @@ from tqdm import tqdm
 from multigrid.data.formats import Description, FieldFile, ReaderOptions, open_fields, split_folders
 from multigrid.data.formats.values import FieldValues, ValueCheck, name_samples
 from multigrid.data.splits import split_groups, split_pools
-from multigrid.errors import UserError
+from multigrid.errors import UserError, printable
 from multigrid.grid import Centering, Grid, guess_centering
 
 COARSEST = 16
@@ -160,6 +160,7 @@ def to_text(report: Report) -> str:
         )
     lines += [f"  note      {note}" for note in report["notes"]]
     lines += _side_lines("inputs", report["inputs"]) + _side_lines("outputs", report["outputs"])
+    lines = [printable(line) for line in lines]
     if report["suggestion"]:
         lines += ["", "# for the experiment file:", yaml_sections(report["suggestion"])]
     else:
@@ -191,7 +192,8 @@ def yaml_sections(sections: Mapping[str, Any]) -> str:
 
 def _flow(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        keys = {key: key if key.isidentifier() else json.dumps(key) for key in value}
+        return "{" + ", ".join(f"{keys[key]}: {_flow(value[key])}" for key in value) + "}"
     return json.dumps(value)
 
 

@@ -6,6 +6,7 @@ import time
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.data.statistics import TrainingStatistics
 from multigrid.data.time import Trajectories
+from multigrid.errors import printable
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment
@@ -63,7 +64,8 @@ class RunData:
         self.line = (
             f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
         )
-        self.line = "\n".join([self.line, *(f"data: {remark}" for remark in source.remarks)])
+        remarks = (f"data: {remark}" for remark in source.remarks)
+        self.line = "\n".join(map(printable, [self.line, *remarks]))
         kind = experiment.normalization
         statistics = TrainingStatistics.of(self.train[-1], ratios=kind == "homogeneous")
         self.scaling = FieldScaling.of(kind, statistics)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from multigrid.errors import UserError, brief, nearest
+from multigrid.errors import UserError, brief, nearest, printable
 from multigrid.files import to_json, write_file
 
 FORMAT = 2
@@ -130,7 +130,7 @@ def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]
     for wrapper in WRAPPERS:
         if all(key.startswith(wrapper) for key in weights):
             weights = {key.removeprefix(wrapper): tensor for key, tensor in weights.items()}
-    return weights
+    return {printable(key): tensor for key, tensor in weights.items()}
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
