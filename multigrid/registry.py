@@ -102,6 +102,7 @@ OPTIMIZERS = Registry("optimizer", "multigrid.training.optimizers", ("muon", "ad
 READERS = Registry("reader", "multigrid.data.formats")
 CALLBACKS = Registry("callback", "multigrid.training.callbacks", ("mlflow", "wandb"))
 BLOCKS = Registry("block", "multigrid.models.layers", ("residual",))
+NETWORKS = Registry("network", "multigrid.models.growth", ("unet",))
 
 register_problem = PROBLEMS.register
 register_loss = LOSSES.register
@@ -110,6 +111,7 @@ register_optimizer = OPTIMIZERS.register
 register_reader = READERS.register
 register_callback = CALLBACKS.register
 register_block = BLOCKS.register
+register_network = NETWORKS.register
 
 
 def import_plugin(name: str) -> None:

@@ -39,7 +39,8 @@ from multigrid.training.evaluation import predict
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
 NETWORK_HINT = (
-    "; a network from outside is used from Python alone, with multigrid.load(path, network=...)"
+    "; a network handed in from Python is used from Python alone, with "
+    "multigrid.load(path, network=...); a registered one from the command line, too"
 )
 
 

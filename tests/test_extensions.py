@@ -8,6 +8,8 @@ import pytest
 from tiny import SECTIONS, run, train, write_experiment
 
 import multigrid
+from multigrid.__main__ import main
+from multigrid.registry import NETWORKS
 from multigrid.training.callbacks import Callback
 
 POISSON = {"kind": "poisson", "num_modes": 4}
@@ -173,3 +175,32 @@ def test_a_registered_block_is_named_in_the_experiment(tmp_path, capsys):
     train(experiment, tmp_path, "model.block=scaled")
     tensors = multigrid.load(tmp_path / "results" / "tiny").surrogate(1).network.state_dict()
     assert "scales.0.encoder.0.scale.weight" in tensors
+
+
+def test_a_registered_network_is_known_to_every_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(NETWORKS, "_items", {})
+    (tmp_path / "nets_for_test.py").write_text(
+        "from torch import nn\n"
+        "from multigrid import register_network\n\n"
+        "@register_network('plain')\n"
+        "def plain(grid):\n"
+        "    return nn.Conv2d(1, 1, 3, padding=1)\n"
+    )
+    plugins, width = ["nets_for_test.py"], SECTIONS["model"]["width"]
+    experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON, plugins=plugins)
+    assert run(experiment, tmp_path, "model.network=plane") == 2
+    assert "did you mean 'plain'?" in capsys.readouterr().err
+    assert run(experiment, tmp_path, "model.network=plain") == 2
+    sentence = f"model.width: {width} has no effect on model.network 'plain'; it must be 48"
+    assert sentence in capsys.readouterr().err
+    train(experiment, tmp_path, "model={network: plain}")
+    assert list(multigrid.load("results/tiny").surrogate().network.state_dict()) == [
+        "weight",
+        "bias",
+    ]
+    NETWORKS._items.pop("plain")
+    sys.modules.pop("nets_for_test")
+    assert main(["evaluate", "results/tiny"]) == 2
+    assert "nets_for_test.py: give that as --plugin" in capsys.readouterr().err
+    assert main(["evaluate", "results/tiny", "--plugin", "nets_for_test.py"]) == 0

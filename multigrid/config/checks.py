@@ -161,6 +161,9 @@ def _contradictions(config: Config) -> Clashes:
         ("data.extra_tests", files, "samples from files, which cannot be regenerated"),
     ):
         yield key, clash, f"is not possible with {other}"
+    for name in ("form", "width", "block", "num_blocks", "growth", "normalization", "bottleneck"):
+        own = config.model.network != "unet"
+        yield f"model.{name}", own, f"has no effect on model.network '{config.model.network}'"
 
     gradual, rules = transfer.mode == "gradual", transfer.rules
     waits = gradual and transfer.unfreeze == "plateau"

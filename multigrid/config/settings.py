@@ -13,7 +13,7 @@ from multigrid.config.section import (
     Section,
     registered,
 )
-from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, OPTIMIZERS
+from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, NETWORKS, OPTIMIZERS
 
 CallbackName = Annotated[str, registered(CALLBACKS)]
 Name = Annotated[str, Field(min_length=1)]
@@ -31,6 +31,9 @@ class DoublingConfig(Section):
 class ModelConfig(Section):
     """The UNet family."""
 
+    network: Annotated[str, registered(NETWORKS)] = Field(
+        "unet", description="'unet' or the name of a registered function from a grid to a network"
+    )
     form: Literal["pyramid", "classic"] = Field("pyramid", description="'pyramid' or 'classic'")
     width: Width | list[Width] | DoublingConfig = Field(
         48,

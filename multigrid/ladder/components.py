@@ -14,6 +14,7 @@ from multigrid.errors import UserError, printable
 from multigrid.ladder.floors import FOLD_ABOVE, measure_floors
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
+from multigrid.registry import NETWORKS
 
 
 def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:
@@ -100,6 +101,8 @@ def network_family(
         UserError: If the factory's networks do not fit, or are to work on folded fields.
     """
     hierarchy, model = config.hierarchy(), config.model
+    if network is None and model.network != "unet":
+        network = NETWORKS.get(model.network)
     if network is not None:
         if model.fields == "folded":
             raise UserError(
