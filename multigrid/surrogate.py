@@ -36,6 +36,7 @@ from multigrid.problems import Problem
 from multigrid.rollout import measure_rollout, roll_out
 from multigrid.training.checkpoint import SavedNetwork, read_networks, save_weights
 from multigrid.training.evaluation import predict
+from multigrid.zoo import located
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)
 NETWORK_HINT = (
@@ -52,7 +53,7 @@ def load(
     Args:
         path: Folder of a run, for the best surrogate of every level; or one file, a checkpoint
             (``.pt``) or what :meth:`TrainedSurrogate.save` or ``checkpoints.save`` wrote
-            (``.safetensors``).
+            (``.safetensors``); or ``zoo:<name>`` for one that comes with the package.
         device: ``cpu``, ``cuda`` or ``auto``.
         network: The factory of the networks, a grid to a module, if the user has given one.
 
@@ -67,7 +68,7 @@ def load(
         >>> surrogate(np.ones((2, 1, 16, 16))).shape
         (2, 1, 16, 16)
     """
-    path, place = Path(path), choose_device(device)
+    path, place = located(path), choose_device(device)
     if not path.is_dir():
         return TrainedSurrogate(read_networks(path), place, network)
     files = sorted(path.glob("level_*_*/best.pt"))

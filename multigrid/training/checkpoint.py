@@ -25,6 +25,7 @@ from torch import Tensor
 
 from multigrid.errors import UserError, brief, nearest, printable
 from multigrid.files import to_json, write_file
+from multigrid.zoo import located
 
 FORMAT = 2
 
@@ -124,7 +125,9 @@ def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]
     Takes a checkpoint of this project, a state dictionary saved by ``torch.save``, also under a
     key such as ``state_dict``, and a ``.safetensors`` file. The prefixes that
     ``DistributedDataParallel`` and ``torch.compile`` put in front of every name are dropped.
+    The path may be ``zoo:<name>``.
     """
+    path = located(path)
     _check_exists(path, key)
     weights = _read_weights(path)
     for wrapper in WRAPPERS:

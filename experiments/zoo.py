@@ -1,0 +1,62 @@
+"""Trains the surrogates of ``multigrid/zoo`` and writes each with its card.
+
+``python -m experiments.zoo poisson darcy`` trains these, without names all. An interrupted training
+goes on where it stopped; one that is done is only written again. To add one, add a line below.
+"""
+
+import sys
+
+import multigrid
+from multigrid.files import write_text
+from multigrid.report.record import RunRecord
+from multigrid.zoo import FOLDER
+
+SMALL = ("output.folder=results/zoo", "output.figures=false", "model.width=24",
+         "data.train=512", "data.validation=32", "data.test=64", "schedule.batch_size=16",
+         "schedule.learning_rate=[8.0e-3,4.0e-3,2.0e-3]")  # fmt: skip
+CELLS, NODES, STEP = "levels=[16,32,64]", "levels=[17,33,65]", "data.rollout_steps=0"
+FOLDED, RESTRICTED = "schedule.epochs=[50,6,1]", "schedule.epochs=[30,8,2]"
+SURROGATES = {
+    "poisson": ("poisson", CELLS, RESTRICTED, "problem.num_modes=16"),
+    "darcy": ("darcy", CELLS, RESTRICTED),
+    "darcy_lognormal": ("darcy_lognormal", NODES, RESTRICTED),
+    "diffusion": ("diffusion", NODES, RESTRICTED),
+    "reaction_diffusion": ("reaction_diffusion", CELLS, RESTRICTED, STEP),
+    "burgers": ("burgers", CELLS, FOLDED, STEP, "model.fields=folded"),
+    "gray_scott": ("gray_scott", CELLS, FOLDED, STEP, "model.fields=folded"),
+    "wave": ("cno/wave", CELLS, FOLDED, "model.fields=folded"),
+}  # fmt: skip
+
+
+def write(name: str) -> None:
+    """Trains a surrogate and writes its weights, on the finest grid, and its card."""
+    file, *settings = SURROGATES[name]
+    experiment, overrides = f"experiments/{file}.yaml", (*SMALL, *settings, f"name={name}")
+    surrogate = multigrid.train(experiment, *overrides, resume=True)
+    surrogate.save(FOLDER / f"{name}.safetensors")
+    write_text(FOLDER / f"{name}.md", card(name, surrogate, experiment))
+
+
+def card(name: str, surrogate: multigrid.TrainedSurrogate, experiment: str) -> str:
+    """Returns what a surrogate is, how it was trained and how good it is, as Markdown."""
+    config, summary = surrogate.config, RunRecord.open(f"results/zoo/{name}").summary
+    settings = ", ".join(f"{k} {v}" for k, v in config.problem.model_dump().items() if k != "kind")
+    size = (FOLDER / f"{name}.safetensors").stat().st_size
+    return f"""## {name}
+
+- Problem: `{config.problem.kind}` with {settings or "no settings"}; from `{experiment}`.
+- Data: {config.data.train} training samples, {config.data.test} test samples, generated.
+- Network: {config.model.fields} levels, width {config.model.width}, \
+{config.schedule.epochs} epochs; the finest level is in the file of {size / 1e6:.2f} MB.
+- Cost: {summary["flops"] / 1e12:.1f} TFLOP, {summary["seconds"]:.0f} s of training on a busy core.
+- Again: `python -m experiments.zoo {name}`. Licence: BSD-3-Clause.
+
+```text
+{surrogate.evaluate().to_text(1)}
+```
+"""
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or SURROGATES:
+        write(chosen)
