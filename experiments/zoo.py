@@ -41,6 +41,7 @@ def card(name: str, surrogate: multigrid.TrainedSurrogate, experiment: str) -> s
     """Returns what a surrogate is, how it was trained and how good it is, as Markdown."""
     config, summary = surrogate.config, RunRecord.open(f"results/zoo/{name}").summary
     settings = ", ".join(f"{k} {v}" for k, v in config.problem.model_dump().items() if k != "kind")
+    errors = surrogate.evaluate().to_text().partition("\n\nworst samples")[0]
     size = (FOLDER / f"{name}.safetensors").stat().st_size
     return f"""## {name}
 
@@ -52,7 +53,7 @@ def card(name: str, surrogate: multigrid.TrainedSurrogate, experiment: str) -> s
 - Again: `python -m experiments.zoo {name}`. Licence: BSD-3-Clause.
 
 ```text
-{surrogate.evaluate().to_text(1)}
+{errors}
 ```
 """
 

@@ -10,7 +10,7 @@ from multigrid.data.files import FileSource, SampleSource
 from multigrid.data.formats import ReaderOptions
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
-from multigrid.errors import UserError, printable
+from multigrid.errors import UserError
 from multigrid.ladder.floors import FOLD_ABOVE, measure_floors
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
@@ -66,9 +66,8 @@ def _counts(config: Config) -> dict[str, int]:
 def file_problem(
     section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> FileProblem:
-    """Returns the problem of the user's files, with the names of their fields, made printable."""
-    names = (tuple(map(printable, side)) for side in (inputs, outputs))
-    return FileProblem(*names, Symmetries(**section.flags()))
+    """Returns the problem of the user's files, with the names of their fields."""
+    return FileProblem(inputs, outputs, Symmetries(**section.flags()))
 
 
 def generated_source(config: Config, problem: PDE, labelled: bool = True) -> GeneratedSource:
