@@ -16,6 +16,7 @@ from mkdocs.structure.pages import Page
 import multigrid
 from multigrid.config import Config
 from multigrid.config.experiment import Setting, sections, settings
+from multigrid.config.section import allowed
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "benchmarks"
@@ -56,7 +57,7 @@ def settings_page() -> str:
     lines = ["## The top level", "", "| key | what it is |", "|---|---|"]
     for name, field in Config.model_fields.items():
         key = f"[`{name}`](#{name})" if name in ("problem", *sections()) else f"`{name}`"
-        lines.append(f"| {key} | {_escaped(field.description or '')} |")
+        lines.append(f"| {key} | {_escaped(allowed(field))} |")
     for name, section in sections().items():
         if name == FIRST_PROBLEM:
             lines += ["", "## problem", "", "The keys depend on `kind`."]

@@ -10,7 +10,16 @@ from pydantic import Field, SerializeAsAny, ValidationError, create_model, field
 from pydantic_core import PydanticUndefined
 
 from multigrid.config.data import DataConfig, FileConfig, LevelConfig
-from multigrid.config.section import FileName, Section, Size, plain, section_in, sentence, shown
+from multigrid.config.section import (
+    FileName,
+    Section,
+    Size,
+    allowed,
+    plain,
+    section_in,
+    sentence,
+    shown,
+)
 from multigrid.config.settings import (
     BudgetConfig,
     CheckpointsConfig,
@@ -39,34 +48,30 @@ PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "
 class Config(Section):
     """A whole experiment."""
 
-    name: str = Field(
-        pattern=NAME_PATTERN,
-        description="a name of up to 100 letters, digits, '.', '_' and '-', starting with a "
-        "letter or digit",
-    )
-    plugins: list[FileName] = Field(
-        [],
-        description="a list of Python files, relative to the experiment file, or modules, which "
-        "register problems, losses, metrics and more of the user's",
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
-    problem: SerializeAsAny[Section] = Field(description="a mapping with the key 'kind'")
-    data: DataConfig = Field(DataConfig(), description="a mapping")
-    levels: list[Size | list[Size] | LevelConfig] = Field(
-        min_length=1,
-        description="a list of grids, coarsest first, each a number of points, a list with one "
-        "for each axis, or a mapping {grid: ..., samples: ...}",
-    )
-    model: ModelConfig = Field(ModelConfig(), description="a mapping")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="a mapping or 'auto'")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="a mapping")
-    loss: LossConfig = Field(LossConfig(), description="a mapping")
-    compute: ComputeConfig = Field(ComputeConfig(), description="a mapping")
-    parallel: ParallelConfig = Field(ParallelConfig(), description="a mapping")
-    checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="a mapping")
-    transfer: TransferConfig = Field(TransferConfig(), description="a mapping")
-    recovery: RecoveryConfig = Field(RecoveryConfig(), description="a mapping")
-    output: OutputConfig = Field(OutputConfig(), description="a mapping")
+    name: str = Field(pattern=NAME_PATTERN)
+    """a name of up to 100 letters, digits, '.', '_' and '-', starting with a letter or digit"""
+    plugins: list[FileName] = []
+    """a list of Python files, relative to the experiment file, or modules, which register problems,
+    losses, metrics and more of the user's"""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """a whole number from 0 to 2^32 - 1"""
+    problem: SerializeAsAny[Section]
+    """a mapping with the key 'kind'"""
+    data: DataConfig = DataConfig()
+    levels: list[Size | list[Size] | LevelConfig] = Field(min_length=1)
+    """a list of grids, coarsest first, each a number of points, a list with one for each axis, or a
+    mapping {grid: ..., samples: ...}"""
+    model: ModelConfig = ModelConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    """a mapping or 'auto'"""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    compute: ComputeConfig = ComputeConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    transfer: TransferConfig = TransferConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
+    output: OutputConfig = OutputConfig()
 
     @field_validator("problem", mode="before")
     @classmethod
@@ -300,6 +305,6 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:
         text = "required" if default is PydanticUndefined else shown(default)
         if isinstance(default, Section):
             text = "see below"
-        yield Setting(prefix + name, text, field.description or "")
+        yield Setting(prefix + name, text, allowed(field))
         if inner is not None and prefix:
             yield from _rows(inner, f"{prefix}{name}.")

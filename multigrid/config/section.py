@@ -4,9 +4,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from multigrid.errors import UserError, nearest
 from multigrid.registry import Registry
@@ -15,10 +16,24 @@ from multigrid.registry import Registry
 class Section(BaseModel):
     """A mapping of the experiment file; unknown keys and implicit conversions are errors.
 
-    Each field's description completes the sentence "``key`` must be ...".
+    The text below each field completes the sentence "``key`` must be ...".
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+def allowed(field: FieldInfo) -> str:
+    """Returns what a field may be: its text, or what its type says."""
+    if field.description:
+        return " ".join(field.description.split())
+    if section_in(field.annotation):
+        return "a mapping"
+    if get_origin(field.annotation) is not Literal:
+        return "valid"
+    *others, last = (f"'{choice}'" for choice in get_args(field.annotation))
+    return f"{', '.join(others)} or {last}"
 
 
 def expand(name: str) -> str:
@@ -37,17 +52,14 @@ def registered(registry: Registry, *others: str) -> AfterValidator:
     def check(name: str) -> str:
         if name in others or name in registry:
             return name
-        allowed = (*registry.names(), *others)
+        names = (*registry.names(), *others)
         raise ValueError(
-            f"{shown(name)} is not allowed; it must be one of {', '.join(allowed)}"
-            f"{nearest(name, allowed)}"
+            f"{shown(name)} is not allowed; it must be one of {', '.join(names)}"
+            f"{nearest(name, names)}"
         )
 
     return AfterValidator(check)
 
-
-PER_LEVEL = "or a list with one for each level, coarsest first"
-"""For the description of a setting that goes by level."""
 
 Size: TypeAlias = Annotated[int, Field(gt=0, le=65536)]
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
@@ -87,9 +99,9 @@ def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> s
     if cause is not None:
         return f"{path}: {cause}"
     if first["type"] == "extra_forbidden":
-        key, allowed = str(first["loc"][-1]), list(model.model_fields)
+        key, keys = str(first["loc"][-1]), list(model.model_fields)
         path = f"{path}.{key}" if path else key
-        return f"{path}: unknown key; allowed here: {', '.join(allowed)}{nearest(key, allowed)}"
+        return f"{path}: unknown key; allowed here: {', '.join(keys)}{nearest(key, keys)}"
     if first["type"] == "missing":
         return f"{path}: missing; it must be {description}"
     value = first["input"]
@@ -123,7 +135,7 @@ def _locate(
             path += f"[{part}]"
         elif field is not None:
             path += f".{part}" if path else part
-            description = field.description or description
+            description = allowed(field)
             model = section_in(field.annotation) or model
     return model, path, description
 
