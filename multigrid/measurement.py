@@ -202,22 +202,21 @@ def file_samples(
     Raises:
         UserError: If it has other fields or other points, or fewer samples than ``count``.
     """
-    described = file.describe()
     for kind, trained in zip(("input", "output"), names, strict=True):
-        here = getattr(described, f"{kind}_names")
+        here = getattr(file, f"{kind}_names")
         if len(here) != len(trained):
             raise UserError(
                 f"{file.path}: has {len(here)} {kind} fields ({', '.join(here)}), but the run was "
                 f"trained on {len(trained)} ({', '.join(trained)})"
             )
-    if described.centering not in (None, centering):
+    stated = file.layout.centering
+    if stated not in (None, centering):
         raise UserError(
-            f"{file.path}: is {described.centering}-centred, but the run was trained on "
+            f"{file.path}: is {stated}-centred, but the run was trained on "
             f"{centering}-centred samples"
         )
-    available = described.num_samples
-    total = _at_most(count, available, f"{file.path} holds {available}")
-    grid = Grid(described.shape, centering)
+    total = _at_most(count, file.num_samples, f"{file.path} holds {file.num_samples}")
+    grid = Grid(file.shape, centering)
 
     def blocks(size: int) -> Iterator[Samples]:
         for start in range(0, total, size):

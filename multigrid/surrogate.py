@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from multigrid.config import Config, changed_keys, parse_saved, read_saved
-from multigrid.data.formats import ReaderOptions, open_fields
+from multigrid.config.data import ReaderOptions
+from multigrid.data.formats import open_fields
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
@@ -213,7 +213,6 @@ class TrainedSurrogate:
         samples: int | None = None,
         levels: Iterable[int] = (),
         batch_size: int = 32,
-        reader: str | None = None,
         options: ReaderOptions | None = None,
     ) -> Evaluation:
         """Measures the surrogate on samples; of its levels those whose grid the samples reach.
@@ -225,8 +224,7 @@ class TrainedSurrogate:
             samples: Only so many, the first.
             levels: Only these levels.
             batch_size: Samples at once.
-            reader: How to read a file, by default as the run's.
-            options: What a user may have to say about a file, by default what the run says.
+            options: What has to be said about a file, by default what the run says.
 
         Raises:
             UserError: If the samples do not fit.
@@ -237,7 +235,7 @@ class TrainedSurrogate:
             >>> surrogate.evaluate((x, surrogate(x))).mean("rel_l2") < 1e-6
             True
         """
-        stream = self._samples(data, split, samples, reader, options)
+        stream = self._samples(data, split, samples, options)
         chosen = sorted(set(levels) or {k for k, g in self._grids.items() if stream.reaches(g)})
         if not chosen:
             raise UserError(
@@ -265,18 +263,15 @@ class TrainedSurrogate:
         data: str | Path | tuple[Any, Any] | None,
         split: str,
         count: int | None,
-        reader: str | None,
         options: ReaderOptions | None,
     ) -> SampleStream:
         if data is None:
             return run_samples(self.config, split, count)
         centering = self.finest.centering
         if isinstance(data, str | Path):
-            section = self.config.files
-            options = options or ReaderOptions.of(section, self.config.data.time)
-            options = replace(options, ndim=options.ndim or self.finest.ndim)
-            reader = reader or ("auto" if section is None else section.reader)
-            file = open_fields(Path(data), reader, options)
+            options = options or self.config.files or ReaderOptions()
+            options = options.model_copy(update={"ndim": options.ndim or self.finest.ndim})
+            file = open_fields(Path(data), options, self.config.data.time)
             return file_samples(file, (self.input_names, self.output_names), centering, count)
         inputs, outputs = (_real(fields)[:count].detach().cpu() for fields in data)
         wanted = len(self.input_names), len(self.output_names)

@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from multigrid.config import load_config
-from multigrid.data.formats import ReaderOptions, open_fields
+from multigrid.data.formats import open_fields
 from multigrid.data.inspect import inspect_file
 from multigrid.errors import UserError
 from multigrid.training.checkpoint import load_checkpoint
@@ -173,7 +173,7 @@ def try_yaml(path: Path) -> None:
 
 def try_data(path: Path) -> None:
     """Looks into a data file and reads all of it."""
-    inspect_file(open_fields(path, "auto", ReaderOptions()), progress=False)
+    inspect_file(open_fields(path), progress=False)
 
 
 def bad_inputs(

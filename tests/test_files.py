@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from multigrid.data.files import FilePart, FileSource, detect_restriction
+from multigrid.data.files import FilePart, FileSource, nested_centering
 from multigrid.data.formats import ReaderOptions
 from multigrid.data.samples import Samples
 from multigrid.data.splits import DataFile
@@ -79,7 +79,7 @@ def test_a_level_uses_the_file_of_its_own_grid(tmp_path: Path) -> None:
     coarse[0] += 1
     files = save(tmp_path / "8.h5", coarse), save(tmp_path / "16.h5", FINE)
     data = source(*files)
-    assert data.nesting() == "average"
+    assert data.nesting() == "cell"
     assert np.array_equal(data.read("train", Grid((8, 8))).inputs, coarse[0, :6])
     assert np.allclose(data.read("train", Grid((4, 4))).inputs, average(coarse[0, :6]))
     assert np.array_equal(data.read("train", Grid((16, 16))).inputs, FINE[0, :6])
@@ -90,7 +90,7 @@ def test_a_level_uses_the_file_of_its_own_grid(tmp_path: Path) -> None:
 def test_strided_files_are_node_centred(tmp_path: Path) -> None:
     fine = RNG.standard_normal((2, 12, 17, 17), dtype=np.float32)
     files = save(tmp_path / "9.h5", fine[..., ::2, ::2]), save(tmp_path / "17.h5", fine)
-    assert source(*files, centering="node").nesting() == "stride"
+    assert source(*files, centering="node").nesting() == "node"
     even = FINE[..., ::2, ::2]
     files = save(tmp_path / "8.h5", even), save(tmp_path / "16.h5", FINE)
     with pytest.raises(UserError, match=r"nest by striding, so .* node-centred"):
@@ -210,18 +210,18 @@ def test_reduced_resolution(tmp_path: Path) -> None:
     assert np.array_equal(data.read("train", Grid((8, 8))).inputs, FINE[0, :6, :, ::2, ::2])
 
 
-def test_detecting_restriction() -> None:
-    fine = RNG.standard_normal((3, 2, 12, 24, 6), dtype=np.float32)
-    averaged = fine.reshape(3, 2, 4, 3, 8, 3, 2, 3).mean((3, 5, 7))
-    assert detect_restriction(averaged, fine) == "average"
-    assert detect_restriction(fine[..., ::3, ::3, ::3], fine) == "stride"
-    assert detect_restriction(fine[..., 1::2, ::2, ::2], fine) is None
-    assert detect_restriction(fine[..., 0:6, 0:12, 0:3], fine) is None
-    assert detect_restriction(fine, fine) is None
-    odd = RNG.standard_normal((1, 1, 85, 43))
-    assert detect_restriction(odd[..., ::2, ::2], odd) == "stride"
-    ones = np.ones((1, 1, 8, 8))
-    assert detect_restriction(ones[..., ::2, ::2], ones) is None
+def test_the_centering_by_which_files_nest() -> None:
+    fine = torch.from_numpy(RNG.standard_normal((3, 2, 12, 24, 8), dtype=np.float32))
+    averaged = fine.reshape(3, 2, 3, 4, 6, 4, 2, 4).mean((3, 5, 7))
+    assert nested_centering(averaged, fine) == "cell"
+    assert nested_centering(fine[..., ::2, ::2, ::2], fine) == "node"
+    assert nested_centering(fine[..., 1::2, ::2, ::2], fine) is None
+    assert nested_centering(fine[..., 0:6, 0:12, 0:4], fine) is None
+    assert nested_centering(fine, fine) is None
+    odd = torch.from_numpy(RNG.standard_normal((1, 1, 85, 43)))
+    assert nested_centering(odd[..., ::2, ::2], odd) == "node"
+    ones = torch.ones(1, 1, 8, 8)
+    assert nested_centering(ones[..., ::2, ::2], ones) is None
 
 
 def test_what_is_held_in_memory_is_read_once(tmp_path: Path, monkeypatch) -> None:

@@ -13,8 +13,8 @@ import yaml
 
 from multigrid.__main__ import main
 from multigrid.config import parse_config
+from multigrid.config.data import FileConfig
 from multigrid.data.files import FileSource
-from multigrid.data.formats import ReaderOptions
 from multigrid.data.inspect import looks_periodic, suggest_levels
 from multigrid.data.splits import DataFile
 from multigrid.grid import Grid, Hierarchy
@@ -63,10 +63,9 @@ def test_the_suggestion_works(tmp_path: Path, capsys) -> None:
     assert sections["schedule"]["batch_size"] == data["train"] == 21
     assert sections["output"]["num_predictions"] == data["test"] == 2
     counts = {split: data[split] for split in ("train", "validation", "test")}
-    options = ReaderOptions(problem["input"], problem["output"], problem["ndim"])
-    source = FileSource(
-        [DataFile(Path(problem["file"]))], counts, data["centering"], problem["reader"], options
-    )
+    options = FileConfig(**problem)
+    files = [DataFile(Path(problem["file"]))]
+    source = FileSource(files, counts, data["centering"], options)
     assert len(source.read("train", Grid((21, 41), "node"))) == 21
 
 

@@ -39,7 +39,7 @@ def save(path: Path, arrays: dict[str, np.ndarray], **attributes) -> Path:
 def assert_steps(file, states: np.ndarray, constants: np.ndarray | None = None) -> None:
     """Compares samples with states ``[N, T, C, *grid]`` and constants ``[N, C, *grid]``."""
     size = states.shape[1] - 1
-    assert file.describe().num_samples == len(states) * size
+    assert file.num_samples == len(states) * size
     inputs, outputs = file.read(SAMPLES)
     for row, sample in enumerate(SAMPLES):
         k, t = divmod(int(sample), size)
@@ -55,7 +55,7 @@ def assert_pairs(file, inputs: np.ndarray, outputs: np.ndarray) -> None:
     got = file.read(order)
     np.testing.assert_array_equal(got[0], inputs[order].astype(np.float32))
     np.testing.assert_array_equal(got[1], outputs[order].astype(np.float32))
-    assert file.describe().num_samples == len(inputs)
+    assert file.num_samples == len(inputs)
 
 
 # ---------------------------------------------------------------- PDEBench
@@ -66,13 +66,13 @@ def test_pdebench_one_dimension(tmp_path: Path) -> None:
     file = open_fields(save(tmp_path / "1D_Burgers.hdf5", arrays))
     assert file.reader == "pdebench"
     assert_steps(file, U[:, :, None, :, 0])
-    assert file.describe().ignored == ()
-    assert file.describe().time_step == 0.25
+    assert file.ignored == ()
+    assert file.layout.time_step == 0.25
     fluid = {name: U[..., k] for k, name in enumerate(("Vx", "density", "pressure"))}
     file = open_fields(save(tmp_path / "1D_CFD_periodic.hdf5", fluid))
-    assert file.describe().output_names == ("density", "pressure", "Vx")
+    assert file.output_names == ("density", "pressure", "Vx")
     assert_steps(file, np.moveaxis(U[..., [1, 2, 0]], -1, 2))
-    assert file.describe().boundaries["x"].startswith("periodic")
+    assert file.layout.boundaries["x"].startswith("periodic")
 
 
 @pytest.mark.parametrize("ndim", [1, 2])
@@ -83,8 +83,8 @@ def test_pdebench_groups(ndim: int, tmp_path: Path) -> None:
     file = open_fields(save(tmp_path / "2D_diff-react_NA_NA.h5", arrays))
     assert file.reader == "pdebench"
     assert_steps(file, np.moveaxis(states, -1, 2))
-    assert file.describe().ignored == ()
-    assert file.describe().time_step == 0.5
+    assert file.ignored == ()
+    assert file.layout.time_step == 0.5
 
 
 def test_pdebench_incompressible(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_pdebench_incompressible(tmp_path: Path) -> None:
     arrays = {"velocity": V, "particles": particles, "force": force, "t": np.zeros((N, T))}
     file = open_fields(save(tmp_path / "ns_incom_inhom_2d_512-0.h5", arrays))
     states = np.moveaxis(np.concatenate([V, particles], -1), -1, 2)
-    assert file.describe().input_names[-2:] == ("force_0", "force_1")
+    assert file.input_names[-2:] == ("force_0", "force_1")
     assert_steps(file, states, np.moveaxis(force, -1, 1))
 
 
@@ -125,13 +125,13 @@ def test_matlab(save_mat, tmp_path: Path) -> None:
     save_mat(tmp_path / "burgers.mat", {"a": A[..., 0], "u": U[:, 0, :, 0], "v": np.eye(1)})
     file = open_fields(tmp_path / "burgers.mat", options=ReaderOptions(ndim=1))
     assert_pairs(file, A[:, None, :, 0], U[:, :1, :, 0])
-    assert file.describe().ignored == ("v",)
+    assert file.ignored == ("v",)
     trajectories = np.moveaxis(U, 1, -1)
     save_mat(tmp_path / "ns.mat", {"a": A, "u": trajectories, "t": np.arange(T)[None] * 1.0})
     file = open_fields(tmp_path / "ns.mat")
     assert file.reader == "fno"
     assert_steps(file, U[:, :, None])
-    assert "a" in file.describe().ignored
+    assert "a" in file.ignored
 
 
 # ---------------------------------------------------------------- CNO and Poseidon
@@ -154,7 +154,7 @@ def test_cno_wave_pairs_of_one_sample_stay_together(tmp_path: Path) -> None:
         for t in range(4):
             arrays |= {f"Sample_{k}_{t}/input": U[k, t], f"Sample_{k}_{t}/output": U[k, t + 1]}
     file = open_fields(save(tmp_path / "f.h5", arrays))
-    assert (file.describe().num_groups, file.describe().group_size) == (N, 4)
+    assert (file.num_groups, file.group_size) == (N, 4)
     flat = U[:, :-1].reshape(-1, 1, X, Y), U[:, 1:].reshape(-1, 1, X, Y)
     assert_pairs(file, *flat)
 
@@ -170,7 +170,7 @@ def test_poseidon(name: str, tmp_path: Path) -> None:
     states = np.moveaxis(V, -1, 2)
     file = open_fields(save(tmp_path / "f.nc", {name: states, "c": A}))
     assert file.reader == "poseidon"
-    assert file.describe().input_names == (f"{name}_0", f"{name}_1", "c")
+    assert file.input_names == (f"{name}_0", f"{name}_1", "c")
     assert_steps(file, states, A[:, None])
     assert_steps(open_fields(save(tmp_path / "g.nc", {name: U})), U[:, :, None])
 
@@ -211,10 +211,10 @@ def test_a_folder_of_the_well(tmp_path: Path) -> None:
     alphas = np.repeat([1.0, 2.0, 3.0], 4)[:, None, None, None] * np.ones((1, 1, X, Y))
     assert_steps(file, states, alphas)
     assert sorted(pool.tolist()) == list(range(48))
-    described = file.describe()
+    described = file
     assert described.input_names == ("density", "velocity_0", "velocity_1", "alpha")
-    assert described.boundaries == {"x": "periodic", "y": "periodic"}
-    assert described.time_step == pytest.approx(0.1)
+    assert described.layout.boundaries == {"x": "periodic", "y": "periodic"}
+    assert described.layout.time_step == pytest.approx(0.1)
     report = inspect_path(tmp_path / "set", options=options)
     assert report["suggestion"]["problem"]["file"] == str(tmp_path / "set")
     assert report["suggestion"]["model"] == {"padding": "periodic"}
@@ -223,15 +223,15 @@ def test_a_folder_of_the_well(tmp_path: Path) -> None:
 
 def test_scalars_of_the_well_are_named(tmp_path: Path) -> None:
     file = open_fields(save_well(tmp_path / "f.hdf5", U, 0.5))
-    assert file.describe().ignored == ("scalars/alpha",)
-    assert file.describe().parameters == ("scalars/alpha",)
+    assert file.ignored == ("scalars/alpha",)
+    assert file.parameters == ("scalars/alpha",)
 
 
 def test_spherical_grids_are_refused_or_asked_for(tmp_path: Path) -> None:
     path = save_well(tmp_path / "f.hdf5", U, 0.5, grid_type="spherical")
     with pytest.raises(UserError, match="the grid is spherical, not Cartesian"):
         open_fields(path)
-    assert open_fields(path, options=ReaderOptions(noncartesian=True)).describe().num_samples
+    assert open_fields(path, options=ReaderOptions(noncartesian=True)).num_samples
 
 
 def test_pdearena(tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_pdearena(tmp_path: Path) -> None:
     states = np.stack([U, 2 * U, 3 * U], axis=2)
     buo = np.linspace(0.2, 0.5, N)[:, None, None, None] * np.ones((1, 1, X, Y))
     assert_steps(file, states, buo)
-    assert file.describe().named_splits == {"train": range(N)}
-    assert open_fields(valid).describe().named_splits == {"validation": range(N)}
+    assert file.named_splits == {"train": range(N)}
+    assert open_fields(valid).named_splits == {"validation": range(N)}
     files = [DataFile(train), DataFile(valid), DataFile(valid, "test")]
     counts = {"train": 40, "validation": 40, "test": 40}
     source = FileSource(files, counts, "cell")
@@ -287,7 +287,7 @@ def test_netcdf(tmp_path: Path) -> None:
     states = save_netcdf(tmp_path / "f.nc", packed=False)
     file = open_fields(tmp_path / "f.nc")
     assert_steps(file, states, np.broadcast_to(A[0], (N, 1, X, Y)))
-    assert file.describe().ignored == ()
+    assert file.ignored == ()
     states = save_netcdf(tmp_path / "g.nc", packed=True)
     with pytest.raises(UserError, match="latitude-longitude, not Cartesian"):
         open_fields(tmp_path / "g.nc")
@@ -312,9 +312,9 @@ def test_zarr_and_netcdf_3(name: str, tmp_path: Path) -> None:
         pytest.importorskip("zarr")
         data.to_zarr(tmp_path / name, consolidated=False)
     file = open_fields(tmp_path / name, options=ReaderOptions(noncartesian=True))
-    assert file.describe().output_names == ("pres", "u", "v")
+    assert file.output_names == ("pres", "u", "v")
     assert_steps(file, np.stack([2 * U, U, U], axis=2))
-    assert file.describe().ignored == ()
+    assert file.ignored == ()
 
 
 def test_channels_of_pairs_are_no_time_steps(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_trajectories_saved_by_torch_and_numpy(tmp_path: Path) -> None:
     for name in ("f.pt", "f.npy", "f.npz"):
         file = open_fields(tmp_path / name)
         assert_steps(file, U[:, :, None])
-        assert any("N, T, X, Y], a guess" in line for line in file.describe().remarks())
+        assert any("N, T, X, Y], a guess" in line for line in file.remarks())
     np.save(tmp_path / "g.npy", np.moveaxis(V, -1, 2))
     assert_steps(open_fields(tmp_path / "g.npy"), np.moveaxis(V, -1, 2))
 

@@ -45,28 +45,28 @@ def test_axes_in_any_order_give_the_same_samples(axes: str, tmp_path: Path) -> N
 
 def test_stride_history_delta_start_and_end(tmp_path: Path) -> None:
     time = TimeConfig(stride=2, history=2, target="delta", start=1, end=8)
-    file = open_fields(save(tmp_path / "f.npz", u=U), options=ReaderOptions(time=time))
-    described = file.describe()
+    file = open_fields(save(tmp_path / "f.npz", u=U), time=time)
+    described = file
     assert described.group_size == 2  # states 1, 3, 5, 7: 1 and 3 give 5, 3 and 5 give 7
     assert described.input_names == ("u_0(t-1)", "u_1(t-1)", "u_0", "u_1")
     inputs, outputs = file.read([3])
     np.testing.assert_array_equal(inputs[0], np.concatenate([U[1, 3], U[1, 5]]))
     np.testing.assert_array_equal(outputs[0], U[1, 7] - U[1, 5])
-    options = ReaderOptions(time=TimeConfig(stride=2, history=4, start=1, end=8))
+    time = TimeConfig(stride=2, history=4, start=1, end=8)
     with pytest.raises(UserError, match="the trajectories have 4 states, but pairs of 4"):
-        open_fields(tmp_path / "f.npz", options=options)
+        open_fields(tmp_path / "f.npz", time=time)
 
 
 def test_parameters_and_static_fields_become_channels(tmp_path: Path) -> None:
     path = save(tmp_path / "f.npz", u=U, nu=NU, mask=MASK, dt=np.float64(0.1))
-    plain = open_fields(path).describe()
+    plain = open_fields(path)
     assert set(plain.ignored) == {"nu", "mask", "dt"}
     assert set(plain.parameters) == {"nu", "dt"}
     assert any("not used: nu, mask, dt" in line for line in plain.remarks())
     options = ReaderOptions(input=("u", "mask"), output="u", parameters=("nu",))
     file = open_fields(path, options=options)
-    assert file.describe().input_names == ("u_0", "u_1", "mask", "nu")
-    assert file.describe().ignored == ("dt",)
+    assert file.input_names == ("u_0", "u_1", "mask", "nu")
+    assert file.ignored == ("dt",)
     inputs, _ = file.read([8 * 3 + 2])
     np.testing.assert_array_equal(inputs[0, :2], U[3, 2])
     np.testing.assert_array_equal(inputs[0, 2], MASK)
@@ -82,7 +82,7 @@ def test_channels_by_name(tmp_path: Path) -> None:
     inputs, outputs = file.read([0])
     np.testing.assert_array_equal(inputs[0], U[0, 0, ::-1])
     np.testing.assert_array_equal(outputs[0], U[0, 1, 1:])
-    assert file.describe().time is None
+    assert file.time is None
     with pytest.raises(UserError, match=r"no output channel 'u_2'; .*did you mean"):
         open_fields(path, options=ReaderOptions(output_channels=("u_2",)))
 
@@ -90,8 +90,8 @@ def test_channels_by_name(tmp_path: Path) -> None:
 def test_pairs_of_one_trajectory_stay_together(tmp_path: Path) -> None:
     flat = np.arange(24.0)[:, None, None] * np.ones((1, 8, 8))
     path = save(tmp_path / "f.npz", x=flat, y=flat)
-    options = ReaderOptions(time=TimeConfig(trajectory=4))
-    source = FileSource([DataFile(path)], COUNTS, "cell", options=options)
+    time = TimeConfig(trajectory=4)
+    source = FileSource([DataFile(path)], COUNTS, "cell", time=time)
     pools = source.files[0].pools
     groups = [set((pool // 4).tolist()) for pool in pools.values()]
     assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
@@ -106,8 +106,8 @@ def test_an_array_that_is_input_and_output_without_time(tmp_path: Path) -> None:
 def test_true_trajectories(tmp_path: Path) -> None:
     time = TimeConfig(history=2, target="delta")
     path = save(tmp_path / "f.npz", u=U, nu=NU)
-    options = ReaderOptions(parameters=("nu",), time=time)
-    source = FileSource([DataFile(path)], COUNTS, "cell", options=options)
+    options = ReaderOptions(parameters=("nu",))
+    source = FileSource([DataFile(path)], COUNTS, "cell", options, time)
     true = source.trajectories("test", Grid((8, 8)), 5)
     assert true.setup == TimeSetup(2, 2, "delta")
     torch.testing.assert_close(true.states, torch.from_numpy(U[-1:, 1:7]))
@@ -157,5 +157,5 @@ def test_roll_outs_that_are_too_long_are_told_before_the_training(tmp_path: Path
 def test_one_dimensional_trajectories(tmp_path: Path) -> None:
     path = save(tmp_path / "f.npz", u=U[:, :, 0, 0], nu=NU)
     file = open_fields(path, options=ReaderOptions(ndim=1))
-    assert file.describe().shape == (8,)
+    assert file.shape == (8,)
     np.testing.assert_array_equal(file.read([8])[1][0, 0], U[1, 1, 0, 0])

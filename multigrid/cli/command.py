@@ -148,7 +148,7 @@ def add_reader(parser: argparse.ArgumentParser) -> None:
     add(
         "--axes",
         nargs="+",
-        type=lambda text: text.rpartition("=")[::2],
+        action=_Axes,
         metavar="AXES",
         help="what the axes of arrays are, as in NTCXY, or u=NTXY mask=XY for each array",
     )
@@ -167,6 +167,14 @@ def add_reader(parser: argparse.ArgumentParser) -> None:
     )
     add("--fields", nargs="+", metavar="NAME", help="the time-dependent fields to take")
     add("--noncartesian", action="store_true", help="take other grids as if they were Cartesian")
+
+
+class _Axes(argparse.Action):
+    """Reads the axes of all arrays, or those of each as a dictionary."""
+
+    def __call__(self, parser: Any, options: Any, values: Any, flag: Any = None) -> None:
+        by_array = dict(text.rpartition("=")[::2] for text in values)
+        setattr(options, self.dest, by_array.get("", by_array))
 
 
 def positive(text: str) -> int:

@@ -64,13 +64,13 @@ def add_inspection(parser: argparse.ArgumentParser) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     """Reads the whole file and prints a report."""
-    from multigrid.data.formats import ReaderOptions
+    from multigrid.config.data import ReaderOptions
     from multigrid.data.inspect import inspect_path, to_text, yaml_sections
 
     if options.write is not None and options.write.exists():
         raise UserError(f"{options.write}: exists already; remove it or choose another name")
-    reading, progress = ReaderOptions.of(options), sys.stderr.isatty()
-    report = inspect_path(options.file, options.reader, reading, progress)
+    reading = ReaderOptions.of(vars(options))
+    report = inspect_path(options.file, reading, progress=sys.stderr.isatty())
     if options.write is not None:
         suggestion = report["suggestion"]
         if not suggestion:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -64,18 +64,15 @@ def evaluate(options: argparse.Namespace) -> None:
     from multigrid.surrogate import load
 
     surrogate = load(options.run, options.device)
-    reading: dict[str, Any] = {}
-    if given:
-        from multigrid.data.formats import ReaderOptions
+    from multigrid.config.data import ReaderOptions
 
-        reading = {"reader": options.reader, "options": ReaderOptions.of(options)}
     evaluation = surrogate.evaluate(
         options.file,
         split=options.split or "test",
         samples=options.samples,
         levels=options.level or (),
         batch_size=options.batch_size,
-        **reading,
+        options=ReaderOptions.of(vars(options)) if given else None,
     )
     if options.json:
         print_json({"run": str(options.run), **evaluation.to_json(options.worst)})
@@ -137,7 +134,7 @@ def _open_inputs(
 ) -> "tuple[Inputs, Grid]":
     """Returns the array of inputs, or those of a file that the run could train on."""
     from multigrid.data.arrays import FileInputs, open_array
-    from multigrid.data.formats import ReaderOptions, open_fields
+    from multigrid.data.formats import open_fields
 
     try:
         inputs: Inputs = open_array(options.source, options.input)
@@ -150,8 +147,8 @@ def _open_inputs(
     if section is None or options.input is not None or not options.source.exists():
         raise UserError(reason)
     try:
-        reading = ReaderOptions.of(section, surrogate.config.data.time)
-        inputs = FileInputs(open_fields(options.source, section.reader, reading))
+        file = open_fields(options.source, section, surrogate.config.data.time)
+        inputs = FileInputs(file)
         return inputs, surrogate.grids[surrogate.level_of(inputs.shape)]
     except UserError as error:
         raise UserError(f"{reason}; nor is it a file as the run was trained on: {error}") from None

@@ -1,10 +1,20 @@
 """The sections ``levels`` and ``data`` of an experiment file, and the problem ``file``."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from multigrid.config.section import Count, FileName, Fraction, Positive, Section, Size
+from multigrid.config.section import (
+    Count,
+    FileName,
+    Fraction,
+    Positive,
+    Section,
+    Size,
+    sentence,
+)
+from multigrid.errors import UserError
 
 
 class LevelConfig(Section):
@@ -79,7 +89,74 @@ class FileEntryConfig(Section):
     """'train', 'validation' or 'test', or null for what no other file is for"""
 
 
-class FileConfig(Section):
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+
+
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)]
+
+
+AXES = "N samples or trajectories, T time steps, C channels, X Y Z space"
+
+
+def _spaced(axes: str) -> str:
+    letters = axes.replace(" ", "").replace(",", "").upper()
+    twice = any(letters.count(letter) > 1 for letter in letters if letter != "C")
+    if not letters or set(letters) - set("NTCXYZ") or twice:
+        raise UserError(
+            f"problem.axes: '{axes}' must name each axis once, with the letters N, T, C, X, Y, Z "
+            f"({AXES})"
+        )
+    return " ".join(letters)
+
+
+Axes = Annotated[str, AfterValidator(_spaced)]
+
+
+class ReaderOptions(Section):
+    """What the user says about data files."""
+
+    reader: str = Field("auto", min_length=1)
+    """'auto' or the name of a reader"""
+    ndim: int | None = Field(None, ge=1, le=3)
+    """the number of space dimensions, 1 to 3"""
+    input: Names | None = None
+    """the name of the input array, or a list of such names"""
+    output: Names | None = None
+    """the name of the output array, or a list of such names, or the second file of a .npy pair; the
+    input's name for trajectories"""
+    fields: Names | None = Field(None, min_length=1)
+    """a list of the time-dependent fields to take, or null"""
+    axes: Axes | dict[str, Axes] | None = None
+    """what the axes of arrays are, as in 'N T C X Y', or that for each array, as in {u: N T X Y,
+    mask: X Y}"""
+    parameters: Names = []
+    """a list of scalars of each trajectory or file that become constant input channels"""
+    input_channels: Names | None = Field(None, min_length=1)
+    """a list of the input channels to keep, or null for all"""
+    output_channels: Names | None = Field(None, min_length=1)
+    """a list of the output channels to keep, or null for all"""
+    noncartesian: bool = False
+    """true or false: whether to take other grids as if they were Cartesian"""
+    reduced_resolution: Positive = 1
+    """a positive number n: every n-th point along each axis is kept"""
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> "ReaderOptions":
+        """Returns what the arguments of a command say."""
+        given = {key: value for key in cls.model_fields if (value := arguments.get(key))}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise UserError(sentence(error, cls, "problem")) from None
+
+    @property
+    def named(self) -> bool:
+        """Whether the user names arrays."""
+        return bool(self.input or self.output)
+
+
+class FileConfig(ReaderOptions):
     """Samples from the user's files; ``multigrid inspect FILE`` writes this."""
 
     kind: Literal["file"]
@@ -90,28 +167,6 @@ class FileConfig(Section):
     its own, else the next finer one restricted"""
     ndim: int = Field(2, ge=1, le=3)
     """the number of space dimensions, 1 to 3"""
-    reader: str = Field("auto", min_length=1)
-    """'auto' or the name of a reader"""
-    input: str | list[str] | None = Field(None, min_length=1)
-    """the name of the input array, or a list of such names"""
-    output: str | list[str] | None = Field(None, min_length=1)
-    """the name of the output array, or a list of such names, or the second file of a .npy pair; the
-    input's name for trajectories"""
-    fields: list[str] | None = Field(None, min_length=1)
-    """a list of the time-dependent fields to take, or null"""
-    axes: str | dict[str, str] | None = Field(None, min_length=1)
-    """what the axes of arrays are, as in 'N T C X Y', or that for each array, as in {u: N T X Y,
-    mask: X Y}"""
-    parameters: list[str] = []
-    """a list of scalars of each trajectory or file that become constant input channels"""
-    input_channels: list[str] | None = Field(None, min_length=1)
-    """a list of the input channels to keep, or null for all"""
-    output_channels: list[str] | None = Field(None, min_length=1)
-    """a list of the output channels to keep, or null for all"""
-    noncartesian: bool = False
-    """true or false: whether to take other grids as if they were Cartesian"""
-    reduced_resolution: Positive = 1
-    """a positive number n: every n-th point along each axis is kept"""
     symmetries: list[Literal["reflections", "rotations", "linear", "homogeneous", "shifts"]] = []
     """a list of what is exact: 'reflections', 'rotations', 'linear', 'homogeneous', 'shifts'"""
 

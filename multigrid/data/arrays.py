@@ -34,9 +34,8 @@ class FileInputs:
     """The inputs of the samples that a reader finds in a file, as for training."""
 
     def __init__(self, file: FieldFile) -> None:
-        described = file.describe()
         self.file = file
-        self.shape = (described.num_samples, len(described.input_names), *described.shape)
+        self.shape = (file.num_samples, len(file.input_names), *file.shape)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -3,19 +3,20 @@
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from multigrid.data.formats import FieldFile, ReaderOptions, open_fields, split_folders
+from multigrid.config.data import ReaderOptions, TimeConfig
+from multigrid.data.formats import FieldFile, open_fields, split_folders
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
-from multigrid.data.splits import DataFile, divide, names_differ
+from multigrid.data.splits import DataFile, compare_names, divide
 from multigrid.data.store import NUM_TRAJECTORIES, GeneratedSource
 from multigrid.data.time import Trajectories
 from multigrid.errors import UserError
@@ -25,27 +26,15 @@ from multigrid.grid import Centering, Grid, guess_centering, halvings_between
 NUM_COMPARED = 4
 BLOCK_BYTES, NUM_BLOCKS = 2**16, 2**12  # files of up to 256 MB are hashed whole
 ROUNDING = 1e-5
-
-Restriction = Literal["average", "stride"]
-CENTERING: dict[Restriction, Centering] = {"average": "cell", "stride": "node"}
-NESTING = {"average": "averaging", "stride": "striding"}
+NESTING = {"cell": "averaging", "node": "striding"}
 
 
-@dataclass(frozen=True)
-class FilePart:
-    """Some samples of a file on disk, by their numbers in it, in the order of their use."""
+class FilePart(NamedTuple):
+    """Some samples of a file, by their numbers in it, in the order of their use."""
 
     file: FieldFile
     numbers: np.ndarray
     grid: Grid
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        return self.file.describe().num_channels
 
     def load(self, indices: np.ndarray) -> Samples:
         """Reads samples, in any order, without looking at their values."""
@@ -61,8 +50,7 @@ class FilePart:
             UserError: At the end, if values are NaN or infinite, or a channel of the training
                 samples is constant.
         """
-        described = self.file.describe()
-        values = ValueCheck(self.file.path, described.input_names, described.output_names)
+        values = ValueCheck(self.file.path, self.file.input_names, self.file.output_names)
         order = np.argsort(self.numbers)
         for block in self.file.blocks(order):
             samples = self.load(order[block])
@@ -91,27 +79,26 @@ class FileSource:
         files: Sequence[DataFile],
         counts: Mapping[str, int],
         centering: Centering | Literal["auto"],
-        reader: str = "auto",
         options: ReaderOptions | None = None,
+        time: TimeConfig | None = None,
     ) -> None:
         self.counts = dict(counts)
         self._checked: set[tuple[Path, str, int]] = set()
         self._held: dict[tuple[Path, str], Samples] = {}
-        opened = list(_open_all(files, reader, options))
+        opened = list(_open_all(files, options, time))
         self.centering = _expected_centering(opened) if centering == "auto" else centering
         self.files = divide(opened, counts, self.centering)
-        shown = self.nesting()
-        if shown is not None and CENTERING[shown] != self.centering:
+        nested = self.nesting() or self.centering
+        if nested != self.centering:
             if centering != "auto":
                 raise UserError(
-                    f"the files of several grids nest by {NESTING[shown]}, so the points are "
-                    f"{CENTERING[shown]}-centred, not {centering}-centred as data.centering says"
+                    f"the files of several grids nest by {NESTING[nested]}, so the points are "
+                    f"{nested}-centred, not {centering}-centred as data.centering says"
                 )
-            self.centering = CENTERING[shown]
-            self.files = divide(opened, counts, self.centering)
-        described = self.files[0].file.describe()
-        self.input_names, self.output_names = described.input_names, described.output_names
-        self.time = described.time
+            self.centering, self.files = nested, divide(opened, counts, nested)
+        first = self.files[0].file
+        self.input_names, self.output_names = first.input_names, first.output_names
+        self.time = first.time
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,16 +112,16 @@ class FileSource:
     @property
     def place(self) -> str:
         """The files."""
-        counts = [len(item.file.paths) for item in self.files]
-        more = [f" and {count - 1} more" if count > 2 else "" for count in counts]
-        return ", ".join(f"{f.file.path}{m}" for f, m in zip(self.files, more, strict=True))
+        paths = [item.file.paths for item in self.files]
+        more = [f" and {len(several) - 1} more" * (len(several) > 2) for several in paths]
+        return ", ".join(f"{p[0]}{m}" for p, m in zip(paths, more, strict=True))
 
     @property
     def remarks(self) -> list[str]:
         """What the user must know about how the files are read."""
         files = [item.file for item in self.files]
-        lines = [line for file in files for line in file.describe().remarks()]
-        return [*dict.fromkeys(lines), *filter(None, [names_differ(files)])]
+        lines = [line for file in files for line in file.remarks()]
+        return [*dict.fromkeys(lines), *compare_names(files)]
 
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Does nothing: the samples are there."""
@@ -142,24 +129,20 @@ class FileSource:
 
     def require_steps(self, num_steps: int) -> None:
         """Raises a UserError if no test trajectory is so many steps long."""
-        described = next(item.file for item in self.files if "test" in item.pools).describe()
-        if num_steps and described.time is None:
+        file = next(item.file for item in self.files if "test" in item.pools)
+        if num_steps and file.time is None:
             raise UserError(
                 "data.rollout_steps: a surrogate can be rolled out if its outputs are all the "
                 "states of its inputs, which is not so in these files; it must be 0"
             )
-        if num_steps > described.group_size:
+        if num_steps > file.group_size:
             raise UserError(
-                f"data.rollout_steps: {num_steps} is more than the {described.group_size} steps "
-                "that each trajectory has"
+                f"data.rollout_steps: {num_steps} is more than the {file.group_size} steps that "
+                "each trajectory has"
             )
 
-    def locate(self, split: str, grid: Grid) -> tuple[FieldFile, np.ndarray, Grid]:
-        """Finds a split's samples for a grid: in the file of that grid, else the next finer one.
-
-        Returns:
-            The file, the numbers of all the split's samples in it, and the file's grid.
-        """
+    def locate(self, split: str, grid: Grid) -> FilePart:
+        """Finds a split's samples for a grid: in the file of that grid, else the next finer one."""
         holding = [item for item in self.files if split in item.pools]
         fitting = [item for item in holding if halvings_between(grid, item.grid) is not None]
         if not fitting:
@@ -169,7 +152,7 @@ class FileSource:
                 f"{self.centering}-centred grids halves to it"
             )
         best = min(fitting, key=lambda item: item.grid.size)
-        return best.file, best.pools[split], best.grid
+        return FilePart(best.file, best.pools[split], best.grid)
 
     def read(self, split: str, grid: Grid, count: int | None = None) -> Samples:
         """Returns the first samples of a split, restricted to a grid block by block.
@@ -179,34 +162,33 @@ class FileSource:
                 constant, or there are too few samples, or the file is damaged.
         """
         part = self._part(split, grid, count)
-        held = self._held.get((part.file.path, split))
-        if held is not None and len(held) >= len(part) and held.grid == part.grid:
-            return held[: len(part)].restrict_to(grid)
-        inputs, outputs = (
-            torch.empty(len(part), channels, *grid.shape) for channels in part.num_channels
-        )
+        total, key = len(part.numbers), (part.file.path, split)
+        held = self._held.get(key)
+        if held is not None and len(held) >= total and held.grid == part.grid:
+            return held[:total].restrict_to(grid)
+        inputs, outputs = (torch.empty(total, n, *grid.shape) for n in part.file.num_channels)
         for indices, block in part.check(split):
             samples = block.restrict_to(grid)
             inputs[indices], outputs[indices] = samples.inputs, samples.outputs
         samples = Samples(inputs, outputs, grid)
         if split == "train" and grid == part.grid:
-            self._held[part.file.path, split] = samples
+            self._held[key] = samples
         return samples
 
     def open(self, split: str, grid: Grid, count: int | None = None) -> StreamedSamples:
         """Returns what :meth:`read` does, to be read later; checks the values of all once."""
         part = self._part(split, grid, count)
-        key = part.file.path, split, len(part)
+        key = part.file.path, split, len(part.numbers)
         if key not in self._checked:
             for _ in part.check(split):
                 pass
             self._checked.add(key)
-        return StreamedSamples(part.load, len(part), part.num_channels, part.grid, grid)
+        return StreamedSamples(part.load, key[2], part.file.num_channels, part.grid, grid)
 
     def groups(self, split: str, grid: Grid, count: int) -> Sequence[int]:
         """Returns the trajectory of each of the first samples of a split."""
         file, pool, _ = self.locate(split, grid)
-        numbers: list[int] = (pool[:count] // file.describe().group_size).tolist()
+        numbers: list[int] = (pool[:count] // file.group_size).tolist()
         return numbers
 
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
@@ -215,40 +197,36 @@ class FileSource:
         None if what is predicted cannot be rolled out, or the trajectories have fewer steps.
         """
         file, pool, stored = self.locate(split, grid)
-        described = file.describe()
-        groups = np.unique(pool // described.group_size)[:NUM_TRAJECTORIES]
+        groups = np.unique(pool // file.group_size)[:NUM_TRAJECTORIES]
         fields = file.trajectories(groups.tolist(), num_steps)
-        if fields is None or described.time is None:
+        if fields is None or file.time is None:
             return None
         inputs, states = (restrict_to(torch.from_numpy(f), stored, grid) for f in fields)
-        return Trajectories(inputs.contiguous(), states.contiguous(), described.time)
+        return Trajectories(inputs.contiguous(), states.contiguous(), file.time)
 
-    def nesting(self) -> Restriction | None:
-        """Returns how the outputs nest that two files have on two grids, None if they do not."""
+    def nesting(self) -> Centering | None:
+        """Returns the centering by which two files' outputs on two grids nest, if any do."""
         ordered = sorted(self.files, key=lambda item: item.grid.size)
         for pair in combinations(ordered, 2):
             shared = sorted(set(pair[0].pools) & set(pair[1].pools))
-            if pair[0].grid == pair[1].grid or not shared:
-                continue
-            pools = [item.pools[shared[0]] for item in pair]
-            count = min(NUM_COMPARED, *map(len, pools))
-            coarse, fine = (
-                item.file.read(pool[:count])[1] for item, pool in zip(pair, pools, strict=True)
-            )
-            shown = detect_restriction(coarse, fine)
-            if shown is not None:
-                return shown
+            if pair[0].grid != pair[1].grid and shared:
+                pools = [item.pools[shared[0]] for item in pair]
+                count = min(NUM_COMPARED, *map(len, pools))
+                read = (i.file.read(p[:count])[1] for i, p in zip(pair, pools, strict=True))
+                nested = nested_centering(*map(torch.from_numpy, read))
+                if nested is not None:
+                    return nested
         return None
 
     def _part(self, split: str, grid: Grid, count: int | None) -> FilePart:
         count = self.counts[split] if count is None else count
-        file, pool, stored = self.locate(split, grid)
-        if count > len(pool):
+        part = self.locate(split, grid)
+        if count > len(part.numbers):
             raise UserError(
-                f"{file.path}: {count} {split} samples on {grid} are wanted, but there are "
-                f"{len(pool)}"
+                f"{part.file.path}: {count} {split} samples on {grid} are wanted, but there are "
+                f"{len(part.numbers)}"
             )
-        return FilePart(file, pool[:count], stored)
+        return part._replace(numbers=part.numbers[:count])
 
 
 SampleSource = GeneratedSource | FileSource
@@ -256,30 +234,27 @@ SampleSource = GeneratedSource | FileSource
 
 
 def _open_all(
-    files: Sequence[DataFile], reader: str, options: ReaderOptions | None
+    files: Sequence[DataFile], options: ReaderOptions | None, time: TimeConfig | None
 ) -> Iterator[tuple[DataFile, FieldFile]]:
     """Opens files, folders and patterns; the folders of splits become files of these splits.
 
     So does a file, one of several, that says that it is for one split.
     """
-    for item in files:
-        path = item.path.expanduser()
-        folders = split_folders(path) if item.split is None else {}
-        for split, paths in folders.items():
-            yield DataFile(path, split), open_fields(paths, reader, options)
+    for path, split in files:
+        folders = split_folders(path.expanduser()) if split is None else {}
+        for name, paths in folders.items():
+            yield DataFile(path, name), open_fields(paths, options, time)
         if not folders:
-            file = open_fields(path, reader, options)
-            named = file.describe().named_splits
-            only = next(iter(named)) if len(named) == 1 and len(files) > 1 else None
-            yield DataFile(path, item.split or only), file
+            file = open_fields(path, options, time)
+            only = len(file.named_splits) == 1 and len(files) > 1
+            yield DataFile(path, split or (next(iter(file.named_splits)) if only else None)), file
 
 
 def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:
     """Returns the centering that a file states, else a guess from the sizes."""
-    described = [file.describe() for _, file in opened]
-    stated = [item.centering for item in described if item.centering is not None]
-    finest = max((item.shape for item in described), key=math.prod)
-    return stated[0] if stated else guess_centering(finest)
+    stated = (file.layout.centering for _, file in opened if file.layout.centering is not None)
+    finest = max((file.shape for _, file in opened), key=math.prod)
+    return next(stated, None) or guess_centering(finest)
 
 
 def _digest(path: Path) -> bytes:
@@ -293,38 +268,16 @@ def _digest(path: Path) -> bytes:
     return digest.digest()
 
 
-def detect_restriction(coarse_outputs: np.ndarray, fine_outputs: np.ndarray) -> Restriction | None:
-    """Returns how the same fields ``[N, channels, *grid]`` on two grids nest.
+def nested_centering(coarse: Tensor, fine: Tensor) -> Centering | None:
+    """Returns with which centering fine fields ``[N, C, *grid]``, restricted, give coarse ones.
 
-    Returns:
-        ``average`` if each coarse value is the mean of the fine cells in it, ``stride`` if it is
-        the fine value at the same place, both up to rounding in float32; None if neither or
-        both fit.
+    None if neither or both do, up to rounding in float32.
     """
-    coarse, fine = coarse_outputs.astype(np.float64), fine_outputs.astype(np.float64)
-    num_fine, num_coarse = fine.shape[-1], coarse.shape[-1]
-    ratio = round(num_fine / num_coarse)
-    stride = round((num_fine - 1) / (num_coarse - 1)) if num_fine % 2 and num_coarse > 1 else ratio
-    if min(ratio, stride) < 2:
-        return None
-    strided: tuple[Any, ...] = (..., *(slice(None, None, stride),) * (fine.ndim - 2))
-    candidates: dict[Restriction, np.ndarray] = {
-        "average": _average(fine, ratio),
-        "stride": fine[strided],
-    }
-    tolerance = ROUNDING * float(np.abs(fine).max(initial=0))
-    fits = [
-        name
-        for name, fields in candidates.items()
-        if fields.shape == coarse.shape and np.allclose(fields, coarse, rtol=0, atol=tolerance)
-    ]
-    return fits[0] if len(fits) == 1 else None
-
-
-def _average(fields: np.ndarray, ratio: int) -> np.ndarray:
-    """Returns the means over ``ratio`` points along each axis; what is left over is dropped."""
-    for axis in range(2, fields.ndim):
-        whole = fields.shape[axis] // ratio
-        fields = np.moveaxis(fields, axis, -1)[..., : whole * ratio]
-        fields = np.moveaxis(fields.reshape(*fields.shape[:-1], whole, ratio).mean(-1), -1, axis)
-    return fields
+    fitting: list[Centering] = []
+    for centering in get_args(Centering):
+        from_grid, to_grid = (Grid(tuple(f.shape[2:]), centering) for f in (fine, coarse))
+        if halvings_between(to_grid, from_grid):
+            difference = restrict_to(fine.double(), from_grid, to_grid) - coarse
+            if difference.abs().max() <= ROUNDING * fine.abs().max():
+                fitting.append(centering)
+    return fitting[0] if len(fitting) == 1 else None

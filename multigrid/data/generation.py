@@ -129,8 +129,8 @@ def generate(
 
 def _can_travel(recipe: Recipe) -> bool:
     """Whether other processes can import the class of a problem, which notebooks do not allow."""
-    main = type(recipe.problem).__module__ == "__main__"
-    if main and not hasattr(sys.modules["__main__"], "__file__"):
+    module = type(recipe.problem).__module__
+    if module == "__main__" and not hasattr(sys.modules[module], "__file__"):
         return False
     try:
         pickle.dumps(recipe)
@@ -189,9 +189,7 @@ def _make(block: Block) -> Arrays:
 
 def num_cores() -> int:
     """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """Reports what is in a data file and how to train from it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from multigrid.data.formats import Description, FieldFile, ReaderOptions, open_fields, split_folders
+from multigrid.config.data import ReaderOptions
+from multigrid.data.formats import FieldFile, open_fields, split_folders
+from multigrid.data.formats.readers import available_parameters
 from multigrid.data.formats.values import FieldValues, ValueCheck, name_samples
 from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError, printable
@@ -21,21 +23,18 @@ NUM_LOOKED_AT = 32
 FIRST_RUN = 1.5e6
 """Samples times points of an epoch on the finest grid beyond which a first run has fewer epochs."""
 
+GUESSED_WALLS = "periodic (a guess: fields go on from one end to the other)"
+PARAMETERS = "can be input channels (problem.parameters, --parameters); below are those that vary"
+
 Report = dict[str, Any]
 
 
 def inspect_path(
-    path: Path, reader: str = "auto", options: ReaderOptions | None = None, progress: bool = False
+    path: Path, options: ReaderOptions | None = None, progress: bool = False
 ) -> Report:
     """Opens a file, a folder or a pattern of names, reads all of it and reports on it.
 
     Of a data set in folders ``train``, ``valid`` and ``test`` the training files are read.
-
-    Args:
-        path: The file, folder or pattern.
-        reader: Name of a reader, or ``auto``.
-        options: What the user says about the file.
-        progress: Whether to show a progress bar.
 
     Returns:
         What ``multigrid inspect --json`` writes. The ``suggestion`` has sections of an experiment
@@ -45,10 +44,8 @@ def inspect_path(
         UserError: If the file cannot be read.
     """
     folders = split_folders(path)
-    others = {
-        s: open_fields(paths, reader, options) for s, paths in folders.items() if s != "train"
-    }
-    file = open_fields(folders.get("train", path), reader, options)
+    others = {s: open_fields(paths, options) for s, paths in folders.items() if s != "train"}
+    file = open_fields(folders.get("train", path), options)
     return inspect_file(file, progress, str(path), others)
 
 
@@ -59,38 +56,33 @@ def inspect_file(
     others: Mapping[str, FieldFile] | None = None,
 ) -> Report:
     """Reports on an open file, called ``place``; ``others`` are for validation and test."""
-    described = file.describe()
-    values = ValueCheck(file.path, described.input_names, described.output_names)
-    indices = np.arange(described.num_samples)
+    values = ValueCheck(file.path, file.input_names, file.output_names)
+    indices, layout = np.arange(file.num_samples), file.layout
     with tqdm(total=len(indices), unit="sample", disable=not progress) as bar:
         for block in file.blocks(indices):
             values.add(indices[block], *file.fetch(indices[block]))
             bar.update(block.stop - block.start)
-    place, centering = place or str(file.path), described.centering
-    guess = guess_centering(described.shape)
+    place, centering = place or str(file.path), layout.centering or guess_centering(file.shape)
     some = np.linspace(0, len(indices) - 1, min(NUM_LOOKED_AT, len(indices))).astype(int)
-    periodic = not described.boundaries and looks_periodic(file.fetch(some)[1])
+    periodic = not layout.boundaries and looks_periodic(file.fetch(some)[1])
     return {
         "path": place,
         "reader": file.reader,
-        "num_samples": described.num_samples,
-        "num_trajectories": described.num_groups if described.group_size > 1 else None,
-        "grid": list(described.shape),
-        "centering": centering or guess,
-        "centering_is_guess": centering is None,
-        "arrays": [
-            {"name": name, "axes": " ".join(axes), "why": why}
-            for name, axes, why in described.arrays
-        ],
-        "ignored": list(described.ignored),
-        "parameters": list(described.parameters),
-        "boundaries": dict(described.boundaries),
+        "num_samples": file.num_samples,
+        "num_trajectories": file.num_groups if file.group_size > 1 else None,
+        "grid": list(file.shape),
+        "centering": centering,
+        "centering_is_guess": layout.centering is None,
+        "arrays": [{"name": name, "axes": axes, "why": why} for name, axes, why in file.arrays],
+        "ignored": list(file.ignored),
+        "parameters": list(file.parameters),
+        "boundaries": dict(layout.boundaries),
         "looks_periodic": periodic,
-        "time_step": described.time_step,
-        "notes": list(described.notes),
-        "inputs": _side(described.input_dtype, values.inputs),
-        "outputs": _side(described.output_dtype, values.outputs),
-        "suggestion": _suggestion(file, place, centering or guess, others or {}, periodic),
+        "time_step": layout.time_step,
+        "notes": list(layout.notes),
+        "inputs": _side(file.dtypes[0], values.inputs),
+        "outputs": _side(file.dtypes[1], values.outputs),
+        "suggestion": _suggestion(file, place, centering, others or {}, periodic),
     }
 
 
@@ -130,36 +122,28 @@ def _side(dtype: str, values: FieldValues) -> Report:
 def to_text(report: Report) -> str:
     """Returns a report for the screen."""
     where = f"{report['centering']}-centred"
-    if report["centering_is_guess"]:
-        where += " (a guess from the sizes: odd - node, even - cell)"
+    where += " (a guess from the sizes: odd - node, even - cell)" * report["centering_is_guess"]
     samples = f"{report['num_samples']:,}"
     if report["num_trajectories"] is not None:
         samples += f" one-step pairs of {report['num_trajectories']:,} trajectories"
-    lines = [
-        report["path"],
-        f"  reader    {report['reader']}",
-        f"  samples   {samples}",
-        f"  grid      {'x'.join(map(str, report['grid']))}, {where}",
+    axes = [f"{item['name']} [{item['axes']}]: {item['why']}" for item in report["arrays"]]
+    walls = (f"{axis}: {kind}" for axis, kind in report["boundaries"].items())
+    step, scalars = report["time_step"], ", ".join(report["parameters"])
+    rows = [
+        ("reader", report["reader"]),
+        ("samples", samples),
+        ("grid", f"{'x'.join(map(str, report['grid']))}, {where}"),
+        *zip(["axes", *[""] * (len(axes) - 1)], axes, strict=True),
+        ("boundary", ", ".join(walls)),
+        ("boundary", GUESSED_WALLS * report["looks_periodic"]),
+        ("time step", "" if step is None else f"{step:.6g}"),
+        ("ignored", ", ".join(report["ignored"])),
+        ("", scalars and f"{scalars} {PARAMETERS}"),
+        *(("note", note) for note in report["notes"]),
+        *_side_rows("inputs", report["inputs"]),
+        *_side_rows("outputs", report["outputs"]),
     ]
-    for number, item in enumerate(report["arrays"]):
-        title = "" if number else "axes"
-        lines.append(f"  {title:<9} {item['name']} [{item['axes']}]: {item['why']}")
-    if report["boundaries"]:
-        walls = ", ".join(f"{axis}: {kind}" for axis, kind in report["boundaries"].items())
-        lines.append(f"  boundary  {walls}")
-    if report["looks_periodic"]:
-        lines.append("  boundary  periodic (a guess: fields go on from one end to the other)")
-    if report["time_step"] is not None:
-        lines.append(f"  time step {report['time_step']:.6g}")
-    if report["ignored"]:
-        lines.append(f"  ignored   {', '.join(report['ignored'])}")
-    if report["parameters"]:
-        lines.append(
-            f"            {', '.join(report['parameters'])} can be input channels "
-            "(problem.parameters, --parameters); below are those that vary"
-        )
-    lines += [f"  note      {note}" for note in report["notes"]]
-    lines += _side_lines("inputs", report["inputs"]) + _side_lines("outputs", report["outputs"])
+    lines = [report["path"], *(f"  {title:<9} {text}" for title, text in rows if text)]
     lines = [printable(line) for line in lines]
     if report["suggestion"]:
         lines += ["", "# for the experiment file:", yaml_sections(report["suggestion"])]
@@ -168,21 +152,16 @@ def to_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _side_lines(title: str, side: Report) -> list[str]:
+def _side_rows(title: str, side: Report) -> Iterator[tuple[str, str]]:
     channels = side["channels"]
-    count = f"{len(channels)} channel{'s' if len(channels) > 1 else ''}"
-    lines = [f"  {title:<9} {count}, stored as {side['dtype']}"]
-    width = max(len(channel["name"]) for channel in channels)
-    for channel in channels:
-        span = "no finite value"
-        if channel["low"] is not None:
-            span = f"{channel['low']:.6g} to {channel['high']:.6g}"
-        note = "  CONSTANT" if channel["constant"] else ""
-        lines.append(f"    {channel['name']:<{width}}  {span}{note}")
+    yield title, f"{len(channels)} channel{'s' * (len(channels) > 1)}, stored as {side['dtype']}"
+    for item in channels:
+        some = item["low"] is not None
+        span = f"{item['low']:.6g} to {item['high']:.6g}" if some else "no finite value"
+        yield "", f"{item['name']}  {span}{'  CONSTANT' * item['constant']}"
     if side["num_nonfinite"]:
         where = name_samples(side["nonfinite_samples"])
-        lines.append(f"    {side['num_nonfinite']} NaN or infinite values, in {where}")
-    return lines
+        yield "", f"{side['num_nonfinite']} NaN or infinite values, in {where}"
 
 
 def yaml_sections(sections: Mapping[str, Any]) -> str:
@@ -208,28 +187,28 @@ def _suggestion(
     periodic: bool,
 ) -> Report:
     """Returns sections of an experiment file that runs; nothing if there are too few samples."""
-    described = file.describe()
     counts = _suggested_counts(file, others)
     if counts is None:
         return {}
-    grid = Grid(described.shape, centering)
+    grid = Grid(file.shape, centering)
     sections: Report = {
-        "problem": {"kind": "file", "file": place, **_reader_settings(file, described)},
+        "problem": {"kind": "file", "file": place, **_reader_settings(file)},
         "data": {"centering": centering, **counts},
         "levels": suggest_levels(grid),
     }
-    walls = {kind.partition(" ")[0] for kind in described.boundaries.values()}
-    if len(sections["levels"]) > 1:
-        sections["model"] = {"fields": "auto"}
+    walls = {kind.partition(" ")[0] for kind in file.layout.boundaries.values()}
+    model = {"fields": "auto"} if len(sections["levels"]) > 1 else {}
     if (periodic or walls == {"periodic"}) and grid.is_open:
-        sections["model"] = {**sections.get("model", {}), "padding": "periodic"}
+        model["padding"] = "periodic"
+    if model:
+        sections["model"] = model
     sections["schedule"] = _first_schedule(len(sections["levels"]), counts["train"] * grid.size)
     if counts["train"] < BATCH_SIZE:
         sections["schedule"]["batch_size"] = counts["train"]
     if counts["test"] < 3:
         sections["output"] = {"num_predictions": counts["test"]}
-    if described.time is not None and described.group_size >= 2:
-        sections["data"]["rollout_steps"] = min(10, described.group_size)
+    if file.time is not None and file.group_size >= 2:
+        sections["data"]["rollout_steps"] = min(10, file.group_size)
     return sections
 
 
@@ -247,39 +226,44 @@ def _first_schedule(num_levels: int, size: int) -> dict[str, Any]:
 
 def _suggested_counts(file: FieldFile, others: Mapping[str, FieldFile]) -> dict[str, int] | None:
     """Returns the number of samples of each split, None if one would have none."""
-    described = file.describe()
-    held_out = max(1, min(128, described.num_samples // 10))
+    held_out = max(1, min(128, file.num_samples // 10))
     if others:
-        sizes = {split: other.describe().num_samples for split, other in others.items()}
+        sizes = {split: other.num_samples for split, other in others.items()}
         counts = {split: min(held_out, sizes.get(split, 0)) for split in ("validation", "test")}
-        return {"train": described.num_samples, **counts} if all(counts.values()) else None
-    groups = split_groups(described, {"train": 1, "validation": held_out, "test": held_out})
-    size = described.group_size
-    counts = {split: min(held_out, len(groups[split]) * size) for split in ("validation", "test")}
-    counts |= {split: len(groups[split]) * size for split in described.named_splits}
+        return {"train": file.num_samples, **counts} if all(counts.values()) else None
+    groups = split_groups(file, {"train": 1, "validation": held_out, "test": held_out})
+    sizes = {split: len(groups[split]) * file.group_size for split in groups}
+    counts = {split: min(held_out, sizes[split]) for split in ("validation", "test")}
+    counts |= {split: sizes[split] for split in file.named_splits}
     try:
         pools = split_pools(file, {"train": 1, **counts})
     except UserError:
         return None
-    return {"train": len(pools["train"]), **{s: counts[s] for s in ("validation", "test")}}
+    return {**counts, "train": len(pools["train"])}
 
 
-def _reader_settings(file: FieldFile, described: Description) -> Report:
+def _reader_settings(file: FieldFile) -> Report:
     """Returns the section ``problem`` with which the file is read as it was."""
-    options = file.options
-    settings: Report = {"reader": file.reader, "ndim": len(described.shape)}
+    settings: Report = file.options.model_dump(exclude_defaults=True)
+    settings |= {"reader": file.reader, "ndim": len(file.shape)}
     for key in ("input", "output"):
-        names = list(getattr(options, key))
-        settings[key] = names[0] if len(names) == 1 else names
-    for key in ("fields", "input_channels", "output_channels"):
-        settings[key] = list(getattr(options, key) or ())
-    axes = {name: " ".join(letters) for name, letters in options.axes.items()}
-    settings["axes"] = axes[""] if list(axes) == [""] else axes
-    settings["parameters"] = list(options.parameters) or file.varying_parameters()
-    settings["noncartesian"] = options.noncartesian
-    if options.reduced_resolution > 1:
-        settings["reduced_resolution"] = options.reduced_resolution
-    return {key: value for key, value in settings.items() if value}
+        if len(settings.get(key, ())) == 1:
+            settings[key] = settings[key][0]
+    parameters = settings.get("parameters") or _varying_parameters(file)
+    return {**settings, "parameters": parameters} if parameters else settings
+
+
+def _varying_parameters(file: FieldFile) -> list[str]:
+    """Returns the names of the scalars that differ between trajectories or files."""
+    values: dict[str, list[np.ndarray]] = {name: [] for name in file.parameters}
+    for part in file.parts:
+        for name in values.keys() & available_parameters(part.container, part.count).keys():
+            values[name].append(part.container.read(name).ravel())
+    return [
+        name
+        for name, arrays in values.items()
+        if len(arrays) == len(file.parts) and np.ptp(np.concatenate(arrays).astype(float)) > 0
+    ]
 
 
 def suggest_levels(finest: Grid) -> list[int | list[int]]:

@@ -1,6 +1,6 @@
 """Which samples of which file are for training, validation and test."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrid.data import SPLITS
-from multigrid.data.formats import Description, FieldFile
+from multigrid.data.formats import FieldFile
 from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
 
@@ -40,10 +40,11 @@ def divide(
     Raises:
         UserError: If the files disagree, or a split has no file or too few samples.
     """
-    _require_agreement([file for _, file in opened], centering)
+    compare_names([file for _, file in opened])
     owners: dict[tuple[Grid, str], FieldFile] = {}
     for item, file in sorted(opened, key=lambda pair: pair[0].split is None):
-        grid = Grid(file.describe().shape, centering)
+        _require_centering(file, centering)
+        grid = Grid(file.shape, centering)
         left = [split for split in SPLITS if (grid, split) not in owners]
         for split in [item.split] if item.split else left or ["train"]:
             if (grid, split) in owners:
@@ -58,57 +59,47 @@ def divide(
                 f"no file has {split} samples; leave 'split' out for the file to take them "
                 "from, or add a file"
             )
-    divided = [_open(file, owners, counts) for _, file in opened]
+    finest = max((g for g, split in owners if split == "train"), key=lambda g: g.size)
+    divided = []
+    for _, file in opened:
+        own = [split for (_, split), owner in owners.items() if owner is file]
+        grid, wanted = Grid(file.shape, centering), {split: counts[split] for split in own}
+        if "train" in wanted and grid != finest:
+            wanted["train"] = 1  # a coarser level may ask for fewer; reading tells
+        divided.append(OpenFile(file, grid, split_pools(file, wanted)))
     _hold_out(divided)
     return divided
 
 
-def _require_agreement(files: Sequence[FieldFile], centering: Centering) -> None:
-    for file, kind, here, there in _names(files):
-        if len(here) != len(there):
-            raise UserError(
-                f"{file.path}: has {len(here)} {kind} channels, but {files[0].path} has "
-                f"{len(there)}"
-            )
-    for file in files:
-        stated = file.describe().centering
-        if stated not in (None, centering):
-            raise UserError(
-                f"{file.path}: is {stated}-centred, not {centering}-centred as data.centering says"
-            )
+def _require_centering(file: FieldFile, centering: Centering) -> None:
+    if file.layout.centering not in (None, centering):
+        raise UserError(
+            f"{file.path}: is {file.layout.centering}-centred, not {centering}-centred as "
+            "data.centering says"
+        )
 
 
-def names_differ(files: Sequence[FieldFile]) -> str | None:
-    """Warns if files that are used together name their channels differently."""
-    for file, kind, here, there in _names(files):
-        if here != there:
-            return (
-                f"{file.path} names its {kind} channels {', '.join(here)}, but "
-                f"{files[0].path} {', '.join(there)}; they are taken in this order"
-            )
-    return None
+def compare_names(files: Sequence[FieldFile]) -> list[str]:
+    """Warns if files that are used together name their channels differently.
 
-
-def _names(
-    files: Sequence[FieldFile],
-) -> Iterator[tuple[FieldFile, str, tuple[str, ...], tuple[str, ...]]]:
-    """Yields the names of the input and output channels of each file and of the first."""
-    first = files[0].describe()
-    for file in files:
-        described = file.describe()
-        yield file, "input", described.input_names, first.input_names
-        yield file, "output", described.output_names, first.output_names
-
-
-def _open(
-    file: FieldFile, owners: Mapping[tuple[Grid, str], FieldFile], counts: Mapping[str, int]
-) -> OpenFile:
-    held = [key for key, owner in owners.items() if owner is file]
-    grid, wanted = held[0][0], {split: counts[split] for _, split in held}
-    finest = max((g for g, split in owners if split == "train"), key=lambda g: g.size)
-    if "train" in wanted and grid != finest:
-        wanted["train"] = 1  # a coarser level may ask for fewer; reading tells
-    return OpenFile(file, grid, split_pools(file, wanted))
+    Raises:
+        UserError: If they have other numbers of channels.
+    """
+    first, remarks = files[0], []
+    for file in files[1:]:
+        for kind in ("input", "output"):
+            here, there = getattr(file, f"{kind}_names"), getattr(first, f"{kind}_names")
+            if len(here) != len(there):
+                raise UserError(
+                    f"{file.path}: has {len(here)} {kind} channels, but {first.path} has "
+                    f"{len(there)}"
+                )
+            if here != there:
+                remarks.append(
+                    f"{file.path} names its {kind} channels {', '.join(here)}, but {first.path} "
+                    f"{', '.join(there)}; they are taken in this order"
+                )
+    return remarks
 
 
 def _hold_out(files: Sequence[OpenFile]) -> None:
@@ -116,19 +107,12 @@ def _hold_out(files: Sequence[OpenFile]) -> None:
 
     Files that name their splits are left as they are.
     """
-    shared = [
-        item for item in files if len(item.pools) > 1 and not item.file.describe().named_splits
-    ]
+    shared = [item for item in files if len(item.pools) > 1 and not item.file.named_splits]
     for item in shared:
-        held = [
-            other.pools[split]
-            for other in shared
-            for split in ("validation", "test")
-            if other is not item and split in other.pools
-        ]
-        if held and "train" in item.pools:
-            pool = item.pools["train"]
-            item.pools["train"] = pool[~np.isin(pool, np.concatenate(held))]
+        others = [other.pools for other in shared if other is not item]
+        for held in (pools[split] for pools in others for split in SPLITS[1:] if split in pools):
+            if "train" in item.pools:
+                item.pools["train"] = np.setdiff1d(item.pools["train"], held, assume_unique=True)
 
 
 def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -147,44 +131,43 @@ def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndar
     Raises:
         UserError: If a split has too few samples.
     """
-    described = file.describe()
-    groups = split_groups(described, counts)
-    pools = {split: _samples(groups[split], described.group_size) for split in counts}
+    groups = split_groups(file, counts)
+    pools = {split: _samples(groups[split], file.group_size) for split in counts}
     for split, pool in pools.items():
         if len(pool) < counts[split]:
             others = ", ".join(f"{len(pools[s])} for {s}" for s in pools if s != split)
             raise UserError(
                 f"{file.path}: {counts[split]} {split} samples are wanted, but of the "
-                f"{described.num_samples} samples in the file only {len(pool)} are left for it"
-                f"{f' besides {others}' if others else ''}{_reason(described, split, counts)}"
+                f"{file.num_samples} samples in the file only {len(pool)} are left for it"
+                f"{f' besides {others}' if others else ''}{_reason(file, split, counts)}"
             )
     return pools
 
 
-def split_groups(described: Description, counts: Mapping[str, int]) -> dict[str, range]:
+def split_groups(file: FieldFile, counts: Mapping[str, int]) -> dict[str, range]:
     """Returns the trajectories of each split; the samples, where these are independent."""
-    groups = dict(described.named_splits)
-    first, stop = 0, described.num_groups
-    if _has_leading_test(described, counts) and "test" in counts:
-        groups["test"] = range(int(stop * described.leading_test))
-    if groups and described.named_splits and set(groups) < {"train", *counts}:
-        last = next(iter(described.named_splits.values()))  # the only split, divided further
+    named = file.named_splits
+    groups, first, stop = dict(named), 0, file.num_groups
+    if _has_leading_test(file, counts) and "test" in counts:
+        groups["test"] = range(int(stop * file.leading_test))
+    if named and set(groups) < {"train", *counts}:
+        last = next(iter(named.values()))  # the only split, divided further
         first, stop = last.start, last.stop
-        groups = {} if len(described.named_splits) == 1 else groups
-    elif not described.named_splits:
+        groups = {} if len(named) == 1 else groups
+    elif not named:
         first = len(groups.get("test", ()))
     for split in ("test", "validation"):
         if split in counts and split not in groups:
-            needed = -(-counts[split] // described.group_size) if len(counts) > 1 else stop
+            needed = -(-counts[split] // file.group_size) if len(counts) > 1 else stop
             groups[split] = range(max(first, stop - needed), stop)
             stop = groups[split].start
     groups.setdefault("train", range(first, stop))
     return groups
 
 
-def _has_leading_test(described: Description, counts: Collection[str]) -> bool:
+def _has_leading_test(file: FieldFile, counts: Collection[str]) -> bool:
     """Whether the first samples are for testing: with fewer than ten there would be none."""
-    return len(counts) > 1 and int(described.num_groups * described.leading_test) > 0
+    return len(counts) > 1 and int(file.num_groups * file.leading_test) > 0
 
 
 def _samples(groups: range, size: int) -> np.ndarray:
@@ -193,9 +176,9 @@ def _samples(groups: range, size: int) -> np.ndarray:
     return samples if size == 1 else np.random.default_rng(0).permutation(samples)
 
 
-def _reason(described: Description, split: str, counts: Mapping[str, int]) -> str:
-    if split in described.named_splits:
+def _reason(file: FieldFile, split: str, counts: Mapping[str, int]) -> str:
+    if split in file.named_splits:
         return f"; the file itself says which samples are for {split}"
-    if split == "test" and _has_leading_test(described, counts):
-        return f"; PDEBench tests on the first {described.leading_test:.0%}"
+    if split == "test" and _has_leading_test(file, counts):
+        return f"; PDEBench tests on the first {file.leading_test:.0%}"
     return ""

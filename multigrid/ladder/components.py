@@ -7,7 +7,6 @@ from multigrid.config import Config, parse_config
 from multigrid.config.data import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.files import FileSource, SampleSource
-from multigrid.data.formats import ReaderOptions
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
@@ -30,9 +29,9 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
     section = config.files
     if section is not None:
         files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
-        options = ReaderOptions.of(section, config.data.time)
-        source = FileSource(files, _counts(config), config.data.centering, section.reader, options)
-        source.require_steps(config.data.rollout_steps)
+        data = config.data
+        source = FileSource(files, _counts(config), data.centering, section, data.time)
+        source.require_steps(data.rollout_steps)
         return file_problem(section, source.input_names, source.output_names), source
     problem = config.pde()
     return problem, generated_source(config, problem, labelled)

@@ -8,26 +8,18 @@ with :data:`multigrid.register_reader`.
 from collections.abc import Sequence
 from pathlib import Path
 
+from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data import SPLIT_NAMES
-from multigrid.data.formats import hdf5
-from multigrid.data.formats.array_files import (
-    NPY_SIGNATURE,
-    MatlabFile,
-    Npy,
-    Npz,
-    OtherFile,
-    TorchFile,
-    XarrayStore,
-    zip_members,
-)
+from multigrid.data.formats import array_files, hdf5
+from multigrid.data.formats.array_files import Npy, OtherFile, XarrayStore, zip_members
 from multigrid.data.formats.container import (
     Container,
     first_bytes,
     is_sealed,
     require_regular_file,
 )
-from multigrid.data.formats.field_file import Description, FieldFile, Part
-from multigrid.data.formats.layout import Field, Layout, ReaderOptions, make_field
+from multigrid.data.formats.field_file import FieldFile, Part
+from multigrid.data.formats.layout import Field, Layout, make_field
 from multigrid.data.formats.readers import KNOWN, TAKE_NAMES
 from multigrid.errors import UserError, nearest
 from multigrid.registry import READERS
@@ -38,30 +30,30 @@ SUFFIXES = (".h5", ".hdf5", ".hdf", ".nc", ".npz", ".npy", ".mat", ".pt", ".pth"
 
 def open_fields(
     path: str | Path | Sequence[str | Path],
-    reader: str = "auto",
     options: ReaderOptions | None = None,
+    time: TimeConfig | None = None,
 ) -> FieldFile:
     """Opens a data file, or several alike, with the reader that fits.
 
     Args:
         path: The file; or a folder, a pattern such as ``data/*.npz`` or a list of files, whose
             samples are counted through in the order of their names.
-        reader: Name of a reader, or ``auto`` for the first that recognises the file.
-        options: What the user says about the file.
+        options: What the user says about the file, the name of a reader among it.
+        time: How samples are made of trajectories.
 
     Raises:
         UserError: If no reader fits, or the file is missing, damaged or not safe to open.
     """
     options = options or ReaderOptions()
     paths = expand(path) if isinstance(path, str | Path) else [Path(item) for item in path]
-    names = _candidates(reader, options)
+    names = _candidates(options)
     parts: list[Part] = []
     for item in paths:
         container = open_container(item, options)
         fitting, layouts = _first_fitting(container, names, options)
         names = [fitting]
         parts += [Part.of(container, layout, options) for layout in layouts]
-    return FieldFile(parts, names[0], options)
+    return FieldFile(parts, names[0], options, time or TimeConfig())
 
 
 def expand(path: str | Path) -> list[Path]:
@@ -116,7 +108,7 @@ def _without_partners(files: list[Path]) -> list[Path]:
 
 
 def open_container(path: Path, options: ReaderOptions) -> Container:
-    """Opens a file by what its first bytes say it is."""
+    """Opens a file as what its first bytes say it is."""
     if is_store(path):
         return XarrayStore(path)
     require_regular_file(path)
@@ -128,46 +120,43 @@ def open_container(path: Path, options: ReaderOptions) -> Container:
                 f"{path}: damaged, or changed since multigrid wrote it: its checksum differs"
             )
         return container
-    start = first_bytes(path, 128)
+    start, members = first_bytes(path, 128), zip_members(path)
     if not start:
         raise UserError(f"{path}: the file is empty")
-    members = zip_members(path)
     if members is not None and any(name.rpartition("/")[2] == "data.pkl" for name in members):
-        return TorchFile(path)
+        return array_files.TorchFile(path)
     if members and all(name.endswith(".npy") for name in members):
-        return Npz(path)
-    if start.startswith(NPY_SIGNATURE):
+        return array_files.Npz(path)
+    if start.startswith(array_files.NPY_SIGNATURE):
         if options.input:
             raise UserError(
                 f"{path}: the file itself is the input; name only the file of the outputs, 'output'"
             )
         return Npy(path, options.output[0] if options.output else None)
     if path.suffix in (".pt", ".pth") and members is None:
-        return TorchFile(path)
+        return array_files.TorchFile(path)
     if start.startswith(PICKLE):
         raise UserError(f"{path}: is a pickle, which is refused, as opening it could run a program")
     if start.startswith(b"MATLAB 5.0") or path.suffix == ".mat":
-        return MatlabFile(path)
-    if start.startswith((b"CDF\x01", b"CDF\x02")):
-        return XarrayStore(path)
-    return OtherFile(path)
+        return array_files.MatlabFile(path)
+    netcdf_3 = start.startswith((b"CDF\x01", b"CDF\x02"))
+    return XarrayStore(path) if netcdf_3 else OtherFile(path)
 
 
-def _candidates(reader: str, options: ReaderOptions) -> list[str]:
+def _candidates(options: ReaderOptions) -> list[str]:
     """Returns the readers to try; those that know their names are none if the user names some."""
-    built_in = (*KNOWN, *TAKE_NAMES)
+    built_in, reader = (*KNOWN, *TAKE_NAMES), options.reader
     names = (*(name for name in READERS.names() if name not in built_in), *built_in)
-    if reader != "auto" and reader not in names:
+    if reader not in ("auto", *names):
         raise UserError(
             f"reader: '{reader}' is not known; allowed are auto, {', '.join(names)}"
             f"{nearest(reader, names)}"
         )
-    chosen = names if reader == "auto" else (reader,)
-    if options.named and any(name in TAKE_NAMES for name in chosen):
-        return [name for name in chosen if name in TAKE_NAMES]
     if options.named and reader in KNOWN:
         raise UserError(f"reader: '{reader}' takes no 'input' and 'output', it knows its names")
-    return list(chosen)
+    if reader != "auto":
+        return [reader]
+    return list(TAKE_NAMES if options.named else names)
 
 
 def _first_fitting(
@@ -187,7 +176,6 @@ def _first_fitting(
 
 __all__ = [
     "Container",
-    "Description",
     "Field",
     "FieldFile",
     "Layout",

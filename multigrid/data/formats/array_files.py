@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -36,8 +36,6 @@ class ArrayFile(Container):
     A copy in another process reopens what stands in ``_content`` and ``_loaded``.
     """
 
-    file_noun = "file"
-
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._loaded: dict[str, np.ndarray] = {}
@@ -45,11 +43,7 @@ class ArrayFile(Container):
 
     def _load(self, name: str) -> np.ndarray:
         """Reads or maps an array."""
-        raise UserError(f"{self.path}: has no array '{name}'")
-
-    @contextmanager
-    def _opened(self) -> Iterator[None]:
-        yield None
+        raise NotImplementedError
 
     def _array(self, opened: None, name: str, check: bool) -> StoredArray:
         require_numbers(self.path, name, self._info(name).dtype)
@@ -69,9 +63,7 @@ class ArrayFile(Container):
         except (UserError, pickle.UnpicklingError):
             raise
         except Exception as error:
-            raise UserError(
-                f"{self.path}: damaged or truncated {self.file_noun} ({brief(error)})"
-            ) from None
+            raise UserError(f"{self.path}: damaged or truncated file ({brief(error)})") from None
 
 
 def zip_members(path: Path) -> list[str] | None:
@@ -89,7 +81,6 @@ class Npz(ArrayFile):
     """The arrays of an ``.npz`` file."""
 
     kind = "npz"
-    file_noun = "NumPy file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -125,7 +116,6 @@ class Npy(ArrayFile):
     """
 
     kind = "npy"
-    file_noun = "NumPy file"
 
     def __init__(self, path: Path, partner: str | None = None) -> None:
         super().__init__(path)
@@ -134,12 +124,7 @@ class Npy(ArrayFile):
         if second and name == other:
             name, other = f"{name}_input", f"{name}_output"
         self._files = {name: path} | ({other: second} if second else {})
-        self.names = tuple(self._files)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The file, and the second one if there is one."""
-        return tuple(self._files.values())
+        self.names, self.paths = tuple(self._files), tuple(self._files.values())
 
     def _find_partner(self, name: str | None) -> Path | None:
         if name is not None:
@@ -155,16 +140,12 @@ class Npy(ArrayFile):
         return None
 
     def _info(self, name: str) -> ArrayInfo:
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
-        return ArrayInfo(self._loaded[name].shape, self._loaded[name].dtype)
+        with self._reading(), self._files[name].open("rb") as file:
+            return read_header(self._files[name], file)
 
     def _load(self, name: str) -> np.ndarray:
-        path = self._files[name]
         with self._reading():
-            with path.open("rb") as file:
-                read_header(path, file)
-            mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            mapped: np.ndarray = np.load(self._files[name], mmap_mode="r", allow_pickle=False)
         return mapped
 
 
@@ -175,11 +156,11 @@ def read_header(path: Path, file: IO[bytes]) -> ArrayInfo:
             f"{path}: holds something that is not a NumPy array; pickles are refused, as opening "
             "one could run a program"
         )
-    major = file.read(2)[:1]
-    if major not in (b"\x01", b"\x02"):
-        raise UserError(f"{path}: a version of the .npy format that is not for plain arrays")
     formats = np.lib.format
-    read = formats.read_array_header_1_0 if major == b"\x01" else formats.read_array_header_2_0
+    versions = {1: formats.read_array_header_1_0, 2: formats.read_array_header_2_0}
+    read = versions.get(file.read(2)[0])
+    if read is None:
+        raise UserError(f"{path}: a version of the .npy format that is not for plain arrays")
     shape, _, dtype = read(file)
     if dtype.hasobject:
         raise UserError(
@@ -196,7 +177,6 @@ class TorchFile(ArrayFile):
     """
 
     kind = "neuraloperator"
-    file_noun = "file of torch"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -208,8 +188,7 @@ class TorchFile(ArrayFile):
     def _tensors(self) -> dict[str, Any]:
         if self._content is None:
             self._content = dict(self._flatten("", self._unpickle()))
-        tensors: dict[str, Any] = self._content
-        return tensors
+        return cast(dict[str, Any], self._content)
 
     def _flatten(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if type(value).__name__ == "TensorDataset":
@@ -292,7 +271,6 @@ class MatlabFile(ArrayFile):
     """The variables of a ``.mat`` file of MATLAB v4 or v5."""
 
     kind = "mat"
-    file_noun = "MATLAB file"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -355,26 +333,13 @@ class XarrayStore(ArrayFile):
 
     def _array(self, opened: None, name: str, check: bool) -> StoredArray:
         require_numbers(self.path, name, self._info(name).dtype)
-        return _Lazy(self._dataset.variables[name])
-
-
-class _Lazy:
-    """A variable of xarray, read where it is sliced."""
-
-    def __init__(self, variable: Any) -> None:
-        self.variable, self.shape, self.dtype = variable, variable.shape, variable.dtype
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self.variable[index].values)
+        return self._dataset.variables[name]  # read where it is sliced
 
 
 class OtherFile(ArrayFile):
-    """A file of an unknown format, which only a user's reader can open.
-
-    Its fields hold their arrays themselves.
-    """
+    """A file of an unknown format: a user's reader opens its arrays, and names none."""
 
     kind = "unknown"
 
     def _info(self, name: str) -> ArrayInfo:
-        raise UserError(f"{self.path}: has no array '{name}'")
+        raise NotImplementedError

@@ -19,7 +19,6 @@ ALWAYS_ALLOWED = 2**26
 NUM_LISTED = 12
 SEAL = b"\nmultigrid, SHA-256 of all before: "
 
-
 StoredArray: TypeAlias = Any
 """An array on disk or in memory, with ``shape`` and ``dtype``, read by a tuple of slices."""
 
@@ -38,19 +37,6 @@ class ArrayInfo:
     is_coordinate: bool = False
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Several arrays alike as one, ``[len(members), *item]``."""
-
-    members: tuple[str, ...]
-    item: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the whole."""
-        return (len(self.members), *self.item)
-
-
 class Container(ABC):
     """A file of named arrays. Nothing stays open between two reads.
 
@@ -67,7 +53,8 @@ class Container(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stacks: dict[str, Stack] = {}
+        self.paths: tuple[Path, ...] = (path,)
+        self._stacks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._name_set
@@ -76,12 +63,7 @@ class Container(ABC):
     def _name_set(self) -> frozenset[str]:
         return frozenset(self.names)
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        return (self.path,)
-
-    @property
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
         """The names within each top-level group."""
         groups: dict[str, list[str]] = {}
@@ -99,10 +81,10 @@ class Container(ABC):
     def _info(self, name: str) -> ArrayInfo:
         """Returns what is known of an array of the file."""
 
-    @abstractmethod
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         """Opens the file; gives what :meth:`_array` takes."""
+        yield None
 
     @abstractmethod
     def _array(self, opened: Any, name: str, check: bool) -> StoredArray:
@@ -111,34 +93,36 @@ class Container(ABC):
     def info(self, name: str) -> ArrayInfo:
         """Returns what is known of an array."""
         if name in self._stacks:
-            stack = self._stacks[name]
-            return ArrayInfo(stack.shape, self._info(stack.members[0]).dtype)
-        if name not in self:
-            if any(other.startswith(f"{name}/") for other in self.names):
-                raise UserError(f"{self.path}: '{name}' is a group, not a {self.noun}")
-            raise UserError(
-                f"{self.path}: there is no {self.noun} '{name}'; the file holds "
-                f"{self.contents()}{nearest(name, self.names)}"
-            )
-        return self._info(name)
+            members, item = self._stacks[name]
+            return ArrayInfo((len(members), *item), self._info(members[0]).dtype)
+        if name in self:
+            return self._info(name)
+        if name in self.groups:
+            raise UserError(f"{self.path}: '{name}' is a group, not a {self.noun}")
+        raise UserError(
+            f"{self.path}: there is no {self.noun} '{name}'; the file holds "
+            f"{self.contents()}{nearest(name, self.names)}"
+        )
 
-    def _readable(self) -> dict[str, ArrayInfo]:
+    @cached_property
+    def readable(self) -> dict[str, ArrayInfo]:
+        """All arrays of which something is known."""
         infos = {}
         for name in self.names:
             try:
-                infos[name] = self.info(name)
+                infos[name] = self._info(name)
             except UserError:
                 continue
         return infos
 
-    @cached_property
+    @property
     def coordinates(self) -> frozenset[str]:
         """Names of the arrays that only say where the points of an axis lie."""
-        return frozenset(n for n, info in self._readable().items() if info.is_coordinate)
+        return frozenset(n for n, info in self.readable.items() if info.is_coordinate)
 
     def numeric(self) -> dict[str, ArrayInfo]:
         """Returns the readable arrays of real numbers that are not coordinates."""
-        infos = self._readable().items()
+        infos = self.readable.items()
         return {n: i for n, i in infos if i.dtype.kind in "fiub" and not i.is_coordinate}
 
     def stack(self, name: str, members: Sequence[str], item: tuple[int, ...] | None = None) -> str:
@@ -151,12 +135,12 @@ class Container(ABC):
                     f"{self.path}: '{member}' {list(shape)} and '{members[0]}' {list(first)} "
                     "disagree"
                 )
-        self._stacks[name] = Stack(tuple(members), item or first)
+        self._stacks[name] = tuple(members), item or first
         return name
 
     def members(self, name: str) -> tuple[str, ...]:
         """Returns the names in the file that an array is made of."""
-        return self._stacks[name].members if name in self._stacks else (name,)
+        return self._stacks[name][0] if name in self._stacks else (name,)
 
     @contextmanager
     def open(self, check: bool = False) -> Iterator[Arrays]:
@@ -167,10 +151,9 @@ class Container(ABC):
             def array(name: str) -> StoredArray:
                 if name not in self._stacks:
                     return self._array(opened, name, check)
-                stack = self._stacks[name]
-                for member in stack.members if check else ():
+                for member in self.members(name) if check else ():
                     array(member)
-                return _StackedArray(array, stack)
+                return _Stack(array, *self._stacks[name])
 
             yield array
 
@@ -181,31 +164,25 @@ class Container(ABC):
 
     def contents(self) -> str:
         """Returns the arrays with their shapes as text, a bounded number of them."""
-        listed = []
-        for name in self.names[:NUM_LISTED]:
-            try:
-                listed.append(f"{name} {list(self.info(name).shape)}")
-            except UserError:
-                listed.append(name)
-        more = ["..."] if len(self.names) > NUM_LISTED else []
-        return ", ".join([*listed, *more]) or "no datasets"
+        listed = [
+            f"{name} {list(self.readable[name].shape)}" if name in self.readable else name
+            for name in self.names[:NUM_LISTED]
+        ]
+        return ", ".join(listed + ["..."] * (len(self.names) > NUM_LISTED)) or "no datasets"
 
 
-class _StackedArray:
-    def __init__(self, arrays: Arrays, stack: Stack) -> None:
-        self.arrays, self.stack = arrays, stack
-        self.shape = stack.shape
-        self.dtype = arrays(stack.members[0]).dtype
+@dataclass
+class _Stack:
+    """Several arrays as one, read one after the other."""
+
+    arrays: Arrays
+    members: tuple[str, ...]
+    item: tuple[int, ...]
 
     def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
-        rows, *rest = index
-        parts = []
-        for member in self.stack.members[rows]:
-            array = self.arrays(member)
-            if array.shape != self.stack.item:
-                array = np.reshape(array[()], self.stack.item)
-            parts.append(np.asarray(array[tuple(rest)]))
-        return np.stack(parts)
+        chosen = map(self.arrays, self.members[index[0]])
+        alike = (a if a.shape == self.item else np.reshape(a[()], self.item) for a in chosen)
+        return np.stack([np.asarray(array[index[1:]]) for array in alike])
 
 
 # --- checks before any library opens a file ---

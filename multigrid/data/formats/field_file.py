@@ -1,82 +1,25 @@
 """Data files as samples: pairs of an input and an output, or the steps of trajectories."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data.formats.container import Arrays, Container, stamp
 from multigrid.data.formats.hdf5 import runs
-from multigrid.data.formats.layout import SPACE, Field, Layout, ReaderOptions
+from multigrid.data.formats.layout import SPACE, Field, Layout
 from multigrid.data.formats.readers import available_parameters, chosen_parameters
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError, nearest
-from multigrid.grid import Centering
 
 BLOCK_BYTES = 2**26
 NUM_IGNORED = 12
 
-
-@dataclass(frozen=True)
-class Description:
-    """What a file holds.
-
-    Attributes:
-        shape: Number of points along each axis.
-        num_groups: Number of trajectories; of samples, where these are independent.
-        group_size: Number of samples (steps or pairs) in each trajectory.
-        named_splits: The groups of each split, if the file names them.
-        leading_test: The fraction of the groups, from the first on, that its authors test on.
-        time: How states become inputs, if what is predicted can be rolled out.
-        arrays: What each array that is read is: its name, its axes, and where these come from.
-        ignored: Names of the arrays that are not read.
-        parameters: Names of the scalars that could become input channels.
-    """
-
-    shape: tuple[int, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    input_dtype: str
-    output_dtype: str
-    num_groups: int
-    group_size: int = 1
-    centering: Centering | None = None
-    named_splits: Mapping[str, range] = field(default_factory=dict)
-    leading_test: float = 0.0
-    time: TimeSetup | None = None
-    arrays: tuple[tuple[str, str, str], ...] = ()
-    ignored: tuple[str, ...] = ()
-    parameters: tuple[str, ...] = ()
-    boundaries: Mapping[str, str] = field(default_factory=dict)
-    time_step: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def num_samples(self) -> int:
-        """Number of samples."""
-        return self.num_groups * self.group_size
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        return len(self.input_names), len(self.output_names)
-
-    def remarks(self) -> list[str]:
-        """Returns what a user must know of how the file is read: guesses, and what is ignored."""
-        lines = [
-            f"'{name}' is read as [{', '.join(axes)}], {why}"
-            for name, axes, why in self.arrays
-            if why.startswith("a guess")
-        ]
-        if self.ignored:
-            more = ", ..." if len(self.ignored) > NUM_IGNORED else ""
-            lines.append(f"not used: {', '.join(self.ignored[:NUM_IGNORED])}{more}")
-        if self.boundaries:
-            walls = ", ".join(f"{axis} {kind}" for axis, kind in self.boundaries.items())
-            lines.append(f"boundaries of the file: {walls}; those of the network: model.padding")
-        return [*lines, *self.notes]
+Fields = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -105,13 +48,12 @@ class Part:
                 f"{path}: the grid is {layout.grid_kind}, not Cartesian, so convolutions distort "
                 "it; use it with problem.noncartesian: true (--noncartesian)"
             )
+        if options.fields is not None:
+            layout = _with_fields(path, layout, options.fields)
         count = sizes.get("N", 1) if layout.count is None else layout.count
-        parameters = [
-            item
-            for item in chosen_parameters(container, options.parameters, count)
-            if not isinstance(item.array, str) or item.array not in layout.used
-        ]
-        layout = replace(layout, inputs=(*layout.inputs, *parameters))
+        parameters = chosen_parameters(container, options.parameters, count)
+        new = (p for p in parameters if not isinstance(p.array, str) or p.array not in layout.used)
+        layout = replace(layout, inputs=(*layout.inputs, *new))
         with container.open(check=True) as arrays:
             for item in layout.fields:
                 if isinstance(item.array, str):
@@ -137,6 +79,21 @@ def _sizes(container: Container, layout: Layout) -> dict[str, int]:
     return sizes
 
 
+def _with_fields(path: Path, layout: Layout, wanted: Sequence[str]) -> Layout:
+    """Returns a layout with the time-dependent fields that the user asks for, in their order."""
+    if not layout.states:
+        raise UserError(f"{path}: 'fields' is for time-dependent files, not for pairs")
+    short = {item.label.rpartition("/")[2]: item for item in layout.states}
+    named = short | {item.label: item for item in layout.states}
+    for name in wanted:
+        if name not in named:
+            raise UserError(
+                f"{path}: there is no field '{name}'; those that change in time are "
+                f"{', '.join(short)}{nearest(name, short)}"
+            )
+    return replace(layout, states=tuple(named[name] for name in wanted))
+
+
 class FieldFile:
     """One or several files of one format, read lazily as samples ``0, 1, 2, ...``.
 
@@ -144,92 +101,134 @@ class FieldFile:
     ``k S + s`` of trajectories is step s of trajectory k, each of S steps. Its input is made of
     ``history`` states, oldest first, and all fields constant in time; its output is the next state,
     or the difference to it.
+
+    Attributes:
+        path: The first file.
+        layout: The layout of the first one.
+        shape: Number of points along each axis, after ``reduced_resolution``.
+        input_names: Names of the input channels.
+        output_names: Names of the output channels.
+        num_groups: Number of trajectories; of samples, where these are independent.
+        group_size: Number of samples (steps or pairs) in each trajectory.
+        named_splits: The groups of each split, if the file names them.
+        time: How states become inputs, if what is predicted can be rolled out.
+        ignored: Names of the arrays that are not read.
+        parameters: Names of the scalars that could become input channels.
     """
 
-    def __init__(self, parts: Sequence[Part], reader: str, options: ReaderOptions) -> None:
-        self.path = parts[0].container.path
-        self.reader = reader
-        self.options = options
+    def __init__(
+        self, parts: Sequence[Part], reader: str, options: ReaderOptions, time: TimeConfig
+    ) -> None:
+        self.path, self.reader, self.options = parts[0].container.path, reader, options
         self.parts = [part for part in parts if part.count]
         if not self.parts:
             raise UserError(f"{self.path}: holds no samples")
+        first = self.parts[0]
         for part in self.parts[1:]:
-            _require_alike(self.parts[0], part)
-        if options.fields is not None:
-            if not self._evolves:
-                raise UserError(
-                    f"{self.path}: 'fields' is for time-dependent files, not for {self.reader}"
-                )
-            self.parts = [_with_fields(part, options.fields) for part in self.parts]
-        self._states = options.time.states(self.parts[0].num_steps)
-        self._require_time()
-        self._starts = np.cumsum([0, *(part.count for part in self.parts)])
+            _require_alike(first, part)
+        self.layout, self._time = first.layout, time
+        self.paths = tuple(dict.fromkeys(path for p in self.parts for path in p.container.paths))
         self._stamps = {path: stamp(path) for path in self.paths if path.is_file()}
+        self._evolves = bool(self.layout.states)  # samples are steps in time, not pairs
+        self._states = time.states(first.num_steps)
+        self._starts = np.cumsum([0, *(part.count for part in self.parts)])
+        self.shape = tuple(-(-n // options.reduced_resolution) for n in first.shape)
+        if min(self.shape) < 2:
+            raise UserError(
+                f"{self.path}: every {options.reduced_resolution}-th point of a grid "
+                f"{_times(first.shape)} leaves {_times(self.shape)}, too few"
+            )
+        self.num_groups, self.group_size = self._groups()
         inputs, outputs = self._channel_names()
         self._inputs = _choose(self.path, "input", inputs, options.input_channels)
         self._outputs = _choose(self.path, "output", outputs, options.output_channels)
-        self._description = self._describe(
-            tuple(inputs[k] for k in self._inputs), tuple(outputs[k] for k in self._outputs)
-        )
+        self.input_names = tuple(inputs[k] for k in self._inputs)
+        self.output_names = tuple(outputs[k] for k in self._outputs)
+        self.named_splits = self._named_splits()
+        self.time = self._time_setup()
+        self.ignored = self._ignored()
+        scalars = available_parameters(first.container, first.count)
+        self.parameters = tuple(name for name in scalars if name in self.ignored)
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        return tuple(dict.fromkeys(path for p in self.parts for path in p.container.paths))
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return self.num_groups * self.group_size
 
     @property
-    def _layout(self) -> Layout:
-        return self.parts[0].layout
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        return len(self._inputs), len(self._outputs)
 
     @property
-    def _evolves(self) -> bool:
-        """Whether samples are steps in time, not pairs."""
-        return bool(self._layout.states)
+    def leading_test(self) -> float:
+        """The fraction of the groups, from the first on, that the file's authors test on."""
+        return self.layout.leading_test if len(self.parts) == 1 else 0.0
 
-    def describe(self) -> Description:
-        """Returns what the file holds, after ``reduced_resolution``."""
-        return self._description
+    @property
+    def arrays(self) -> list[tuple[str, str, str]]:
+        """What each array that is read is: its name, its axes, and where these come from."""
+        return [(item.label, " ".join(item.axes), item.why) for item in self.layout.fields]
 
-    def fetch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def dtypes(self) -> list[str]:
+        """Number types of the arrays of inputs and of outputs."""
+        sides = (self.layout.states or side for side in (self.layout.inputs, self.layout.outputs))
+        first = self.parts[0].container
+        return [", ".join(sorted({str(f.info(first).dtype) for f in fields})) for fields in sides]
+
+    def remarks(self) -> list[str]:
+        """Returns what a user must know of how the file is read: guesses, and what is ignored."""
+        lines = [
+            f"'{name}' is read as [{axes.replace(' ', ', ')}], {why}"
+            for name, axes, why in self.arrays
+            if why.startswith("a guess")
+        ]
+        if self.ignored:
+            more = ", ..." if len(self.ignored) > NUM_IGNORED else ""
+            lines.append(f"not used: {', '.join(self.ignored[:NUM_IGNORED])}{more}")
+        if self.layout.boundaries:
+            walls = ", ".join(f"{axis} {kind}" for axis, kind in self.layout.boundaries.items())
+            lines.append(f"boundaries of the file: {walls}; those of the network: model.padding")
+        return [*lines, *self.layout.notes]
+
+    def fetch(self, indices: Sequence[int] | np.ndarray) -> Fields:
         """Reads samples, in any order, as float32, without looking at their values.
 
         Returns:
             Inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]``.
         """
         wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._description.num_samples:
-            raise IndexError(f"the file holds {self._description.num_samples} samples")
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.num_samples:
+            raise IndexError(f"the file holds {self.num_samples} samples")
         self._require_unchanged()
         with np.errstate(over="ignore", invalid="ignore"):  # infinite values are told as such
             fields = self._load(wanted)
         self._require_unchanged()
         return fields
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: Sequence[int] | np.ndarray) -> Fields:
         """Reads samples as :meth:`fetch` does and refuses NaN and infinite values."""
         inputs, outputs = self.fetch(indices)
-        check = ValueCheck(self.path, self._description.input_names, self._description.output_names)
+        check = ValueCheck(self.path, self.input_names, self.output_names)
         check.add(np.asarray(indices), inputs, outputs)
         check.require_finite()
         return inputs, outputs
 
     def blocks(self, indices: np.ndarray) -> Iterator[slice]:
         """Yields consecutive parts of ``indices`` that fit into a bounded amount of memory."""
-        points = int(np.prod(self.parts[0].shape))
-        size = max(1, BLOCK_BYTES // (8 * sum(self._description.num_channels) * points))
+        size = max(1, BLOCK_BYTES // (8 * sum(self.num_channels) * prod(self.parts[0].shape)))
         for start in range(0, len(indices), size):
             yield slice(start, min(start + size, len(indices)))
 
-    def trajectories(
-        self, groups: Sequence[int], num_steps: int
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    def trajectories(self, groups: Sequence[int], num_steps: int) -> Fields | None:
         """Reads the beginnings of trajectories.
 
         Returns:
             First inputs ``[n, in, *grid]`` and states ``[n, num_steps + 1, C, *grid]``, or None
             if what is predicted cannot be rolled out, or the trajectories are shorter.
         """
-        setup, size = self._description.time, self._description.group_size
+        setup, size = self.time, self.group_size
         if setup is None or size < num_steps or not len(groups):
             return None
         inputs, _ = self.fetch([group * size for group in groups])
@@ -242,202 +241,124 @@ class FieldFile:
             states.append(np.concatenate([last[:1], following]))
         return inputs, np.stack(states)
 
-    def varying_parameters(self) -> list[str]:
-        """Returns the names of the scalars that differ between trajectories or files."""
-        values: dict[str, list[np.ndarray]] = {name: [] for name in self._description.parameters}
-        for part in self.parts:
-            for name in values.keys() & available_parameters(part.container, part.count).keys():
-                values[name].append(part.container.read(name).ravel())
-        return [
-            name
-            for name, arrays in values.items()
-            if len(arrays) == len(self.parts) and np.ptp(np.concatenate(arrays).astype(float)) > 0
-        ]
-
     # --- what there is ---
 
-    def _require_time(self) -> None:
-        time, count = self.options.time, len(self._states)
-        if self._evolves and count <= time.history:
-            raise UserError(
-                f"{self.path}: the trajectories have {count} state{'s' if count > 1 else ''}, but "
-                f"pairs of "
-                f"{'successive states' if time.history == 1 else f'{time.history} and one more'} "
-                "are needed"
-            )
-        if not self._evolves and (time.history > 1 or time.target != "state"):
+    def _groups(self) -> tuple[int, int]:
+        """Returns the number of trajectories and the number of samples in each."""
+        count, time, states = int(self._starts[-1]), self._time, len(self._states)
+        if self._evolves:
+            if states <= time.history:
+                some = "successive states" if time.history == 1 else f"{time.history} and one more"
+                raise UserError(
+                    f"{self.path}: the trajectories have {states} state{'s' * (states > 1)}, but "
+                    f"pairs of {some} are needed"
+                )
+            return count, states - time.history
+        if time.history > 1 or time.target != "state":
             raise UserError(
                 f"{self.path}: data.time.history and data.time.target are for trajectories, but "
                 "the samples are pairs of an input and an output"
             )
+        if self.parts[0].num_steps > 1:
+            return count, states
+        length = time.trajectory or self.layout.pairs_in_trajectory
+        if count % length:
+            raise UserError(
+                f"{self.path}: {count} pairs are not a whole number of trajectories of {length} "
+                "each, as data.time.trajectory says"
+            )
+        return count // length, length
 
     def _channel_names(self) -> tuple[list[str], list[str]]:
         """Returns the names of all input and output channels that there are."""
-        layout = self._layout
-        inputs, outputs = _names(layout.inputs), _names(layout.outputs)
-        if not self._evolves:
-            return inputs, outputs
-        states = _names(layout.states)
-        ages = range(self.options.time.history - 1, -1, -1)
+        inputs, outputs, states = (
+            [name for item in fields for name in item.channels]
+            for fields in (self.layout.inputs, self.layout.outputs, self.layout.states)
+        )
+        ages = range(self._time.history - 1, -1, -1)
         past = [f"{name}(t-{age})" if age else name for age in ages for name in states]
-        return [*past, *inputs], states
+        return [*past, *inputs], states or outputs
+
+    def _named_splits(self) -> dict[str, range]:
+        splits: dict[str, range] = {}
+        for part, start, stop in zip(self.parts, self._starts, self._starts[1:], strict=False):
+            split = part.layout.split
+            if split is not None:
+                first = splits[split].start if split in splits else int(start)
+                splits[split] = range(first, int(stop))
+        return splits
 
     def _time_setup(self) -> TimeSetup | None:
         """Returns how states become inputs, if all of them are inputs and outputs, in order."""
-        time, count = self.options.time, len(_names(self._layout.states))
+        time, count = self._time, sum(len(item.channels) for item in self.layout.states)
         past = list(range(time.history * count))
         whole = [k for k in self._inputs if k < len(past)] == past == self._inputs[: len(past)]
         if not self._evolves or not whole or self._outputs != list(range(count)):
             return None
         return TimeSetup(count, time.history, time.target)
 
-    def _describe(self, input_names: tuple[str, ...], output_names: tuple[str, ...]) -> Description:
-        first, step, layout = self.parts[0], self.options.reduced_resolution, self._layout
-        shape = tuple(-(-n // step) for n in first.shape)
-        if min(shape) < 2:
-            raise UserError(
-                f"{self.path}: every {step}-th point of a grid {_times(first.shape)} leaves "
-                f"{_times(shape)}, too few"
-            )
-        splits: dict[str, range] = {}
-        for part, start, stop in zip(self.parts, self._starts, self._starts[1:], strict=False):
-            split = part.layout.split
-            if split is not None:
-                start = splits[split].start if split in splits else int(start)
-                splits[split] = range(start, int(stop))
-        count, size = self._groups()
-        input_dtype, output_dtype = (
-            ", ".join(sorted({str(f.info(first.container).dtype) for f in fields}))
-            for fields in (layout.states or layout.inputs, layout.states or layout.outputs)
-        )
-        parameters, ignored = available_parameters(first.container, first.count), self._ignored()
-        return Description(
-            shape,
-            input_names,
-            output_names,
-            input_dtype,
-            output_dtype,
-            count,
-            size,
-            layout.centering,
-            splits,
-            layout.leading_test if len(self.parts) == 1 else 0.0,
-            self._time_setup(),
-            tuple((f.label, f.axes, f.why) for f in layout.fields),
-            ignored,
-            tuple(name for name in parameters if name in ignored),
-            layout.boundaries,
-            layout.time_step,
-            layout.notes,
-        )
-
-    def _groups(self) -> tuple[int, int]:
-        """Returns the number of trajectories and the number of samples in each."""
-        count, time = int(self._starts[-1]), self.options.time
-        if self._evolves:
-            return count, len(self._states) - time.history
-        if self.parts[0].num_steps > 1:
-            return count, len(self._states)
-        length = time.trajectory or self._layout.pairs_in_trajectory
-        if count % length:
-            raise UserError(
-                f"{self.path}: {count} pairs are not a whole number of trajectories of "
-                f"{length} each, as data.time.trajectory says"
-            )
-        return count // length, length
-
     def _ignored(self) -> tuple[str, ...]:
         """Returns the names of the arrays that are not read and say nothing of the axes."""
         used: dict[Container, set[str]] = {}
         for part in self.parts:
             members = map(part.container.members, part.layout.used)
-            used.setdefault(part.container, set()).update(*members)
+            used.setdefault(part.container, set(part.container.coordinates)).update(*members)
         return tuple(
-            dict.fromkeys(
-                name
-                for container, names in used.items()
-                for name in container.names
-                if name not in names and name not in container.coordinates
-            )
+            dict.fromkeys(n for c, names in used.items() for n in c.names if n not in names)
         )
 
     # --- reading ---
 
-    def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shape = self._description.shape
-        inputs = np.empty((len(indices), len(self._inputs), *shape), np.float32)
-        outputs = np.empty((len(indices), len(self._outputs), *shape), np.float32)
+    def _load(self, indices: np.ndarray) -> Fields:
+        inputs, outputs = (
+            np.empty((len(indices), count, *self.shape), np.float32) for count in self.num_channels
+        )
         by_step = self._evolves or self.parts[0].num_steps > 1
-        size = self._description.group_size if by_step else 1
         order = np.argsort(indices, kind="stable")
-        rows, steps = np.divmod(indices[order], size)
+        rows, steps = np.divmod(indices[order], self.group_size if by_step else 1)
         parts = np.searchsorted(self._starts, rows, side="right") - 1
         gaps = parts + (rows if by_step else 0)  # a run ends with a file or a trajectory
         for number in np.unique(parts):
             of_part = np.flatnonzero(parts == number)
-            part = self.parts[number]
-            with part.container.open() as arrays:
+            with self.parts[number].container.open() as arrays:
                 for start, stop in runs((indices[order] + gaps)[of_part]):
-                    chosen = of_part[start:stop]
-                    row, count = int(rows[chosen[0]] - self._starts[number]), stop - start
-                    where = slice(row, row + (1 if by_step else count))
-                    first, last = int(steps[chosen[0]]), int(steps[chosen[0]]) + count
-                    read = self._steps if self._evolves else self._pairs
-                    values = read(part, arrays, where, first, last if by_step else first + 1)
-                    inputs[order[chosen]] = values[0][:, self._inputs]
-                    outputs[order[chosen]] = values[1][:, self._outputs]
+                    run = of_part[start:stop]
+                    row, step = int(rows[run[0]] - self._starts[number]), int(steps[run[0]])
+                    height, length = (1, len(run)) if by_step else (len(run), 1)
+                    block = slice(row, row + height), slice(step, step + length)
+                    values = self._read(self.parts[number], arrays, *block)
+                    inputs[order[run]] = values[0][:, self._inputs]
+                    outputs[order[run]] = values[1][:, self._outputs]
         return inputs, outputs
 
-    def _pairs(
-        self, part: Part, arrays: Arrays, rows: slice, start: int, stop: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the pairs of consecutive rows, or of consecutive steps of one row."""
-        where = self._slice(start, stop) if part.num_steps > 1 else slice(None)
-        count = (rows.stop - rows.start) * (stop - start)
-        inputs, outputs = (
-            self._join(part, arrays, fields, rows, where, count)
-            for fields in (part.layout.inputs, part.layout.outputs)
-        )
-        return inputs, outputs
+    def _read(self, part: Part, arrays: Arrays, rows: slice, steps: slice) -> Fields:
+        """Reads consecutive rows of pairs, or consecutive steps of one row."""
+        every, grid = slice(None, None, self.options.reduced_resolution), part.shape
 
-    def _steps(
-        self, part: Part, arrays: Arrays, rows: slice, start: int, stop: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Reads consecutive steps of one row."""
-        time, layout, count = self.options.time, part.layout, stop - start
-        where = self._slice(start, stop + time.history)
-        states = self._join(part, arrays, layout.states, rows, where, count + time.history)
-        past = [states[k : k + count] for k in range(time.history)]
-        outputs = states[time.history :]
-        if time.target == "delta":
-            outputs = outputs - past[-1]
+        def join(fields: Sequence[Field], start: int, stop: int) -> np.ndarray:
+            """Returns fields in the used states ``start`` to ``stop - 1`` as rows of one array."""
+            used = self._states[start:stop]
+            where = (
+                slice(used.start, used[-1] + 1, used.step) if part.num_steps > 1 else slice(None)
+            )
+            blocks, count = [], (rows.stop - rows.start) * (stop - start)
+            for item in fields:
+                values = item.read(arrays, rows, where, grid)
+                values = values.reshape(-1, *values.shape[2:])[:, :, *[every] * len(grid)]
+                blocks.append(np.broadcast_to(values, (count, *values.shape[1:])))
+            return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+        layout, history, start, stop = part.layout, self._time.history, steps.start, steps.stop
+        if not self._evolves:
+            return join(layout.inputs, start, stop), join(layout.outputs, start, stop)
+        states = join(layout.states, start, stop + history)
+        inputs = [states[k : k + stop - start] for k in range(history)]
+        outputs = states[history:]
+        if self._time.target == "delta":
+            outputs = outputs - inputs[-1]
         if layout.inputs:
-            where = self._slice(start + time.history - 1, stop + time.history - 1)
-            past.append(self._join(part, arrays, layout.inputs, rows, where, count))
-        return np.concatenate(past, axis=1), outputs
-
-    def _slice(self, start: int, stop: int) -> slice:
-        """Returns where the used states ``start`` to ``stop - 1`` lie in the file."""
-        used = self._states[start:stop]
-        return slice(used.start, used[-1] + 1, used.step)
-
-    def _join(
-        self,
-        part: Part,
-        arrays: Arrays,
-        fields: Sequence[Field],
-        rows: slice,
-        steps: slice,
-        count: int,
-    ) -> np.ndarray:
-        """Returns fields as ``[count, channels, *grid]``, rows and steps laid out in one axis."""
-        every = slice(None, None, self.options.reduced_resolution)
-        blocks = []
-        for item in fields:
-            values = item.read(arrays, rows, steps, part.shape)
-            values = values.reshape(-1, *values.shape[2:])[:, :, *[every] * len(part.shape)]
-            blocks.append(np.broadcast_to(values, (count, *values.shape[1:])))
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+            inputs.append(join(layout.inputs, start + history - 1, stop + history - 1))
+        return np.concatenate(inputs, axis=1), outputs
 
     def _require_unchanged(self) -> None:
         for path, before in self._stamps.items():
@@ -459,24 +380,6 @@ def _require_alike(first: Part, part: Part) -> None:
                 f"{part.container.path}: the {name} differs from that of "
                 f"{first.container.path}, {a} instead of {b}"
             )
-
-
-def _names(fields: Sequence[Field]) -> list[str]:
-    return [name for item in fields for name in item.channels]
-
-
-def _with_fields(part: Part, wanted: Sequence[str]) -> Part:
-    """Returns a part with the time-dependent fields that the user asks for, in their order."""
-    short = {item.label.rpartition("/")[2]: item for item in part.layout.states}
-    named = short | {item.label: item for item in part.layout.states}
-    for name in wanted:
-        if name not in named:
-            raise UserError(
-                f"{part.container.path}: there is no field '{name}'; those that change in time "
-                f"are {', '.join(short)}{nearest(name, short)}"
-            )
-    states = tuple(named[name] for name in wanted)
-    return replace(part, layout=replace(part.layout, states=states))
 
 
 def _choose(path: Path, side: str, names: Sequence[str], wanted: Sequence[str] | None) -> list[int]:

@@ -93,11 +93,12 @@ class Hdf5(Container):
     def _describe(self, dataset: h5py.Dataset) -> ArrayInfo:
         attributes = plain_attributes(dataset.attrs)
         shape, dtype = dataset.shape or (), dataset.dtype
-        if attributes.get("MATLAB_class") in ("char", "cell", "struct", "function_handle"):
+        matlab = attributes.get("MATLAB_class")
+        if matlab in ("char", "cell", "struct", "function_handle"):
             dtype = np.dtype("S1")
-        elif attributes.get("MATLAB_class") == "logical":
+        elif matlab == "logical":
             dtype = np.dtype(bool)
-        if _Packing(attributes).applies(dtype):
+        elif _packing(attributes, dtype):
             dtype = np.dtype("f8" if dtype.itemsize > 2 else "f4")
         is_scale = attributes.get("CLASS") == "DIMENSION_SCALE"
         shape = shape[::-1] if self.is_matlab else shape
@@ -121,38 +122,23 @@ class Hdf5(Container):
         if check:
             require_complete(opened, dataset)
         info = self._info(name)
-        if dataset.dtype == info.dtype and not self.is_matlab:
-            return dataset
-        return _Converted(dataset, info, self.is_matlab)
+        same = dataset.dtype == info.dtype and not self.is_matlab
+        return dataset if same else _Converted(dataset, info, self.is_matlab)
 
 
-class _Packing:
-    """How netCDF stores numbers: as ``(value - offset) / scale``, with some that mean a gap.
+def _packing(attributes: Mapping[str, Any], dtype: np.dtype) -> tuple[Any, Any, list[Any]] | None:
+    """Returns how netCDF stores numbers: by which scale and offset, and which mean a gap."""
 
-    Gaps may be in arrays that are not packed as well.
-    """
+    def number(key: str) -> Any:
+        value = attributes.get(key)
+        value = value[0] if isinstance(value, list) and value else value
+        return None if isinstance(value, str | list) else value
 
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        def number(key: str) -> Any:
-            value = attributes.get(key)
-            value = value[0] if isinstance(value, list) and value else value
-            return None if isinstance(value, str | list) else value
-
-        scale, offset = number("scale_factor"), number("add_offset")
-        self.scale, self.offset = 1 if scale is None else scale, offset or 0
-        gaps = [number("_FillValue"), number("missing_value")]
-        self.gaps = [gap for gap in gaps if gap is not None]
-
-    def applies(self, dtype: np.dtype) -> bool:
-        return dtype.kind in "fiu" and bool(self.scale != 1 or self.offset or self.gaps)
-
-    def unpack(self, stored: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        values = stored.astype(dtype)
-        values *= self.scale
-        values += self.offset
-        for gap in self.gaps:
-            values[stored == np.asarray(gap).astype(stored.dtype)] = np.nan
-        return values
+    scale, offset = number("scale_factor"), number("add_offset")
+    gaps = [gap for gap in map(number, ("_FillValue", "missing_value")) if gap is not None]
+    scale, offset = 1 if scale is None else scale, offset or 0
+    packed = dtype.kind in "fiu" and (scale != 1 or offset or gaps)
+    return (scale, offset, gaps) if packed else None
 
 
 class _Converted:
@@ -161,14 +147,17 @@ class _Converted:
     def __init__(self, dataset: h5py.Dataset, info: ArrayInfo, reverse: bool) -> None:
         self.dataset, self.reverse = dataset, reverse
         self.shape, self.dtype = info.shape, info.dtype
-        self.packing = _Packing(info.attributes)
+        self.packing = _packing(info.attributes, dataset.dtype)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         stored = np.asarray(self.dataset[index[::-1] if self.reverse else index])
-        if self.packing.applies(self.dataset.dtype):
-            values = self.packing.unpack(stored, self.dtype)
-        else:
-            values = stored.astype(self.dtype, copy=False)
+        values = stored.astype(self.dtype, copy=self.packing is not None)
+        if self.packing:
+            scale, offset, gaps = self.packing
+            values *= scale
+            values += offset
+            for gap in gaps:
+                values[stored == np.asarray(gap).astype(stored.dtype)] = np.nan
         return values.T if self.reverse else values
 
 

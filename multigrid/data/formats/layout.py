@@ -2,88 +2,32 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from multigrid.config.data import TimeConfig
+from multigrid.config.data import ReaderOptions
 from multigrid.data.formats.container import ArrayInfo, Arrays, Container
 from multigrid.errors import UserError
 from multigrid.grid import Centering
 
 SPACE = "XYZ"
 LETTERS = "NTC" + SPACE
-MEANING = "N samples or trajectories, T time steps, C channels, X Y Z space"
 
 
-@dataclass(frozen=True)
-class ReaderOptions:
-    """What the user says about a file: settings of ``problem`` by the same names, ``data.time``.
-
-    Several names may be given as a list, one as text. ``axes`` has what the axes of arrays are, by
-    the array's name; under the name ``""`` of all arrays with so many axes.
-    """
-
-    input: tuple[str, ...] = ()
-    output: tuple[str, ...] = ()
-    ndim: int | None = None
-    reduced_resolution: int = 1
-    fields: tuple[str, ...] | None = None
-    axes: Mapping[str, str] = field(default_factory=dict)
-    parameters: tuple[str, ...] = ()
-    input_channels: tuple[str, ...] | None = None
-    output_channels: tuple[str, ...] | None = None
-    noncartesian: bool = False
-    time: TimeConfig = field(default_factory=TimeConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("input", "output", "parameters"):
-            value = getattr(self, name)
-            names = (value,) if isinstance(value, str) else tuple(value or ())
-            object.__setattr__(self, name, names)
-        for name in ("fields", "input_channels", "output_channels"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if value else None)
-        axes = {"": self.axes} if isinstance(self.axes, str) else dict(self.axes or {})
-        object.__setattr__(self, "axes", {name: parse_axes(text) for name, text in axes.items()})
-
-    @classmethod
-    def of(cls, settings: Any, time: TimeConfig | None = None) -> "ReaderOptions":
-        """Returns what the sections ``problem`` and ``data.time`` say, or objects like them."""
-        keys = [name for name in cls.__dataclass_fields__ if name != "time"]
-        values = {name: getattr(settings, name) for name in keys if hasattr(settings, name)}
-        return cls(**values, time=time or TimeConfig())
-
-    @property
-    def named(self) -> bool:
-        """Whether the user names arrays."""
-        return bool(self.input or self.output)
-
-    def stated_axes(self, name: str, num_axes: int) -> str | None:
-        """Returns what the user says the axes of an array are, None if nothing."""
-        axes = self.axes.get(name, self.axes.get(name.rpartition("/")[2]))
-        if axes is not None and len(axes) != num_axes:
-            raise UserError(
-                f"problem.axes: '{' '.join(axes)}' names {len(axes)} axes, but '{name}' has "
-                f"{num_axes}"
-            )
-        if axes is None and len(self.axes.get("", "")) == num_axes:
-            axes = self.axes[""]
-        return axes
-
-
-def parse_axes(text: str) -> str:
-    """Returns axes as letters, ``"NTCXY"`` for ``"N T C X Y"``."""
-    letters = text.replace(" ", "").replace(",", "").upper()
-    twice = any(letters.count(letter) > 1 for letter in letters if letter != "C")
-    if not letters or set(letters) - set(LETTERS) or twice:
+def stated_axes(options: ReaderOptions, name: str, num_axes: int) -> str | None:
+    """Returns what the user says the axes of an array are, None if nothing."""
+    stated = options.axes or {}
+    if isinstance(stated, str):  # of all arrays with so many axes
+        axes = stated.replace(" ", "")
+        return axes if len(axes) == num_axes else None
+    text = stated.get(name, stated.get(name.rpartition("/")[2], "")).replace(" ", "")
+    if text and len(text) != num_axes:
         raise UserError(
-            f"problem.axes: '{text}' must name each axis once, with the letters N, T, C, X, Y, Z "
-            f"({MEANING})"
+            f"problem.axes: '{' '.join(text)}' names {len(text)} axes, but '{name}' has {num_axes}"
         )
-    return letters
+    return text or None
 
 
 @dataclass(frozen=True)
@@ -121,9 +65,9 @@ class Field:
         """
         array = arrays(self.array) if isinstance(self.array, str) else self.array
         where = {"N": rows, "T": steps}
-        values = array[tuple(where.get(letter, slice(None)) for letter in self.axes)]
+        values = np.asarray(array[tuple(where.get(letter, slice(None)) for letter in self.axes)])
         order = sorted(range(len(self.axes)), key=lambda axis: LETTERS.index(self.axes[axis]))
-        values = np.transpose(values, order)
+        values = values.transpose(order)
         sizes = dict.fromkeys(LETTERS[: 3 + len(grid)], 1)
         for axis, size in zip(order, values.shape, strict=True):
             sizes[self.axes[axis]] *= size
@@ -191,7 +135,7 @@ def make_field(
     Args:
         container: The container.
         array: Name of the array, or an array that a reader has opened itself.
-        axes: A letter for each of its axes.
+        axes: A letter for each of its axes; ``...`` stands for those of space.
         name: Name of the field; by default that of the array without its groups.
         why: Where the axes come from.
 
@@ -200,6 +144,7 @@ def make_field(
     """
     label = array if isinstance(array, str) else name or "u"
     shape = container.info(array).shape if isinstance(array, str) else array.shape
+    axes = axes.replace("...", SPACE[: max(1, len(shape) - len(axes) + 3)])
     if len(shape) != len(axes):
         raise UserError(f"{container.path}: '{label}' {list(shape)} must be [{', '.join(axes)}]")
     count = prod(n for n, letter in zip(shape, axes, strict=True) if letter == "C")
@@ -211,43 +156,37 @@ def make_field(
 # --- guesses from shapes ---
 
 
-def choose_axes(
-    path: Path, inputs: tuple[int, ...], outputs: tuple[int, ...], ndim: int | None
-) -> tuple[str, str]:
-    """Infers the axes of an input and an output array ``[N, ...]`` from their shapes.
+def guess_axes(
+    shapes: Sequence[tuple[int, ...]], lead: str, ndim: int | None
+) -> tuple[str, ...] | None:
+    """Infers the axes of arrays on one grid from their shapes.
 
-    Each has its channels behind the samples, at the end, or no axis for them. Of all choices that
-    give both the same grid the one whose shortest space axis is longest is taken, as channels are
-    fewer than points; among equals the one with fewer channel axes, then channels first.
+    Each has the axes ``lead`` and those of space, and maybe one of channels, behind the former or
+    at the end. Of all choices that give one grid the one whose shortest space axis is longest is
+    taken, where a channel axis counts half: channels are fewer than points.
+
+    Args:
+        shapes: Their shapes.
+        lead: ``N`` or ``NT``.
+        ndim: Number of space dimensions; None for 2 or 3, or 1 if no array can have more.
+
+    Returns:
+        The axes of each array, or None if no choice gives one grid.
     """
-    if not inputs or not outputs or inputs[0] != outputs[0]:
-        raise UserError(
-            f"{path}: input {list(inputs)} and output {list(outputs)} must have the same number "
-            "of samples along their first axis"
-        )
     allowed: tuple[int, ...] = (2, 3) if ndim is None else (ndim,)
-    if ndim is None and min(len(inputs), len(outputs)) == 2:
+    if ndim is None and lead == "N" and min(map(len, shapes)) == 2:
         allowed = (1,)
-    pairs = [
-        (first, second)
-        for first in _choices(len(inputs), allowed)
-        for second in _choices(len(outputs), allowed)
-        if grid_of(first, inputs) == grid_of(second, outputs)
-    ]
-    if pairs:
-        return max(pairs, key=lambda pair: min(grid_of(pair[0], inputs)))
-    wanted = " or ".join(f"{n}-D" for n in allowed)
-    raise UserError(
-        f"{path}: the shapes of input {list(inputs)} and output {list(outputs)} disagree: no "
-        f"choice of a channel axis gives both the same {wanted} grid"
-    )
-
-
-def _choices(num_axes: int, allowed: Sequence[int]) -> list[str]:
-    """Returns the axes that an array may have: no channels, channels first, channels last."""
-    plain, mixed = SPACE[: num_axes - 1], SPACE[: num_axes - 2]
-    choices = [f"N{plain}"] if num_axes - 1 in allowed else []
-    return choices + ([f"NC{mixed}", f"N{mixed}C"] if num_axes - 2 in allowed else [])
+    best, most = None, 0.0
+    for space in (SPACE[:n] for n in allowed):
+        forms = (f"{lead}C{space}", f"{lead}{space}C", lead + space)
+        fitting = ([form for form in forms if len(form) == len(shape)] for shape in shapes)
+        for choice in product(*fitting):
+            grids = {grid_of(axes, shape) for axes, shape in zip(choice, shapes, strict=True)}
+            num_mixed = sum("C" in axes for axes in choice)
+            points = min(min(grid) for grid in grids) * 0.5 ** (num_mixed / len(shapes))
+            if len(grids) == 1 and points > most:
+                best, most = choice, points
+    return best
 
 
 def grid_of(axes: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -258,26 +197,8 @@ def grid_of(axes: str, shape: Sequence[int]) -> tuple[int, ...]:
 def axes_on_grid(shape: tuple[int, ...], grid: tuple[int, ...]) -> str | None:
     """Returns the axes of an array on a grid that is clear, None if it is on another."""
     space = SPACE[: len(grid)]
-    for axes in (space, f"N{space}", f"NC{space}", f"N{space}C", f"NT{space}", f"NTC{space}"):
+    for form in ("{}", "N{}", "NC{}", "N{}C", "NT{}", "NTC{}", "NT{}C"):
+        axes = form.format(space)
         if len(axes) == len(shape) and grid_of(axes, shape) == grid:
             return axes
     return None
-
-
-def guess_trajectory_axes(shape: tuple[int, ...], ndim: int | None) -> str | None:
-    """Returns what the axes of an array ``[N, T, ...]`` may be, None if they cannot be inferred.
-
-    Channels are an axis behind the steps, or at the end, that is at most half as long as the
-    shortest of the others.
-    """
-    rest = shape[2:]
-    if len(rest) == ndim or (ndim is None and len(rest) == 2):
-        return "NT" + SPACE[: len(rest)]
-    num_space = len(rest) - 1
-    if num_space not in ((2, 3) if ndim is None else (ndim,)):
-        return None
-    first, last = 2 * rest[0] <= min(rest[1:]), 2 * rest[-1] <= min(rest[:-1])
-    if ndim is None and num_space == 2 and not (first or last):
-        return "NT" + SPACE
-    space = SPACE[:num_space]
-    return f"NT{space}C" if last and not first else f"NTC{space}"

@@ -6,6 +6,7 @@ where no reader fits. Those of users are tried first, then these in the order of
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isqrt, prod
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrid.config.data import ReaderOptions
 from multigrid.data import SPLIT_NAMES, SPLITS
 from multigrid.data.formats.array_files import NAME_PAIRS
 from multigrid.data.formats.container import Container
@@ -21,12 +23,11 @@ from multigrid.data.formats.layout import (
     Field,
     Layout,
     Reader,
-    ReaderOptions,
     axes_on_grid,
-    choose_axes,
     grid_of,
-    guess_trajectory_axes,
+    guess_axes,
     make_field,
+    stated_axes,
 )
 from multigrid.errors import UserError, nearest
 from multigrid.registry import READERS
@@ -65,22 +66,20 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
     layouts = []
     for split in SPLITS:
         fields = []
-        for side in ("input", "output"):
-            info = container.info(f"{split}/{side}")
-            item = make_field(container, f"{split}/{side}", "NC" + SPACE[: len(info.shape) - 2])
-            names = info.attributes.get("fields", [])
+        for name in (f"{split}/input", f"{split}/output"):
+            item = make_field(container, name, "NC...")
+            names = container.info(name).attributes.get("fields", [])
             same_number = isinstance(names, list) and len(names) == len(item.channels)
             fields.append(replace(item, channels=tuple(names)) if same_number else item)
-        layouts.append(
-            Layout(
-                inputs=(fields[0],),
-                outputs=(fields[1],),
-                count=int(container.group_attributes(split).get("num_complete", 0)),
-                split=split,
-                centering=centering if centering in ("cell", "node") else None,
-                coordinates=(f"{split}/sha256",),
-            )
+        layout = Layout(
+            inputs=(fields[0],),
+            outputs=(fields[1],),
+            count=int(container.group_attributes(split).get("num_complete", 0)),
+            split=split,
+            centering=centering if centering in ("cell", "node") else None,
+            coordinates=(f"{split}/sha256",),
         )
+        layouts.append(layout)
     return layouts
 
 
@@ -88,10 +87,15 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
 def read_well(container: Container, options: ReaderOptions) -> Layout | None:
     """HDF5 of The Well: the groups t0_fields, t1_fields, ... and the attribute n_spatial_dims."""
     arrays = [name for name in container.names if re.match("t[012]_fields/", name)]
-    needed = {"n_spatial_dims", "n_trajectories"}
-    if not arrays or not needed <= set(container.attributes):
+    sizes: list[Any] = list(map(container.attributes.get, ("n_spatial_dims", "n_trajectories")))
+    if not arrays or None in sizes:
         return None
-    ndim, count = (_whole(container, name) for name in ("n_spatial_dims", "n_trajectories"))
+    try:
+        ndim, count = map(int, sizes)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{container.path}: n_spatial_dims and n_trajectories must be a whole number each"
+        ) from None
     if ndim not in (1, 2, 3):
         raise UserError(f"{container.path}: has {ndim} space dimensions, not 1, 2 or 3")
     fields = [_well_field(container, name, ndim) for name in arrays]
@@ -115,15 +119,6 @@ def read_well(container: Container, options: ReaderOptions) -> Layout | None:
         time_step=_time_step(container, "dimensions/time"),
         grid_kind=None if kind in ("cartesian", "uniform") else kind,
     )
-
-
-def _whole(container: Container, name: str) -> int:
-    try:
-        return int(container.attributes[name])
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{container.path}: the attribute '{name}' must be a whole number"
-        ) from None
 
 
 def _well_field(container: Container, array: str, ndim: int) -> Field:
@@ -162,27 +157,23 @@ def read_pdebench(container: Container, options: ReaderOptions) -> Layout | None
         return pair_layout(container, options, ("nu",), ("tensor",), **common)
     if numbered and f"{numbered[0]}/data" in container:
         array = container.stack("data", [f"{group}/data" for group in numbered])
-        space = SPACE[: len(container.info(array).shape) - 3]
         common["coordinates"] = tuple(n for n in names if re.match(r"\d{4,}/grid/", n))
         common["time_step"] = _time_step(container, f"{numbered[0]}/grid/t")
-        return Layout((make_field(container, array, f"NT{space}C"),), **common)
+        return Layout((make_field(container, array, "NT...C"),), **common)
     if {"velocity", "particles"} <= names:
-        space = SPACE[: len(container.info("velocity").shape) - 3]
-        states = (make_field(container, n, f"NT{space}C") for n in ("velocity", "particles"))
-        force = (make_field(container, n, f"N{space}C") for n in ("force",) if n in names)
-        common["coordinates"] += tuple(n for n in ("t",) if n in names)
-        return Layout(tuple(states), tuple(force), **common)
-    fluid = [n for n in ("density", "pressure", "Vx", "Vy", "Vz") if n in names]
-    fields = ["tensor"] if "tensor" in names else fluid
+        common["coordinates"] += tuple({"t"} & names)
+        states = tuple(make_field(container, n, "NT...C") for n in ("velocity", "particles"))
+        force = tuple(make_field(container, n, "N...C") for n in {"force"} & names)
+        return Layout(states, force, **common)
     if not {"tensor", "density"} & names:
         return None
-    shape = container.info(fields[0]).shape
-    if not 3 <= len(shape) <= 5:
-        raise UserError(f"{container.path}: '{fields[0]}' {list(shape)} must be [N, t, x, ...]")
-    space = SPACE[: len(shape) - 2]
+    fluid = [n for n in ("density", "pressure", "Vx", "Vy", "Vz") if n in names]
+    fields = ["tensor"] if "tensor" in names else fluid
+    states = tuple(make_field(container, n, "NT...") for n in fields)
     if "periodic" in container.path.name:
-        common["boundaries"] = dict.fromkeys(space.lower(), "periodic (says the name)")
-    return Layout(tuple(make_field(container, n, f"NT{space}") for n in fields), **common)
+        space = set(states[0].axes.lower()) & set("xyz")
+        common["boundaries"] = dict.fromkeys(sorted(space), "periodic (says the name)")
+    return Layout(states, **common)
 
 
 @READERS.register("cno")
@@ -195,23 +186,16 @@ def read_cno(container: Container, options: ReaderOptions) -> Layout | None:
             by_number[tuple(map(int, re.findall(r"\d+", match.group(1))))] = name
     if not by_number or container.kind != "hdf5":
         return None
-    numbers = sorted(by_number)
-    samples = [by_number[key] for key in numbers]
-    of_first = sum(key[0] == numbers[0][0] for key in numbers)  # of a sample with several steps
-    firsts = [key[0] for key in numbers[::of_first]]
-    whole = [key[0] for key in numbers] == [n for n in firsts for _ in range(of_first)]
+    samples = [by_number[key] for key in sorted(by_number)]
+    sizes = set(Counter(sample for sample, *_ in by_number).values())
     if samples[0] in container:  # arrays, not groups: trajectories [t, c, x, y]
-        shape = container.info(container.stack("u", samples)).shape
-        axes = options.stated_axes("u", len(shape)) or guess_trajectory_axes(shape, options.ndim)
-        if axes is None:
-            raise UserError(f"{container.path}: say with problem.axes what {list(shape)} is")
-        return Layout((make_field(container, "u", axes, why=GUESS),))
+        return _trajectories(container, options, [container.stack("u", samples)], [])
     for side in ("input", "output"):
         item = container.info(f"{samples[0]}/{side}").shape
         square = isqrt(prod(item))
         flat = (square, square) if len(item) == 1 and square**2 == prod(item) else None
         container.stack(side, [f"{sample}/{side}" for sample in samples], item=flat)
-    size = of_first if whole else 1
+    size = sizes.pop() if len(sizes) == 1 else 1  # several steps of each sample
     return pair_layout(container, options, ("input",), ("output",), pairs_in_trajectory=size)
 
 
@@ -226,15 +210,13 @@ def read_pdearena(container: Container, options: ReaderOptions) -> list[Layout] 
         states = [name for name, shape in shapes.items() if len(shape) >= 4]
         if not states or not {"u", "vx", "vy", "vor", "pres"} & set(names):
             return None
-        axes = "NT" + SPACE[: len(shapes[states[0]]) - 2]
-        layouts.append(
-            Layout(
-                tuple(make_field(container, name, axes) for name in states),
-                split=SPLIT_NAMES[group],
-                coordinates=tuple(f"{group}/{n}" for n in names if n in ("t", "x", "y", "dt")),
-                time_step=_time_step(container, f"{group}/t"),
-            )
+        layout = Layout(
+            tuple(make_field(container, name, "NT...") for name in states),
+            split=SPLIT_NAMES[group],
+            coordinates=tuple(f"{group}/{n}" for n in names if n in ("t", "x", "y", "dt")),
+            time_step=_time_step(container, f"{group}/t"),
         )
+        layouts.append(layout)
     return layouts or None
 
 
@@ -263,7 +245,7 @@ def read_fno(container: Container, options: ReaderOptions) -> Layout | None:
     first, whole = container.info("a").shape, container.info("u").shape
     if whole[:-1] != first or len(first) not in (2, 3, 4):
         return None
-    states = make_field(container, "u", "N" + SPACE[: len(first) - 1] + "T")
+    states = make_field(container, "u", "N...T")
     note = "'a' is the state before the first one of 'u', which are not a time step apart"
     coordinates = tuple(n for n in ("t",) if n in container)
     return Layout((states,), coordinates=coordinates, notes=(note,))
@@ -273,17 +255,18 @@ def read_fno(container: Container, options: ReaderOptions) -> Layout | None:
 def read_dimensions(container: Container, options: ReaderOptions) -> Layout | None:
     """NetCDF or zarr whose variables name their axes: sample, time, channel, x, y, lat, lon."""
     axes = {name: _axes_by_dims(container, name) for name in container.numeric()}
-    on_grid = {n: a for n, a in axes.items() if a and "X" in a}
-    states = [n for n, a in on_grid.items() if "T" in a]
+    fields = [
+        make_field(container, name, text, why="names of the axes")
+        for name, text in axes.items()
+        if text and "X" in text
+    ]
+    states = tuple(item for item in fields if "T" in item.axes)
     if not states or _usual_pair(container):
         return None
-    fields = {
-        name: make_field(container, name, a, why="names of the axes") for name, a in on_grid.items()
-    }
-    dims = {dim.lower() for name in states for dim in container.info(name).dims}
+    dims = {dim.lower() for item in states for dim in item.info(container).dims}
     return Layout(
-        tuple(fields[name] for name in states),
-        tuple(fields[name] for name in fields if name not in states),
+        states,
+        tuple(item for item in fields if "T" not in item.axes),
         coordinates=tuple(container.coordinates),
         grid_kind="latitude-longitude" if dims & {"lat", "latitude"} else None,
     )
@@ -317,31 +300,23 @@ for _kind, _summary in TAKE_NAMES.items():
 
 def read_named(container: Container, options: ReaderOptions) -> Layout | None:
     """Reads arrays named by the user, of usual names, or the only one there is."""
-    pair = _named_pair(container, options) if options.named or not options.fields else None
+    path, kind = container.path, container.kind
+    pair = _named_pair(container, options) or _alone(container, options)
     if pair is not None:
         inputs, outputs = pair
         if set(outputs) <= set(inputs):
             return _trajectories(container, options, outputs, inputs)
         return pair_layout(container, options, inputs, outputs)
-    if options.fields:
-        return _trajectories(container, options, options.fields, options.fields)
-    shapes = {name: info.shape for name, info in container.numeric().items()}
-    large = [name for name, shape in shapes.items() if len(shape) >= 3]
-    if len(large) == 1:
-        shape = shapes[large[0]]
-        stated = options.stated_axes(large[0], len(shape)) or _axes_by_dims(container, large[0])
-        if stated or len(shape) > 3 or options.ndim == 1:
-            return _trajectories(container, options, large, large)
-    if container.kind == "hdf5":
+    if kind == "hdf5":
         return None  # what no reader fits says more
-    if container.kind == "npy":
+    if kind == "npy":
         raise UserError(
-            f"{container.path}: a .npy file holds one array; name the file of the outputs, "
-            "'output', or say with problem.axes what the axes of a trajectory are"
+            f"{path}: a .npy file holds one array; name the file of the outputs, 'output', or say "
+            "with problem.axes what the axes of a trajectory are"
         )
     raise UserError(
-        f"{container.path}: name the arrays with 'input' and 'output' (the same array for "
-        f"trajectories); the file holds {container.contents()}"
+        f"{path}: name the arrays with 'input' and 'output' (the same array for trajectories); "
+        f"the file holds {container.contents()}"
     )
 
 
@@ -356,18 +331,32 @@ def _named_pair(
 ) -> tuple[Sequence[str], Sequence[str]] | None:
     """Returns the names of the inputs and of the outputs, if there are such."""
     names = container.names
-    if container.kind == "npy":
+    if container.kind == "npy" and (options.named or not options.fields):
         return (names[:1], names[1:]) if len(names) == 2 else None
-    if not options.named:
-        unnamed = container.kind == "neuraloperator" and names == ("0", "1")
-        pair = names if unnamed else _usual_pair(container)
-        return None if pair is None else (pair[:1], pair[1:])
-    if not options.input or not options.output:
+    if options.named and not (options.input and options.output):
         raise UserError(
             f"{container.path}: name both arrays, 'input' and 'output'; the file holds "
             f"{container.contents()}"
         )
-    return options.input, options.output
+    if options.input and options.output:
+        return options.input, options.output
+    if options.fields:
+        return options.fields, options.fields
+    unnamed = container.kind == "neuraloperator" and names == ("0", "1")
+    pair = names if unnamed else _usual_pair(container)
+    return None if pair is None else (pair[:1], pair[1:])
+
+
+def _alone(
+    container: Container, options: ReaderOptions
+) -> tuple[Sequence[str], Sequence[str]] | None:
+    """Returns the name of the only array that may hold trajectories, as input and output."""
+    large = {n: len(i.shape) for n, i in container.numeric().items() if len(i.shape) >= 3}
+    names = list(large)
+    if len(names) != 1:
+        return None
+    clear = _clear_axes(container, options, names[0]) or options.ndim == 1
+    return (names, names) if clear or large[names[0]] > 3 else None
 
 
 def pair_layout(
@@ -377,68 +366,75 @@ def pair_layout(
     outputs: Sequence[str],
     **more: Any,
 ) -> Layout:
-    """Returns the layout of arrays of inputs and of outputs, ``[N, ...]`` each.
-
-    Axes are those that the user or the file says, else what fits the shapes.
-    """
-    shapes = {name: container.info(name).shape for name in (*inputs, *outputs)}
-    stated = {name: options.stated_axes(name, len(shape)) for name, shape in shapes.items()}
-    clear = {name: stated[name] or _axes_by_dims(container, name) for name in shapes}
-    first, second = inputs[0], outputs[0]
-    if not (clear[first] or clear[second]):
-        clear[first], clear[second] = choose_axes(
-            container.path, shapes[first], shapes[second], options.ndim
+    """Returns the layout of arrays of inputs and of outputs, ``[N, ...]`` each."""
+    first, second = (container.info(names[0]).shape for names in (inputs, outputs))
+    clear = [_clear_axes(container, options, names[0]) for names in (inputs, outputs)]
+    if not any(clear) and (not first or not second or first[0] != second[0]):
+        raise UserError(
+            f"{container.path}: input {list(first)} and output {list(second)} must have the same "
+            "number of samples along their first axis"
         )
-    certain = second if clear[second] else first
-    grid = grid_of(clear[certain] or "", shapes[certain])
-    fields = {}
-    for name, shape in shapes.items():
-        axes = clear[name] or axes_on_grid(shape, grid)
-        if axes is None:
-            raise UserError(
-                f"{container.path}: '{name}' {list(shape)} has no axes of the grid "
-                f"{list(grid)}; say with problem.axes what its axes are"
-            )
-        why = "as stated" if stated[name] else GUESS
-        fields[name] = make_field(container, name, axes, name, why)
-    return Layout(
-        inputs=tuple(fields[name] for name in inputs),
-        outputs=tuple(fields[name] for name in outputs),
-        **more,
-    )
+    fields = _describe(container, options, (*inputs, *outputs), (inputs[0], outputs[0]), "N")
+    return Layout((), fields[: len(inputs)], fields[len(inputs) :], **more)
 
 
 def _trajectories(
     container: Container, options: ReaderOptions, states: Sequence[str], inputs: Sequence[str]
 ) -> Layout:
     """Returns the layout of trajectories; inputs that are not states do not change in time."""
-    fields: dict[str, Field] = {}
-    grid: tuple[int, ...] | None = None
-    for name in dict.fromkeys((*states, *inputs)):
-        shape = container.info(name).shape
-        axes, why = options.stated_axes(name, len(shape)), "as stated"
-        if axes is None:
-            axes, why = _axes_by_dims(container, name), "names of the axes"
-        if axes is None and grid is not None and name not in states:
-            axes, why = axes_on_grid(shape, grid), GUESS
-        elif axes is None:
-            axes, why = guess_trajectory_axes(shape, options.ndim), GUESS
-        if axes is None:
+    constants = [name for name in inputs if name not in states]
+    fields = _describe(container, options, (*states, *constants), states[:1], "NT")
+    for item in fields[: len(states)]:
+        if "T" not in item.axes:
             raise UserError(
-                f"{container.path}: what the axes of '{name}' {list(shape)} are cannot be "
-                "guessed; say it with problem.axes, as in 'N T C X Y'"
+                f"{container.path}: '{item.array}' is input and output, but has no time axis: a "
+                "network would only learn to copy it"
             )
-        if name in states and "T" not in axes:
+    return Layout(fields[: len(states)], fields[len(states) :])
+
+
+def _describe(
+    container: Container,
+    options: ReaderOptions,
+    names: Sequence[str],
+    leading: Sequence[str],
+    lead: str,
+) -> tuple[Field, ...]:
+    """Returns arrays as fields: their axes are stated, named in the file, or a guess.
+
+    The shapes of the ``leading`` ones give the grid, that of the others follow.
+    """
+    shapes = {name: container.info(name).shape for name in names}
+    clear = {name: _clear_axes(container, options, name) for name in names}
+    axes = {name: pair for name, pair in clear.items() if pair is not None}
+    if not axes.keys() & set(leading):
+        guessed = guess_axes([shapes[name] for name in leading], lead, options.ndim)
+        if guessed is None:
+            listed = " and ".join(f"'{name}' {list(shapes[name])}" for name in leading)
+            wanted = "2-D or 3-D" if options.ndim is None else f"{options.ndim}-D"
             raise UserError(
-                f"{container.path}: '{name}' is input and output, but has no time axis: a network "
-                "would only learn to copy it"
+                f"{container.path}: what the axes of {listed} are cannot be guessed, or they "
+                f"disagree on the {wanted} grid; say it with problem.axes, as in 'N T C X Y'"
             )
-        grid = grid or grid_of(axes, shape)
-        fields[name] = make_field(container, name, axes, name, why)
-    return Layout(
-        tuple(fields[name] for name in states),
-        tuple(fields[name] for name in inputs if name not in states),
-    )
+        axes |= {name: (text, GUESS) for name, text in zip(leading, guessed, strict=True)}
+    first = next(name for name in leading if name in axes)
+    grid, fields = grid_of(axes[first][0], shapes[first]), []
+    for name, shape in shapes.items():
+        text, why = axes.get(name) or (axes_on_grid(shape, grid), GUESS)
+        if text is None:
+            raise UserError(
+                f"{container.path}: '{name}' {list(shape)} has no axes of the grid {list(grid)}; "
+                "say with problem.axes what its axes are"
+            )
+        fields.append(make_field(container, name, text, name, why))
+    return tuple(fields)
+
+
+def _clear_axes(container: Container, options: ReaderOptions, name: str) -> tuple[str, str] | None:
+    """Returns the axes that the user or the file names, and which of them; None if neither."""
+    stated = stated_axes(options, name, len(container.info(name).shape))
+    named = None if stated else _axes_by_dims(container, name)
+    return (stated, "as stated") if stated else (named, "names of the axes") if named else None
 
 
 # --- scalars ---
@@ -454,21 +450,12 @@ def available_parameters(container: Container, count: int) -> dict[str, Field]:
     for name, value in container.attributes.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             available[name] = Field(np.float64(value) * np.ones(()), "", (name,), "an attribute")
+    forms = {(count,): "N", (count, 1): "NC", (1, count): "CN"}  # MATLAB's vectors have two axes
     for name, info in container.numeric().items():
-        axes = _parameter_axes(info.shape, count)
+        axes = "C" * len(info.shape) if prod(info.shape) == 1 else forms.get(info.shape)
         if axes is not None:
             available[name] = make_field(container, name, axes, why="one value a trajectory")
     return available
-
-
-def _parameter_axes(shape: tuple[int, ...], count: int) -> str | None:
-    if prod(shape) == 1:
-        return "C" * len(shape)
-    if shape == (count,):
-        return "N"
-    if shape == (count, 1):  # so has MATLAB its vectors
-        return "NC"
-    return "CN" if shape == (1, count) else None
 
 
 def chosen_parameters(container: Container, wanted: Sequence[str], count: int) -> list[Field]:

@@ -75,12 +75,12 @@ class ValueCheck:
     def require_variation(self) -> None:
         """Raises a UserError if a channel has had one value everywhere."""
         for kind, fields in (("input", self.inputs), ("output", self.outputs)):
-            for name in fields.constant:
-                raise UserError(
-                    f"{self.path}: the {kind} channel '{name}' is constant, "
-                    f"{fields.low[fields.names.index(name)]:g} in all training samples; there is "
-                    "nothing to learn from it"
-                )
+            for name, low in zip(fields.names, fields.low, strict=True):
+                if name in fields.constant:
+                    raise UserError(
+                        f"{self.path}: the {kind} channel '{name}' is constant, {low:g} in all "
+                        "training samples; there is nothing to learn from it"
+                    )
 
 
 def name_samples(indices: Sequence[int]) -> str:
