@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from multigrid import signals
+from multigrid.config.data import ReaderOptions
+from multigrid.config.section import allowed
 from multigrid.errors import UserError
 from multigrid.files import to_json
 from multigrid.registry import import_plugin
@@ -132,49 +134,26 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_reader(parser: argparse.ArgumentParser) -> None:
-    """Adds what may have to be said about a data file."""
-    add = parser.add_argument
-    add("--reader", default="auto", help="name of a reader; auto is the default")
-    add("--input", nargs="+", metavar="NAME", help="names of the input arrays")
-    add(
-        "--output",
-        nargs="+",
-        metavar="NAME",
-        help="names of the output arrays (those of the input for trajectories), or the second "
-        "file of a .npy pair",
-    )
-    add("--ndim", type=int, choices=(1, 2, 3), help="number of space dimensions")
-    add(
-        "--axes",
-        nargs="+",
-        action=_Axes,
-        metavar="AXES",
-        help="what the axes of arrays are, as in NTCXY, or u=NTXY mask=XY for each array",
-    )
-    add(
-        "--parameters",
-        nargs="+",
-        metavar="NAME",
-        help="scalars of a trajectory or file that become constant input channels",
-    )
-    add(
-        "--reduced-resolution",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="keep every N-th point along each axis",
-    )
-    add("--fields", nargs="+", metavar="NAME", help="the time-dependent fields to take")
-    add("--noncartesian", action="store_true", help="take other grids as if they were Cartesian")
-
-
 class _Axes(argparse.Action):
-    """Reads the axes of all arrays, or those of each as a dictionary."""
+    """Reads the axes of all arrays, or those of each, as ``name=axes``, as a dictionary."""
 
     def __call__(self, parser: Any, options: Any, values: Any, flag: Any = None) -> None:
         by_array = dict(text.rpartition("=")[::2] for text in values)
         setattr(options, self.dest, by_array.get("", by_array))
+
+
+def add_reader(parser: argparse.ArgumentParser) -> None:
+    """Adds what may have to be said about a data file."""
+    forms: dict[str, dict[str, Any]] = {
+        "reader": {},
+        "ndim": {"type": int, "choices": (1, 2, 3)},
+        "axes": {"nargs": "+", "action": _Axes},
+        "noncartesian": {"action": "store_true"},
+        "reduced_resolution": {"type": positive},
+    }
+    for name, field in ReaderOptions.model_fields.items():
+        form = forms.get(name, {"nargs": "+", "metavar": "NAME"})
+        parser.add_argument(f"--{name.replace('_', '-')}", help=allowed(field), **form)
 
 
 def positive(text: str) -> int:

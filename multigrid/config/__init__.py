@@ -38,7 +38,7 @@ RENAMED = {("recovery", "accumulate"): "split_batches"}
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), problem: PDE | None = None
 ) -> Config:
-    """Reads, overrides and validates an experiment file.
+    """Reads and validates an experiment file, some settings of it replaced.
 
     Args:
         path: YAML file.
@@ -46,7 +46,7 @@ def load_config(
         problem: A PDE to use instead of the section ``problem``.
 
     Raises:
-        UserError: With one sentence for the first thing that is wrong.
+        UserError: For the first thing that is wrong.
     """
     path = Path(path)
     raw = read_yaml(path)
@@ -70,7 +70,7 @@ def parse_config(
         folder: The folder that plugins are relative to, by default the current one.
 
     Raises:
-        UserError: With one sentence for the first thing that is wrong.
+        UserError: For the first thing that is wrong.
     """
     raw = plain(raw)
     try:
@@ -118,9 +118,8 @@ def _import_plugins(names: Any, folder: Path | None) -> list[str]:
     """Imports plugins and returns their names, those of files from the current folder."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return names  # validation says what is wrong
-    places = [
-        str((folder or Path()) / expand(name)) if name.endswith(".py") else name for name in names
-    ]
+    folder = folder or Path()
+    places = [str(folder / expand(name)) if name.endswith(".py") else name for name in names]
     for place in places:
         import_plugin(place)
     return places

@@ -13,12 +13,9 @@ from multigrid.tables import si
 
 
 def check_config(config: Config) -> None:
-    """Checks what concerns several keys at once.
+    """Raises a UserError for the first thing that is wrong with several keys at once.
 
     Checks that depend on the centering wait until the user's files have been opened, if need be.
-
-    Raises:
-        UserError: With one sentence for the first thing that is wrong.
     """
     config.shapes()
     files, data = config.files, config.data
@@ -44,7 +41,6 @@ def check_config(config: Config) -> None:
 
 
 def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
-    """Checks what depends on the grids of levels and scales."""
     finest = hierarchy.finest
     config.widths(hierarchy)
     if config.model.padding == "periodic" and not finest.is_open:
@@ -66,7 +62,6 @@ def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
 
 
 def _check_size(config: Config, num_points: int) -> None:
-    """Checks that the disk can hold the samples that would be generated."""
     data, num_fields = config.data, sum(config.pde().num_channels)
     count = data.validation + data.test + (data.train if config.labelled else 0)
     size = 4.0 * count * num_fields * num_points
@@ -84,20 +79,16 @@ def _check_size(config: Config, num_points: int) -> None:
 
 
 def _check_budget(config: Config) -> None:
-    """Checks that a budget is given in one unit, and only where it is used."""
     budget = config.schedule.budget
     if budget is None:
         return
     if config.schedule.epochs != "auto":
-        raise UserError(
-            "schedule.budget: is for 'schedule.epochs: auto' only; leave one of the two out"
-        )
+        raise UserError("schedule.budget: is for 'schedule.epochs: auto' only; leave one out")
     if (budget.work_units is None) == (budget.seconds is None):
         raise UserError("schedule.budget: give either 'work_units' or 'seconds'")
 
 
 def _check_levels(config: Config) -> None:
-    """Checks the settings that go by level."""
     num_levels = len(config.levels)
     for section in ("schedule", "parallel"):
         for key, value in getattr(config, section):
@@ -106,21 +97,19 @@ def _check_levels(config: Config) -> None:
                     f"{section}.{key}: the list has {len(value)} entries, but there are "
                     f"{num_levels} levels"
                 )
+    train, size, microbatches = config.data.train, "schedule.batch_size", "parallel.accumulate"
     settings = config.samples(), config.per_level("batch_size"), config.per_level("accumulate")
-    for index, (samples, batch_size, accumulate) in enumerate(zip(*settings, strict=True)):
-        if samples > config.data.train:
+    for k, (samples, batch, accumulate) in enumerate(zip(*settings, strict=True)):
+        if samples > train:
+            raise UserError(f"levels[{k}].samples: {samples} is more than data.train, {train}")
+        if batch > samples:
             raise UserError(
-                f"levels[{index}].samples: {samples} is more than data.train, {config.data.train}"
+                f"{size}: {batch} is more than the {samples} training samples of level {k}"
             )
-        if batch_size > samples:
+        if accumulate > batch:
             raise UserError(
-                f"schedule.batch_size: {batch_size} is more than the {samples} training samples "
-                f"of level {index}"
-            )
-        if accumulate > batch_size:
-            raise UserError(
-                f"parallel.accumulate: a batch of {batch_size} cannot be taken in {accumulate} "
-                f"parts on level {index}"
+                f"{microbatches}: a batch of {batch} cannot be taken in {accumulate} parts on "
+                f"level {k}"
             )
 
 
@@ -187,7 +176,6 @@ def _contradictions(config: Config) -> Clashes:
 
 
 def _check_transfer(config: Config) -> None:
-    """Checks that no setting of a transfer contradicts another one."""
     section = config.transfer
     for old, new in section.rename.items():
         if old.count("*") != new.count("*"):
@@ -209,7 +197,6 @@ def _check_transfer(config: Config) -> None:
 
 
 def _check_extra_tests(config: Config) -> None:
-    """Checks that further test sets suit the network and the grids."""
     for name, changes in config.data.extra_tests.items():
         try:
             problem, variant = config.pde(), config.pde(changes)

@@ -112,11 +112,7 @@ class Config(Section):
         return Hierarchy.build(grids, self.model.min_size, self.model.depth)
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """Returns the number of points of each level along each axis.
-
-        Raises:
-            UserError: If a level has too few points, or another number of axes than the problem.
-        """
+        """Returns the number of points of each level along each axis."""
         ndim = getattr(self.problem, "ndim", self.problem_class.ndim)
         shapes = list[tuple[int, ...]]()
         for index, level in enumerate(self.levels):
@@ -142,19 +138,12 @@ class Config(Section):
         ]
 
     def widths(self, hierarchy: Hierarchy) -> list[int]:
-        """Returns the width of every scale, coarsest first.
-
-        Raises:
-            UserError: If there is a list of widths of another length.
-        """
-        num_scales = len(hierarchy.scales)
-        width = self.model.width
+        """Returns the width of every scale, coarsest first."""
+        num_scales, width = len(hierarchy.scales), self.model.width
         if isinstance(width, int):
             return [width] * num_scales
         if isinstance(width, DoublingConfig):
-            return [
-                min(width.outer * 2 ** (num_scales - 1 - k), width.max) for k in range(num_scales)
-            ]
+            return [min(width.outer * 2**k, width.max) for k in reversed(range(num_scales))]
         if len(width) != num_scales:
             raise UserError(
                 f"model.width: the list has {len(width)} entries, but the network of the finest "
@@ -169,19 +158,13 @@ class Config(Section):
 
     @property
     def centering(self) -> Centering:
-        """Where the points lie: at nodes if the finest level has an odd size, where it is ``auto``.
-
-        Only valid once :attr:`is_settled`.
-        """
+        """Where the points lie, once :attr:`is_settled`; ``auto`` takes nodes for odd sizes."""
         assert self.is_settled
         centering = self.data.centering
         return guess_centering(self.shapes()[-1]) if centering == "auto" else centering
 
     def per_level(self, key: str) -> list[Any]:
-        """Returns a setting of the sections that go by level, one value for each level.
-
-        Epochs are ``auto`` where they follow from the budget.
-        """
+        """Returns a setting of ``schedule`` or ``parallel``, one value for each level."""
         section = self.parallel if key in ParallelConfig.model_fields else self.schedule
         value = getattr(section, key)
         if key == "learning_rate" and value == "auto":  # less where a level starts from another
@@ -206,9 +189,8 @@ def parse_problem(raw: Any) -> Section:
         raise UserError(
             f"problem: {shown(raw)} is not allowed; it must be a mapping with the key 'kind'"
         )
-    kinds = (*PROBLEMS.names(), "file")
+    kinds, kind = (*PROBLEMS.names(), "file"), raw.get("kind")
     allowed = f"it must be one of {', '.join(kinds)}"
-    kind = raw.get("kind")
     if kind is None:
         raise UserError(f"problem.kind: missing; {allowed}")
     if kind not in kinds:

@@ -84,11 +84,10 @@ def plain(value: Any) -> Any:
 
 
 def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> str:
-    """Returns one sentence for the most helpful error of a validation.
+    """Returns one sentence for the most helpful error of validating ``root``, at ``prefix``.
 
     Unknown keys come first, as a misspelt key often makes another one missing; among the
-    branches of a union the one that got furthest is what the user meant. The section ``root``,
-    which was validated, stands at ``prefix`` in the experiment file.
+    branches of a union the one that got furthest is what the user meant.
     """
     details = error.errors(include_url=False)
     first = max(details, key=lambda d: (d["type"] == "extra_forbidden", len(d["loc"])))
@@ -123,14 +122,10 @@ def shown(value: Any) -> str:
 def _locate(
     loc: Sequence[str | int], root: type[Section], prefix: str
 ) -> tuple[type[Section], str, str]:
-    """Follows an error's location: the section, the dotted path, what is allowed there.
-
-    Entries of the location that are not keys of the file (the branch of a union that was tried)
-    are left out of the path.
-    """
+    """Follows an error's location: the section, the dotted path, what is allowed there."""
     model, path, description = root, prefix, "valid"
     for part in loc:
-        field = model.model_fields.get(str(part))
+        field = model.model_fields.get(str(part))  # None for the branch of a union
         if isinstance(part, int):
             path += f"[{part}]"
         elif field is not None:

@@ -1,7 +1,6 @@
 """Experiment files: reading YAML safely, and replacing settings from the command line."""
 
 import re
-import stat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,14 +38,11 @@ class _Loader(_Base):
     yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        seen: set[str] = set()
         for key, _ in node.value:
-            mistake = ""
-            if key.tag != "tag:yaml.org,2002:str":
-                mistake = "keys must be texts"
-            elif key.value in seen:
-                mistake = f"the key '{key.value}' appears twice"
-            if mistake:
+            text = key.tag == "tag:yaml.org,2002:str"
+            mistake = f"the key '{key.value}' appears twice" if text else "keys must be texts"
+            if not text or key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, mistake, key.start_mark)
             seen.add(key.value)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
@@ -95,10 +91,9 @@ def _parse_yaml(text: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a file that holds a mapping of plain values."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        if path.exists() and not path.is_file() and not path.is_dir():
             raise UserError("not a regular file, so not an experiment file")
-        if status.st_size > MAX_FILE_BYTES:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise UserError(f"larger than {MAX_FILE_BYTES:,} bytes, so not an experiment file")
         raw = _parse_yaml(path.read_text(encoding="utf-8"))
     except UserError as error:

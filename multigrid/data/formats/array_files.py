@@ -218,7 +218,12 @@ class TorchFile(ArrayFile):
                 "torch.save({'x': x, 'y': y}, path)"
             ) from None
 
-    def _tensor(self, name: str) -> Any:
+    def _info(self, name: str) -> ArrayInfo:
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return ArrayInfo(self._loaded[name].shape, self._loaded[name].dtype)
+
+    def _load(self, name: str) -> np.ndarray:
         import torch
 
         tensor = self._tensors[name]
@@ -230,27 +235,8 @@ class TorchFile(ArrayFile):
                 f"{self.path}: '{name}' is a {type(tensor).__name__}, but a dense tensor is needed"
             )
         require_honest_size(self.path, name, tensor.shape, tensor.element_size())
-        return tensor
-
-    def _info(self, name: str) -> ArrayInfo:
-        tensor = self._tensor(name)
-        if isinstance(tensor, np.ndarray):
-            return ArrayInfo(tensor.shape, tensor.dtype)
-        kind = "c8" if tensor.is_complex() else str(tensor.dtype).removeprefix("torch.")
-        try:
-            dtype = np.dtype(kind)
-        except TypeError:  # bfloat16 and smaller types, which NumPy does not have
-            dtype = np.dtype("f4")
-        return ArrayInfo(tuple(tensor.shape), dtype)
-
-    def _load(self, name: str) -> np.ndarray:
-        import torch
-
-        tensor = self._tensor(name)
-        if isinstance(tensor, np.ndarray):
-            return tensor
         if tensor.is_floating_point() and tensor.element_size() < 4 and tensor.dtype != torch.half:
-            tensor = tensor.float()
+            tensor = tensor.float()  # of bfloat16, which NumPy does not have
         array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()
         return array
 
