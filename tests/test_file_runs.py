@@ -286,8 +286,8 @@ def test_what_inspect_prints_runs(tmp_path: Path, capsys) -> None:
     assert data_main(["inspect", str(path)]) == 0
     sections = capsys.readouterr().out.partition("# for the experiment file:\n")[2]
     file = tmp_path / "mine.yaml"
-    file.write_text(f"name: mine\nmodel: {{width: 8}}\nschedule: {{epochs: 1}}\n{sections}")
-    summary = train(file, tmp_path)
+    file.write_text(f"name: mine\n{sections}")
+    summary = train(file, tmp_path, "model.width=8", "schedule.epochs=1")
     assert [stage["grid"] for stage in summary["levels"]] == [[16, 16], [32, 32]]
     assert "rel_l2" in summary["test"]
 
