@@ -146,6 +146,10 @@ class SuiteRun:
                 "data_fingerprint": first["data_fingerprint"],
                 "speed_up": [asdict(up) for up in ups],
                 "test_rel_l2": {n: s["test"]["rel_l2"] for n, s in self.summaries.items()},
+                "extra_tests_rel_l2": {
+                    n: {test: errors["rel_l2"] for test, errors in s["extra_tests"].items()}
+                    for n, s in self.summaries.items()
+                },
             },
         )
         write_text(self.folder / "table.txt", text)
