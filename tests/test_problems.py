@@ -451,6 +451,17 @@ def test_a_smooth_shear_layer_stays_as_it_is():
     assert np.abs(last - first).max() < 0.02
 
 
+def test_steps_of_the_shear_layer_are_of_fourth_order():
+    def last(substeps):
+        problem = build("shear_layer", resolution=32, substeps=substeps)
+        return problem.sample(Grid((32, 32), "node"), rngs(1))[1]
+
+    *coarse, reference = map(last, (32, 64, 256))
+    first, second = (np.abs(found - reference).max() for found in coarse)
+    assert 3.4 < np.log2(first / second) < 4.6
+    assert second < 1e-3
+
+
 def test_a_small_wave_grows_as_kuramoto_and_sivashinsky_say():
     problem = build_problem("kuramoto_sivashinsky", extent=12.0, resolution=1)
     x = CELLS.axes()[0]
