@@ -176,6 +176,14 @@ def test_fixed_axes_stay_as_they_are(shape, count):
     assert orientations(plates, Grid(shape)) == count
 
 
+def test_signs_change_where_that_is_exact():
+    batch, rng = poisson_samples(Grid((12,))), np.random.default_rng(0)
+    drawn = [augment(batch, Symmetries(odd=True), rng).inputs for _ in range(20)]
+    signs = [1 if torch.equal(inputs, batch.inputs) else -1 for inputs in drawn]
+    assert all(torch.equal(s * x, batch.inputs) for s, x in zip(signs, drawn, strict=True))
+    assert len(set(signs)) == 2
+
+
 def test_superpositions_mix_samples_of_the_batch():
     fields = torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2)
     batch = Samples(fields, 3 * fields, Grid((2, 2)))

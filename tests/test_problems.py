@@ -153,6 +153,8 @@ def transformations(symmetries):
         yield lambda x: np.roll(x, (3, 5), axis=(2, 3))
     if symmetries.homogeneous:
         yield lambda x: 3.7 * x
+    if symmetries.odd:
+        yield lambda x: -x
     if symmetries.linear:
         yield lambda x: 2 * x - x[::-1]
 

@@ -167,8 +167,11 @@ class FileConfig(ReaderOptions):
     its own, else the next finer one restricted"""
     ndim: int = Field(2, ge=1, le=3)
     """the number of space dimensions, 1 to 3"""
-    symmetries: list[Literal["reflections", "rotations", "linear", "homogeneous", "shifts"]] = []
-    """a list of what is exact: 'reflections', 'rotations', 'linear', 'homogeneous', 'shifts'"""
+    symmetries: list[
+        Literal["reflections", "rotations", "linear", "homogeneous", "odd", "shifts"]
+    ] = []
+    """a list of what is exact: 'reflections', 'rotations', 'linear', 'homogeneous', 'odd' or
+    'shifts'"""
 
     def entries(self) -> list[FileEntryConfig]:
         """Returns the files, whether named by ``file`` or ``files``."""

@@ -33,6 +33,7 @@ class Symmetries:
         rotations: Exchanging axes of equal length of input and output together.
         linear: Any linear combination of samples.
         homogeneous: Multiplying input and output by the same positive number.
+        odd: Changing the signs of input and output together, as linear problems allow anyway.
         shifts: Moving input and output together by whole points, wrapping around the box.
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
             property of ``-Laplace(u) = f`` with u = 0 on the boundary. The equation stays the
@@ -45,6 +46,7 @@ class Symmetries:
     rotations: bool = False
     linear: bool = False
     homogeneous: bool = False
+    odd: bool = False
     shifts: bool = False
     mode_shifts: bool = False
     fixed_axes: tuple[int, ...] = ()

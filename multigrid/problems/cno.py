@@ -86,7 +86,7 @@ class AllenCahn(SineSeries, PDE):
 
     input_names = ("u_0",)
     output_names = ("u",)
-    symmetries = Symmetries(reflections=True, rotations=True)
+    symmetries = Symmetries(reflections=True, rotations=True, odd=True)
 
     rate: Annotated[float, Field(gt=0, le=1000, description="the number e, in (0, 1000]")] = 220.0
     time: Annotated[float, Field(gt=0, le=1, description="the time T, in (0, 1]")] = 2e-4

@@ -40,8 +40,8 @@ class Augmentation:
 
     Linear problems: every sample becomes a random combination of itself and a mirrored other one,
     its partner in the batch, with normally distributed factors ``[2, B]``. The partners' waves may
-    be made shorter, so that they lie on top of what occurs. The orientation is that of the whole
-    batch.
+    be made shorter, so that they lie on top of what occurs. Orientation and sign are those of the
+    whole batch.
     """
 
     orientation: Orientation
@@ -49,6 +49,7 @@ class Augmentation:
     partners: np.ndarray
     factors: np.ndarray
     mode_shifts: tuple[int, ...]
+    sign: int = 1
 
     def sources(self, places: np.ndarray) -> np.ndarray:
         """Returns, in rising order, what of the batch is needed to make some of its samples."""
@@ -61,6 +62,7 @@ class Augmentation:
         if self.mirror is not None:
             fields = self._superpose(fields, places, num_inputs, samples.grid)
         fields = self.orientation.apply(fields)
+        fields = -fields if self.sign < 0 else fields
         return Samples(fields[:, :num_inputs], fields[:, num_inputs:], samples.grid)
 
     def _superpose(self, fields: Tensor, places: np.ndarray, num_inputs: int, grid: Grid) -> Tensor:
@@ -100,7 +102,8 @@ def draw(
     if mode_shifts and rng.random() < mode_shifts:
         largest = [int(LARGEST_MODE_SHIFT * m) for m in grid.num_sines]
         steps = tuple(int(rng.integers(step + 1)) for step in largest)
-    return Augmentation(orientation, mirror, partners, factors, steps)
+    sign = -1 if symmetries.odd and rng.random() < 0.5 else 1
+    return Augmentation(orientation, mirror, partners, factors, steps, sign)
 
 
 def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
