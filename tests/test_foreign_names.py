@@ -27,7 +27,7 @@ def test_names_from_files_pass_for_nothing_of_ours(tmp_path, capsys):
     given = [text for side, name in names.items() for text in (f"--{side}", name)]
     written = ["--write", str(tmp_path / "written.yaml")]
     assert main(["inspect", str(tmp_path / "evil.npz"), *given, *written]) == 0
-    assert load_config(tmp_path / "written.yaml").problem.input == names["input"]
+    assert load_config(tmp_path / "written.yaml").problem.input == [names["input"]]
     assert run(experiment, tmp_path) == 0
     assert run(experiment, tmp_path, f"checkpoints.load={tmp_path / 'weights.pt'}", "name=b") == 2
     bad = [
