@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from multigrid.distributed import Processes
 from multigrid.errors import UserError
@@ -11,6 +11,11 @@ from multigrid.tables import table
 
 Cycle = Literal["half-v", "v", "w", "f", "single"]
 Decay = Literal["cosine", "one-cycle"]
+
+FIRST_SHARE = 0.125
+"""Share of a budget that the first stage of an automatic schedule gets."""
+SLOW = 0.4
+"""Power of the cost by which the error of a level must fall to stay on it without a trial."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Stage:
         accumulate: Number of microbatches in which each process takes its share of a batch.
         checkpoint_activations: Whether the backward pass recomputes activations instead of
             keeping them.
+        source: Number of the stage whose weights it starts from; by default the one before, with
+            what earlier visits to the level have learned.
+        reason: Why an automatic schedule chose it.
     """
 
     index: int
@@ -39,6 +47,8 @@ class Stage:
     warmup: float
     accumulate: int = 1
     checkpoint_activations: bool = False
+    source: int | None = None
+    reason: str = ""
 
     def part_size(self, processes: Processes) -> int:
         """Returns how many samples each process takes at once."""
@@ -139,6 +149,116 @@ def spread_budget(budget: float, epoch_costs: Sequence[float], visits: Sequence[
         epochs[level] += more
         spare -= more * costs[level]
     return epochs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished stage of an automatic schedule has given.
+
+    Attributes:
+        level: Its level.
+        cost: What it cost, in the unit of the budget.
+        error: The lowest validation error on the finest grid so far in its network's life.
+    """
+
+    level: int
+    cost: float
+    error: float
+
+
+class Choice(NamedTuple):
+    """The next stage of an automatic schedule: where, how long, from which stage and why."""
+
+    level: int
+    epochs: int
+    source: int | None
+    reason: str
+
+
+def choose(
+    outcomes: Sequence[Outcome], budget: float, epoch_costs: Sequence[float], target: float = 0.0
+) -> Choice | None:
+    """Chooses the next stage by what the finished ones have given.
+
+    The first stages double the work on the coarsest level. From then on the error is known as a
+    power of the cost: while it falls faster than ``cost^-0.4``, training stays, with as much work
+    again as was spent so far. Otherwise the next level is tried with a quarter of what is left, and
+    kept if its error is lower than the curve promises for staying at that cost; if not, training
+    goes back to the state before. Each stage anneals its learning rate.
+
+    Args:
+        outcomes: The finished stages.
+        budget: What all stages may cost together.
+        epoch_costs: What an epoch on each level costs.
+        target: Error at which to end.
+
+    Returns:
+        The stage, or None if the budget is spent or the target is reached.
+
+    Raises:
+        UserError: If the budget is less than one epoch on the coarsest level.
+    """
+    if not outcomes:
+        if budget < epoch_costs[0]:
+            raise UserError(
+                f"schedule.budget: {budget:g} is too little, as one epoch on the coarsest level "
+                f"needs {epoch_costs[0]:.3g}"
+            )
+        epochs = max(1, int(FIRST_SHARE * budget / epoch_costs[0]))
+        return Choice(0, epochs, None, "the coarsest level first")
+    kept, reason = _kept(outcomes)
+    last, level = outcomes[kept[-1]], outcomes[kept[-1]].level
+    spent = sum(outcome.cost for outcome in outcomes)
+    left = budget - spent
+    if last.error <= target or left < epoch_costs[level]:
+        return None
+    power = _power([outcomes[index] for index in kept])
+    finer = level + 1
+    tried = kept[-1] != len(outcomes) - 1
+    may_grow = finer < len(epoch_costs) and left >= 2 * epoch_costs[finer] and not tried
+    if power is not None and power < SLOW and may_grow:
+        epochs = max(1, round(left / 4 / epoch_costs[finer]))
+        return Choice(finer, epochs, kept[-1], f"{reason}error ~ cost^-{power:.2f}: a trial")
+    more = max(spent, epoch_costs[level])
+    if left < 1.5 * more:
+        more = left
+    curve = "" if power is None else f"error ~ cost^-{power:.2f}: "
+    return Choice(
+        level, max(1, int(more / epoch_costs[level])), kept[-1], f"{reason}{curve}staying"
+    )
+
+
+def last_kept(outcomes: Sequence[Outcome]) -> int:
+    """Returns the number of the stage that a schedule ends with: the last that was no loss."""
+    return _kept(outcomes)[0][-1]
+
+
+def _kept(outcomes: Sequence[Outcome]) -> tuple[list[int], str]:
+    """Returns the numbers of the stages that led to the current state, and the last verdict."""
+    kept, reason = [0], ""
+    for index, outcome in enumerate(outcomes[1:], 1):
+        before = [outcomes[number] for number in kept]
+        reason = ""
+        if outcome.level > before[-1].level:
+            power = _power(before) or 0.0
+            total = sum(stage.cost for stage in before)
+            promised = before[-1].error * (1 + outcome.cost / total) ** -power
+            pays = outcome.error < promised
+            verdict = "pays" if pays else "does not pay"
+            reason = f"growth {verdict} ({outcome.error:.3g}, staying {promised:.3g}); "
+            if not pays:
+                continue
+        kept.append(index)
+    return kept, reason
+
+
+def _power(kept: Sequence[Outcome]) -> float | None:
+    """Returns the power of the total cost by which the last stage has lowered the error."""
+    if len(kept) < 2:
+        return None
+    before = sum(stage.cost for stage in kept[:-1])
+    fall = math.log(kept[-2].error / kept[-1].error)
+    return max(0.0, fall / math.log(1 + kept[-1].cost / before))
 
 
 def schedule_table(stages: Sequence[Stage], grids: Sequence[Any], work: Sequence[float]) -> str:

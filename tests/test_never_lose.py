@@ -291,7 +291,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(
 
 
 def test_epochs_from_a_budget_in_seconds_are_kept_on_resume(experiment, tmp_path, monkeypatch):
-    timed = ["schedule.epochs=auto", "schedule.budget={seconds: 60}"]
+    timed = ["schedule.epochs=auto", "schedule.budget={seconds: 60}", "schedule.cycle=v"]
     monkeypatch.setattr("multigrid.ladder.experiment.step_seconds", lambda *args: 5.0)
     at_call(monkeypatch, Trainer, "train_step", 3, send(signal.SIGTERM))
     assert run(experiment, tmp_path, *timed) == STOPPED
@@ -299,7 +299,23 @@ def test_epochs_from_a_budget_in_seconds_are_kept_on_resume(experiment, tmp_path
     monkeypatch.setattr("multigrid.ladder.experiment.step_seconds", lambda *args: 1e9)
     assert run(experiment, tmp_path, *timed, "--resume") == 0
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
-    assert [level["epochs"] for level in summary["levels"]] == [1, 2]  # as first timed
+    assert [level["epochs"] for level in summary["levels"]] == [1, 1, 1]  # as first timed
+
+
+@pytest.mark.parametrize("stop_after", [3, 9, 30])
+def test_a_schedule_by_measurement_resumes_as_if_it_had_not_stopped(
+    experiment, tmp_path, monkeypatch, stop_after
+):
+    automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}", "model.fields=folded"]
+    assert run(experiment, tmp_path / "whole", *automatic) == 0
+    whole = soak.result(tmp_path / "whole" / "results" / "tiny")
+    with monkeypatch.context() as patch:
+        at_call(patch, Trainer, "train_step", stop_after, send(signal.SIGTERM))
+        assert run(experiment, tmp_path / "stopped", *automatic) == STOPPED
+    assert_resumes(experiment, tmp_path / "stopped", whole, *automatic)
+    levels = json.loads((tmp_path / "whole/results/tiny/summary.json").read_text())["levels"]
+    assert len(levels) > 2
+    assert all(level["reason"] for level in levels)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.schedule import (
+    Outcome,
     build_schedule,
+    choose,
+    last_kept,
     learning_rate_curve,
     level_sequence,
     schedule_table,
@@ -153,3 +156,55 @@ def test_every_cycle_moves_by_one_level_and_ends_on_the_finest(cycle, num_levels
 def test_rates_stay_between_nought_and_one(decay, num_steps, warmup, final):
     rate = learning_rate_curve(decay, num_steps, warmup, final)
     assert all(0 <= rate(step) <= 1 + 1e-12 for step in range(num_steps))
+
+
+def chosen(outcomes, budget=16.0, costs=(1 / 16, 1 / 4, 1.0), target=0.0):
+    return choose([Outcome(*outcome) for outcome in outcomes], budget, costs, target)
+
+
+def test_a_schedule_by_measurement_doubles_the_work_while_the_error_falls_fast():
+    assert chosen([])[:3] == (0, 32, None)
+    assert chosen([(0, 2.0, 0.4)])[:3] == (0, 32, 0)
+    assert chosen([(0, 2.0, 0.4), (0, 2.0, 0.2)])[:3] == (0, 64, 1)
+    assert chosen([(0, 2.0, 0.4), (0, 2.0, 0.2), (0, 4.0, 0.1)])[:3] == (0, 128, 2)
+    assert chosen([(0, 2.0, 0.4), (0, 2.0, 0.2), (0, 4.0, 0.1), (0, 8.0, 0.05)]) is None
+
+
+def test_a_level_whose_error_falls_slowly_is_left_if_a_trial_of_the_next_one_pays():
+    slow = [(0, 2.0, 0.40), (0, 2.0, 0.36)]  # error ~ cost^-0.15
+    assert chosen(slow)[:3] == (1, 12, 1)  # a quarter of the twelve that are left
+    assert "error ~ cost^-0.15: a trial" in chosen(slow).reason
+    promised = 0.36 * (7 / 4) ** -0.152
+    paid = chosen([*slow, (1, 3.0, promised - 0.01)])
+    assert (paid.level, paid.source) == (2, 2)  # still slow: the next trial
+    assert "growth pays (0.321, staying 0.331)" in paid.reason
+    back = chosen([*slow, (1, 3.0, promised + 0.01)])
+    assert (back.level, back.source, back.epochs) == (0, 1, 144)  # all that is left
+    assert "growth does not pay" in back.reason
+    assert last_kept([Outcome(*o) for o in [*slow, (1, 3.0, promised + 0.01)]]) == 1
+
+
+def test_a_schedule_by_measurement_ends_at_its_target_and_refuses_less_than_an_epoch():
+    assert chosen([(0, 2.0, 0.4)], target=0.4) is None
+    with pytest.raises(UserError, match=r"schedule\.budget: 0\.05 is too little"):
+        chosen([], budget=0.05)
+
+
+@given(
+    st.lists(st.floats(1e-6, 1.0), min_size=40, max_size=40),
+    st.floats(0.1, 100.0),
+)
+def test_a_schedule_by_measurement_never_spends_more_than_its_budget(errors, budget):
+    costs, outcomes, spent = (1 / 16, 1 / 4, 1.0), [], 0.0
+    for error in errors:
+        choice = choose(outcomes, budget, costs)
+        if choice is None:
+            break
+        assert choice.epochs >= 1
+        cost = choice.epochs * costs[choice.level]
+        spent += cost
+        assert spent <= budget * (1 + 1e-9)
+        outcomes.append(Outcome(choice.level, cost, error))
+    else:
+        pytest.fail("it does not end")
+    assert budget - spent < 1.0

@@ -86,6 +86,11 @@ def _check_budget(config: Config) -> None:
         raise UserError("schedule.budget: is for 'schedule.epochs: auto' only; leave one out")
     if (budget.work_units is None) == (budget.seconds is None):
         raise UserError("schedule.budget: give either 'work_units' or 'seconds'")
+    if budget.error is not None and not config.is_automatic:
+        raise UserError(
+            f"schedule.budget.error: is for schedule.cycle 'half-v' only, not "
+            f"'{config.schedule.cycle}'"
+        )
 
 
 def _check_levels(config: Config) -> None:

@@ -176,6 +176,11 @@ class Config(Section):
         return list(value) if isinstance(value, list) else [value] * len(self.levels)
 
     @property
+    def is_automatic(self) -> bool:
+        """Whether the stages are chosen one by one, by what the ones before have given."""
+        return self.schedule.epochs == "auto" and self.schedule.cycle == "half-v"
+
+    @property
     def budget(self) -> BudgetConfig:
         """What the training may cost where the epochs are ``auto``."""
         return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)

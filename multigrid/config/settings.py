@@ -62,12 +62,22 @@ class ModelConfig(Section):
 
 
 class BudgetConfig(Section):
-    """What a training may cost, in one of two units."""
+    """What a training may cost, in one of two units, and when it may end earlier."""
 
     work_units: Rate | None = None
     """a positive number of work units, 1 being an epoch on the finest level"""
     seconds: Rate | None = None
     """a positive number of seconds of training"""
+    error: Rate | None = None
+    """a positive validation error on the finest grid at which a schedule by measurement ends, or
+    null"""
+
+    @property
+    def amount(self) -> float:
+        """What the training may cost, in work units or seconds."""
+        amount = self.work_units if self.seconds is None else self.seconds
+        assert amount is not None  # one of the two is given
+        return amount
 
 
 class ScheduleConfig(Section):
@@ -76,9 +86,9 @@ class ScheduleConfig(Section):
     cycle: Literal["half-v", "v", "w", "f", "single"] = "half-v"
     epochs: Literal["auto"] | Epochs | list[Epochs] = 10
     """a number of epochs of at least 0, or a list by level, coarsest first, or 'auto' (from
-    budget)"""
+    budget: with the cycle 'half-v' by measurement, level after level as long as each pays)"""
     budget: BudgetConfig | None = None
-    """{work_units: N} or {seconds: N}, which 'epochs: auto' spreads over the levels"""
+    """{work_units: N} or {seconds: N}, which 'epochs: auto' spends on the levels"""
     batch_size: Positive | list[Positive] = 16
     """a positive number of samples, or a list by level, coarsest first"""
     learning_rate: Literal["auto"] | Rate | list[Rate] = "auto"

@@ -3,8 +3,8 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,9 +25,11 @@ from multigrid.models.growth import NetworkFactory
 from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.schedule import (
+    Outcome,
     Stage,
     build_schedule,
     check_shares,
+    choose,
     level_sequence,
     schedule_table,
     spread_budget,
@@ -89,8 +91,9 @@ class Experiment:
         family: Builds the network of each level.
         initializer: Fills it.
         loaded: Weights to start from, by the network's names.
-        epochs: Epochs at each visit to a level.
-        stages: The schedule.
+        stages: The schedule; one by measurement grows while it is trained.
+        epoch_costs: What an epoch on each level costs in the unit of the budget, where there is
+            one.
         device: Where to compute.
         precision: Number format of the networks.
         options: Options of the trainer.
@@ -114,18 +117,20 @@ class Experiment:
         self.options = self._trainer_options()
         self.initializer = Initializer(self.family, config.transfer)
         self.loaded: Mapping[str, Tensor] = {}
-        self.set_epochs([0] * len(config.levels))
+        self.stages = self._stages([0] * len(config.levels))
+        self.epoch_costs: list[float] = []
         self._check_processes()
         if not resumed:
             self.begin()
 
     def begin(self) -> None:
-        """Chooses the epochs, reads the weights to start from, and checks what depends on them.
+        """Chooses the stages, reads the weights to start from, and checks what depends on them.
 
         Raises:
             UserError: If the budget is too small, or the weights cannot be read or do not fit.
         """
-        self.set_epochs(self.processes.from_first(self._chosen_epochs))
+        self.epoch_costs = self.processes.from_first(self._epoch_costs)
+        self.stages = self._stages(self._chosen_epochs())
         self.loaded = self.processes.from_first(lambda: weights_to_load(self.config))
         plans = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
@@ -223,13 +228,12 @@ class Experiment:
 
     # the schedule and its cost
 
-    def set_epochs(self, epochs: Sequence[int]) -> None:
-        """Sets the schedule, with so many epochs at each visit to a level."""
+    def _stages(self, epochs: Sequence[int]) -> list[Stage]:
+        """Returns the schedule, with so many epochs at each visit to a level."""
         config = self.config
-        self.epochs = list(epochs)
-        self.stages: list[Stage] = build_schedule(
+        return build_schedule(
             config.schedule.cycle,
-            self.epochs,
+            epochs,
             config.per_level("batch_size"),
             config.per_level("learning_rate"),
             config.per_level("transferred_ratio"),
@@ -248,34 +252,67 @@ class Experiment:
         """Returns the work of some epochs on a level; one on the finest level is 1."""
         return epochs * self.epoch_flops[level] / self.epoch_flops[-1]
 
+    @property
+    def stage_costs(self) -> list[float]:
+        """What each stage costs, and last what remains for stages to be chosen by measurement."""
+        if not self.config.is_automatic:
+            return [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        costs = [self.epoch_costs[stage.level] * stage.epochs for stage in self.stages]
+        return [*costs, max(0.0, self.config.budget.amount - sum(costs))]
+
+    def extended(self, finished: Sequence[Mapping[str, Any]]) -> list[Stage]:
+        """Returns a schedule by measurement after its finished stages: with the next, if any."""
+        budget, before = self.config.budget, self.stages[: len(finished)]
+        outcomes, target = self.outcomes(finished), budget.error or 0.0
+        expected = sum(self.epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
+        pace = sum(stage.cost for stage in outcomes) / expected if expected else 1.0
+        costs = [pace * cost for cost in self.epoch_costs]  # seconds were estimated
+        choice = choose(outcomes, budget.amount, costs, target)
+        if choice is None:
+            return before
+        stage = self._stages([choice.epochs] * len(self.config.levels))[choice.level]
+        index, source, reason = len(finished), choice.source, choice.reason
+        return [*before, replace(stage, index=index, source=source, reason=reason)]
+
+    def outcomes(self, finished: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+        """Returns what the finished stages have cost, in the unit of the budget, and brought."""
+        unit = "work_units" if self.config.budget.seconds is None else "seconds"
+        return [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
+
     def _chosen_epochs(self) -> list[int]:
         """Returns the epochs of each level: the configured ones, or what the budget allows.
-
-        A budget in seconds is spread after timing some steps on each level, so it gives other
-        epochs on another day.
 
         Raises:
             UserError: If the budget is too small.
         """
         config = self.config
-        if config.schedule.epochs != "auto":
+        if not self.epoch_costs:
             return config.per_level("epochs")
-        levels = range(len(config.levels))
-        sequence = level_sequence(config.schedule.cycle, len(levels))
-        visits = [sequence.count(level) for level in levels]
-        budget = config.budget
-        if budget.seconds is not None:
-            costs = [self._epoch_seconds(level) if visits[level] else 0.0 for level in levels]
-            return spread_budget(budget.seconds, costs, visits)
-        assert budget.work_units is not None  # a budget has one of the two
-        costs = [self.work_units(level, 1) for level in levels]
-        return spread_budget(budget.work_units, costs, visits)
+        if config.is_automatic:  # an epoch on each, until they are chosen
+            return [1] * len(config.levels)
+        sequence = level_sequence(config.schedule.cycle, len(config.levels))
+        visits = [sequence.count(level) for level in range(len(config.levels))]
+        return spread_budget(config.budget.amount, self.epoch_costs, visits)
+
+    def _epoch_costs(self) -> list[float]:
+        """Returns what an epoch on each level costs in the unit of the budget, if there is one.
+
+        Seconds come from timing some steps on each level, so they differ on another day.
+        """
+        if self.config.schedule.epochs != "auto":
+            return []
+        cost = self._epoch_seconds
+        if self.config.budget.seconds is None:
+            cost = partial(self.work_units, epochs=1)
+        return [cost(level) for level in range(len(self.config.levels))]
 
     def _epoch_seconds(self, level: int) -> float:
         """Returns the time of one epoch on a level, by timing a few steps."""
         config = self.config
+        stage = next((stage for stage in self.stages if stage.level == level), None)
+        if stage is None:  # not in the cycle
+            return 0.0
         network = self.family.build(level).to(self.device)
-        stage = next(stage for stage in self.stages if stage.level == level)
         set_activation_checkpointing(network, stage.checkpoint_activations)
         size = stage.part_size(self.processes)
         shape = (size, self.family.in_channels, *self.sample_grid(level).shape)

@@ -161,13 +161,15 @@ class Initializer:
 
     def start(self, earlier: EarlierStages, stage: Stage) -> Start:
         """Builds the network of a stage and fills it."""
-        previous = earlier.finished[-1] if earlier.finished else None
+        sources = [earlier.last_visit(stage.level), *earlier.finished[-1:]]
+        if stage.source is not None:
+            sources = [earlier.finished[stage.source]]
         network = self.family.build(stage.level)
         shapes = {name: tensor.shape for name, tensor in tensors_of(network).items()}
         weights = dict(earlier.loaded)
         latest = earlier.loaded
         moments: dict[str, Any] = {}
-        for source in (earlier.last_visit(stage.level), previous):
+        for source in sources:
             if source is not None:
                 payload = earlier.best[source["level"]]
                 latest = payload["network"]

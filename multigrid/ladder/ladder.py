@@ -24,7 +24,7 @@ from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.records.history import Row
 from multigrid.records.run_folder import RunFolder
-from multigrid.schedule import Stage
+from multigrid.schedule import Stage, last_kept
 from multigrid.signals import Interrupted
 from multigrid.tables import si
 from multigrid.training.callbacks import (
@@ -91,7 +91,7 @@ class LadderRun:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            for stage in self.experiment.stages[len(self.recorder.finished) :]:
+            while (stage := self._next_stage(unfinished is not None)) is not None:
                 self._train_level(stage, unfinished)
                 unfinished = None
             self._test()
@@ -109,10 +109,25 @@ class LadderRun:
         write_json(self.folder.summary, summary)
         levels = sorted({stage["level"] for stage in self.recorder.finished})
         surrogates = {level: self.best_surrogate(level) for level in levels}
-        last = surrogates[self.experiment.stages[-1].level]
+        last = surrogates[self._final_stage.level]
         write_examples(self.recorder, last, self.test_results)
         write_spectra(self.recorder, surrogates, self.data)
         return summary
+
+    def _next_stage(self, unfinished: bool) -> Stage | None:
+        """Returns the stage after those finished; one by measurement is chosen now."""
+        experiment, finished = self.experiment, self.recorder.finished
+        if self.config.is_automatic and not unfinished:
+            experiment.stages = self.processes.from_first(lambda: experiment.extended(finished))
+        return experiment.stages[len(finished)] if len(experiment.stages) > len(finished) else None
+
+    @property
+    def _final_stage(self) -> Stage:
+        """The stage whose surrogate is the result: the last one that was no loss."""
+        experiment = self.experiment
+        if not self.config.is_automatic:
+            return experiment.stages[-1]
+        return experiment.stages[last_kept(experiment.outcomes(self.recorder.finished))]
 
     def _train_level(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Transfers weights into the level's network, trains it and saves it."""
@@ -235,7 +250,7 @@ class LadderRun:
         """Tests the best surrogate of the last stage, and writes its weights if they are wanted."""
         if not self.processes.is_first:
             return
-        stage = self.experiment.stages[-1]
+        stage = self._final_stage
         path = self.config.checkpoints.save
         if path is not None:
             about = self.experiment.about(stage.level, self.data.scaling)
@@ -255,7 +270,8 @@ class LadderRun:
 
     def _continue(self, latest: dict[str, Any]) -> None:
         """Writes down from where the run goes on, and what has changed since it stopped there."""
-        self.experiment.set_epochs(latest["epochs"])
+        self.experiment.stages = [Stage(**stage) for stage in latest["stages"]]
+        self.experiment.epoch_costs = latest["epoch_costs"]
         if not self.processes.is_first or self.folder.summary.exists():
             return  # if all is done, only the report is made again
         now = environment(self.experiment.device, self.processes.size)

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
 IN_BEST = ("stage", *ABOUT, "data_fingerprint", "environment")
-KEYS = {"rows", "finished", "best", "network", "trainer", "start", "epochs"}
+KEYS = {"rows", "finished", "best", "network", "trainer", "start"}
 
 
 class Recorder(Callback):
@@ -117,8 +118,9 @@ class Recorder(Callback):
         self.overhead = overhead
         stage, head = trainer.stage, self._head()
         log.info(
-            "%s stage %d: %d epochs, batch %d, rate %.1e",
+            "%s stage %d: %d epochs, batch %d, rate %.1e%s",
             *(head, stage.index, stage.epochs, stage.batch_size, stage.learning_rate),
+            f"  ({stage.reason})" if stage.reason else "",
         )
         if start.report is not None:
             log.info("%s", start.report.totals())
@@ -178,7 +180,8 @@ class Recorder(Callback):
                 **experiment.about(level, trainer.surrogate.scaling),
                 "data_fingerprint": experiment.source.fingerprint,
                 "environment": environment(experiment.device, self.processes.size),
-                "epochs": experiment.epochs,
+                "stages": [asdict(stage) for stage in experiment.stages],
+                "epoch_costs": experiment.epoch_costs,
                 "rows": [dict(row.__dict__) for row in self.rows],
                 "finished": list(self.finished),
                 "loaded": dict(self.loaded) if later else {},
@@ -256,7 +259,7 @@ class Recorder(Callback):
         try:
             checkpoint = load_checkpoint(path)
             if checkpoint.keys() >= KEYS:
-                if "transfers" not in checkpoint:
+                if not checkpoint.keys() >= {"transfers", "stages"}:
                     raise UserError(
                         f"{path}: was written by an earlier version, whose runs cannot be resumed; "
                         "use another name=..., or --overwrite to start again"
@@ -282,7 +285,10 @@ class Recorder(Callback):
         self._steps_since_saving, self._saved_at = 0, now
 
     def _later_levels(self) -> Collection[int]:
-        return {s.level for s in self.experiment.stages[self.trainer.stage.index + 1 :]}
+        experiment = self.experiment
+        if experiment.config.is_automatic:
+            return range(len(experiment.hierarchy.levels))
+        return {s.level for s in experiment.stages[self.trainer.stage.index + 1 :]}
 
     # rows and summaries
 
@@ -330,7 +336,7 @@ class Recorder(Callback):
         parameters = count_parameters(network)
         transferred = count_named(network, report.keys(*COPIED) if report else [])
         frozen = count_named(network, trainer.finetuning.frozen())
-        errors = [row.val_rel_l2 for row in self.rows if row.stage == trainer.stage.index]
+        rows = [row for row in self.rows if row.stage == trainer.stage.index]
         return {
             "stage": trainer.stage.index,
             "level": trainer.stage.level,
@@ -349,7 +355,9 @@ class Recorder(Callback):
             "interpolation_error": self.interpolation_error,
             "rel_l2_at_start": self.rel_l2_at_start,
             "rel_l2": progress.best,
-            "outcome": outcome(errors),
+            "finest_rel_l2": min(row.val_finest_rel_l2 for row in rows),
+            "outcome": outcome([row.val_rel_l2 for row in rows]),
+            "reason": trainer.stage.reason,
             "went_back": trainer.divergence.events,
             "part_size": trainer.microbatches.size,
             "compiled": trainer.is_compiled,

@@ -105,18 +105,11 @@ class ProgressBar(Callback):
         self.shown = sys.stderr.isatty() or "ipykernel" in sys.modules
         self.bar: tqdm | None = None
 
-    def on_start(self, run: Any) -> None:
-        """Notes the work of every stage, for the time left: a resumed run has its epochs by now."""
-        experiment = run.experiment
-        self.work = [
-            experiment.work_units(stage.level, stage.epochs) for stage in experiment.stages
-        ]
-
     def on_level_start(self, run: Any, trainer: Training) -> None:
-        """Starts to measure the pace."""
+        """Starts to measure the pace, for the time left."""
         stage = trainer.stage
         self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
-        self.left = TimeLeft(self.work, stage.index)
+        self.left = TimeLeft(run.experiment.stage_costs, stage.index)
         self.left.estimate(self._fraction(trainer))
 
     def on_step(self, trainer: Training) -> None:

@@ -159,14 +159,19 @@ def _part(group: dict[str, Any], hidden: bool) -> dict[str, Any]:
     return {**group, "names": [key for key, _ in chosen], "params": [p for _, p in chosen]}
 
 
+NARROW, WIDE = 8, 32
+"""Rows and columns from which on a matrix is worth orthogonalising: hidden ones, and outer ones."""
+
+
 def is_hidden(key: str, parameter: Tensor) -> bool:
     """Whether Muon is meant for a parameter: a matrix between two sets of features.
 
-    Vectors are not, nor the weights of stems and heads, the first and last layers.
+    Vectors are not, nor the weights of stems and heads, the first and last layers, unless these
+    are wide on both sides, as those of folded fields are.
     """
     outer = {"stem", "head"} & set(key.split("."))
     matrix = parameter.ndim >= 2 and not parameter.is_complex()
-    return not outer and matrix and min(parameter.shape[:2]) >= 8
+    return matrix and min(parameter.shape[:2]) >= (WIDE if outer else NARROW)
 
 
 STATE: dict[type[Optimizer], set[str]] = {
