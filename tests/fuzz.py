@@ -1,31 +1,45 @@
-"""Bad input in large numbers for the readers of YAML, data files and checkpoints.
+"""Bad input in large numbers: settings, files of data, of weights and of results.
 
 Every input must be read as what it is or refused with a UserError, within seconds and a bounded
 memory, and nothing on disk may change. Inputs are tried in forked processes, so that a crash of a
 library counts as a failure and not as the end.
 """
 
+import json
+import math
 import os
 import random
 import resource
+import shutil
 import signal
-import string
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 import yaml
+from scipy.io import netcdf_file, savemat
 
-from multigrid.config import load_config
+import multigrid
+from multigrid.config import Config, flatten, load_config
+from multigrid.config.data import ReaderOptions
 from multigrid.data.formats import open_fields
 from multigrid.data.inspect import inspect_file
 from multigrid.errors import UserError
-from multigrid.training.checkpoint import load_checkpoint
+from multigrid.ladder.experiment import Experiment
+from multigrid.records.run_folder import Journal
+from multigrid.report.comparison import compare
+from multigrid.report.record import RunRecord, describe
+from multigrid.training.checkpoint import ABOUT, load_checkpoint, save_checkpoint
 
 BATCH = 100
 SECONDS_FOR_ONE = 10
@@ -121,6 +135,30 @@ def bad_yaml(rng: random.Random) -> bytes:
     return yaml.safe_dump(raw).encode()
 
 
+VALUES = [
+    *("null", "-1", "0", "1", "1e12", "1e400", "024", "1:20", "0x1F", ".nan", "-.inf", "1_000"),
+    *("[]", "{}", "[[]]", "[null]", "{a: 1}", "[1, -1]", "[8, 16, 12]", "true", "''", "'8'", "- -"),
+    *("~", "~/x", "$HOME", "$UNSET/x", "../..", "/dev/zero", "/etc/passwd", "file", "auto", "muon"),
+    *("a\nerror: b", "'\x1b[2J'", "\u202e", "*a", "!!python/name:os.system", "x" * 300, "9" * 5000),
+    *("[4, 8, 16]", "[65536]", "[65536, 65536]", "1e-320", "99999999999999999999", "{kind: file}"),
+]
+
+
+def bad_settings(rng: random.Random) -> list[str]:
+    """Returns assignments of which most are wrong."""
+    keys = [key for key, _ in flatten(Config.model_validate(plain_experiment()).model_dump())]
+    keys += [key.rpartition(".")[0] for key in keys if "." in key]
+    keys += ["problem.file", "problem.files", "schedule.budget", "network", "", "a.b", "levels.0"]
+    return [f"{rng.choice(keys)}={rng.choice(VALUES)}" for _ in range(rng.choice((1, 1, 2, 3)))]
+
+
+def plain_experiment() -> dict[str, Any]:
+    """Returns the sections of the sound experiment."""
+    raw: dict[str, Any] = yaml.safe_load(EXPERIMENT)
+    raw["schedule"]["learning_rate"] = 1e-2  # which YAML 1.1 takes for a text
+    return raw
+
+
 def sample_files(folder: Path, checkpoint: Path) -> dict[str, bytes]:
     """Returns one sound file of each format, to be damaged."""
     rng = np.random.default_rng(0)
@@ -134,12 +172,23 @@ def sample_files(folder: Path, checkpoint: Path) -> dict[str, bytes]:
         for index in range(6):
             group = file.create_group(f"sample_{index}")
             group["input"], group["output"] = x[index], y[index]
+    with h5py.File(folder / "v73.mat", "w", userblock_size=512) as file:
+        file["coeff"], file["sol"] = x, y
+    with (folder / "v73.mat").open("rb+") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    savemat(folder / "v5.mat", {"coeff": x, "sol": y})
+    with netcdf_file(folder / "three.nc", "w") as file:
+        for name, size in (("n", 6), ("p", 8), ("q", 8)):
+            file.createDimension(name, size)
+        for name, value in (("a", x), ("u", y)):
+            file.createVariable(name, "f4", ("n", "p", "q"))[:] = value
     np.savez(folder / "pair.npz", x=x, y=y)
     np.savez_compressed(folder / "packed.npz", x=x, y=y)
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", y)
     torch.save({"x": torch.from_numpy(x), "y": torch.from_numpy(y)}, folder / "pair.pt")
-    names = ("pair.h5", "packed.h5", "cno.h5", "pair.npz", "packed.npz", "x.npy", "pair.pt")
+    names = ("pair.h5", "packed.h5", "cno.h5", "v73.mat", "v5.mat", "three.nc", "pair.npz",
+             "packed.npz", "x.npy", "pair.pt")  # fmt: skip
     found = {name: (folder / name).read_bytes() for name in names}
     content = checkpoint.read_bytes()
     body = content[: content.rindex(b"\nmultigrid sha256 ")]
@@ -160,10 +209,53 @@ def hostile_files(folder: Path) -> list[Path]:
     with h5py.File(folder / "wide.h5", "w") as file:
         for index in range(3000):
             file.create_group(f"sample_{index}")
+    with h5py.File(folder / "nested.h5", "w") as file:
+        group: Any = file
+        for _ in range(3000):
+            group = group.create_group("g")
+    with h5py.File(folder / "evil.h5", "w") as file:
+        file["a\nerror: b\x1b[2J"] = np.ones((4, 8, 8))
     (folder / "bomb.pt").write_bytes(b"\x80\x02" + b"(" * 100_000 + b".")
     (folder / "deep.pt").write_bytes(b"\x80\x02" + b"]" * 1 + b"(" * 1000 + b"l" * 1000 + b".")
-    names = ("external.h5", "huge.h5", "raw.h5", "wide.h5", "bomb.pt", "deep.pt")
+    os.mkfifo(folder / "pipe.h5")
+    (folder / "zero.npz").symlink_to("/dev/zero")
+    (folder / "loop.npy").symlink_to("loop.npy")
+    (folder / "folder.mat").mkdir()
+    names = ("external.h5", "huge.h5", "raw.h5", "wide.h5", "nested.h5", "evil.h5", "bomb.pt",
+             "deep.pt", "pipe.h5", "zero.npz", "loop.npy", "folder.mat", "none.h5")  # fmt: skip
     return [folder / name for name in names]
+
+
+def odd_tensors(rng: random.Random) -> Any:
+    """Returns what ``torch.save`` takes, and a network or a data set does not."""
+    plain, name = torch.ones(4, 8, 8), rng.choice(("x", "scales.0.stem.weight", "a\nerror: b"))
+    odd = rng.choice(
+        [
+            plain.to(torch.float8_e4m3fn), plain.bfloat16(), plain.cfloat(), plain.to("meta"),
+            plain.to_sparse(), torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), torch.ones(0),
+            plain[..., 0], torch.tensor(1.0), plain * math.nan, np.ones(3), np.float64(2),
+            Path("x"), Namespace(a=1), "text", None, 3, [plain], {"y": plain}, {3: plain}, set(),
+            torch.nn.Linear(2, 2), torch.nn.Parameter(plain), plain.numpy(), plain > 0,
+            plain.expand(4, 8, 8),
+        ]
+    )  # fmt: skip
+    wrappers = ("network", "state_dict", "model_state", "net", "ema", "model", "0")
+    return rng.choice(
+        [odd, {name: odd}, {name: odd, "y": plain}, {rng.choice(wrappers): {name: odd}}]
+    )
+
+
+def with_junk(value: Any, rng: random.Random) -> Any:
+    """Returns nested containers with one of their parts replaced by something else."""
+    if isinstance(value, dict | list) and value and rng.random() < 0.85:
+        copy: Any = dict(value) if isinstance(value, dict) else list(value)
+        key = rng.choice(list(copy)) if isinstance(copy, dict) else rng.randrange(len(copy))
+        copy[key] = with_junk(copy[key], rng)
+        return copy
+    junk = [None, -1, 10**9, 1.5, math.nan, "", "x", [], {}, [1], {"a": 1}, True, ["f"], [0.0],
+            torch.ones(2), torch.ones(2).to("meta"), torch.ones(3, 3).to_sparse()]  # fmt: skip
+    return rng.choice(junk)
 
 
 def try_yaml(path: Path) -> None:
@@ -171,30 +263,98 @@ def try_yaml(path: Path) -> None:
     load_config(path)
 
 
+def try_settings(overrides: Sequence[str], path: Path) -> None:
+    """Reads an experiment with overrides, and plans it."""
+    Experiment(load_config(path, overrides)).describe()
+
+
 def try_data(path: Path) -> None:
     """Looks into a data file and reads all of it."""
     inspect_file(open_fields(path), progress=False)
 
 
-def bad_inputs(
-    folder: Path, checkpoint: Path, count: int, rng: random.Random
-) -> Iterator[tuple[Callable[[Path], object], Path]]:
-    """Writes bad inputs one after the other; yields each with what reads it."""
+def try_network(path: Path) -> None:
+    """Loads a trained network and applies it."""
+    surrogate = multigrid.load(path)
+    shape = (1, len(surrogate.input_names), *surrogate.finest.shape)
+    surrogate.predict(np.ones(shape, dtype=np.float32))
+
+
+def try_weights(experiment: Path, path: Path) -> None:
+    """Starts a training from weights."""
+    loaded = Experiment(load_config(experiment, [f"checkpoints.load={path}"]))
+    nothing = SimpleNamespace(
+        finished=[], loaded=loaded.loaded, best={}, last_visit=lambda level: None
+    )
+    loaded.initializer.start(nothing, loaded.stages[0])
+
+
+def try_results(path: Path) -> None:
+    """Reads the result files of a run, and compares it with itself."""
+    record = RunRecord.open(path.parent)
+    described = [record.levels, record.spectra, record.examples, Journal(path).read()]
+    if record.is_finished:
+        described += [record.remarks, describe(record.summary)]
+    assert described
+    compare([path.parent])
+
+
+RESULTS = ("metrics.csv", "summary.json", "spectra.json", "config.yaml", "predictions.npz",
+           "level_1_8x8/transfer.json", "journal.jsonl")  # fmt: skip
+
+Trial = tuple[str, Callable[[Path], object], Path]
+
+
+def bad_inputs(folder: Path, checkpoint: Path, count: int, rng: random.Random) -> Iterator[Trial]:
+    """Writes bad inputs one after the other; yields each with its kind and what reads it."""
     files = sample_files(folder, checkpoint)
+    experiment = folder / "sound.yaml"
+    experiment.write_text(yaml.safe_dump(plain_experiment()))
     for path in hostile_files(folder):
-        yield (load_checkpoint if path.suffix == ".pt" else try_data), path
+        read = load_checkpoint if path.suffix == ".pt" else try_data
+        yield "files that are meant ill", read, path
+        if path.suffix == ".h5":
+            yield "files that are meant ill", try_yaml, path
+    run = checkpoint.parents[1]
+    finished = (run / "summary.json").exists()
+    payload = load_checkpoint(checkpoint)
+    kinds = ["YAML", "settings", "settings", "data", "data", "checkpoint", "weights"]
+    kinds += ["odd data", "network", "results"] if finished else []
     for index in range(count):
-        if index % 3 == 0:
-            path = folder / "bad.yaml"
+        kind = kinds[index % len(kinds)]
+        path = folder / "bad.pt"
+        read = try_data
+        if kind == "YAML":
+            path, read = folder / "bad.yaml", try_yaml
             path.write_bytes(bad_yaml(rng))
-            yield try_yaml, path
-            continue
-        name = rng.choice(list(files))
-        path = folder / f"bad_{name}"
-        path.write_bytes(mutate(files[name], rng))
-        if name == "x.npy":
+        elif kind == "settings":
+            path, read = experiment, partial(try_settings, bad_settings(rng))
+        elif kind == "data":
+            name = rng.choice([name for name in files if name not in ("last.pt", "body.pt")])
+            path = folder / f"bad_{name}"
+            path.write_bytes(mutate(files[name], rng))
             (folder / "bad_y.npy").write_bytes((folder / "y.npy").read_bytes())
-        yield (load_checkpoint if name in ("last.pt", "body.pt") else try_data), path
+        elif kind == "checkpoint":
+            path.write_bytes(mutate(files[rng.choice(("last.pt", "body.pt"))], rng))
+            read = load_checkpoint
+        elif kind == "weights":
+            torch.save(odd_tensors(rng), path)
+            read = partial(try_weights, experiment)
+        elif kind == "odd data":
+            torch.save(odd_tensors(rng), path)
+        elif kind == "network":
+            about = {key: payload[key] for key in (*ABOUT, "network")}
+            key = rng.choice(list(about))
+            save_checkpoint(path, {**about, key: with_junk(about[key], rng)})
+            read = try_network
+        else:
+            copy = folder / "run"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(run, copy)
+            path, read = copy / rng.choice(RESULTS), try_results
+            path.write_bytes(mutate(path.read_bytes(), rng))
+            path = copy / "journal.jsonl"
+        yield kind, read, path
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -226,47 +386,44 @@ def try_one(read: Callable[[Path], object], path: Path) -> str | None:
     return problem
 
 
-def fuzz(folder: Path, checkpoint: Path, count: int, rng: random.Random) -> dict[str, int]:
-    """Tries many bad inputs; raises AssertionError at the first that is not received well."""
-    folder = folder / "fuzz"
-    folder.mkdir()
-    done = 0
-    while done < count:
-        size = min(BATCH, count - done)
-        seed = rng.randrange(2**32)
+def fuzz(
+    folder: Path, checkpoint: Path, count: int, rng: random.Random, done: Counter[str]
+) -> None:
+    """Tries many bad inputs; raises AssertionError at the first that is not received well.
+
+    Args:
+        folder: Where to write them.
+        checkpoint: The best state of the last level of a finished run.
+        count: How many, with those that are done.
+        rng: Source of randomness.
+        done: Those that are done, by kind.
+    """
+    while done.total() < count:
+        seed, place = rng.randrange(2**32), folder / "fuzz"
+        place.mkdir()
         sys.stdout.flush()
         process = os.fork()
         if not process:
-            os._exit(_batch(folder, checkpoint, size, seed))
+            os._exit(_batch(place, checkpoint, min(BATCH, count - done.total()), seed))
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         if status:
             kept = Path("/tmp") / f"fuzz_{seed}"
-            os.system(f"cp -r {folder} {kept}")
+            os.system(f"cp -r {place} {kept}")
             raise AssertionError(f"status {status} in the batch with seed {seed}; see {kept}")
-        done += size
-        if done % 1000 == 0:
-            print(f"{done} bad inputs", flush=True)
-    return {"total": done, "tracebacks": 0, "hangs": 0, "crashes": 0, "files_changed": 0}
+        done.update(json.loads((place / "kinds.json").read_text()))
+        shutil.rmtree(place)
+        print(f"{done.total()} bad inputs", flush=True)
 
 
 def _batch(folder: Path, checkpoint: Path, size: int, seed: int) -> int:
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
-    for read, path in bad_inputs(folder, checkpoint, size, random.Random(seed)):
+    kinds, faults = Counter[str](), 0
+    for kind, read, path in bad_inputs(folder, checkpoint, size, random.Random(seed)):
         problem = try_one(read, path)
+        kinds[kind] += 1
         if problem is not None:
-            print(f"{read.__name__} {path}: {problem}", flush=True)
-            return 1
-    return 0
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    from multigrid.training.checkpoint import save_checkpoint
-
-    with tempfile.TemporaryDirectory() as name:
-        saved = Path(name) / "last.pt"
-        weights = {f"{letter}.weight": torch.randn(4, 4) for letter in string.ascii_lowercase}
-        save_checkpoint(saved, {"network": weights, "rows": [{"epoch": 1}], "best": None})
-        print(fuzz(Path(name), saved, int(sys.argv[1]), random.Random(int(sys.argv[2]))))
+            print(f"{read} {path}: {problem}", flush=True)
+            faults += 1
+    (folder / "kinds.json").write_text(json.dumps(kinds))
+    return min(faults, 1)

@@ -498,3 +498,11 @@ def test_help_answers_at_once():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < 1.0, time.perf_counter() - started
+
+
+@pytest.mark.parametrize("command", ["inspect", "plot", "compare", "evaluate", "run"])
+def test_names_that_are_too_long(place, capsys, command):
+    assert main([command, "x" * 300]) == 2
+    error = capsys.readouterr().err
+    assert "File name too long" in error
+    assert error.count("\n") == 1

@@ -91,10 +91,10 @@ def send(*numbers):
 
 
 def test_killed_anywhere():
-    command = [sys.executable, "tests/soak.py", "--kills=8", "--flips=50", "--inputs=0"]
+    command = [sys.executable, "tests/soak.py", "--kills=8", "--flips=20", "--zeroed=10"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
-        [*command, "--no-faults", f"--seed={time.time_ns() % 1000}"],
+        [*command, "--faults=0", "--inputs=0", "--no-units", f"--seed={time.time_ns() % 1000}"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -178,9 +178,11 @@ def test_a_failing_disk_costs_no_more_than_the_interval(
     experiment, expected, tmp_path, monkeypatch, capsys, at
 ):
     with monkeypatch.context() as patch:
-        for name in soak.OPERATIONS:
+        for name in soak.WRAPPED:
             patch.setattr(files, name, getattr(files, name))
-        soak.Sabotage(at, random.Random(at).choice(["no space", "input/output error"])).install()
+        soak.Sabotage(
+            at, random.Random(at).choice(list(soak.ERRORS)), tmp_path / "results"
+        ).install()
         assert run(experiment, tmp_path) in (0, 2)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ") or "samples" in last  # of the progress bar
@@ -634,7 +636,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path):
     save_checkpoint(tmp_path / "last.pt", {"network": {"a": torch.randn(4, 4)}, "rows": [1]})
     (tmp_path / "fuzz").mkdir()
     rng = random.Random(0)
-    for read, path in fuzz.bad_inputs(tmp_path / "fuzz", tmp_path / "last.pt", 300, rng):
+    for _, read, path in fuzz.bad_inputs(tmp_path / "fuzz", tmp_path / "last.pt", 300, rng):
         assert fuzz.try_one(read, path) is None, path
 
 

@@ -11,6 +11,7 @@ from multigrid.errors import UserError
 from multigrid.training.checkpoint import (
     check_writable,
     load_weights,
+    read_networks,
     save_checkpoint,
     save_weights,
 )
@@ -134,3 +135,27 @@ def test_damage_to_saved_weights_is_noticed(tmp_path, suffix):
             continue
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[key], expected[key]) for key in weights)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.ones(2).to("meta"),
+        torch.ones(2).to_sparse(),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    ],
+)
+def test_odd_tensors_are_refused(tmp_path, odd):
+    torch.save({"a": odd, 3: torch.ones(2)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="'a' is a sparse, nested, quantized or meta tensor"):
+        load_weights(tmp_path / "w.pt")
+    torch.save({3: torch.ones(2)}, tmp_path / "w.pt")
+    assert list(load_weights(tmp_path / "w.pt")) == ["3"]
+
+
+def test_a_checkpoint_without_a_mapping_of_tensors(tmp_path):
+    about = {"level": 0, "grid": [4], "config": {}, "fields": {}, "scaling": {}}
+    for network in (torch.ones(3), [], None):
+        save_checkpoint(tmp_path / "a.pt", {**about, "network": network})
+        with pytest.raises(UserError, match="lacks the network"):
+            read_networks(tmp_path / "a.pt")

@@ -11,7 +11,7 @@ from typing import Any
 from multigrid import signals
 from multigrid.config.data import ReaderOptions
 from multigrid.config.section import allowed
-from multigrid.errors import UserError
+from multigrid.errors import UserError, printable
 from multigrid.files import to_json
 from multigrid.registry import import_plugin
 
@@ -76,6 +76,11 @@ class Command:
                 self.execute(options)
         except UserError as error:
             _say(f"error: {error}")
+            return USER_ERROR
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a name that is too long, say
+            _say(f"error: {printable(str(error.filename or ''))}: {error.strerror or error}")
             return USER_ERROR
         except signals.Interrupted as signal:
             _say(f"stopped by {signal}; {self.on_signal(program, options)}")

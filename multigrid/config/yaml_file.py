@@ -110,6 +110,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def override(raw: dict[str, Any], assignment: str) -> None:
     """Applies ``section.key=value`` to the raw settings."""
     path, equals, text = assignment.partition("=")
+    assignment = assignment if len(assignment) <= 100 else f"{assignment[:97]}..."
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UserError(f"override '{assignment}' must have the form section.key=value")

@@ -244,7 +244,7 @@ def read_networks(path: Path) -> list[SavedNetwork]:
 
 def _checked(path: Path, about: Any, tensors: Any) -> SavedNetwork:
     missing = [key for key in ABOUT if key != "time" and key not in about]
-    if missing or not tensors:
+    if missing or not isinstance(tensors, Mapping) or not tensors:
         raise UserError(
             f"{path}: lacks {', '.join(missing) or 'the network'}; it was not saved by multigrid, "
             "or by another version of it"
@@ -261,13 +261,15 @@ def _checked(path: Path, about: Any, tensors: Any) -> SavedNetwork:
         sizes = {len(values) for key, values in checked.scaling if key.startswith(side)}
         if sizes != {len(fields)}:
             raise UserError(f"{path}: 'scaling' does not fit its {len(fields)} {side} fields")
-    wrong = not isinstance(tensors, Mapping) or any(
-        not isinstance(t, Tensor) or t.is_meta or t.is_quantized or t.layout != torch.strided
-        for t in tensors.values()
-    )
-    if wrong:
+    if not all(isinstance(t, Tensor) and is_plain(t) for t in tensors.values()):
         raise UserError(f"{path}: 'network' is not a state dictionary of plain tensors")
     return SavedNetwork(path, about, tensors)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is one block of numbers in memory."""
+    odd = tensor.is_meta or tensor.is_quantized or tensor.is_nested
+    return not odd and tensor.layout == torch.strided
 
 
 def _check_exists(path: Path, key: str) -> None:
@@ -292,7 +294,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(payload, dict) or not payload:
         kind = "an empty mapping" if payload == {} else f"a value of type {type(payload).__name__}"
         raise UserError(f"{path}: holds no state dictionary, but {kind}")
-    tensors = {key: value for key, value in payload.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in payload.items() if isinstance(value, Tensor)}
+    if odd := [key for key, tensor in tensors.items() if not is_plain(tensor)]:
+        raise UserError(
+            f"{path}: '{odd[0]}' is a sparse, nested, quantized or meta tensor, but plain weights "
+            "are needed"
+        )
     if not tensors:
         name, value = next(iter(payload.items()))
         kind = f"a value of type {type(value).__name__}"

@@ -230,7 +230,7 @@ class TorchFile(ArrayFile):
         if isinstance(tensor, int | float | np.ndarray | np.generic):
             return np.asarray(tensor)
         dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
-        if not dense or tensor.is_quantized or tensor.is_meta:
+        if not dense or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
             raise UserError(
                 f"{self.path}: '{name}' is a {type(tensor).__name__}, but a dense tensor is needed"
             )
