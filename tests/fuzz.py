@@ -31,7 +31,6 @@ from scipy.io import netcdf_file, savemat
 
 import multigrid
 from multigrid.config import Config, flatten, load_config
-from multigrid.config.data import ReaderOptions
 from multigrid.data.formats import open_fields
 from multigrid.data.inspect import inspect_file
 from multigrid.errors import UserError

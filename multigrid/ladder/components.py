@@ -9,7 +9,7 @@ from multigrid.data import SPLITS
 from multigrid.data.files import FileSource, SampleSource
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
-from multigrid.errors import UserError, printable
+from multigrid.errors import UserError
 from multigrid.ladder.floors import FOLD_ABOVE, measure_floors
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
@@ -65,8 +65,7 @@ def _counts(config: Config) -> dict[str, int]:
 def file_problem(
     section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> FileProblem:
-    """Returns the problem of the user's files, with the names of their fields, made printable."""
-    inputs, outputs = tuple(map(printable, inputs)), tuple(map(printable, outputs))
+    """Returns the problem of the user's files, with the names of their fields."""
     return FileProblem(inputs, outputs, Symmetries(**section.flags()))
 
 
