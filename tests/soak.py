@@ -608,11 +608,8 @@ def damage(
     """Damages a file again and again; what is read from it must be right, or refused."""
     content, expected, counts = path.read_bytes(), exactly(read(path)), Counter[str]()
     for number in range(flips + zeroed):
-        changed = damaged(content, rng, number < flips)
-        if changed == content:  # an extent that was zero
-            counts["zeros before"] += 1
-            continue
-        path.write_bytes(changed)
+        counts["flipped" if number < flips else "zeroed"] += 1
+        path.write_bytes(damaged(content, rng, number < flips))
         signal.alarm(20)
         try:
             found = exactly(read(path))
@@ -697,10 +694,16 @@ def fail_all(bench: Bench, record: Record, goal: int, rng: random.Random) -> Non
         sabotage(bench, name, at, fault)
         done[f"{operation}: {fault}"] += 1
         record.save()
-    for limit in range(0, 200_000, 2_000):
+        print(f"{done.total()} failing file operations", flush=True)
+
+
+def fill_all(bench: Bench, record: Record) -> None:
+    """Generates samples on disks of many sizes."""
+    done = record.part("full disk under HDF5")
+    for limit in range(0, 200_000, 2_000) if not done else ():
         with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
             fits = fill_the_disk(Path(folder), limit)
-        record.part("full disk under HDF5")["it fitted" if fits else "told"] += 1
+        done["it fitted" if fits else "told"] += 1
     record.save()
 
 
@@ -709,12 +712,11 @@ def damage_all(bench: Bench, record: Record, flips: int, zeroed: int, rng: rando
     run = bench.fresh() / "tiny"
     bench.finish_well("plain", run.parent)
     for kind, (path, read) in damageable(run).items():
-        if kind in record.counts.get("damaged files", {}):
-            continue
-        work = partial(damage, path, read, flips, zeroed, random.Random(rng.random()))
-        record.counts.setdefault("damaged files", {})[kind] = apart(work)
+        done = record.part(f"damaged: {kind}")
+        left = max(0, flips - done["flipped"]), max(0, zeroed - done["zeroed"])
+        done.update(apart(partial(damage, path, read, *left, random.Random(rng.random()))))
         record.save()
-        print(kind, record.counts["damaged files"][kind], flush=True)
+        print(kind, dict(done), flush=True)
 
 
 def scale_all(bench: Bench, record: Record) -> None:
@@ -771,6 +773,8 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             inputs = record.part("bad inputs")
             fuzz.fuzz(Path(folder), bench.pretrained, options.inputs, rng, inputs)
             record.save()
+        if options.faults:
+            fill_all(bench, record)
         kill_all(bench, record, options.scenario or list(SCENARIOS), options.kills, rng)
         fail_all(bench, record, options.faults, rng)
     return record.counts
