@@ -18,13 +18,15 @@ from multigrid.grid import Centering, Grid
 def restrict(field: Tensor, grid: Grid) -> Tensor:
     """Restricts a field to the next coarser grid.
 
-    Cell-centred fields are averaged over the 2^d cells that become one; of node-centred fields
-    every second point is kept.
+    Cell-centred fields are averaged over the 2^d cells that become one, the last of an odd number
+    being repeated; of node-centred fields every second point is kept.
     """
-    if grid.centering == "node":
+    if grid.centering != "cell":
         every_second: Any = (..., *(slice(None, None, 2),) * grid.ndim)
         return field[every_second]
     for axis in range(field.ndim - grid.ndim, field.ndim):
+        if field.shape[axis] % 2:
+            field = torch.cat([field, field.narrow(axis, -1, 1)], dim=axis)
         field = field.unflatten(axis, (-1, 2)).mean(axis + 1)
     return field
 
@@ -116,7 +118,7 @@ def _weights(x: float, num_points: int, centering: Centering) -> np.ndarray:
     """
     powers = np.arange(num_points)
     positions = np.arange(num_points, dtype=float)
-    if centering == "node":
+    if centering != "cell":
         moments, target = positions[None, :] ** powers[:, None], x**powers
     else:
         moments = _cell_average(positions[None, :], 1.0, powers[:, None])

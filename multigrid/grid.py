@@ -11,7 +11,7 @@ import numpy as np
 
 from multigrid.errors import UserError
 
-Centering = Literal["cell", "node"]
+Centering = Literal["cell", "node", "closed", "open"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Grid:
     Attributes:
         shape: Number of points along each axis.
         centering: Where the points lie. ``cell``: at the centres ``(i + 1/2) / n`` of n equal
-            cells. ``node``: at ``i h``; with an odd n both boundary points are included,
-            ``h = 1 / (n - 1)``, with an even n the right one is left out, ``h = 1 / n``, as for
-            periodic data, unless ``spacing`` says otherwise.
+            cells. ``closed``: at nodes ``i h`` with both boundary points, ``h = 1 / (n - 1)``.
+            ``open``: at nodes without the right one, ``h = 1 / n``, as for periodic data.
+            ``node``: closed along axes with an odd n, open along others.
         spacing: Distance h between neighbouring points along each axis.
     """
 
@@ -33,8 +33,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not self.spacing:
-            nodes = self.centering == "node"
-            spacing = tuple(1 / (n - 1 if nodes and n % 2 else n) for n in self.shape)
+            closed = {"closed": (0, 1), "node": (1,)}.get(self.centering, ())
+            spacing = tuple(1 / (n - 1 if n % 2 in closed else n) for n in self.shape)
             object.__setattr__(self, "spacing", spacing)
 
     def __str__(self) -> str:
@@ -76,28 +76,34 @@ class Grid:
         0 if the points end elsewhere than at the boundary of the box or one spacing before it.
         """
         intervals = [1 / h for h in self.spacing]
-        ends = self.centering == "node"
+        ends = self.centering != "cell"
         return tuple(round(m) - ends if abs(m - round(m)) < 1e-6 else 0 for m in intervals)
 
     @cached_property
+    def halves(self) -> bool:
+        """Whether every axis can be halved, and keeps at least two points."""
+        return self.can_coarsen and (self.centering != "cell" or not any(n % 2 for n in self.shape))
+
+    @cached_property
     def can_coarsen(self) -> bool:
-        """Whether every axis can be halved and keeps at least two points."""
-        return all(n >= 3 and (self.centering == "node" or n % 2 == 0) for n in self.shape)
+        """Whether every axis keeps at least two points on the next coarser grid."""
+        return min(self.shape) >= 3
 
     def coarsen(self) -> "Grid":
         """Returns the next coarser grid.
 
-        Two cells become one; of the nodes every second is kept, ``i -> 2 i``.
+        Two cells become one, and the last of an odd number one that is half outside of the box,
+        where its value is repeated. Of the nodes every second is kept, ``i -> 2 i``.
 
         Raises:
-            UserError: If a cell-centred axis is odd or an axis would become too small.
+            UserError: If an axis would become too small.
         """
         return self._coarser
 
     @cached_property
     def _coarser(self) -> "Grid":
         if not self.can_coarsen:
-            raise UserError(f"a {self.centering}-centred {self} grid cannot be halved")
+            raise UserError(f"a {self} grid cannot be halved")
         shape = tuple((n + 1) // 2 for n in self.shape)
         return Grid(shape, self.centering, tuple(2 * h for h in self.spacing))
 
@@ -107,10 +113,13 @@ def guess_centering(shape: Sequence[int]) -> Centering:
     return "node" if any(n % 2 for n in shape) else "cell"
 
 
-def halvings_between(coarse: Grid, fine: Grid) -> int | None:
-    """Returns how often ``fine`` must be halved to give the shape of ``coarse``, or None."""
+def halvings_between(coarse: Grid, fine: Grid, padded: bool = False) -> int | None:
+    """Returns how often ``fine`` must be halved to give the shape of ``coarse``, or None.
+
+    Odd numbers of cells are halved only where they may be ``padded``.
+    """
     count = 0
-    while fine.size > coarse.size and fine.can_coarsen:
+    while fine.size > coarse.size and (fine.halves or (padded and fine.can_coarsen)):
         fine = fine.coarsen()
         count += 1
     same = fine.shape == coarse.shape and fine.centering == coarse.centering
@@ -123,7 +132,7 @@ def refinements(coarse: Grid, num_halvings: int = 1) -> list[Grid]:
     for _ in range(num_halvings):
         doubled = [tuple(2 * n for n in shape) for shape in shapes]
         nodes = [tuple(2 * n - 1 for n in shape) for shape in shapes]
-        shapes = doubled + nodes if coarse.centering == "node" else doubled
+        shapes = doubled if coarse.centering == "cell" else doubled + nodes
     return [Grid(shape, coarse.centering) for shape in shapes]
 
 
@@ -158,7 +167,11 @@ class Hierarchy:
 
     @classmethod
     def build(
-        cls, levels: Sequence[Grid], min_size: int = 2, depth: int | None = None
+        cls,
+        levels: Sequence[Grid],
+        min_size: int = 2,
+        depth: int | None = None,
+        padded: bool = False,
     ) -> "Hierarchy":
         """Builds the hierarchy of a ladder, all grids by halving the finest.
 
@@ -166,25 +179,27 @@ class Hierarchy:
             levels: Grids to train on, coarsest first; each halves to the one before.
             min_size: Halve below level 0 while the shortest axis stays at or above this size.
             depth: Number of scales below level 0 instead, whatever ``min_size`` says.
+            padded: Whether odd numbers of cells may be halved, for networks on folded fields: no
+                samples are restricted to such grids.
 
         Raises:
             UserError: If the levels do not nest, or level 0 cannot be halved ``depth`` times.
         """
         pairs = enumerate(pairwise(levels), start=1)
-        steps = [_halvings(coarse, fine, index) for index, (coarse, fine) in pairs]
+        steps = [_halvings(coarse, fine, index, padded) for index, (coarse, fine) in pairs]
         scales = [levels[-1]]
         for _ in range(sum(steps)):
             scales.append(scales[-1].coarsen())
-        inner = _inner_scales(scales[-1], min_size, depth)
+        inner = _inner_scales(scales[-1], min_size, depth, padded)
         tops = [len(inner) + sum(steps[:level]) for level in range(len(levels))]
         return cls((*inner, *scales[::-1]), tuple(tops))
 
 
-def _inner_scales(coarsest: Grid, min_size: int, depth: int | None) -> list[Grid]:
+def _inner_scales(coarsest: Grid, min_size: int, depth: int | None, padded: bool) -> list[Grid]:
     """Returns the scales below level 0, coarsest first."""
     grid, inner = coarsest, list[Grid]()
     while len(inner) != depth:
-        if not grid.can_coarsen:
+        if not (grid.can_coarsen if padded else grid.halves):
             if depth is None:
                 break
             raise UserError(
@@ -198,19 +213,20 @@ def _inner_scales(coarsest: Grid, min_size: int, depth: int | None) -> list[Grid
     return inner[::-1]
 
 
-def _halvings(coarse: Grid, fine: Grid, index: int) -> int:
+def _halvings(coarse: Grid, fine: Grid, index: int, padded: bool) -> int:
     """Returns the number of halvings between two levels."""
     if fine.ndim != coarse.ndim or fine.size <= coarse.size:
         raise UserError(
             f"levels[{index}]: {fine} must be finer than {coarse}, the level before, on all axes"
         )
-    count = halvings_between(coarse, fine)
+    count = halvings_between(coarse, fine, padded)
     if count is None:
         ratio = max(f / c for f, c in zip(fine.shape, coarse.shape, strict=True))
         steps = max(1, round(np.log2(ratio)))
+        kind = "cell" if fine.centering == "cell" else "node"
         options = " or ".join(str(grid) for grid in refinements(coarse, steps))
         raise UserError(
-            f"levels[{index}]: a {fine.centering}-centred {fine} grid cannot be halved to "
-            f"{coarse}, the level before; the nearest size that can is {options}"
+            f"levels[{index}]: a {kind}-centred {fine} grid cannot be halved to {coarse}, "
+            f"the level before; the nearest size that can is {options}"
         )
     return count

@@ -51,13 +51,15 @@ def choose_precision(name: str, device: "torch.device") -> PrecisionName:
 
 
 def has_native_bfloat16(device: "torch.device") -> bool:
-    """Whether a device multiplies matrices in bfloat16 by itself."""
+    """Whether a device multiplies matrices in bfloat16 faster than in float32.
+
+    CPUs need AMX for that: with AVX-512 alone, steps on 64x64 take 1.3 to 1.5 times as long.
+    """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def autocast(device: "torch.device", precision: PrecisionName) -> AbstractContextManager[None]:

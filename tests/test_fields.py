@@ -157,6 +157,6 @@ def test_prolongation_is_differentiable(generator):
     assert torch.autograd.gradcheck(lambda field: prolong(field, Grid((8, 8)), 2), (x,))
 
 
-def test_cells_of_odd_number_cannot_be_restricted():
-    with pytest.raises((ValueError, RuntimeError)):
-        restrict(torch.zeros(1, 5), Grid((5,)))
+def test_the_last_of_an_odd_number_of_cells_is_repeated():
+    field = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    assert restrict(field, Grid((5,))).tolist() == [[1.5, 3.5, 5.0]]

@@ -27,12 +27,17 @@ from multigrid.models.surgery import add_level, remove_levels
 from multigrid.models.transfer import Status, transfer_weights
 from multigrid.records.history import read_history
 
-ONE_D = {"1d-cells": ([(8,), (16,), (32,)], "cell"), "1d-nodes": ([(9,), (17,), (33,)], "node")}
+MORE = {
+    "1d-cells": ([(8,), (16,), (32,)], "cell"),
+    "1d-nodes": ([(9,), (17,), (33,)], "node"),
+    "odd-cells": ([(13, 6), (25, 12), (49, 23)], "cell"),
+    "closed-even-nodes": ([(16, 11), (32, 22), (64, 43)], "closed"),
+}
 
 
 def build_family(ladder, padding="zeros", min_size=4, **options):
-    shapes, centering = {**LADDERS, **ONE_D}[ladder]
-    hierarchy = Hierarchy.build([Grid(shape, centering) for shape in shapes], min_size)
+    shapes, centering = {**LADDERS, **MORE}[ladder]
+    hierarchy = Hierarchy.build([Grid(shape, centering) for shape in shapes], min_size, padded=True)
     widths = [6, 4, 5, 3, 4, 4][: len(hierarchy.scales)]
     return UNetFamily(hierarchy, widths, 2, 3, padding=padding, fields="folded", **options)
 
@@ -72,7 +77,7 @@ def test_any_sizes_fold_and_unfold(channels, n, factor):
     assert torch.equal(unfold(fold(x, (factor, factor)), (factor, factor), (n, n)), x)
 
 
-@pytest.mark.parametrize("ladder", [*LADDERS, *ONE_D])
+@pytest.mark.parametrize("ladder", [*LADDERS, *MORE])
 def test_blocks_begin_at_the_points_that_the_grid_keeps(ladder):
     family = build_family(ladder)
     finest = family.hierarchy.finest
@@ -82,7 +87,7 @@ def test_blocks_begin_at_the_points_that_the_grid_keeps(ladder):
         factors = folding_factors(finest, grid)
         folded = fold(where, factors)
         assert folded.shape[2:] == grid.shape
-        if grid.centering == "node":
+        if grid.centering != "cell":
             kept = folded.unflatten(1, (finest.ndim, -1))[:, :, 0]
             assert torch.equal(kept, restrict_to(where, finest, grid))
 
@@ -97,7 +102,7 @@ def test_folding_is_space_to_depth(generator):
     assert nodes.tolist() == [[[0, 2, 4], [1, 3, 4]]]  # the last value is repeated
 
 
-@pytest.mark.parametrize("ladder", [*LADDERS, *ONE_D])
+@pytest.mark.parametrize("ladder", [*LADDERS, *MORE])
 @paddings
 @torch.no_grad()
 def test_growth_preserves_the_function_on_the_finest_grid(ladder, padding, generator):

@@ -63,11 +63,35 @@ def test_symmetry_is_that_of_the_points(grid, symmetric):
     assert grid.is_symmetric(0) == symmetric
 
 
-@pytest.mark.parametrize("grid", [Grid((7,)), Grid((8, 9)), Grid((2,)), Grid((2,), "node")])
+@pytest.mark.parametrize("grid", [Grid((2,)), Grid((8, 2)), Grid((2,), "node")])
 def test_what_cannot_be_halved_says_so(grid):
+    assert not grid.halves
     assert not grid.can_coarsen
-    with pytest.raises(UserError, match=f"{grid.centering}-centred {grid} grid cannot be halved"):
+    with pytest.raises(UserError, match=f"a {grid} grid cannot be halved"):
         grid.coarsen()
+
+
+@pytest.mark.parametrize("grid", [Grid((7,)), Grid((8, 9))])
+def test_odd_numbers_of_cells_are_halved_for_folded_fields_only(grid):
+    coarse = Grid(tuple((n + 1) // 2 for n in grid.shape))
+    assert not grid.halves
+    assert grid.coarsen().shape == coarse.shape
+    assert halvings_between(coarse, grid) is None
+    assert halvings_between(coarse, grid, padded=True) == 1
+    with pytest.raises(UserError, match=r"cell-centred .* cannot be halved"):
+        Hierarchy.build([coarse, grid])
+    assert Hierarchy.build([coarse, grid], padded=True).levels[0].shape == coarse.shape
+
+
+def test_nodes_are_closed_or_open_in_any_number():
+    closed, even = Grid((64,), "closed"), Grid((65,), "open")
+    assert closed.spacing == (1 / 63,)
+    assert even.spacing == (1 / 65,)
+    assert closed.axes()[0][-1] == pytest.approx(1.0)
+    assert even.axes()[0][-1] == pytest.approx(64 / 65)
+    assert not closed.is_open
+    assert even.is_open
+    assert Grid((65, 64), "node").spacing == (1 / 64, 1 / 64)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +171,7 @@ def test_too_deep_says_how_deep_is_possible():
 def test_coarsening_is_counted_back(shape, centering):
     fine = grid = Grid(tuple(shape), centering)
     halvings = 0
-    while grid.can_coarsen and min(grid.shape) > 3:
+    while grid.halves and min(grid.shape) > 3:
         grid, halvings = grid.coarsen(), halvings + 1
     assert halvings_between(grid, fine) == halvings
     assert grid.centering == fine.centering

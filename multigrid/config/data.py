@@ -52,9 +52,10 @@ class DataConfig(Section):
 
     folder: FileName = "data"
     """the name of a folder"""
-    centering: Literal["auto", "cell", "node"] = "cell"
-    """'cell' (coarse fields are averages), 'node' (every second point) or 'auto' (as files of
-    several grids nest, else as a file says, else 'node' for odd sizes)"""
+    centering: Literal["auto", "cell", "node", "closed", "open"] = "cell"
+    """'cell' (coarse fields are averages), 'closed' (nodes with both boundary points, every second
+    point), 'open' (without the right one), 'node' ('closed' for odd sizes, 'open' for even ones) or
+    'auto' (as files of several grids nest, else as a file says, else 'node' for odd sizes)"""
     train: Count = 1024
     """the number of training samples, 1 to 10^8"""
     validation: Count = 128

@@ -109,7 +109,8 @@ class Config(Section):
     def hierarchy(self) -> Hierarchy:
         """Returns the grids of the ladder and of the scales below it, which have to nest."""
         grids = [Grid(shape, self.centering) for shape in self.shapes()]
-        return Hierarchy.build(grids, self.model.min_size, self.model.depth)
+        model = self.model
+        return Hierarchy.build(grids, model.min_size, model.depth, model.fields != "restricted")
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Returns the number of points of each level along each axis."""

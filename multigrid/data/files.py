@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -88,8 +88,8 @@ class FileSource:
         opened = list(_open_all(files, options, time))
         self.centering = _expected_centering(opened) if centering == "auto" else centering
         self.files = divide(opened, counts, self.centering)
-        nested = self.nesting() or self.centering
-        if nested != self.centering:
+        nested = self.nesting()
+        if nested is not None and (nested == "cell") != (self.centering == "cell"):
             if centering != "auto":
                 raise UserError(
                     f"the files of several grids nest by {NESTING[nested]}, so the points are "
@@ -274,7 +274,7 @@ def nested_centering(coarse: Tensor, fine: Tensor) -> Centering | None:
     None if neither or both do, up to rounding in float32.
     """
     fitting: list[Centering] = []
-    for centering in get_args(Centering):
+    for centering in ("cell", "node"):
         from_grid, to_grid = (Grid(tuple(f.shape[2:]), centering) for f in (fine, coarse))
         if halvings_between(to_grid, from_grid):
             difference = restrict_to(fine.double(), from_grid, to_grid) - coarse

@@ -269,7 +269,7 @@ def _varying_parameters(file: FieldFile) -> list[str]:
 def suggest_levels(finest: Grid) -> list[int | list[int]]:
     """Returns the grids of a ladder up to ``finest``, coarsest first."""
     grids = [finest]
-    while len(grids) < MAX_LEVELS and grids[0].can_coarsen:
+    while len(grids) < MAX_LEVELS and grids[0].halves:
         coarser = grids[0].coarsen()
         if min(coarser.shape) < COARSEST:
             break

@@ -155,14 +155,15 @@ class ResidualBlock(nn.Module):
 class Down(nn.Module):
     """Strided convolution to the next coarser grid, aligned with the restriction of fields.
 
-    Cell-centred: kernel 2, each coarse cell sees the cells it is made of. Node-centred: kernel 3
-    around the node that is kept.
+    Cell-centred: kernel 2, each coarse cell sees the cells it is made of, the last of an odd number
+    being repeated. Node-centred: kernel 3 around the node that is kept.
     """
 
     def __init__(
         self, ndim: int, channels: tuple[int, int], centering: Centering, padding: Padding
     ) -> None:
         super().__init__()
+        self.centering = centering
         kernel = 2 if centering == "cell" else 3
         outside = _TORCH_PADDING[padding]
         self.conv = _CONV[ndim](
@@ -171,6 +172,9 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, in, *fine]`` to ``[N, out, *coarse]``."""
+        odd = [n % 2 for n in reversed(x.shape[2:])]
+        if self.centering == "cell" and any(odd):
+            x = F.pad(x, [size for one in odd for size in (0, one)], mode="replicate")
         return self.conv(x)
 
 
@@ -189,7 +193,10 @@ class Up(nn.Module):
     def forward(self, x: Tensor, fine: tuple[int, ...]) -> Tensor:
         """Maps ``[N, in, *coarse]`` to ``[N, out, *fine]``."""
         if self.centering == "cell":
-            return self._spread(x)
+            x = self._spread(x)
+            for axis, n in enumerate(fine, start=2):
+                x = x.narrow(axis, 0, n)
+            return x
         x = F.pad(x, (0, 1) * len(fine), mode=self.pad_mode)
         return self.conv(x)[(..., *(slice(n) for n in fine))]
 

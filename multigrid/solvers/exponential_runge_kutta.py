@@ -100,7 +100,7 @@ class FourierModes:
 
     def _moved(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
         """Moves fields so that the first point of a grid comes to lie at zero."""
-        if grid.centering == "node":
+        if grid.centering != "cell":
             return modes
         frequencies = np.meshgrid(*self._frequencies, indexing="ij", sparse=True)
         for k, h in zip(frequencies, grid.spacing, strict=True):

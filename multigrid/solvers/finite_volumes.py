@@ -109,7 +109,7 @@ def apply_diffusion(coefficient: Any, u: Any, grid: Grid) -> Any:
     a and u, ``[N, *grid]``, are arrays or torch tensors; u = 0 at nodes on the boundary, whatever
     its values there are.
     """
-    if grid.centering == "node":
+    if grid.centering != "cell":
         u = _with_zero_boundary(u, grid)
     image = 0 * u
     for axis, h in enumerate(grid.spacing, start=1):
