@@ -59,7 +59,7 @@ def describe_machine() -> dict[str, str]:
     import torch
 
     from multigrid import __version__
-    from multigrid.hardware import choose_device, has_native_bfloat16, machine, total_memory
+    from multigrid.hardware import choose_device, has_fast_bfloat16, machine, total_memory
 
     cpu = torch.device("cpu")
     facts = {"multigrid": __version__, "Python": platform.python_version()}
@@ -68,7 +68,7 @@ def describe_machine() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             facts[package] = version(package)
     facts["CPU"] = f"{machine(cpu)}, {torch.get_num_threads()} threads, {si(total_memory(cpu))}B"
-    facts["bfloat16 on the CPU"] = "native" if has_native_bfloat16(cpu) else "emulated"
+    facts["bfloat16 on the CPU"] = "native" if has_fast_bfloat16(cpu) else "emulated"
     facts["CUDA"] = f"none (torch is built for {torch.version.cuda or 'CPUs alone'})"
     if torch.cuda.is_available():
         gpu = choose_device("cuda")
@@ -80,12 +80,12 @@ def run_trials() -> list[Trial]:
     """Trains on every device in every precision that it has, the CPU in float32 first."""
     import torch
 
-    from multigrid.hardware import has_native_bfloat16
+    from multigrid.hardware import has_fast_bfloat16
 
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory() as folder:
         for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-            native = has_native_bfloat16(torch.device(device))
+            native = has_fast_bfloat16(torch.device(device))
             for precision in ("float32", *(["bfloat16"] if native else [])):
                 print(f"training on {device} in {precision} ...", file=sys.stderr)
                 first = trials[0] if trials else None
