@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         unseal(text, JSON)
         return json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: unreadable or half-written ({brief(error)})") from None
 
 

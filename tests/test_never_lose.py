@@ -369,7 +369,7 @@ def test_a_loss_that_is_no_number_sends_the_training_back(
     assert "stage 0 on level 0 rolled back 1 time" in remarks(summary)
     rates = [
         row["learning_rate"]
-        for row in soak.result(tmp_path / "results" / "tiny")["history"]
+        for row in soak.result(tmp_path / "results" / "tiny")["metrics.csv"]
         if row["learning_rate"]
     ]
     assert len(rates) == 4

@@ -46,6 +46,10 @@ def test_there_and_back(tmp_path, suffix):
         lambda s: {"model_state_dict": s},
         lambda s: {f"module.{k}": v for k, v in s.items()},
         lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {"model_state": s, "epoch": 3},
+        lambda s: {"epoch": 3, "net": s},
+        lambda s: {"ema": {f"_orig_mod.module.{k}": v for k, v in s.items()}},
+        lambda s: {f"module._orig_mod.module.{k}": v for k, v in s.items()},
     ],
 )
 def test_plain_state_dictionaries_however_wrapped(tmp_path, wrap):
@@ -73,7 +77,7 @@ def test_bad_files(tmp_path):
         "garbage.safetensors": "damaged, or no safetensors file",
         "empty.pt": "unreadable",
         "pickled.pt": "refused, as it is damaged or holds pickled objects",
-        "module.pt": "refused, as it is damaged or holds pickled objects",
+        "module.pt": r"pickled objects .* save weights alone, as in torch.save\(model.state_dict",
         "none.pt": "no such file: .*none.pt",
         "garbage.pth": "no such file: .*did you mean '.*garbage.pt'",
         "": "is a folder, not a checkpoint$",

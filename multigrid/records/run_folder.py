@@ -46,7 +46,7 @@ class Journal:
 
 def _event(line: str) -> dict[str, Any]:
     event = None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         unseal(line, JSON_LINE)
         event = json.loads(line)
     return event if isinstance(event, dict) and "event" in event else {"event": "unreadable"}

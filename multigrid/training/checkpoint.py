@@ -95,8 +95,8 @@ def _load(path: Path, content: bytes) -> Any:
         raise UserError(f"{path}: larger than the memory") from None
     except pickle.UnpicklingError:
         raise DamagedError(
-            f"{path}: refused, as it is damaged or holds pickled objects; a checkpoint holds "
-            "tensors and plain containers only"
+            f"{path}: refused, as it is damaged or holds pickled objects besides tensors "
+            "and plain containers; save weights alone, as in torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:  # a damaged file may raise anything
         problem = f"{path}: unreadable or half-written checkpoint ({brief(error)})"
@@ -112,7 +112,7 @@ def _require_stored(content: bytes) -> None:
 
 
 SUFFIXES = (".pt", ".safetensors")
-CONTAINERS = ("network", "state_dict", "model_state_dict", "model")
+CONTAINERS = ("network", "state_dict", "model_state_dict", "model_state", "model", "net", "ema")
 WRAPPERS = ("module.", "_orig_mod.")
 METADATA, CHECKSUM = "multigrid", "multigrid.sha256"
 ABOUT = ("level", "grid", "config", "fields", "scaling", "time")
@@ -130,9 +130,10 @@ def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]
     path = located(path)
     _check_exists(path, key)
     weights = _read_weights(path)
-    for wrapper in WRAPPERS:
-        if all(key.startswith(wrapper) for key in weights):
-            weights = {key.removeprefix(wrapper): tensor for key, tensor in weights.items()}
+    wrapped = [w for w in WRAPPERS if all(key.startswith(w) for key in weights)]
+    while weights and wrapped:
+        weights = {key.removeprefix(wrapped[0]): tensor for key, tensor in weights.items()}
+        wrapped = [w for w in WRAPPERS if all(key.startswith(w) for key in weights)]
     return {printable(key): tensor for key, tensor in weights.items()}
 
 
@@ -160,7 +161,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if metadata.get(CHECKSUM, _checksum(tensors, text)) != _checksum(tensors, text):
             raise ValueError("it has another checksum than it names")
         about = json.loads(text)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, or no safetensors file ({brief(error)})") from None
     return tensors, about if isinstance(about, dict) else {}
 
