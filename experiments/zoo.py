@@ -17,7 +17,7 @@ SMALL = ("output.folder=results/zoo", "output.figures=false", "model.width=24",
 CELLS, NODES, STEP = "levels=[16,32,64]", "levels=[17,33,65]", "data.rollout_steps=0"
 FOLDED, RESTRICTED = "schedule.epochs=[50,6,1]", "schedule.epochs=[30,8,2]"
 SURROGATES = {
-    "poisson": ("poisson", CELLS, RESTRICTED, "problem.num_modes=16"),
+    "poisson": ("poisson", CELLS, RESTRICTED, "problem.num_modes=16", "problem.smoothness=2.0"),
     "darcy": ("darcy", CELLS, RESTRICTED),
     "darcy_lognormal": ("darcy_lognormal", NODES, RESTRICTED),
     "diffusion": ("diffusion", NODES, RESTRICTED),

@@ -111,7 +111,8 @@ def _measured(work_units: float, *overrides: str) -> Method:
 
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
-POISSON = (*SMALL, "model.width=64", "schedule.warmup=0.01")
+SMOOTH = "problem.smoothness=2.0"
+POISSON = (*SMALL, SMOOTH, "model.width=64", "schedule.warmup=0.01")
 
 
 def _poisson_schedule(
@@ -216,7 +217,7 @@ SUITES = {
     ),
     "cycles": Suite(
         "experiments/poisson.yaml",
-        (*SMALL, "schedule.epochs=auto", "schedule.budget={work_units: 4.0}"),
+        (*SMALL, SMOOTH, "schedule.epochs=auto", "schedule.budget={work_units: 4.0}"),
         (0, 1, 2),
         tuple(
             Method(cycle, f"cycle {cycle}", (f"schedule.cycle={cycle}",))
