@@ -40,7 +40,7 @@ from multigrid.report.comparison import compare
 from multigrid.report.record import RunRecord, describe
 from multigrid.training.checkpoint import ABOUT, load_checkpoint, save_checkpoint
 
-BATCH = 100
+BATCH = 500
 SECONDS_FOR_ONE = 10
 MEMORY = 8 * 2**30
 

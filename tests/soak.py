@@ -545,7 +545,7 @@ def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
     samples, block = store(run / "data"), Block("train", 0, 6)
     counts = {"train": 6, "validation": 2, "test": 2}
     samples.ensure(counts)
-    samples._aside.mkdir()
+    samples._aside.mkdir(exist_ok=True)
     samples._write_block(block, *samples.recipe.make(block))
     features = FeatureFile(run / "features.bin")
     features.write([[torch.randn(5, 3, 4, 4)], [torch.randn(4, 3, 4, 4)]])
@@ -645,6 +645,8 @@ def with_units(folder: Path, of_inputs: int, of_outputs: int) -> dict[str, float
 
 # all of it
 
+SHARES = (0.1, 0.25, 0.5, 1.0)
+
 
 class Record:
     """Counts of what was done, kept in a file after every step, so that it can go on."""
@@ -709,9 +711,7 @@ def fill_all(bench: Bench, record: Record) -> None:
 
 def damage_all(bench: Bench, record: Record, flips: int, zeroed: int, rng: random.Random) -> None:
     """Damages files of every kind."""
-    run = bench.fresh() / "tiny"
-    bench.finish_well("plain", run.parent)
-    for kind, (path, read) in damageable(run).items():
+    for kind, (path, read) in damageable(bench.pretrained.parents[1]).items():
         done = record.part(f"damaged: {kind}")
         left = max(0, flips - done["flipped"]), max(0, zeroed - done["zeroed"])
         done.update(apart(partial(damage, path, read, *left, random.Random(rng.random()))))
@@ -763,20 +763,23 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         bench = Bench(Path(folder))
-        if options.flips:
-            damage_all(bench, record, options.flips, options.zeroed, rng)
-        if options.units:
-            scale_all(bench, record)
-        if options.inputs:
-            import fuzz
+        names = options.scenario or list(SCENARIOS)
+        for share in SHARES:  # of everything some before more of anything
+            if options.flips:
+                flips, zeroed = int(share * options.flips), int(share * options.zeroed)
+                damage_all(bench, record, flips, zeroed, rng)
+            kill_all(bench, record, names, int(share * options.kills), rng)
+            if options.inputs:
+                import fuzz
 
-            inputs = record.part("bad inputs")
-            fuzz.fuzz(Path(folder), bench.pretrained, options.inputs, rng, inputs)
-            record.save()
-        if options.faults:
-            fill_all(bench, record)
-        kill_all(bench, record, options.scenario or list(SCENARIOS), options.kills, rng)
-        fail_all(bench, record, options.faults, rng)
+                done, count = record.part("bad inputs"), int(share * options.inputs)
+                fuzz.fuzz(Path(folder), bench.pretrained, count, rng, done)
+                record.save()
+            fail_all(bench, record, int(share * options.faults), rng)
+            if options.faults:
+                fill_all(bench, record)
+            if options.units:
+                scale_all(bench, record)
     return record.counts
 
 
