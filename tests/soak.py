@@ -41,7 +41,7 @@ from multigrid.config import read_saved
 from multigrid.data import generation
 from multigrid.data.generation import Block
 from multigrid.data.store import DataStore
-from multigrid.distributed import heartbeat, process_group  # noqa: F401
+from multigrid.distributed import process_group  # noqa: F401
 from multigrid.errors import UserError
 from multigrid.files import read_json
 from multigrid.grid import Grid
@@ -86,11 +86,6 @@ def with_workers() -> None:
     del sys.modules["__main__"].__file__  # which they need not import
 
 
-def impatient() -> None:
-    """Has processes miss others within seconds."""
-    heartbeat.PATIENCE, heartbeat.SUSPICION, heartbeat.GRACE_SECONDS = 5, 1, 2.0
-
-
 BLOWN_UP = ["schedule.learning_rate=1.0", "recovery.explosion=1.2", "recovery.tries=100"]
 SCENARIOS = {
     "plain": Scenario(),
@@ -112,8 +107,8 @@ SCENARIOS = {
     "from a file": Scenario(["problem={kind: file, file: PAIRS}", "checkpoints.steps=3"]),
     "with direct training": Scenario(["--with-direct", "schedule.epochs=[2,1]"]),
     "worker pool": Scenario(["data.train=320", "schedule.epochs=1"], prepare=with_workers),
-    "two processes": Scenario(["checkpoints.steps=2"], 2, impatient),
-    "fsdp": Scenario(["parallel.strategy=fsdp", "checkpoints.steps=2"], 2, impatient),
+    "two processes": Scenario(["checkpoints.steps=2"], 2),
+    "fsdp": Scenario(["parallel.strategy=fsdp", "checkpoints.steps=2"], 2),
     "torchrun": Scenario(["checkpoints.steps=2", "output.figures=false"], 0),
     "short": Scenario(["schedule.epochs=1", "checkpoints.steps=3"]),
     "short v cycle": Scenario(["schedule.epochs=1", "schedule.cycle=v"]),
