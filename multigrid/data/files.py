@@ -123,6 +123,16 @@ class FileSource:
         lines = [line for file in files for line in file.remarks()]
         return [*dict.fromkeys(lines), *compare_names(files)]
 
+    def unused(self, grid: Grid) -> list[str]:
+        """Names the files from which no samples on a grid are read, where all are on that one."""
+        splits = sorted({split for item in self.files for split in item.pools})
+        used = {self.locate(split, grid).file.path for split in splits}
+        return [
+            f"{item.file.path}: not used, as folded levels all take the samples on {grid}"
+            for item in self.files
+            if item.file.path not in used
+        ]
+
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Does nothing: the samples are there."""
         return 0

@@ -275,6 +275,10 @@ class GeneratedSource:
         problem = store.problem
         self.time = TimeSetup(len(problem.output_names)) if problem.time_dependent else None
 
+    def unused(self, grid: Grid) -> list[str]:
+        """Names what no samples on a grid are read from: nothing."""
+        return []
+
     @property
     def fingerprint(self) -> str:
         """Hash of everything that the samples depend on."""

@@ -64,7 +64,8 @@ class RunData:
         self.line = (
             f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
         )
-        remarks = (f"data: {remark}" for remark in source.remarks)
+        unused = source.unused(finest) if experiment.config.model.fields == "folded" else []
+        remarks = (f"data: {remark}" for remark in (*source.remarks, *unused))
         self.line = "\n".join(map(printable, [self.line, *remarks]))
         kind = experiment.normalization
         statistics = TrainingStatistics.of(self.train[-1], ratios=kind == "homogeneous")

@@ -94,6 +94,7 @@ class LadderRun:
             while (stage := self._next_stage(unfinished is not None)) is not None:
                 self._train_level(stage, unfinished)
                 unfinished = None
+            self._tell_unreached()
             self._test()
         except (UserError, Interrupted, RuntimeError, MemoryError) as reason:
             self._note_end(reason)
@@ -128,6 +129,15 @@ class LadderRun:
         if not self.config.is_automatic:
             return experiment.stages[-1]
         return experiment.stages[last_kept(experiment.outcomes(self.recorder.finished))]
+
+    def _tell_unreached(self) -> None:
+        """Warns if a schedule by measurement has ended above the error that was wanted."""
+        budget = self.config.schedule.budget
+        if budget is None or budget.error is None:
+            return
+        error = self.recorder.finished[self._final_stage.index]["finest_rel_l2"]
+        if error > budget.error:
+            log.warning("budget spent at an error of %.4g, above %g", error, budget.error)
 
     def _train_level(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Transfers weights into the level's network, trains it and saves it."""
