@@ -110,7 +110,7 @@ def test_folded_levels_say_which_of_several_files_they_use(tmp_path, capsys):
     )
     assert run(experiment, tmp_path) == 0
     sentence = "8.npz: not used, as folded levels all take the samples on 16x16"
-    assert sentence in capsys.readouterr().err
+    assert sentence in "".join(capsys.readouterr())
 
 
 def test_files_are_opened_once_and_tell_before_grids_are_checked(tmp_path, capsys, monkeypatch):
