@@ -324,6 +324,8 @@ def test_a_schedule_that_misses_its_target_error_says_so(experiment, tmp_path, c
     automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 2, error: 1e-9}"]
     assert run(experiment, tmp_path, *automatic) == 0
     assert "budget spent at an error of" in caplog.text
+    summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
+    assert summary["levels"][-1]["grid"] == [8, 8]  # the result is on the finest grid
 
 
 @pytest.mark.parametrize(

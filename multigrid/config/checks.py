@@ -88,8 +88,8 @@ def _check_budget(config: Config) -> None:
         raise UserError("schedule.budget: give either 'work_units' or 'seconds'")
     if budget.error is not None and not config.is_automatic:
         raise UserError(
-            f"schedule.budget.error: is for schedule.cycle 'half-v' only, not "
-            f"'{config.schedule.cycle}'"
+            "schedule.budget.error: is for schedule.cycle 'half-v' with the growing pyramids of "
+            "the section 'model' only; leave it out"
         )
 
 

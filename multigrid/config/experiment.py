@@ -179,7 +179,9 @@ class Config(Section):
     @property
     def is_automatic(self) -> bool:
         """Whether the stages are chosen one by one, by what the ones before have given."""
-        return self.schedule.epochs == "auto" and self.schedule.cycle == "half-v"
+        schedule, model = self.schedule, self.model
+        preserves = model.growth and model.form == "pyramid" and model.network == "unet"
+        return schedule.epochs == "auto" and schedule.cycle == "half-v" and preserves
 
     @property
     def budget(self) -> BudgetConfig:

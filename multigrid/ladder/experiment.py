@@ -25,11 +25,13 @@ from multigrid.models.growth import NetworkFactory
 from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing
 from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.schedule import (
+    Choice,
     Outcome,
     Stage,
     build_schedule,
     check_shares,
     choose,
+    last_kept,
     level_sequence,
     schedule_table,
     spread_budget,
@@ -253,9 +255,14 @@ class Experiment:
         return epochs * self.epoch_flops[level] / self.epoch_flops[-1]
 
     @property
+    def is_automatic(self) -> bool:
+        """Whether the stages are chosen one by one: growth must preserve what networks compute."""
+        return self.config.is_automatic and self.extensions.network is None
+
+    @property
     def stage_costs(self) -> list[float]:
         """What each stage costs, and last what remains for stages to be chosen by measurement."""
-        if not self.config.is_automatic:
+        if not self.is_automatic:
             return [self.work_units(stage.level, stage.epochs) for stage in self.stages]
         costs = [self.epoch_costs[stage.level] * stage.epochs for stage in self.stages]
         return [*costs, max(0.0, self.config.budget.amount - sum(costs))]
@@ -263,18 +270,36 @@ class Experiment:
     def extended(self, finished: Sequence[Mapping[str, Any]]) -> list[Stage]:
         """Returns a schedule by measurement after its finished stages: with the next, if any."""
         budget, before = self.config.budget, self.stages[: len(finished)]
-        outcomes, target = self.outcomes(finished), budget.error or 0.0
+        if before and not before[-1].epochs:
+            return before  # it was the last one
+        outcomes, target = self._outcomes(finished), budget.error or 0.0
         expected = sum(self.epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
         pace = sum(stage.cost for stage in outcomes) / expected if expected else 1.0
         costs = [pace * cost for cost in self.epoch_costs]  # seconds were estimated
         choice = choose(outcomes, budget.amount, costs, target)
+        if choice is None:
+            choice = self._last_choice(outcomes)
         if choice is None:
             return before
         stage = self._stages([choice.epochs] * len(self.config.levels))[choice.level]
         index, source, reason = len(finished), choice.source, choice.reason
         return [*before, replace(stage, index=index, source=source, reason=reason)]
 
-    def outcomes(self, finished: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    def _last_choice(self, outcomes: Sequence[Outcome]) -> Choice | None:
+        """Returns the stage without epochs that makes the best network so far the result.
+
+        None if it is that already. Restricted networks are grown to the finest grid, which
+        preserves what they compute.
+        """
+        kept = last_kept(outcomes)
+        level = outcomes[kept].level
+        if self.config.model.fields == "restricted":
+            level = len(self.config.levels) - 1
+        if kept == len(outcomes) - 1 and level == outcomes[kept].level:
+            return None
+        return Choice(level, 0, kept, "the best network so far is the result")
+
+    def _outcomes(self, finished: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         """Returns what the finished stages have cost, in the unit of the budget, and brought."""
         unit = "work_units" if self.config.budget.seconds is None else "seconds"
         return [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
@@ -288,7 +313,7 @@ class Experiment:
         config = self.config
         if not self.epoch_costs:
             return config.per_level("epochs")
-        if config.is_automatic:  # an epoch on each, until they are chosen
+        if self.is_automatic:  # an epoch on each, until they are chosen
             return [1] * len(config.levels)
         sequence = level_sequence(config.schedule.cycle, len(config.levels))
         visits = [sequence.count(level) for level in range(len(config.levels))]

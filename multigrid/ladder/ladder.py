@@ -24,7 +24,7 @@ from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.records.history import Row
 from multigrid.records.run_folder import RunFolder
-from multigrid.schedule import Stage, last_kept
+from multigrid.schedule import Stage
 from multigrid.signals import Interrupted
 from multigrid.tables import si
 from multigrid.training.callbacks import (
@@ -110,7 +110,7 @@ class LadderRun:
         write_json(self.folder.summary, summary)
         levels = sorted({stage["level"] for stage in self.recorder.finished})
         surrogates = {level: self.best_surrogate(level) for level in levels}
-        last = surrogates[self._final_stage.level]
+        last = surrogates[self.experiment.stages[-1].level]
         write_examples(self.recorder, last, self.test_results)
         write_spectra(self.recorder, surrogates, self.data)
         return summary
@@ -118,24 +118,16 @@ class LadderRun:
     def _next_stage(self, unfinished: bool) -> Stage | None:
         """Returns the stage after those finished; one by measurement is chosen now."""
         experiment, finished = self.experiment, self.recorder.finished
-        if self.config.is_automatic and not unfinished:
+        if self.experiment.is_automatic and not unfinished:
             experiment.stages = self.processes.from_first(lambda: experiment.extended(finished))
         return experiment.stages[len(finished)] if len(experiment.stages) > len(finished) else None
-
-    @property
-    def _final_stage(self) -> Stage:
-        """The stage whose surrogate is the result: the last one that was no loss."""
-        experiment = self.experiment
-        if not self.config.is_automatic:
-            return experiment.stages[-1]
-        return experiment.stages[last_kept(experiment.outcomes(self.recorder.finished))]
 
     def _tell_unreached(self) -> None:
         """Warns if a schedule by measurement has ended above the error that was wanted."""
         budget = self.config.schedule.budget
         if budget is None or budget.error is None:
             return
-        error = self.recorder.finished[self._final_stage.index]["finest_rel_l2"]
+        error = self.recorder.finished[-1]["finest_rel_l2"]
         if error > budget.error:
             log.warning("budget spent at an error of %.4g, above %g", error, budget.error)
 
@@ -260,7 +252,7 @@ class LadderRun:
         """Tests the best surrogate of the last stage, and writes its weights if they are wanted."""
         if not self.processes.is_first:
             return
-        stage = self._final_stage
+        stage = self.experiment.stages[-1]
         path = self.config.checkpoints.save
         if path is not None:
             about = self.experiment.about(stage.level, self.data.scaling)

@@ -286,7 +286,7 @@ class Recorder(Callback):
 
     def _later_levels(self) -> Collection[int]:
         experiment = self.experiment
-        if experiment.config.is_automatic:
+        if experiment.is_automatic:
             return range(len(experiment.hierarchy.levels))
         return {s.level for s in experiment.stages[self.trainer.stage.index + 1 :]}
 
