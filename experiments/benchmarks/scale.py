@@ -32,7 +32,7 @@ PEAK, MEMORY, NETWORK = 989e12, 80e9, 50e9
 UTILISATION = 0.15  # assumed; on a CPU a step reaches 0.30 of a matrix product
 LAUNCHES = 0.01  # assumed least time of a step, some 1,000 kernels
 NODE_GPUS, NODE_MEMORY = 8, 1e12
-STORAGE = {"network": 5e9, "drives": 40e9}  # assumed bytes a second for each node
+STORAGE = {"5 GB/s": 5e9, "40 GB/s": 40e9}  # assumed, for each node
 RECOMPUTED = 4 / 3  # operations with activation checkpointing, measured
 SPREAD = 0.05  # assumed standard deviation of the time of a step between GPUs
 EFFICIENCY = 0.7  # of several GPUs, below which they are not used
@@ -42,8 +42,8 @@ NUM_STEPS = int(DATA_BYTES / SAMPLE_BYTES) // BATCH
 GPU_COUNTS = [2**k for k in range(BATCH.bit_length())]
 # epochs on the three finest levels for each epoch of direct training to its error, by the races
 RACES = {
-    "poisson_3d: restricted": ("restricted", (64 / 60, 14 / 60, 0)),
-    "wave_64: folded": ("folded", (200 / 60, 0, 0)),
+    "poisson_3d": ("restricted", (64 / 60, 14 / 60, 0)),
+    "wave_64": ("folded", (200 / 60, 0, 0)),
 }
 
 
@@ -119,7 +119,7 @@ def count(fields: str) -> list[Level]:
     return levels
 
 
-def reading_rate(size: int = 128, rounds: int = 5) -> float:
+def reading_rate(size: int = 128, rounds: int = 30) -> float:
     """Measures the bytes that one thread reads from HDF5 and restricts in a second, at best."""
     fine, coarse = Grid((size,) * 3, "cell"), Grid((size // 2,) * 3, "cell")
     with tempfile.TemporaryDirectory() as folder, h5py.File(Path(folder) / "a.h5", "w") as file:
@@ -134,19 +134,26 @@ def reading_rate(size: int = 128, rounds: int = 5) -> float:
 
 def level_table(levels: list[Level]) -> str:
     """Returns what each level takes."""
-    header = ["Fields", "Level", "M params", "TFLOP", "GB act.", "Recomputed", "TB held"]
-    header += [f"{title}, {name}" for name in STORAGE for title in ("GPUs", "s/step", "Waiting")]
-    rows = []
-    for x in levels:
-        row = [x.fields, f"{x.size}^3", f"{x.parameters / 1e6:.2f}", f"{x.flops / 1e12:.2f}",
-               f"{x.activations / 1e9:.1f}", "yes" if x.checkpointed else "no",
-               f"{x.data_bytes / 1e12:.2g}"]  # fmt: skip
-        for storage in STORAGE.values():
-            step, epoch = x.step(x.gpus(storage)), x.epoch(storage)
-            waiting = f"{100 - 100 * step * NUM_STEPS / epoch:.0f} %"
-            row += [str(x.gpus(storage)), f"{step:.3f}", waiting]
-        rows.append(row)
+    rows = [
+        [x.fields, f"{x.size}^3", f"{x.parameters / 1e6:.2f}", f"{x.flops / 1e12:.2f}",
+         f"{x.activations / 1e9:.1f}", "yes" if x.checkpointed else "no",
+         f"{x.data_bytes / 1e12:.2g}"]
+        for x in levels
+    ]  # fmt: skip
+    header = ["Fields", "Level", "M parameters", "TFLOP", "GB activations", "Recomputed", "TB"]
     return table(header, rows)
+
+
+def epoch_table(levels: list[Level]) -> str:
+    """Returns what the simulated epochs of each level take."""
+    rows = []
+    for name, storage in STORAGE.items():
+        for x in levels:
+            gpus, epoch = x.gpus(storage), x.epoch(storage)
+            waiting = f"{100 - 100 * x.step(gpus) * NUM_STEPS / epoch:.0f} %"
+            numbers = f"{x.step(gpus):.3f}", f"{epoch / 3600:.2f}", waiting
+            rows.append([name, x.fields, f"{x.size}^3", str(gpus), *numbers])
+    return table(["Storage", "Fields", "Level", "GPUs", "s/step", "h/epoch", "Waiting"], rows)
 
 
 def plan_table(ladders: dict[str, list[Level]]) -> str:
@@ -156,28 +163,28 @@ def plan_table(ladders: dict[str, list[Level]]) -> str:
         counts = [round(ratio * DIRECT_EPOCHS) for ratio in ratios]
         plan = [(x, n) for x, n in zip(ladders[fields][1:], counts, strict=True) if n]
         flops = sum(n * x.flops * NUM_STEPS * BATCH for x, n in plan)
-        row = [name, ", ".join(f"{n} on {x.size}^3" for x, n in plan), f"{flops / 1e18:.2f}"]
-        row.append(f"{sum(n * x.step(1) * NUM_STEPS for x, n in plan) / 3600:.1f}")
-        for storage in STORAGE.values():
-            epochs = [(n * x.epoch(storage) / 3600, x.gpus(storage)) for x, n in plan]
-            reads = [
-                1 if x.reading(g, storage) == 0 else n
-                for (x, n), (_, g) in zip(plan, epochs, strict=True)
-            ]
-            row += [f"{sum(h * g for h, g in epochs):.1f}", f"{sum(h for h, _ in epochs):.1f}"]
-            row.append(f"{sum(reads) * DATA_BYTES / 1e12:.0f}")
-        rows.append(row)
-    header = ["Plan", "Epochs", "EFLOP", "GPU h alone"]
-    header += [f"{title}, {name}" for name in STORAGE for title in ("GPU h", "Hours", "TB read")]
+        where = ", ".join(f"{n} on {x.size}^3" for x, n in plan)
+        alone = sum(n * x.step(1) * NUM_STEPS for x, n in plan) / 3600
+        for place, storage in STORAGE.items():
+            hours = gpu_hours = reads = 0.0
+            for x, n in plan:
+                gpus, spent = x.gpus(storage), n * x.epoch(storage) / 3600
+                hours, gpu_hours = hours + spent, gpu_hours + gpus * spent
+                reads += n if x.reading(gpus, storage) else 1
+            numbers = flops / 1e18, alone, gpu_hours, hours
+            row = [f"{number:.1f}" for number in numbers]
+            rows.append([name, where, place, *row, f"{reads * DATA_BYTES / 1e12:.0f}"])
+    header = ["Plan", "Epochs", "Storage", "EFLOP", "Busy h", "GPU h", "Hours", "TB read"]
     return table(header, rows)
 
 
 def main() -> None:
     """Counts, simulates, prints and writes."""
     ladders = {fields: count(fields) for fields in ("restricted", "folded")}
-    rate = f"one thread reads from HDF5 and restricts {reading_rate() / 1e9:.2f} GB/s (measured)"
     levels = [level for ladder in ladders.values() for level in ladder]
-    text = f"{level_table(levels)}\n\n{plan_table(ladders)}\n\n{rate}\n"
+    tables = level_table(levels), epoch_table(levels), plan_table(ladders)
+    rate = f"one thread reads from HDF5 and restricts {reading_rate() / 1e9:.2f} GB/s (measured)"
+    text = "\n\n".join((*tables, rate)) + "\n"
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     write_text(RECORD, text)
     print(text)
