@@ -31,7 +31,7 @@ def test_one_is_as_good_as_its_card_says():
 
 
 def test_a_name_that_is_not_there():
-    with pytest.raises(UserError, match=r"zoo:poison: is not in the zoo; .* did you mean 'poisson'"):
+    with pytest.raises(UserError, match=r"zoo:poison: is not .*; did you mean 'poisson'"):
         multigrid.load("zoo:poison")
 
 
