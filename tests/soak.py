@@ -183,7 +183,7 @@ def timeless(value: Any) -> Any:
         content = value.contiguous().numpy().tobytes()
         return hashlib.sha256(str((value.dtype, value.shape)).encode() + content).hexdigest()
     if isinstance(value, np.ndarray):
-        return timeless(torch.from_numpy(value))
+        return timeless(torch.from_numpy(value.copy()))
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k not in NOT_COMPARED}
     if isinstance(value, list | tuple):
@@ -561,10 +561,10 @@ def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
         return [(saved.tensors, dict(saved.about)) for saved in read_networks(path)]
 
     def mapping(path: Path) -> Any:
-        known = originals.setdefault(path, tuple(read_json(path)))
-        return {key: read_json(path).get(key) for key in known}
+        keys = originals.setdefault(path, read_json(path).keys() - {"checksum"})
+        return {key: read_json(path).get(key) for key in sorted(keys)}
 
-    originals: dict[Path, tuple[str, ...]] = {}
+    originals: dict[Path, set[str]] = {}
     return {
         "store of samples": (samples.path, read_store),
         "interrupted generation": (samples._place(block), read_block),
