@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from experiments.benchmarks.figures import plot_speed_up
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.suites import DIRECT, Method, Suite
 from multigrid.config import Config, load_config
+from multigrid.data.generation import Block, Recipe
 from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
 from multigrid.ladder.experiment import Experiment, Extensions
@@ -144,6 +146,9 @@ class SuiteRun:
                 "environment": {key: first[key] for key in ("machine", "torch", "threads")},
                 "precision": first["precision"],
                 "data_fingerprint": first["data_fingerprint"],
+                "generation": generation_cost(
+                    load_config(self.suite.experiment, self.suite.overrides)
+                ),
                 "speed_up": [asdict(up) for up in ups],
                 "test_rel_l2": {n: s["test"]["rel_l2"] for n, s in self.summaries.items()},
                 "extra_tests_rel_l2": {
@@ -172,6 +177,17 @@ def train_without_report(
         run = LadderRun(experiment, folder)
         run.train(resume)
         write_json(folder.summary, summarise(run.recorder, run.data, run.test_results))
+
+
+def generation_cost(config: Config, count: int = 4) -> dict[str, float]:
+    """Returns what generating all samples of an experiment costs on one core, by making a few."""
+    recipe = Recipe(config.pde(), config.hierarchy().finest, config.data.seed)
+    started = time.perf_counter()
+    recipe.make(Block("train", 0, count))
+    seconds = (time.perf_counter() - started) / count
+    data = config.data
+    samples = data.train + data.validation + data.test * (1 + len(data.extra_tests))
+    return {"samples": samples, "seconds_each": seconds, "seconds": samples * seconds}
 
 
 def _write_rows(path: Path, records: Sequence[CostRecord]) -> None:

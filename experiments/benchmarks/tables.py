@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.peers import fno
-from experiments.benchmarks.speedup import train_without_report
+from experiments.benchmarks.speedup import generation_cost, train_without_report
 from multigrid.config import Config, load_config
-from multigrid.data.generation import Block, Recipe
 from multigrid.errors import UserError, nearest
 from multigrid.files import read_json, write_json, write_text
 from multigrid.measurement import run_samples
@@ -167,17 +166,6 @@ def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
         "generation": generation_cost(config),
         "methods": methods,
     }
-
-
-def generation_cost(config: Config, count: int = 4) -> dict[str, float]:
-    """Returns what generating all samples of an experiment costs on one core, by making a few."""
-    recipe = Recipe(config.pde(), config.hierarchy().finest, config.data.seed)
-    started = time.perf_counter()
-    recipe.make(Block("train", 0, count))
-    seconds = (time.perf_counter() - started) / count
-    data = config.data
-    samples = data.train + data.validation + data.test * (1 + len(data.extra_tests))
-    return {"samples": samples, "seconds_each": seconds, "seconds": samples * seconds}
 
 
 def _block_errors(config: Config, run: RunFolder, network: NetworkFactory | None) -> dict[str, Any]:
