@@ -30,7 +30,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "navier_stokes": Case("navier_stokes_ten", {"FNO": (0.1,)}, "flow", flow),
     }
     monkeypatch.setattr(tables, "CASES", cases)
-    monkeypatch.setattr(tables, "COMMON", ("schedule.epochs=auto",))
+    budget = "schedule.budget={work_units: 3}"  # seconds would depend on the machine
+    monkeypatch.setattr(tables, "COMMON", ("schedule.epochs=auto", budget))
     methods = {key: tables.METHODS[key] for key in ("ladder", "classic")}
     classic = [s for s in methods["classic"][1] if "width" not in s]
     methods["classic"] = ("classic UNet", (*classic, "model.width={outer: 4, max: 8}"))

@@ -131,8 +131,8 @@ def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
     case, methods = CASES[name], {}
     for method, (label, settings) in METHODS.items():
         overrides = [
-            *(*case.overrides, *COMMON, *settings),
             f"schedule.budget={{seconds: {60 * minutes:g}}}",
+            *(*case.overrides, *COMMON, *settings),
             f"name={name}_{method}",
             f"output.folder={runs}",
         ]
