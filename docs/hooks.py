@@ -1,10 +1,11 @@
 """What mkdocs runs to write the pages that follow from the code.
 
 ``settings.md`` gets every setting with its description from the configuration's own classes,
-``reference.md`` what ``multigrid`` offers from Python, and the records of the benchmarks appear
-below ``benchmarks/``, so that pages can show their figures.
+``reference.md`` what ``multigrid`` offers from Python, notebooks become pages, and the records of
+the benchmarks appear below ``benchmarks/``, so that pages can show their figures.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +26,31 @@ FIRST = ("train", "load", "configure")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the figures of the benchmarks to the site."""
+    """Adds notebooks and the figures of the benchmarks to the site."""
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        page = f"notebooks/{path.stem}.md"
+        files.append(File.generated(config, page, content=notebook_page(path)))
     for path in sorted(RECORDS.glob("*/*.png")):
         name = f"benchmarks/{path.relative_to(RECORDS).as_posix()}"
         files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
+
+
+def notebook_page(path: Path) -> str:
+    """Returns a notebook as Markdown, with what it prints and draws."""
+    blocks = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            blocks.append(source)
+            continue
+        blocks.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            if image := output.get("data", {}).get("image/png"):
+                blocks.append(f'<img alt="" src="data:image/png;base64,{image.strip()}">')
+            elif "text" in output:
+                blocks.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+    return "\n\n".join([*blocks, f"[This notebook as a file]({path.name})"])
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

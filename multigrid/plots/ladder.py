@@ -23,7 +23,7 @@ STEP = 0.62
 UNIT = 0.8  # inches
 
 
-def plot_ladder(levels: Sequence[LevelParts], caption: str) -> Figure:
+def plot_ladder(levels: Sequence[LevelParts], caption: str, folded: bool = False) -> Figure:
     """Draws the network of every level side by side, coarsest first.
 
     The scales stand one above the other, the finest on top: stem and encoder on the left, decoder
@@ -56,6 +56,8 @@ def plot_ladder(levels: Sequence[LevelParts], caption: str) -> Figure:
     figure.legend(handles=handles, bbox_to_anchor=(0.5, 0.3 / height), **style)
     if all((k, "stem") in v.parts() for v in levels for k in range(len(v.scale_grids))):
         note = "each stem sees the input on its grid; the output is the sum of all heads, prolonged"
+        if folded:
+            note = f"from {levels[0].grid} on, stems see the finest input folded; all heads add up"
         figure.text(0.5, 0.1 / height, note, ha="center", fontsize=8, color="0.35")
     title(figure, caption)
     return figure

@@ -81,7 +81,8 @@ def draw_figures(record: RunRecord) -> "dict[str, Figure]":
     figures = {"convergence": plot_convergence(record.rows, name, record.remarks, direct)}
     if record.levels and all(level.parts() for level in record.levels):
         title = f"{name}: the network of each level, on entering it"
-        figures["ladder"] = plot_ladder(record.levels, title)
+        folded = record.config.model.fields == "folded"
+        figures["ladder"] = plot_ladder(record.levels, title, folded)
     if examples is not None:
         grid = "x".join(map(str, examples.grid))
         figures["predictions"] = plot_predictions(examples, f"{name}: test samples on {grid}")
