@@ -62,7 +62,7 @@ def figures(run: str | Path) -> "dict[str, Figure]":
 
     Example:
         >>> convergence = figures("results/tiny")["convergence"]
-        >>> convergence.set_size_inches(7, 3)
+        >>> _ = convergence.axes[0].set_ylim(1e-3, 2)
         >>> convergence.savefig("convergence.pdf")
     """
     return draw_figures(RunRecord.open(run))
