@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -531,7 +532,9 @@ def read_events(path: Path) -> Any:
     events = Journal(path).read()
     if {"event": "unreadable"} in events:
         raise UserError("the journal has unreadable lines")
-    return events
+    # a checksum whose name is damaged stands beside what is right
+    return [{k: v for k, v in event.items() if not re.fullmatch("[0-9a-f]{16}", str(v))}
+            for event in events]  # fmt: skip
 
 
 def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:

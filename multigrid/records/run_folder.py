@@ -47,8 +47,8 @@ class Journal:
 def _event(line: str) -> dict[str, Any]:
     event = None
     with suppress(ValueError, RecursionError):
-        unseal(line, JSON_LINE)
-        event = json.loads(line)
+        body = unseal(line, JSON_LINE)
+        event = json.loads(line if body == line else body + "}")
     return event if isinstance(event, dict) and "event" in event else {"event": "unreadable"}
 
 
