@@ -422,9 +422,6 @@ class Experiment:
 
     def describe(self) -> str:
         """Returns ladder, schedule, cost and memory estimate as text."""
-        levels = self.hierarchy.levels
-        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
-        flops = sum(work) * self.epoch_flops[-1]
         fields = f"{', '.join(self.problem.input_names)} -> {', '.join(self.problem.output_names)}"
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
         compiled = ", compiled" if self.config.compute.compile else ""
@@ -441,12 +438,22 @@ class Experiment:
                 str(self.family),
                 f"scales below level 0: {inner or 'none'}",
                 "",
-                schedule_table(self.stages, levels, work),
-                "",
-                f"total: {sum(work):.2f} work units, {si(flops)}FLOPs, memory about {si(memory)}B",
+                self._describe_schedule(),
+                f"memory about {si(memory)}B",
                 *unfit,
             ]
         )
+
+    def _describe_schedule(self) -> str:
+        """Returns the stages and their cost; those of a schedule by measurement are not known."""
+        if self.is_automatic:
+            budget = self.config.budget.model_dump(exclude_none=True)
+            limits = ", ".join(f"{key} {value:g}" for key, value in budget.items())
+            return f"stages are chosen by measurement, within a budget of {limits}"
+        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        flops = sum(work) * self.epoch_flops[-1]
+        stages = schedule_table(self.stages, self.hierarchy.levels, work)
+        return f"{stages}\n\ntotal: {sum(work):.2f} work units, {si(flops)}FLOPs"
 
     def _workers(self) -> str:
         threads, size = f"{torch.get_num_threads()} threads", self.processes.size
