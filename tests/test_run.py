@@ -568,7 +568,7 @@ def test_shipped_experiment_under_a_smoke_override(base, tmp_path):
         "data.validation=16",
         "data.test=16",
         "model.width=12",
-        "schedule.epochs=[6,3,2]",
+        "schedule.epochs=[14,6,4]",
         "schedule.batch_size=8",
         "schedule.learning_rate=5e-3",
         "compute.precision=float32",
