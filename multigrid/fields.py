@@ -14,6 +14,9 @@ from torch import Tensor
 
 from multigrid.grid import Centering, Grid
 
+Periodic = bool | tuple[bool, ...]
+"""Whether fields wrap around the box, for all axes or each."""
+
 
 def restrict(field: Tensor, grid: Grid) -> Tensor:
     """Restricts a field to the next coarser grid.
@@ -38,7 +41,7 @@ def restrict_to(field: Tensor, grid: Grid, target: Grid) -> Tensor:
     return field
 
 
-def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: bool = False) -> Tensor:
+def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: Periodic = False) -> Tensor:
     """Prolongs a field to the next finer grid by polynomial interpolation.
 
     Args:
@@ -47,13 +50,18 @@ def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: bool = False) 
         degree: Degree of the polynomials that are reproduced exactly. For cell-centred fields
             the values are taken as cell averages, and an even degree is conservative: restricting
             the result gives the field back (Harten, J. Comput. Phys. 115, 1994).
-        periodic: Whether the stencil wraps around the box instead of leaning inwards at its edge.
+        periodic: Whether the stencil wraps around the box instead of leaning inwards at its edge,
+            for all axes or each.
 
     Returns:
         Tensor ``[..., *fine.shape]``.
     """
-    kind = fine.centering, degree, periodic, field.dtype, field.device
-    return multiply(field, [_matrix(n, *kind) for n in fine.shape])
+    by_axis = periodic if isinstance(periodic, tuple) else (periodic,) * fine.ndim
+    matrices = [
+        _matrix(n, fine.centering, degree, wraps, field.dtype, field.device)
+        for n, wraps in zip(fine.shape, by_axis, strict=True)
+    ]
+    return multiply(field, matrices)
 
 
 def multiply(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
@@ -64,7 +72,7 @@ def multiply(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 
 
 def prolong_to(
-    field: Tensor, grid: Grid, target: Grid, degree: int = 4, periodic: bool = False
+    field: Tensor, grid: Grid, target: Grid, degree: int = 4, periodic: Periodic = False
 ) -> Tensor:
     """Prolongs a field from ``grid`` to ``target``, a finer one of its hierarchy."""
     chain = [target]

@@ -15,7 +15,7 @@ from multigrid.data.formats import FieldFile
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError
-from multigrid.fields import prolong_to
+from multigrid.fields import Periodic, prolong_to
 from multigrid.grid import Centering, Grid, halvings_between
 from multigrid.ladder.components import problem_and_source
 from multigrid.metrics import field_errors, over_fields, per_field, rel_l2_by_field
@@ -238,7 +238,7 @@ def measure(
     stream: SampleStream,
     batch_size: int,
     degree: int,
-    periodic: bool,
+    periodic: Periodic,
     time: TimeSetup | None = None,
 ) -> list[LevelErrors]:
     """Measures several levels in one pass over the samples.

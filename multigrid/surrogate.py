@@ -13,6 +13,7 @@ from torch import Tensor
 from multigrid.config import Config, changed_keys, parse_saved, read_saved
 from multigrid.config.data import ReaderOptions
 from multigrid.data.formats import open_fields
+from multigrid.data.remote import local
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
@@ -30,6 +31,7 @@ from multigrid.measurement import (
     run_trajectories,
 )
 from multigrid.models.growth import NetworkFactory
+from multigrid.models.layers import wraps
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
@@ -247,7 +249,7 @@ class TrainedSurrogate:
         networks = {
             k: LevelNetwork(hierarchy.levels[k], self._grids[k], x) for k, x in surrogates.items()
         }
-        degree, periodic = model.prolongation, model.padding == "periodic"
+        degree, periodic = model.prolongation, wraps(model.padding)
         errors = measure(
             networks, self.output_names, stream, batch_size, degree, periodic, self.time
         )
@@ -271,7 +273,7 @@ class TrainedSurrogate:
         if isinstance(data, str | Path):
             options = options or self.config.files or ReaderOptions()
             options = options.model_copy(update={"ndim": options.ndim or self.finest.ndim})
-            file = open_fields(Path(data), options, self.config.data.time)
+            file = open_fields(local(data), options, self.config.data.time)
             return file_samples(file, (self.input_names, self.output_names), centering, count)
         inputs, outputs = (_real(fields)[:count].detach().cpu() for fields in data)
         wanted = len(self.input_names), len(self.output_names)

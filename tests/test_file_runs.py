@@ -9,8 +9,12 @@ import pytest
 import torch
 from tiny import run, train, write_experiment
 
+import multigrid
 from multigrid.__main__ import main as data_main
+from multigrid.config.data import FileConfig
+from multigrid.data.formats import open_fields
 from multigrid.data.samples import Samples
+from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.elliptic import Poisson
 from multigrid.training.checkpoint import load_checkpoint
@@ -354,3 +358,33 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_a_mask_says_where_fields_mean_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    f, u = Poisson(num_modes=4).sample(
+        Grid((16, 16)), [np.random.default_rng(i) for i in range(40)]
+    )
+    mask = np.ones((40, 16, 16))
+    mask[:, 4:8, 6:12] = 0
+    mask[np.arange(40), rng.integers(16, size=40), 0] = 0
+    f[:, 0][mask == 0] = u[:, 0][mask == 0] = np.nan
+    np.savez(tmp_path / "f.npz", f=f, u=u, mask=mask)
+    problem = {"kind": "file", "file": str(tmp_path / "f.npz"), "input": ["f", "mask"]}
+    experiment = write_experiment(
+        tmp_path / "e.yaml",
+        problem={**problem, "output": "u", "mask": "mask"},
+        data={"train": 28, "validation": 8, "test": 4},
+    )
+    summary = train(experiment, tmp_path, "output.num_predictions=1")
+    surrogate = multigrid.load(next(tmp_path.glob("results/*")))
+    inputs = np.concatenate([f, mask[:, None]], axis=1)[-4:]
+    predicted = surrogate.predict(inputs)
+    outside = mask[-4:, None] == 0
+    assert (predicted[outside] == 0).all()
+    truth = np.nan_to_num(u[-4:])
+    size = np.linalg.norm((predicted - truth).reshape(4, -1), axis=1)
+    relative = size / np.linalg.norm(truth.reshape(4, -1), axis=1)
+    assert relative.mean() == pytest.approx(summary["test"]["rel_l2"], rel=1e-4)
+    with pytest.raises(UserError, match=r"no input channel 'msk'; .*did you mean 'mask'"):
+        open_fields(tmp_path / "f.npz", FileConfig(**problem, output="u", mask="msk"))

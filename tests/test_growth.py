@@ -232,3 +232,21 @@ def test_classic_form_has_one_stem_and_one_head(generator):
     top = family.hierarchy.tops[2]
     assert {n for n in names if "stem" in n or "head" in n} == {f"{top}.stem", f"{top}.head"}
     assert network(random_input(family, 2, generator)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("ladder", ["2d-cells", "2d-even-nodes"])
+def test_padding_by_axis(ladder):
+    """A shift along a periodic axis shifts the output, a shift along the other one does not."""
+    mixed = {"x": "periodic", "y": "zeros"}
+    paddings = (mixed, "periodic", dict.fromkeys("xy", "periodic"))
+    networks = [build_family(ladder, padding).build(2).double() for padding in paddings]
+    perturb(networks[0], torch.Generator().manual_seed(0))
+    x = torch.randn(2, 2, 32, 32, dtype=torch.double)
+    with torch.no_grad():
+        y = networks[0](x)
+        for axis, wraps in ((2, True), (3, False)):
+            shifted = networks[0](x.roll(8, axis)).roll(-8, axis)
+            assert torch.allclose(shifted, y, rtol=1e-9, atol=1e-9) == wraps
+        for network in networks[1:]:
+            network.load_state_dict(networks[0].state_dict())
+        torch.testing.assert_close(networks[2](x), networks[1](x), rtol=1e-12, atol=1e-12)

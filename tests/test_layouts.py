@@ -221,6 +221,14 @@ def test_a_folder_of_the_well(tmp_path: Path) -> None:
     assert (report["suggestion"]["data"]["train"], report["suggestion"]["data"]["test"]) == (48, 4)
 
 
+def test_boundaries_by_axis_become_padding(tmp_path: Path) -> None:
+    path = save_well(tmp_path / "f.hdf5", U, 0.5)
+    with h5py.File(path, "a") as file:
+        file["boundary_conditions/y_periodic"].attrs["bc_type"] = "WALL"
+    model = inspect_path(path)["suggestion"]["model"]
+    assert model["padding"] == {"x": "periodic", "y": "zeros"}
+
+
 def test_scalars_of_the_well_are_named(tmp_path: Path) -> None:
     file = open_fields(save_well(tmp_path / "f.hdf5", U, 0.5))
     assert file.ignored == ("scalars/alpha",)

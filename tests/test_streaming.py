@@ -2,6 +2,8 @@
 
 import csv
 import math
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -347,3 +349,77 @@ def test_a_file_that_breaks_meanwhile_is_told_in_a_sentence(
     assert run(experiment, tmp_path, "data.memory=stream") == 2
     assert "unreadable or half-written HDF5 file" in capsys.readouterr().err
     assert threads() == []
+
+
+# ---------------------------------------------------------------- compressed trajectories
+
+NUM, STEPS = 12, 9
+
+
+def compressed(path: Path, chunks: tuple[int, ...], size: int = 16) -> np.ndarray:
+    states = np.random.default_rng(0).standard_normal((NUM, STEPS, size, size), dtype=np.float32)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("tensor", data=states, chunks=chunks, compression="gzip")
+        file["t-coordinate"] = np.arange(STEPS) / 2
+    return states
+
+
+@pytest.mark.parametrize("chunks", [(1, STEPS, 16, 16), (1, 8, 16, 16), (5, 3, 16, 16)])
+def test_compressed_trajectories_are_copied_once(chunks, tmp_path: Path, monkeypatch) -> None:
+    compressed(tmp_path / "f.h5", chunks)
+    monkeypatch.setattr("multigrid.data.formats.copies.BLOCK_BYTES", 1)
+    counts = {"train": 40, "validation": 8, "test": 8}
+    held, streamed = (
+        FileSource([DataFile(tmp_path / "f.h5")], counts, "cell", folder=tmp_path / "data")
+        for _ in range(2)
+    )
+    expected = held.read("train", GRID)
+    assert not (tmp_path / "data").exists()
+    samples = streamed.open("train", GRID)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(samples[order].inputs, expected.inputs[order])
+    assert torch.equal(samples[order].outputs, expected.outputs[order])
+    (remark,) = (line for line in streamed.remarks if "copy" in line)
+    assert str(tmp_path / "data") in remark
+    (copy,) = (tmp_path / "data").glob("*.npy")
+    before = copy.stat().st_mtime_ns
+    again = FileSource([DataFile(tmp_path / "f.h5")], counts, "cell", folder=tmp_path / "data")
+    assert torch.equal(again.open("train", GRID)[order].inputs, expected.inputs[order])
+    assert copy.stat().st_mtime_ns == before
+    assert again.fingerprint == held.fingerprint
+
+
+def test_chunks_of_one_step_are_not_copied(tmp_path: Path) -> None:
+    compressed(tmp_path / "f.h5", (1, 1, 16, 16))
+    counts = {"train": 40, "validation": 8, "test": 8}
+    source = FileSource([DataFile(tmp_path / "f.h5")], counts, "cell", folder=tmp_path / "data")
+    source.open("train", GRID)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
+def test_a_compressed_file_four_times_larger_than_the_memory(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        shape, chunks = (32, 32, 160, 160), (1, 32, 160, 160)  # 105 MB
+        states = file.create_dataset("tensor", shape, "f4", chunks=chunks, compression="lzf")
+        for k in range(32):
+            states[k] = (k + np.arange(32, dtype=np.float32))[:, None, None]
+            states[k, :, 0, 0] = 0
+    code = (
+        "import resource, torch; from pathlib import Path\n"
+        "from multigrid.data.files import FileSource\n"
+        "from multigrid.data.formats import copies, field_file\n"
+        "from multigrid.data.splits import DataFile; from multigrid.grid import Grid\n"
+        "copies.BLOCK_BYTES = field_file.BLOCK_BYTES = 2**21\n"
+        "used = int(Path('/proc/self/statm').read_text().split()[5]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (used + 26 * 2**20,) * 2)\n"
+        "counts = {'train': 500, 'validation': 40, 'test': 40}\n"
+        "source = FileSource([DataFile(Path('f.h5'))], counts, 'cell', folder=Path('data'))\n"
+        "samples = source.open('train', Grid((160, 160)))\n"
+        "for batch in samples.batches(torch.randperm(500).split(8)[:8]):\n"
+        "    assert (batch.outputs[:, 0, 1:] - batch.inputs[:, 0, 1:] == 1).all()\n"
+        "print('all read')"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "all read\n", done.stderr

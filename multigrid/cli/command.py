@@ -151,6 +151,7 @@ def add_reader(parser: argparse.ArgumentParser) -> None:
     """Adds what may have to be said about a data file."""
     forms: dict[str, dict[str, Any]] = {
         "reader": {},
+        "mask": {},
         "ndim": {"type": int, "choices": (1, 2, 3)},
         "axes": {"nargs": "+", "action": _Axes},
         "noncartesian": {"action": "store_true"},

@@ -54,7 +54,7 @@ def generate(options: argparse.Namespace) -> None:
 
 def add_inspection(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``inspect``."""
-    parser.add_argument("file", type=Path, help="data file, folder or pattern")
+    parser.add_argument("file", help="data file, folder, pattern or URL")
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="write an experiment file to begin with"
     )
@@ -75,7 +75,7 @@ def inspect(options: argparse.Namespace) -> None:
         suggestion = report["suggestion"]
         if not suggestion:
             raise UserError(f"{options.file}: too few samples for training, validation and test")
-        sections = {"name": _name(options.file), **suggestion}
+        sections = {"name": _name(Path(options.file)), **suggestion}
         write_text(options.write, yaml_sections(sections) + "\n")
     if options.json:
         print_json(report)

@@ -38,7 +38,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``evaluate``."""
     add_trained(parser)
     parser.add_argument(
-        "file", type=Path, nargs="?", help="data file; by default the run's test samples"
+        "file", nargs="?", help="data file or URL; by default the run's test samples"
     )
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), help="of the run's samples (test)"

@@ -43,11 +43,16 @@ def check_config(config: Config) -> None:
 def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
     finest = hierarchy.finest
     config.widths(hierarchy)
-    if config.model.padding == "periodic" and not finest.is_open:
-        raise UserError(
-            "model.padding: 'periodic' needs grids without the right boundary point, but "
-            f"{finest} nodes have it; use even sizes"
-        )
+    padding, axes = config.model.padding, "xyz"[: finest.ndim]
+    if isinstance(padding, dict) and "".join(sorted(padding)) != axes:
+        raise UserError(f"model.padding: {shown(padding)} must have the axes {', '.join(axes)}")
+    by_axis = padding if isinstance(padding, dict) else dict.fromkeys(axes, padding)
+    for axis, size in zip(axes, finest.shape, strict=True):
+        if by_axis[axis] == "periodic" and finest.centering == "node" and size % 2:
+            raise UserError(
+                "model.padding: 'periodic' needs grids without the right boundary point, but "
+                f"{finest} nodes have it; use even sizes"
+            )
     if config.files is None:
         config.pde().check_grids(hierarchy.levels)
         _check_size(config, finest.size)

@@ -137,6 +137,9 @@ class ReaderOptions(Section):
     """a list of the input channels to keep, or null for all"""
     output_channels: Names | None = Field(None, min_length=1)
     """a list of the output channels to keep, or null for all"""
+    mask: str | None = None
+    """the name of an input channel that is zero where fields mean nothing: there they may be NaN,
+    count as zero, are predicted as zero and add to no error; or null"""
     noncartesian: bool = False
     """true or false: whether to take other grids as if they were Cartesian"""
     reduced_resolution: Positive = 1

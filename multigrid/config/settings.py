@@ -19,6 +19,8 @@ Name = Annotated[str, Field(min_length=1)]
 Epochs = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(gt=0, le=4096)]
 
+Outside = Literal["zeros", "replicate", "periodic"]
+
 
 class DoublingConfig(Section):
     """Widths that double from the outermost scale of the finest level inwards."""
@@ -53,7 +55,8 @@ class ModelConfig(Section):
     """'restricted' (the network of a level works on fields of its grid), 'folded' (on those of the
     finest grid, with blocks of values laid into channels) or 'auto' (folded where the coarsest grid
     lacks more than 0.5 % of the outputs, see `multigrid floors`)"""
-    padding: Literal["zeros", "replicate", "periodic"] = "zeros"
+    padding: Outside | dict[Literal["x", "y", "z"], Outside] = "zeros"
+    """'zeros', 'replicate' or 'periodic', or that for each axis, as in {x: periodic, y: zeros}"""
     normalization: Literal["none", "group", "instance"] = "none"
     bottleneck: Literal["conv", "dense", "attention"] = "conv"
     """'conv', or 'dense' or 'attention' over all points of the coarsest grid"""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data.formats import FieldFile, open_fields, split_folders
+from multigrid.data.formats.copies import copied, is_scattered
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.splits import DataFile, compare_names, divide
@@ -69,6 +70,9 @@ class FileSource:
     or tests, if both are for several splits, as the same field may be there on another grid.
     Training samples that have been read on their file's grid are kept for the coarser levels.
 
+    Files to stream, of whose compressed chunks each holds several samples, are copied to ``folder``
+    first, if there is one: random access would decompress each chunk many times.
+
     A folder with the folders ``train``, ``valid`` and ``test`` stands for the files in these. The
     centering ``auto`` takes what fits how files of several grids nest, else what a file says, else
     nodes for odd sizes.
@@ -81,8 +85,10 @@ class FileSource:
         centering: Centering | Literal["auto"],
         options: ReaderOptions | None = None,
         time: TimeConfig | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.counts = dict(counts)
+        self.counts, self.folder = dict(counts), folder
+        self._copies: list[str] = []
         self._checked: set[tuple[Path, str, int]] = set()
         self._held: dict[tuple[Path, str], Samples] = {}
         opened = list(_open_all(files, options, time))
@@ -103,11 +109,7 @@ class FileSource:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the files: of large ones of blocks spread evenly over them."""
-        digest = hashlib.sha256()
-        for path in (path for item in self.files for path in item.file.paths):
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                digest.update(_digest(file) if file.is_file() else b"")
-        return digest.hexdigest()
+        return _hash([path for item in self.files for path in item.file.paths])
 
     @property
     def place(self) -> str:
@@ -121,7 +123,7 @@ class FileSource:
         """What the user must know about how the files are read."""
         files = [item.file for item in self.files]
         lines = [line for file in files for line in file.remarks()]
-        return [*dict.fromkeys(lines), *compare_names(files)]
+        return [*dict.fromkeys(lines), *compare_names(files), *self._copies]
 
     def unused(self, grid: Grid) -> list[str]:
         """Names the files from which no samples on a grid are read, where all are on that one."""
@@ -189,11 +191,22 @@ class FileSource:
         """Returns what :meth:`read` does, to be read later; checks the values of all once."""
         part = self._part(split, grid, count)
         key = part.file.path, split, len(part.numbers)
+        if self.folder is not None and any(map(is_scattered, part.file.parts)):
+            self._copy(part.file, self.folder)
         if key not in self._checked:
             for _ in part.check(split):
                 pass
             self._checked.add(key)
         return StreamedSamples(part.load, key[2], part.file.num_channels, part.grid, grid)
+
+    def _copy(self, file: FieldFile, folder: Path) -> None:
+        """Has a file read from a plain copy, made once."""
+        names = [f"{p.container.path.stem}_{_hash(p.container.paths)[:16]}" for p in file.parts]
+        file.parts = [copied(p, folder, n) for p, n in zip(file.parts, names, strict=True)]
+        self._copies.append(
+            f"{file.path}: is read from a copy in {folder}, as each of its compressed chunks holds "
+            "several samples"
+        )
 
     def groups(self, split: str, grid: Grid, count: int) -> Sequence[int]:
         """Returns the trajectory of each of the first samples of a split."""
@@ -265,6 +278,14 @@ def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centeri
     stated = (file.layout.centering for _, file in opened if file.layout.centering is not None)
     finest = max((file.shape for _, file in opened), key=math.prod)
     return next(stated, None) or guess_centering(finest)
+
+
+def _hash(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            digest.update(_digest(file) if file.is_file() else b"")
+    return digest.hexdigest()
 
 
 def _digest(path: Path) -> bytes:

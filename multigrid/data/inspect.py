@@ -12,6 +12,7 @@ from multigrid.config.data import ReaderOptions
 from multigrid.data.formats import FieldFile, open_fields, split_folders
 from multigrid.data.formats.readers import available_parameters
 from multigrid.data.formats.values import FieldValues, ValueCheck, name_samples
+from multigrid.data.remote import local
 from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError, printable
 from multigrid.grid import Centering, Grid, guess_centering
@@ -30,9 +31,9 @@ Report = dict[str, Any]
 
 
 def inspect_path(
-    path: Path, options: ReaderOptions | None = None, progress: bool = False
+    place: str | Path, options: ReaderOptions | None = None, progress: bool = False
 ) -> Report:
-    """Opens a file, a folder or a pattern of names, reads all of it and reports on it.
+    """Opens a file, a folder, a pattern of names or a URL, reads all of it and reports on it.
 
     Of a data set in folders ``train``, ``valid`` and ``test`` the training files are read.
 
@@ -43,10 +44,11 @@ def inspect_path(
     Raises:
         UserError: If the file cannot be read.
     """
+    path = local(place)
     folders = split_folders(path)
     others = {s: open_fields(paths, options) for s, paths in folders.items() if s != "train"}
     file = open_fields(folders.get("train", path), options)
-    return inspect_file(file, progress, str(path), others)
+    return inspect_file(file, progress, str(place), others)
 
 
 def inspect_file(
@@ -196,10 +198,14 @@ def _suggestion(
         "data": {"centering": centering, **counts},
         "levels": suggest_levels(grid),
     }
-    walls = {kind.partition(" ")[0] for kind in file.layout.boundaries.values()}
-    model = {"fields": "auto"} if len(sections["levels"]) > 1 else {}
-    if (periodic or walls == {"periodic"}) and grid.is_open:
+    kinds = {axis: kind.partition(" ")[0] for axis, kind in file.layout.boundaries.items()}
+    walls = {axis: k if k == "periodic" else "zeros" for axis, k in kinds.items()}
+    walls = walls if set(walls) == set("xyz"[: grid.ndim]) else {}
+    model: Report = {"fields": "auto"} if len(sections["levels"]) > 1 else {}
+    if grid.is_open and (periodic or set(walls.values()) == {"periodic"}):
         model["padding"] = "periodic"
+    elif grid.is_open and "periodic" in walls.values():
+        model["padding"] = walls
     if model:
         sections["model"] = model
     sections["schedule"] = _first_schedule(len(sections["levels"]), counts["train"] * grid.size)

@@ -7,6 +7,7 @@ from multigrid.config import Config, parse_config
 from multigrid.config.data import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.files import FileSource, SampleSource
+from multigrid.data.remote import local
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
@@ -28,9 +29,11 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
     """
     section = config.files
     if section is not None:
-        files = [DataFile(Path(entry.file), entry.split) for entry in section.entries()]
+        files = [DataFile(local(entry.file), entry.split) for entry in section.entries()]
         data = config.data
-        source = FileSource(files, _counts(config), data.centering, section, data.time)
+        source = FileSource(
+            files, _counts(config), data.centering, section, data.time, Path(data.folder)
+        )
         source.require_steps(data.rollout_steps)
         return file_problem(section, source.input_names, source.output_names), source
     problem = config.pde()
@@ -66,7 +69,7 @@ def file_problem(
     section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> FileProblem:
     """Returns the problem of the user's files, with the names of their fields."""
-    return FileProblem(inputs, outputs, Symmetries(**section.flags()))
+    return FileProblem(inputs, outputs, Symmetries(**section.flags()), section.mask)
 
 
 def generated_source(config: Config, problem: PDE, labelled: bool = True) -> GeneratedSource:

@@ -15,6 +15,7 @@ from multigrid.data import SPLITS
 from multigrid.data.samples import TrainingSamples
 from multigrid.distributed import ALONE, Processes, local_rank, local_size
 from multigrid.errors import UserError
+from multigrid.fields import Periodic
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, total_memory
 from multigrid.ladder.components import network_family, problem_and_source, settle
@@ -22,7 +23,7 @@ from multigrid.ladder.initialization import Initializer, weights_to_load
 from multigrid.metrics import FieldScale, Metric
 from multigrid.models.cost import activation_bytes, count_parameters
 from multigrid.models.growth import NetworkFactory
-from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing
+from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing, wraps
 from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.schedule import (
     Choice,
@@ -176,9 +177,9 @@ class Experiment:
         return {split: getattr(self.config.data, split) for split in SPLITS}
 
     @property
-    def periodic(self) -> bool:
+    def periodic(self) -> Periodic:
         """Whether prolongation wraps around the box."""
-        return self.config.model.padding == "periodic"
+        return wraps(self.config.model.padding)
 
     def sample_grid(self, level: int) -> Grid:
         """Returns the grid of the fields that the network of a level takes and gives."""
@@ -427,7 +428,7 @@ class Experiment:
         compiled = ", compiled" if self.config.compute.compile else ""
         memory = max(self.memory_bytes(stage) for stage in self.stages)
         padding, unfit = self.config.model.padding, []
-        if self.problem.periodic and not self.periodic:
+        if self.problem.periodic and self.periodic is not True:
             unfit = [f"the fields are periodic, but model.padding is '{padding}', not 'periodic'"]
         return "\n".join(
             [

@@ -17,9 +17,10 @@ from multigrid.config import Config
 from multigrid.data.files import SampleSource
 from multigrid.data.generation import Recipe
 from multigrid.data.samples import Samples
-from multigrid.fields import prolong_to, restrict_to
+from multigrid.fields import Periodic, prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.metrics import mean_rel_l2
+from multigrid.models.layers import wraps
 from multigrid.problems import PDE, Problem
 from multigrid.tables import table
 
@@ -59,7 +60,9 @@ def some_samples(config: Config, problem: Problem, source: SampleSource) -> Samp
     return Samples(inputs, outputs, finest)
 
 
-def floors(samples: Samples, levels: Sequence[Grid], degree: int, periodic: bool) -> list[Floor]:
+def floors(
+    samples: Samples, levels: Sequence[Grid], degree: int, periodic: Periodic
+) -> list[Floor]:
     """Returns the floors of the levels of a ladder.
 
     Args:
@@ -85,7 +88,7 @@ def measure_floors(config: Config, problem: Problem, source: SampleSource) -> li
     """
     samples, model = some_samples(config, problem, source), config.model
     levels = config.hierarchy().levels
-    return floors(samples, levels, model.prolongation, model.padding == "periodic")
+    return floors(samples, levels, model.prolongation, wraps(model.padding))
 
 
 def advice(measured: Sequence[Floor]) -> str:

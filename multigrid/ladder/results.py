@@ -165,10 +165,10 @@ def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data:
         inputs = finest.restrict_to(grid).inputs
         prediction = predict(surrogate, inputs, experiment.stages[-1].batch_size)
         error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs
-        values = spectrum(error.cpu().numpy(), periodic).tolist()
+        values = spectrum(error.cpu().numpy(), periodic is True).tolist()
         shape = list(experiment.hierarchy.levels[level].shape)
         levels.append({"level": level, "grid": shape, "error": values})
-    truth = spectrum(finest.outputs.cpu().numpy(), periodic).tolist()
+    truth = spectrum(finest.outputs.cpu().numpy(), periodic is True).tolist()
     content = {"unit": "half-waves across the box", "truth": truth, "levels": levels}
     write_json(recorder.folder.spectra, content)
 

@@ -1,6 +1,7 @@
 """Layers of a UNet in one, two and three dimensions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -13,30 +14,53 @@ from multigrid.grid import Centering, Grid
 from multigrid.hardware import full_precision
 from multigrid.registry import register_block
 
-Padding = Literal["zeros", "replicate", "periodic"]
+OneOutside = Literal["zeros", "replicate", "periodic"]
+Padding = OneOutside | Mapping[str, OneOutside]
+"""What lies outside the grid: the same across all axes, or that for each of ``x``, ``y``, ``z``."""
+
 Normalization = Literal["none", "group", "instance"]
 Bottleneck = Literal["conv", "dense", "attention"]
 
 MAX_POINTS = 4096
 """Points of the largest grid all of which a bottleneck may connect."""
 
-_TORCH_PADDING: dict[Padding, Literal["zeros", "replicate", "circular"]] = {
+_TORCH_PADDING: dict[OneOutside, Literal["zeros", "replicate", "circular"]] = {
     "zeros": "zeros",
     "replicate": "replicate",
     "periodic": "circular",
 }
-_PAD_MODE: dict[Padding, str] = {**_TORCH_PADDING, "zeros": "constant"}
+_PAD_MODE: dict[OneOutside, str] = {**_TORCH_PADDING, "zeros": "constant"}
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 def conv(
-    ndim: int, in_channels: int, out_channels: int, kernel: int, padding: Padding
+    ndim: int, in_channels: int, out_channels: int, kernel: int, padding: Padding, stride: int = 1
 ) -> nn.Module:
     """Returns a convolution that keeps the grid: ``[N, in, *grid] -> [N, out, *grid]``."""
-    outside = _TORCH_PADDING[padding]
-    return _CONV[ndim](in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=outside)
+    width = (kernel - 1) // 2
+    if isinstance(padding, str):
+        mode = _TORCH_PADDING[padding]
+        return _CONV[ndim](in_channels, out_channels, kernel, stride, width, padding_mode=mode)
+    layer = _CONV[ndim](in_channels, out_channels, kernel, stride)
+    layer.register_forward_pre_hook(partial(_pad_first, width, padding))
+    return layer
+
+
+def _pad_first(width: int, padding: Padding, layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return pad(inputs[0], width, width, padding)
+
+
+def pad(x: Tensor, before: int, after: int, padding: Padding) -> Tensor:
+    """Continues ``[N, C, *grid]`` beyond the grid, axis by axis where these differ."""
+    ndim = x.ndim - 2
+    if isinstance(padding, str):
+        return F.pad(x, (before, after) * ndim, _PAD_MODE[padding])
+    for place, axis in enumerate(sorted(padding, reverse=True)):  # counted from the last one
+        widths = (0, 0) * place + (before, after) + (0, 0) * (ndim - 1 - place)
+        x = F.pad(x, widths, _PAD_MODE[padding[axis]])
+    return x
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -48,6 +72,14 @@ def channels_layout(ndim: int) -> torch.memory_format:
     """Returns the layout with the channels last of tensors with so many axes, if there is one."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     return layouts.get(ndim, torch.contiguous_format)
+
+
+def wraps(padding: Padding) -> bool | tuple[bool, ...]:
+    """Whether fields wrap around the box: across all axes, none, or that for each."""
+    if isinstance(padding, str):
+        return padding == "periodic"
+    axes = tuple(padding[axis] == "periodic" for axis in sorted(padding))
+    return axes[0] if len(set(axes)) == 1 else axes
 
 
 def folding_factors(fine: Grid, coarse: Grid) -> tuple[int, ...]:
@@ -165,10 +197,7 @@ class Down(nn.Module):
         super().__init__()
         self.centering = centering
         kernel = 2 if centering == "cell" else 3
-        outside = _TORCH_PADDING[padding]
-        self.conv = _CONV[ndim](
-            *channels, kernel, stride=2, padding=kernel // 3, padding_mode=outside
-        )
+        self.conv = conv(ndim, *channels, kernel, padding, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, in, *fine]`` to ``[N, out, *coarse]``."""
@@ -186,7 +215,7 @@ class Up(nn.Module):
     ) -> None:
         super().__init__()
         self.centering = centering
-        self.pad_mode = _PAD_MODE[padding]
+        self.padding = padding
         kernel = 2 if centering == "cell" else 3
         self.conv = _TRANSPOSED[ndim](*channels, kernel, stride=2, padding=kernel // 3)
 
@@ -197,7 +226,7 @@ class Up(nn.Module):
             for axis, n in enumerate(fine, start=2):
                 x = x.narrow(axis, 0, n)
             return x
-        x = F.pad(x, (0, 1) * len(fine), mode=self.pad_mode)
+        x = pad(x, 0, 1, self.padding)
         return self.conv(x)[(..., *(slice(n) for n in fine))]
 
     def _spread(self, x: Tensor) -> Tensor:

@@ -120,6 +120,7 @@ class Surrogate(nn.Module):
         scaling: How the fields are scaled.
         boundary: Where outputs are prescribed, boolean ``[out, *grid]``, and their values there;
             they replace the network's output.
+        mask_channel: The input that is zero where all fields count as zero.
     """
 
     input_shift: Tensor
@@ -134,8 +135,10 @@ class Surrogate(nn.Module):
         network: nn.Module,
         scaling: FieldScaling,
         boundary: tuple[Tensor, Tensor] | None = None,
+        mask_channel: int | None = None,
     ) -> None:
         super().__init__()
+        self.mask_channel = mask_channel
         self.network = network
         self.scaling = scaling
         place = next((p.device for p in network.parameters()), None)
@@ -164,14 +167,19 @@ class Surrogate(nn.Module):
         if prescribed is not None:
             where, values = map(torch.from_numpy, prescribed)
             boundary = where, values.float()
-        return cls(network, scaling, boundary).to(device)
+        return cls(network, scaling, boundary, problem.mask_channel).to(device)
 
     def forward(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Maps input fields ``[N, in, *grid]`` to output fields ``[N, out, *grid]``."""
+        inside = None
+        if self.mask_channel is not None:
+            inside = inputs[:, self.mask_channel].unsqueeze(1) != 0
+            inputs = inputs.where(inside, 0.0)
         x, size = self.scaled(inputs)
         y = (self.network if network is None else network)(x).to(inputs.dtype)
         y = y if size is None else y * size
         y = y * _by_channel(self.output_scale, y) + _by_channel(self.output_shift, y)
+        y = y if inside is None else y.where(inside, 0.0)
         if self.on_boundary is None or self.boundary_values is None:
             return y
         return torch.where(self.on_boundary, self.boundary_values, y)

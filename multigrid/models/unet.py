@@ -25,6 +25,7 @@ from multigrid.models.layers import (
     fold,
     folding_factors,
     unfold,
+    wraps,
 )
 from multigrid.registry import BLOCKS
 from multigrid.tables import si, table
@@ -261,7 +262,7 @@ class UNet(ActivationCheckpointing):
 
     def _prolonged(self, output: Tensor, grid: Grid, finer: Grid) -> Tensor:
         with full_precision(output.device):
-            periodic = self.padding == "periodic"
+            periodic = wraps(self.padding)
             return prolong_to(output, grid, finer, self.prolongation, periodic)
 
     def _grid_of_fields(self, k: int) -> Grid:

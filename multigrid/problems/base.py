@@ -67,6 +67,7 @@ class Problem:
         periodic: Whether fields wrap around the box.
         time_dependent: Whether outputs are inputs at a later time, so that a surrogate can be
             applied to its own output; a PDE then has :meth:`PDE.trajectory`.
+        mask_channel: The input that is zero where all fields count as zero.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Problem:
     symmetries: Symmetries = Symmetries()
     periodic: bool = False
     time_dependent: bool = False
+    mask_channel: int | None = None
 
     @property
     def num_channels(self) -> tuple[int, int]:
@@ -143,8 +145,13 @@ class FileProblem(Problem):
     kind = "file"
 
     def __init__(
-        self, input_names: tuple[str, ...], output_names: tuple[str, ...], symmetries: Symmetries
+        self,
+        input_names: tuple[str, ...],
+        output_names: tuple[str, ...],
+        symmetries: Symmetries,
+        mask: str | None = None,
     ) -> None:
+        self.mask_channel = None if mask is None else input_names.index(mask)
         self.input_names = tuple(map(printable, input_names))
         self.output_names = tuple(map(printable, output_names))
         self.symmetries = symmetries

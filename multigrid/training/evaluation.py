@@ -9,7 +9,7 @@ from torch import Tensor
 from multigrid import signals
 from multigrid.data.samples import Samples
 from multigrid.distributed import ALONE, Processes
-from multigrid.fields import prolong_to, restrict_to
+from multigrid.fields import Periodic, prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.metrics import (
     FieldScale,
@@ -45,7 +45,7 @@ class LevelValidator:
         finest: Samples,
         grid: Grid,
         degree: int,
-        periodic: bool,
+        periodic: Periodic,
         batch_size: int,
         processes: Processes = ALONE,
     ) -> None:
@@ -103,7 +103,7 @@ def interpolation_error(
     fine: Grid,
     coarse: Grid,
     degree: int,
-    periodic: bool,
+    periodic: Periodic,
     fields: Sequence[FieldScale] = (),
 ) -> float:
     """Returns what prolongation costs: the mean relative L2 error of the prolonged restriction."""

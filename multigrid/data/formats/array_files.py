@@ -104,8 +104,28 @@ class Npz(ArrayFile):
             return np.asarray(arrays[name])
 
 
-class Npy(ArrayFile):
-    """One ``.npy`` file, or two: that of the inputs and that of the outputs; mapped.
+class NpyFiles(ArrayFile):
+    """Arrays in ``.npy`` files, mapped, so that what is sliced is read alone."""
+
+    kind = "npy"
+
+    def __init__(self, path: Path, files: Mapping[str, Path]) -> None:
+        super().__init__(path)
+        self._files = dict(files)
+        self.names, self.paths = tuple(files), tuple(files.values())
+
+    def _info(self, name: str) -> ArrayInfo:
+        with self._reading(), self._files[name].open("rb") as file:
+            return read_header(self._files[name], file)
+
+    def _load(self, name: str) -> np.ndarray:
+        with self._reading():
+            mapped: np.ndarray = np.load(self._files[name], mmap_mode="r", allow_pickle=False)
+        return mapped
+
+
+class Npy(NpyFiles):
+    """One ``.npy`` file, or two: that of the inputs and that of the outputs.
 
     Arrays are called like their files, without a number at the end.
 
@@ -115,16 +135,13 @@ class Npy(ArrayFile):
             do, or ``input`` and ``output``, if there is one.
     """
 
-    kind = "npy"
-
     def __init__(self, path: Path, partner: str | None = None) -> None:
-        super().__init__(path)
+        self.path = path
         second = self._find_partner(partner)
         name, other = (re.sub(r"[_-]\d+$", "", item.stem) for item in (path, second or path))
         if second and name == other:
             name, other = f"{name}_input", f"{name}_output"
-        self._files = {name: path} | ({other: second} if second else {})
-        self.names, self.paths = tuple(self._files), tuple(self._files.values())
+        super().__init__(path, {name: path} | ({other: second} if second else {}))
 
     def _find_partner(self, name: str | None) -> Path | None:
         if name is not None:
@@ -138,15 +155,6 @@ class Npy(ArrayFile):
             if partner != self.path and partner.is_file():
                 return partner
         return None
-
-    def _info(self, name: str) -> ArrayInfo:
-        with self._reading(), self._files[name].open("rb") as file:
-            return read_header(self._files[name], file)
-
-    def _load(self, name: str) -> np.ndarray:
-        with self._reading():
-            mapped: np.ndarray = np.load(self._files[name], mmap_mode="r", allow_pickle=False)
-        return mapped
 
 
 def read_header(path: Path, file: IO[bytes]) -> ArrayInfo:
@@ -316,6 +324,11 @@ class XarrayStore(ArrayFile):
         dims, is_coordinate = tuple(map(str, variable.dims)), name in self._dataset.coords
         attributes = plain_attributes(variable.attrs)
         return ArrayInfo(variable.shape, variable.dtype, attributes, dims, is_coordinate)
+
+    def chunk(self, name: str) -> int | None:
+        """Returns how many values are decompressed together."""
+        chunks = self._dataset.variables[name].encoding.get("chunks")
+        return prod(chunks) if chunks else None
 
     def _array(self, opened: None, name: str, check: bool) -> StoredArray:
         require_numbers(self.path, name, self._info(name).dtype)

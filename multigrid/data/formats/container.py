@@ -81,6 +81,10 @@ class Container(ABC):
     def _info(self, name: str) -> ArrayInfo:
         """Returns what is known of an array of the file."""
 
+    def chunk(self, name: str) -> int | None:
+        """Returns how many values have to be decompressed together, None if they are not packed."""
+        return None
+
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         """Opens the file; gives what :meth:`_array` takes."""

@@ -144,6 +144,8 @@ class FieldFile:
         self._outputs = _choose(self.path, "output", outputs, options.output_channels)
         self.input_names = tuple(inputs[k] for k in self._inputs)
         self.output_names = tuple(outputs[k] for k in self._outputs)
+        mask = [] if options.mask is None else [options.mask]
+        self._mask = _choose(self.path, "input", self.input_names, mask)
         self.named_splits = self._named_splits()
         self.time = self._time_setup()
         self.ignored = self._ignored()
@@ -329,6 +331,10 @@ class FieldFile:
                     values = self._read(self.parts[number], arrays, *block)
                     inputs[order[run]] = values[0][:, self._inputs]
                     outputs[order[run]] = values[1][:, self._outputs]
+        for channel in self._mask:
+            outside = inputs[:, channel] == 0
+            for fields in (inputs, outputs):
+                np.moveaxis(fields, 1, -1)[outside] = 0
         return inputs, outputs
 
     def _read(self, part: Part, arrays: Arrays, rows: slice, steps: slice) -> Fields:

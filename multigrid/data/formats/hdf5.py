@@ -104,6 +104,13 @@ class Hdf5(Container):
         shape = shape[::-1] if self.is_matlab else shape
         return ArrayInfo(shape, dtype, attributes, _dims(dataset), is_scale)
 
+    def chunk(self, name: str) -> int | None:
+        """Returns how many values are decompressed together."""
+        with open_file(self.path) as file:
+            dataset = find(file, self.members(name)[0])
+            plain = dataset.id.get_create_plist().get_nfilters() == 0
+            return None if plain or not dataset.chunks else prod(dataset.chunks)
+
     def _info(self, name: str) -> ArrayInfo:
         info = self._infos[name]
         if info is None:
