@@ -11,6 +11,7 @@ import pytest
 import scipy.io
 import torch
 
+from multigrid.config.data import TimeConfig
 from multigrid.data.files import FileSource
 from multigrid.data.formats import Layout, ReaderOptions, make_field, open_fields
 from multigrid.data.inspect import inspect_path
@@ -40,8 +41,9 @@ def assert_steps(file, states: np.ndarray, constants: np.ndarray | None = None) 
     """Compares samples with states ``[N, T, C, *grid]`` and constants ``[N, C, *grid]``."""
     size = states.shape[1] - 1
     assert file.num_samples == len(states) * size
-    inputs, outputs = file.read(SAMPLES)
-    for row, sample in enumerate(SAMPLES):
+    samples = SAMPLES % file.num_samples
+    inputs, outputs = file.read(samples)
+    for row, sample in enumerate(samples):
         k, t = divmod(int(sample), size)
         expected = states[k, t]
         if constants is not None:
@@ -402,6 +404,78 @@ def test_several_files_of_trajectories(tmp_path: Path) -> None:
     np.savez(tmp_path / "3.npz", u=U[:, :, :4], nu=np.full(N, 3))
     with pytest.raises(UserError, match="the grid differs from that of"):
         open_fields(tmp_path / "*.npz", options=options)
+
+
+# ---------------------------------------------------------------- further projects, by description
+
+STATES = np.moveaxis(V, -1, 2)
+BY_NAME = {"input": "u", "output": "u"}
+
+
+def save_further(project: str, path: Path) -> tuple[dict, np.ndarray, np.ndarray | None]:
+    """Writes files as a project has them; returns options, states and constants."""
+    line = U[:, :, None, :, 0]
+    if project == "BubbleML":  # a simulation a file, a field an array
+        path.mkdir()
+        names = ["temperature", "velx"]
+        for k in range(3):
+            arrays = dict(zip(names, STATES[k].swapaxes(0, 1), strict=True))
+            save(path / f"Twall-{k}.hdf5", {**arrays, "real-runtime-params": np.zeros(9)})
+        return {"input": names, "output": names, "axes": "T X Y"}, STATES[:3], None
+    if project == "FourCastNet":  # a year a file, all fields in one array
+        path.mkdir()
+        for k in range(3):
+            save(path / f"{2000 + k}.h5", {"u": STATES[k]})
+        return {**BY_NAME, "axes": "T C X Y"}, STATES[:3], None
+    if project == "MP-PDE":
+        alpha = np.linspace(0, 1, N)
+        save(path, {"train/pde_5-8": U[..., 0], "train/x": np.arange(X), "train/alpha": alpha})
+        name = "train/pde_5-8"
+        options = {"input": name, "output": name, "ndim": 1, "parameters": ["alpha"]}
+        return options, line, alpha[:, None, None] * np.ones((1, 1, X))
+    if project == "Raissi":  # one solution [x, t]
+        times = {"x": np.arange(X)[:, None], "t": np.arange(T)[:, None]}
+        scipy.io.savemat(path, {"u": line[0, :, 0].T, **times})
+        return {**BY_NAME, "axes": "X T"}, line[:1], None
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("zarr")
+    dims = ("time", "level", "latitude", "longitude")
+    xarray.Dataset({"z": (dims, STATES[0])}).to_zarr(path, consolidated=False)
+    return {"noncartesian": True}, STATES[:1], None
+
+
+@pytest.mark.parametrize(
+    ("project", "name"),
+    [
+        ("BubbleML", "pool"),
+        ("FourCastNet", "era5"),
+        ("MP-PDE", "CE_train_E1.h5"),
+        ("Raissi", "burgers_shock.mat"),
+        ("WeatherBench", "era5.zarr"),
+    ],
+)
+def test_further_projects(project: str, name: str, tmp_path: Path) -> None:
+    options, states, constants = save_further(project, tmp_path / name)
+    assert_steps(open_fields(tmp_path / name, ReaderOptions(**options)), states, constants)
+
+
+def test_the_well_itself_reads_the_same(tmp_path: Path) -> None:
+    well = pytest.importorskip("the_well.data")
+    dummy = pytest.importorskip("the_well.utils.dummy_data")
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    dummy.write_dummy_data(str(folder / "dummy.hdf5"))
+    options = {"n_steps_input": 2, "n_steps_output": 1, "return_grid": False}
+    other = well.WellDataset(path=str(tmp_path), well_split_name="train", **options)
+    file = open_fields(folder / "dummy.hdf5", time=TimeConfig(history=2))
+    assert len(other) == file.num_samples
+    for k in range(len(other)):
+        sample = other[k]
+        past, output = (sample[f"{side}_fields"].movedim(-1, 1) for side in ("input", "output"))
+        constant = sample["constant_fields"].movedim(-1, 0)
+        inputs, outputs = file.read([k])
+        np.testing.assert_array_equal(inputs[0], torch.cat([past.flatten(0, 1), constant]).numpy())
+        np.testing.assert_array_equal(outputs, output.numpy())
 
 
 # ---------------------------------------------------------------- a reader of the user's
