@@ -55,7 +55,7 @@ class ModelConfig(Section):
     """'restricted' (the network of a level works on fields of its grid), 'folded' (on those of the
     finest grid, with blocks of values laid into channels) or 'auto' (folded where the coarsest grid
     lacks more than 0.5 % of the outputs, see `multigrid floors`)"""
-    padding: Outside | dict[Literal["x", "y", "z"], Outside] = "zeros"
+    padding: Outside | dict[str, Outside] = "zeros"
     """'zeros', 'replicate' or 'periodic', or that for each axis, as in {x: periodic, y: zeros}"""
     normalization: Literal["none", "group", "instance"] = "none"
     bottleneck: Literal["conv", "dense", "attention"] = "conv"
