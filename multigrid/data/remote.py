@@ -55,7 +55,7 @@ def _copy(name: str, folder: Path) -> Path:
     if not several and "*" in place:
         raise UserError(f"{name}: no file has such a name")
     files = {path: path.removeprefix(start).lstrip("/") for path in several}
-    for path, below in (files or {place: PurePosixPath(urlparse(name).path).name}).items():
+    for path, below in (files or {place: PurePosixPath(urlparse(place).path).name}).items():
         target, told = folder / below, str(sorted(system.info(path).items()))
         if ".." in PurePosixPath(below).parts:
             raise UserError(f"{name}: '{below}' leads out of the folder")
