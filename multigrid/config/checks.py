@@ -47,8 +47,9 @@ def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
     if isinstance(padding, dict) and "".join(sorted(padding)) != axes:
         raise UserError(f"model.padding: {shown(padding)} must have the axes {', '.join(axes)}")
     by_axis = padding if isinstance(padding, dict) else dict.fromkeys(axes, padding)
-    for axis, size in zip(axes, finest.shape, strict=True):
-        if by_axis[axis] == "periodic" and finest.centering == "node" and size % 2:
+    for axis, size, spacing in zip(axes, finest.shape, finest.spacing, strict=True):
+        closed = finest.centering != "cell" and round(1 / spacing) != size
+        if by_axis[axis] == "periodic" and closed:
             raise UserError(
                 "model.padding: 'periodic' needs grids without the right boundary point, but "
                 f"{finest} nodes have it; use even sizes"
