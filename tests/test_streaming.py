@@ -402,9 +402,10 @@ def test_a_compressed_file_four_times_larger_than_the_memory(tmp_path: Path) -> 
     with h5py.File(tmp_path / "f.h5", "w") as file:
         shape, chunks = (32, 32, 160, 160), (1, 32, 160, 160)  # 105 MB
         states = file.create_dataset("tensor", shape, "f4", chunks=chunks, compression="lzf")
+        trajectory = np.arange(32, dtype=np.float32)[:, None, None] * np.ones((1, 160, 160))
+        trajectory[:, 0, 0] = 0
         for k in range(32):
-            states[k] = (k + np.arange(32, dtype=np.float32))[:, None, None]
-            states[k, :, 0, 0] = 0
+            states[k] = trajectory
     code = (
         "import resource, torch; from pathlib import Path\n"
         "from multigrid.data.files import FileSource\n"
