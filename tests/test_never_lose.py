@@ -20,6 +20,7 @@ from tiny import run, write_experiment
 
 from multigrid import files
 from multigrid.config import load_config
+from multigrid.config.settings import RecoveryConfig
 from multigrid.data.generation import Recipe
 from multigrid.errors import UserError
 from multigrid.ladder import recorder
@@ -29,8 +30,8 @@ from multigrid.records.run_folder import FolderLock, Journal
 from multigrid.report.record import remarks
 from multigrid.signals import Interrupted, check, deferred, watched
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
-from multigrid.training.divergence import Divergence, DivergenceDetector, RecoveryOptions
 from multigrid.training.evaluation import LevelValidator
+from multigrid.training.progress import Divergence, DivergenceDetector
 from multigrid.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -423,27 +424,27 @@ def test_a_start_that_is_no_number_is_told(experiment, tmp_path, monkeypatch, ca
 
 
 def test_explosions_are_divergence():
-    detector = DivergenceDetector(RecoveryOptions(explosion=10.0))
+    detector = DivergenceDetector(RecoveryConfig(explosion=10.0))
     for loss in [1.0, 0.1, 2.0, 2.0, 0.5, *[3.0] * 4]:
         detector.check(loss, 1.0, 0, [])
     with pytest.raises(Divergence, match="exploded to 3, for 5 steps more than 10 times"):
         detector.check(3.0, 1.0, 0, [])
     with pytest.raises(Divergence, match="the gradient became inf"):
         detector.check(0.1, math.inf, 0, [])
-    off = DivergenceDetector(RecoveryOptions(explosion=None))
+    off = DivergenceDetector(RecoveryConfig(explosion=None))
     for loss in [1e-9, *[1e9] * 20]:
         off.check(loss, 1.0, 0, [])
-    below_zero = DivergenceDetector(RecoveryOptions(explosion=10.0))
+    below_zero = DivergenceDetector(RecoveryConfig(explosion=10.0))
     for loss in [-1.0, *[50.0] * 20]:
         below_zero.check(loss, 1.0, 0, [])
 
 
 def test_going_back_ends_after_its_tries():
-    detector = DivergenceDetector(RecoveryOptions(tries=2, factor=0.5))
+    detector = DivergenceDetector(RecoveryConfig(tries=2, factor=0.5))
     divergence = Divergence("the loss became nan", 0, [3, 1])
     assert [detector.lower_rate(divergence, 1) for _ in range(3)] == [True, True, False]
     assert detector.rate_factor == 0.25
-    other = DivergenceDetector(RecoveryOptions(tries=2, factor=0.5))
+    other = DivergenceDetector(RecoveryConfig(tries=2, factor=0.5))
     other.load_state_dict(detector.state_dict())
     assert other == detector
 

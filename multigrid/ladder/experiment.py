@@ -39,7 +39,6 @@ from multigrid.schedule import (
 )
 from multigrid.tables import si
 from multigrid.training.callbacks import Callback
-from multigrid.training.divergence import RecoveryOptions
 from multigrid.training.featurization import require_features
 from multigrid.training.losses import Loss, build_loss
 from multigrid.training.optimizers import OptimizerFactory
@@ -56,15 +55,7 @@ CPU_OVERHEAD = 2.5
 
 @dataclass(frozen=True)
 class Extensions:
-    """What is handed in from Python instead of being named in the configuration.
-
-    Attributes:
-        loss: Maps a prediction ``[N, out, *grid]`` and a batch to one number.
-        network: Factory of networks: a grid to a module ``[N, in, *grid]`` to ``[N, out, *grid]``.
-        callbacks: Told of the run while it trains.
-        metrics: Errors by name, beside those that are registered.
-        optimizer: Makes the optimizer of parameter groups.
-    """
+    """What is handed in from Python, see :func:`multigrid.train`."""
 
     loss: Loss | None = None
     network: NetworkFactory | None = None
@@ -89,17 +80,11 @@ class Experiment:
     Attributes:
         config: The configuration, with what its files have shown.
         hierarchy: Grids of levels and scales.
-        problem: The PDE.
-        source: Where its samples come from.
-        family: Builds the network of each level.
-        initializer: Fills it.
+        family: Builds the network of each level, and ``initializer`` fills it.
         loaded: Weights to start from, by the network's names.
         stages: The schedule; one by measurement grows while it is trained.
         epoch_costs: What an epoch on each level costs in the unit of the budget, where there is
             one.
-        device: Where to compute.
-        precision: Number format of the networks.
-        options: Options of the trainer.
     """
 
     def __init__(
@@ -127,11 +112,7 @@ class Experiment:
             self.begin()
 
     def begin(self) -> None:
-        """Chooses the stages, reads the weights to start from, and checks what depends on them.
-
-        Raises:
-            UserError: If the budget is too small, or the weights cannot be read or do not fit.
-        """
+        """Chooses the stages, reads the weights to start from, and checks what depends on them."""
         self.epoch_costs = self.processes.from_first(self._epoch_costs)
         self.stages = self._stages(self._chosen_epochs())
         self.loaded = self.processes.from_first(lambda: weights_to_load(self.config))
@@ -144,13 +125,7 @@ class Experiment:
     # what the trainers need
 
     def loss(self, grid: Grid, level: int, fields: Sequence[FieldScale]) -> Loss:
-        """Returns what is minimised on a level.
-
-        Args:
-            grid: Grid of the fields.
-            level: The level.
-            fields: What is typical of each output field over the training samples.
-        """
+        """Returns what is minimised on a level, on fields of a grid."""
         config = self.config
         return build_loss(
             self.extensions.loss or config.loss.name,
@@ -211,7 +186,7 @@ class Experiment:
 
     def _trainer_options(self) -> TrainerOptions:
         config = self.config
-        optimizer, recovery = config.optimizer, config.recovery
+        optimizer = config.optimizer
         return TrainerOptions(
             optimizer=self.extensions.optimizer or optimizer.name,
             weight_decay=optimizer.weight_decay,
@@ -224,8 +199,7 @@ class Experiment:
             symmetries=self.problem.symmetries if config.data.augmentation == "auto" else None,
             mode_shifts=config.data.mode_shifts,
             seed=config.seed,
-            recovery=RecoveryOptions(recovery.tries, recovery.factor, recovery.explosion),
-            split_batches=recovery.split_batches,
+            recovery=config.recovery,
             processes=self.processes,
         )
 
@@ -308,8 +282,6 @@ class Experiment:
     def _chosen_epochs(self) -> list[int]:
         """Returns the epochs of each level: the configured ones, or what the budget allows.
 
-        Raises:
-            UserError: If the budget is too small.
         """
         config = self.config
         if not self.epoch_costs:

@@ -35,9 +35,9 @@ from multigrid.training.callbacks import (
     build_callbacks,
 )
 from multigrid.training.checkpoint import load_checkpoint, save_weights
-from multigrid.training.divergence import DivergedError
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate, split
+from multigrid.training.progress import DivergedError
 from multigrid.training.trainer import Trainer
 
 log = logging.getLogger(__name__)

@@ -128,7 +128,7 @@ class Recorder(Callback):
                 log.info("%s", notice)
         error, finest_error = trainer.measure_start()
         self.rel_l2_at_start = error
-        self._append(EpochRecord.at_start(error, finest_error))
+        self._append(EpochRecord(0, None, error, finest_error))
         log.info(
             "%s on entering  val_rel_l2=%.4g  on the finest grid %.4g", head, error, finest_error
         )

@@ -60,27 +60,21 @@ class Augmentation:
         fields = torch.cat([samples.inputs, samples.outputs], dim=1)
         num_inputs = samples.inputs.shape[1]
         if self.mirror is not None:
-            fields = self._superpose(fields, places, num_inputs, samples.grid)
+            sources = self.sources(places)
+            others = torch.from_numpy(np.searchsorted(sources, self.partners[places]))
+            mirrored = self.mirror.apply(fields)[others.to(fields.device)]
+            if self.mode_shifts:
+                parts = mirrored[:, :num_inputs], mirrored[:, num_inputs:]
+                mirrored = shift_solutions(*parts, samples.grid, self.mode_shifts)
+            if len(places) < len(sources):
+                here = torch.from_numpy(np.searchsorted(sources, places))
+                fields = fields[here.to(fields.device)]
+            factors = torch.from_numpy(self.factors[:, places]).to(fields.device)
+            one, other = factors.reshape(2, -1, *(1,) * (fields.ndim - 1))
+            fields = one * fields + other * mirrored
         fields = self.orientation.apply(fields)
         fields = -fields if self.sign < 0 else fields
         return Samples(fields[:, :num_inputs], fields[:, num_inputs:], samples.grid)
-
-    def _superpose(self, fields: Tensor, places: np.ndarray, num_inputs: int, grid: Grid) -> Tensor:
-        assert self.mirror is not None
-        sources = self.sources(places)
-        places_here, others = (
-            torch.from_numpy(np.searchsorted(sources, wanted)).to(fields.device)
-            for wanted in (places, self.partners[places])
-        )
-        factors = torch.from_numpy(self.factors[:, places]).to(fields.device)
-        factors = factors.reshape(2, -1, *(1,) * (fields.ndim - 1))
-        mirrored = self.mirror.apply(fields)[others]
-        if self.mode_shifts:
-            inputs, outputs = mirrored[:, :num_inputs], mirrored[:, num_inputs:]
-            mirrored = shift_solutions(inputs, outputs, grid, self.mode_shifts)
-        if len(places) < len(sources):
-            fields = fields[places_here]
-        return factors[0] * fields + factors[1] * mirrored
 
 
 def draw(
@@ -92,8 +86,7 @@ def draw(
 ) -> Augmentation:
     """Draws the augmentation of a batch."""
     assert not mode_shifts or (symmetries.linear and symmetries.mode_shifts)
-    mirror, partners = None, np.empty(0, dtype=np.int64)
-    factors: np.ndarray = np.empty((2, 0), dtype=np.float32)
+    mirror, partners, factors = None, np.arange(count), np.ones((2, count), dtype=np.float32)
     if symmetries.linear:
         mirror = _orientation(grid, symmetries, rng)
         partners = rng.permutation(count)

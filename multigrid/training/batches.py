@@ -14,7 +14,10 @@ from multigrid.distributed import ALONE, Processes
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
+from multigrid.schedule import Stage
 from multigrid.training.augmentation import Augmentation, draw
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,39 +39,33 @@ class Batch:
         if len(self.places) == len(self.indices):
             return self.indices
         drawn = self.augmentation
-        places = self.places if drawn is None else drawn.sources(self.places)
+        places = drawn.sources(self.places) if drawn else self.places
         return self.indices[torch.from_numpy(places)]
 
     def make(self, sources: Samples) -> Samples:
         """Returns this process's samples, augmented, from those that it needs."""
-        drawn = self.augmentation
-        return sources if drawn is None else drawn.apply(sources, self.places)
+        return self.augmentation.apply(sources, self.places) if self.augmentation else sources
 
 
+@dataclass(frozen=True)
 class Batches:
-    """The batches of every epoch of a stage.
+    """The batches of every epoch of a stage; ``key`` is the seed and the number of the stage.
 
     All processes draw the same for the whole batch, and each takes its share.
     """
 
-    def __init__(
-        self,
-        count: int,
-        grid: Grid,
-        size: int,
-        key: tuple[int, int],
-        symmetries: Symmetries | None,
-        processes: Processes = ALONE,
-        mode_shifts: float = 0.0,
-    ) -> None:
-        self.count = count
-        self.grid = grid
-        self.size = size
-        self.key = key
-        self.symmetries = symmetries
-        self.processes = processes
-        self.mode_shifts = mode_shifts
-        self.num_steps = math.ceil(count / size)
+    count: int
+    grid: Grid
+    size: int
+    key: tuple[int, int]
+    symmetries: Symmetries | None
+    processes: Processes = ALONE
+    mode_shifts: float = 0.0
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of an epoch."""
+        return math.ceil(self.count / self.size)
 
     def epoch(self, epoch: int, first: int = 0) -> list[Batch]:
         """Returns the batches of an epoch, from step ``first`` on."""
@@ -91,8 +88,6 @@ class Batches:
         return Batch(indices, places if share else np.arange(1), share, drawn)
 
 
-log = logging.getLogger(__name__)
-
 Weighted = Sequence[tuple[Samples, float]]
 
 
@@ -106,11 +101,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Microbatches:
     """How many samples of a batch are taken at once, as far as is known to fit."""
 
-    def __init__(
-        self, size: int, batch_size: int, split: bool = True, processes: Processes = ALONE
-    ) -> None:
-        self.size = size
-        self.largest_share = processes.largest_share(batch_size)
+    def __init__(self, stage: Stage, split: bool, processes: Processes) -> None:
+        self.size = stage.part_size(processes)
+        self.largest_share = processes.largest_share(stage.batch_size)
         self.split = split
         self.processes = processes
 
@@ -126,11 +119,11 @@ class Microbatches:
 
     def _divide(self, samples: Samples, share: float) -> Weighted:
         """Returns microbatches with their shares, equally many in all processes."""
+        if self.processes.size == 1 and len(samples) <= self.size:
+            return [(samples, share)]
         divided = [(micro, share * len(micro) / len(samples)) for micro in samples.split(self.size)]
-        if self.processes.size > 1:  # all exchange gradients equally often
-            most = math.ceil(self.largest_share / self.size)
-            divided += [(samples[:1], 0.0)] * (most - len(divided))
-        return divided
+        most = math.ceil(self.largest_share / self.size)  # all exchange gradients equally often
+        return divided + [(samples[:1], 0.0)] * (most - len(divided))
 
     def _halve(self, samples: Samples) -> None:
         size = min(self.size, len(samples))

@@ -5,6 +5,7 @@ them as ``callbacks=[...]``, and experiment files name registered ones.
 """
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,8 @@ log = logging.getLogger(__name__)
 class Training(Protocol):
     """What callbacks may rely on of the trainer of a level.
 
-    Attributes:
-        stage: Level, epochs, batch size and learning rate.
-        progress: Where it stands.
-        num_steps: Steps of an epoch.
-        should_stop: Set it to end the level after the epoch.
+    The stage (level, epochs, ...), where it stands, the steps of an epoch, and ``should_stop``,
+    which ends the level after the epoch once it is set.
     """
 
     stage: Stage
@@ -65,32 +63,22 @@ class Callback:
 
 
 class EarlyStopping(Callback):
-    """Ends a level when the validation error has stopped falling, or is low enough.
-
-    Args:
-        patience: Epochs without improvement after which to stop, or None.
-        target_error: Validation error at which to stop, or None.
-    """
+    """Ends a level after ``patience`` epochs without improvement, or at a validation error."""
 
     def __init__(self, patience: int | None = None, target_error: float | None = None) -> None:
-        self.patience = patience
-        self.target_error = target_error
+        self.patience = math.inf if patience is None else patience
+        self.target_error = -1.0 if target_error is None else target_error
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
         """Stops at once where there is nothing left to gain."""
-        self._check(trainer)
+        progress = trainer.progress
+        waited = progress.epoch - progress.best_epoch
+        if waited >= self.patience or progress.best <= self.target_error:
+            trainer.should_stop = True
 
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Checks what the epoch gave."""
-        self._check(trainer)
-
-    def _check(self, trainer: Training) -> None:
-        progress = trainer.progress
-        waited = progress.epoch - progress.best_epoch
-        if self.patience is not None and waited >= self.patience:
-            trainer.should_stop = True
-        if self.target_error is not None and progress.best <= self.target_error:
-            trainer.should_stop = True
+        self.on_level_start(None, trainer)
 
 
 class ProgressBar(Callback):
@@ -110,19 +98,18 @@ class ProgressBar(Callback):
         stage = trainer.stage
         self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
         self.left = TimeLeft(run.experiment.stage_costs, stage.index)
-        self.left.estimate(self._fraction(trainer))
+        self.steps = max(1, stage.epochs * trainer.num_steps)
+        self._move(trainer)
 
     def on_step(self, trainer: Training) -> None:
         """Moves the bar."""
-        left = self.left.estimate(self._fraction(trainer))
+        steps, left = self._move(trainer)
         if not self.shown:
             return
-        stage, progress = trainer.stage, trainer.progress
-        steps = progress.epoch * trainer.num_steps + progress.step
         if self.bar is None:
             self.bar = tqdm(
-                desc=f"{self.head} epoch {progress.epoch + 1}/{stage.epochs}",
-                total=stage.epochs * trainer.num_steps,
+                desc=f"{self.head} epoch {trainer.progress.epoch + 1}/{trainer.stage.epochs}",
+                total=self.steps,
                 initial=steps - 1,
                 bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} steps{postfix}",
                 leave=False,
@@ -135,7 +122,7 @@ class ProgressBar(Callback):
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Logs what the epoch gave."""
         self.close()
-        left = self.left.estimate(self._fraction(trainer))
+        _, left = self._move(trainer)
         log.info(
             "%s epoch %d/%d  train_loss=%.4g  val_rel_l2=%.4g  lr=%.1e  |g|=%.2g  %.1fs  "
             "(data %.0f%%)%s",
@@ -165,21 +152,16 @@ class ProgressBar(Callback):
             self.bar.close()
             self.bar = None
 
-    @staticmethod
-    def _fraction(trainer: Training) -> float:
-        """Returns how much of the stage is done, from 0 to 1."""
-        steps = trainer.progress.epoch * trainer.num_steps + trainer.progress.step
-        return steps / max(1, trainer.stage.epochs * trainer.num_steps)
+    def _move(self, trainer: Training) -> tuple[int, tuple[float, float] | None]:
+        """Returns the number of steps of the stage so far, and the time left."""
+        steps = trainer.progress.epoch * trainer.num_steps + len(trainer.progress.losses)
+        return steps, self.left.estimate(steps / self.steps)
 
 
 class TimeLeft:
-    """Estimates the time left from the work left, at the pace of the stage that runs.
+    """Estimates the time left from the work left, at the pace of the stage ``index``, which runs.
 
     A unit of work takes longer on coarse grids, so the total is overestimated at first.
-
-    Args:
-        work: Work of every stage, in any unit.
-        index: The stage that runs.
     """
 
     def __init__(self, work: Sequence[float], index: int) -> None:
@@ -190,8 +172,7 @@ class TimeLeft:
     def estimate(self, fraction: float) -> tuple[float, float] | None:
         """Returns the seconds left for the stage and for the whole run; None when first asked.
 
-        Args:
-            fraction: How much of the stage is done, from 0 to 1.
+        ``fraction`` is how much of the stage is done, from 0 to 1.
         """
         now = time.perf_counter()
         if self._began is None:
@@ -219,17 +200,12 @@ def duration(seconds: float) -> str:
 class TensorBoard(Callback):
     """Writes every row of the metrics as TensorBoard events; the step is the number of the row.
 
-    Args:
-        folder: Where the events go; nothing is written before the first row.
-
-    Raises:
-        UserError: If TensorBoard is not installed.
+    Nothing is written into the folder before the first row.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writer: Any = None
-        self.run: Any = None
         self.num_written = 0
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -246,13 +222,10 @@ class TensorBoard(Callback):
             first = len(run.rows) - (trainer.progress.epoch == 0)
             self.run, self.num_written = run, first
             self.writer = self._open(str(self.folder), purge_step=first)
-        self._write()
+        self.on_epoch(trainer)
 
-    def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
-        """Writes the new row."""
-        self._write()
-
-    def _write(self) -> None:
+    def on_epoch(self, trainer: Training, record: EpochRecord | None = None) -> None:
+        """Writes the new rows."""
         for step, row in enumerate(self.run.rows[self.num_written :], start=self.num_written):
             for name, value in epoch_metrics(row).items():
                 self.writer.add_scalar(name, value, step)
@@ -262,14 +235,7 @@ class TensorBoard(Callback):
 
 @register_callback("wandb")
 class WandB(Callback):
-    """Logs a run to Weights & Biases; the package ``wandb`` must be installed.
-
-    Args:
-        options: Arguments of ``wandb.init``, such as the project.
-
-    Raises:
-        UserError: If the package is not installed.
-    """
+    """Logs a run to Weights & Biases; the options are those of ``wandb.init``, as the project."""
 
     def __init__(self, **options: Any) -> None:
         self.wandb = _require("wandb")
@@ -295,14 +261,7 @@ class WandB(Callback):
 
 @register_callback("mlflow")
 class MLflow(Callback):
-    """Logs a run to MLflow; the package ``mlflow`` must be installed.
-
-    Args:
-        options: Arguments of ``mlflow.start_run``.
-
-    Raises:
-        UserError: If the package is not installed.
-    """
+    """Logs a run to MLflow; the options are those of ``mlflow.start_run``."""
 
     def __init__(self, **options: Any) -> None:
         self.mlflow = _require("mlflow")
@@ -326,11 +285,7 @@ class MLflow(Callback):
 
 
 def build_callbacks(entries: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> list[Callback]:
-    """Returns registered callbacks, each given as a name or as a mapping from it to its options.
-
-    Raises:
-        UserError: If there is no such callback, or it does not take the options.
-    """
+    """Returns registered callbacks, each given as a name or as a mapping from it to its options."""
     callbacks: list[Callback] = []
     for entry in entries:
         named = {entry: {}} if isinstance(entry, str) else entry

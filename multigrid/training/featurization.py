@@ -29,16 +29,17 @@ from multigrid.models.transfer import matches, tensors_of
 class HasTail(Protocol):
     """A network for which ``network(x)`` is ``network.finish(network.features(x))``.
 
-    ``tail`` holds patterns of the names of the tensors that ``finish`` uses.
+    ``tail`` holds patterns of the names of the tensors that ``finish`` uses; features are
+    ``[N, ...]``, the output ``[N, out, *grid]``.
     """
 
     tail: tuple[str, ...]
 
     def features(self, x: Tensor) -> Sequence[Tensor]:
-        """Returns the features ``[N, ...]`` of inputs ``[N, in, *grid]``."""
+        """Returns the features of inputs ``[N, in, *grid]``."""
 
     def finish(self, features: Sequence[Tensor]) -> Tensor:
-        """Returns the network's output ``[N, out, *grid]``."""
+        """Returns the network's output."""
 
 
 class Split(NamedTuple):
@@ -149,8 +150,7 @@ class FeaturizedSurrogate:
 
     def finish(self, batch: Samples) -> Callable[[Tensor], Tensor]:
         """Returns what gives the network's output for a batch, from its features alone."""
-        features = batch.features or ()
-        return lambda x: self.parts.tail(features)
+        return lambda x: self.parts.tail(batch.features or ())
 
     @torch.no_grad()
     def compute(

@@ -112,13 +112,9 @@ def _gradual(unfreeze: int | list[int] | str, steps: int, some_are_new: bool) ->
 
 
 def _unfreezing(rule: RuleConfig) -> Unfreezing:
-    match rule.freeze:
-        case True:
-            return Unfreezing()
-        case "plateau":
-            return Unfreezing(plateaus=1)
-        case epochs:
-            return Unfreezing(epochs or 0)
+    if rule.freeze == "plateau":
+        return Unfreezing(plateaus=1)
+    return Unfreezing() if rule.freeze is True else Unfreezing(rule.freeze or 0)
 
 
 def check_finetuning(
@@ -200,16 +196,12 @@ class Freezer:
             parameter.requires_grad_(trained)
             if not trained:
                 parameter.grad = None
-        self.constant = set(frozen) | self._buffers_of_frozen_layers(frozen)
-        return True
-
-    def _buffers_of_frozen_layers(self, frozen: frozenset[str]) -> set[str]:
-        names = set()
+        self.constant = set(frozen)
         for prefix, module in self.network.named_modules():
             direct = {name for name, _ in module.named_parameters(prefix, False, False)}
             if direct and direct <= frozen:
-                names |= {name for name, _ in module.named_buffers(prefix, recurse=False)}
-        return names
+                self.constant |= {name for name, _ in module.named_buffers(prefix, False)}
+        return True
 
 
 def _parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -51,18 +51,22 @@ class LossScale:
         return fields * self.factors[0] if self.factors else fields
 
 
-def _mean_error(metric: metrics.Metric) -> Callable[[Tensor, Samples, LossScale], Tensor]:
-    """Returns the loss that is the mean of a metric of all fields together over a batch."""
-
-    def loss(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
-        error = bind(metric, grid=batch.grid, field=scale.field)
-        return error(scale(prediction), scale(batch.outputs)).mean()
-
-    return loss
+@LOSSES.register("rel_l2")
+def rel_l2(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
+    """Relative L2 error of all fields together."""
+    return metrics.rel_l2(scale(prediction), scale(batch.outputs), scale.field).mean()
 
 
-for _metric in (metrics.rel_l2, metrics.rel_l1, metrics.rel_h1):
-    LOSSES.register(_metric.__name__)(_mean_error(_metric))
+@LOSSES.register("rel_l1")
+def rel_l1(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
+    """Relative L1 error of all fields together."""
+    return metrics.rel_l1(scale(prediction), scale(batch.outputs), scale.field).mean()
+
+
+@LOSSES.register("rel_h1")
+def rel_h1(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
+    """Relative H1 error of all fields together."""
+    return metrics.rel_h1(scale(prediction), scale(batch.outputs), batch.grid, scale.field).mean()
 
 
 @LOSSES.register("mse")

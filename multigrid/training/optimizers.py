@@ -64,20 +64,22 @@ class Muon(Optimizer):
             if group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-            for pair in zip(
-                parameters, self._look_ahead(parameters, group["momentum"]), strict=True
-            ):
-                by_shape.setdefault(pair[0].shape, []).append(pair)
+            ahead = self._look_ahead(parameters, group["momentum"])
+            for parameter, gradient in zip(parameters, ahead, strict=True):
+                by_shape.setdefault(parameter.shape, []).append((parameter, gradient))
             for pairs in by_shape.values():
                 self._update(pairs, group["lr"])
 
     def _look_ahead(self, parameters: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
         """Moves the running means on and returns the gradients as they will be, by Nesterov."""
+        buffers: list[Tensor] = []
+        gradients: list[Any] = []
         for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        gradients = [p.grad for p in parameters if p.grad is not None]
+            state = self.state[parameter]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers.append(state["momentum_buffer"])
+            gradients.append(parameter.grad)
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         return torch._foreach_lerp(gradients, buffers, momentum)
 
@@ -155,8 +157,8 @@ def muon(
 def _part(group: dict[str, Any], hidden: bool) -> dict[str, Any]:
     """Returns a group with only its hidden parameters, or only the others."""
     pairs = zip(group["names"], group["params"], strict=True)
-    chosen = [(key, p) for key, p in pairs if is_hidden(key, p) == hidden]
-    return {**group, "names": [key for key, _ in chosen], "params": [p for _, p in chosen]}
+    chosen = {key: p for key, p in pairs if is_hidden(key, p) == hidden}
+    return {**group, "names": list(chosen), "params": list(chosen.values())}
 
 
 NARROW, WIDE = 8, 32
@@ -198,17 +200,16 @@ class NamedOptimizer:
         names: dict[ParameterOptions, list[str]] = {}
         for key in self.parameters:
             names.setdefault((options or {}).get(key, ParameterOptions()), []).append(key)
-        decay = weight_decay
         groups = [
             {
                 "params": [self.parameters[key] for key in keys],
                 "names": keys,
-                "scale": choice.scale,
-                "weight_decay": decay if choice.weight_decay is None else choice.weight_decay,
-                "warmup": choice.warmup,
+                "scale": one.scale,
+                "weight_decay": weight_decay if one.weight_decay is None else one.weight_decay,
+                "warmup": one.warmup,
                 "betas": betas,
             }
-            for choice, keys in names.items()
+            for one, keys in names.items()
         ]
         make: OptimizerFactory = OPTIMIZERS.get(name) if isinstance(name, str) else name
         if make is muon:
@@ -245,16 +246,12 @@ class NamedOptimizer:
 
     def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> int:
         """Loads the state of parameters of the same name and shape; returns how many take it."""
-        updated_by = {
-            parameter: optimizer
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        }
         count = 0
-        for key, parameter in self.parameters.items():
-            if key in state and parameter in updated_by:
-                count += _load(updated_by[parameter], parameter, state[key])
+        for optimizer in self.optimizers:
+            updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for key, parameter in self.parameters.items():
+                if id(parameter) in updated and key in state:
+                    count += _load(optimizer, parameter, state[key])
         return count
 
 

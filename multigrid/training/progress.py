@@ -1,26 +1,24 @@
-"""Where a training stands, and what its epochs give, as plain values."""
+"""Where a training stands, what its epochs give, and divergence, as plain values."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from multigrid.config.settings import RecoveryConfig
+from multigrid.errors import UserError
+
+NUM_EXPLODED = 5
+NUM_NAMED = 64
 
 
 @dataclass
 class Progress:
-    """Where a training stands, as plain values.
+    """Where a training stands; times in seconds.
 
-    Attributes:
-        epoch: Number of finished epochs.
-        losses: Loss of each step of the epoch under way.
-        norms: Norm of the gradient of each of them, before clipping.
-        epoch_seconds: Training time of the epoch under way.
-        epoch_data_seconds: The part of it spent waiting for data.
-        best: Lowest validation error so far.
-        best_epoch: The epoch that reached it.
-        seconds: Training time of all epochs before, evaluation left out.
-        data_seconds: The part of it spent waiting for data.
-        evaluation_seconds: Time spent on validation.
-        compile_seconds: The part of the training time spent on compilation.
-        flops: Floating-point operations, evaluation left out.
+    ``losses``, ``norms`` (of the gradient, before clipping), ``epoch_seconds`` and
+    ``epoch_data_seconds`` are of the epoch under way, the rest of all finished ones. Data is the
+    part of the training time spent waiting for it; validation counts for neither time nor FLOPs.
     """
 
     epoch: int = 0
@@ -52,18 +50,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave.
+    """What one epoch of a stage gave; epoch 0 is the state before the first step.
 
-    Attributes:
-        epoch: Number of the epoch in its stage, from 1.
-        train_loss: Mean loss over its steps.
-        val_rel_l2: Mean relative L2 error of the validation samples on the level's grid.
-        val_finest_rel_l2: The same of the predictions prolonged to the finest grid.
-        learning_rate: Rate of new weights at the last step.
-        gradient_norm: Norm of the gradient before clipping, mean over the steps.
-        seconds: Training time of the epoch.
-        data_fraction: The part of it spent waiting for data.
-        improved: Whether the validation error is the lowest so far.
+    Loss and norm of the gradient are means over the steps, the rate of new weights is that of the
+    last one. The validation error is on the level's grid, and prolonged to the finest grid.
     """
 
     epoch: int
@@ -76,7 +66,84 @@ class EpochRecord:
     data_fraction: float = 0.0
     improved: bool = False
 
-    @classmethod
-    def at_start(cls, error: float, finest_error: float) -> "EpochRecord":
-        """Returns the record of a level before its first step."""
-        return cls(0, None, error, finest_error)
+
+class DivergedError(UserError):
+    """Training has failed: going back with a lower rate did not help."""
+
+
+class Divergence(Exception):  # noqa: N818 (an event that is handled, not an error for the user)
+    """A step or a validation that must not count."""
+
+    def __init__(self, reason: str, step: int | None = None, samples: Sequence[int] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.step = step
+        self.samples = sorted(samples)
+
+    def describe(self, grid: object, epoch: int) -> str:
+        """Returns what happened, where, and with which samples."""
+        if self.step is None:
+            return f"{self.reason} on the {grid} grid after epoch {epoch}"
+        named = ", ".join(map(str, self.samples[:NUM_NAMED]))
+        more = len(self.samples) - NUM_NAMED
+        tail = f" and {more} more" if more > 0 else ""
+        return (
+            f"{self.reason} on the {grid} grid in epoch {epoch}, step {self.step + 1}, with the "
+            f"training samples {named}{tail}"
+        )
+
+
+@dataclass
+class DivergenceDetector:
+    """Checks losses, and counts how often the training went back. A function of losses alone."""
+
+    options: RecoveryConfig
+    rate_factor: float = 1.0
+    lowest: float = math.inf
+    num_exploded: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def check(self, loss: float, norm: float, step: int, samples: Sequence[int]) -> None:
+        """Raises Divergence if a loss or gradient is not finite, or the loss has exploded.
+
+        It has if it stays above ``explosion`` times the lowest for :data:`NUM_EXPLODED` steps; one
+        that may be negative, such as an energy, has no scale to explode from.
+        """
+        for name, value in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(value):
+                raise Divergence(f"the {name} became {value}", step, samples)
+        limit = self.options.explosion
+        exploded = limit is not None and self.lowest > 0 and loss > limit * self.lowest
+        self.num_exploded = self.num_exploded + 1 if exploded else 0
+        self.lowest = min(self.lowest, loss)
+        if self.num_exploded >= NUM_EXPLODED:
+            reason = (
+                f"the loss exploded to {loss:.3g}, for {NUM_EXPLODED} steps more than {limit:g} "
+                f"times its lowest value {self.lowest:.3g},"
+            )
+            raise Divergence(reason, step, samples)
+
+    def lower_rate(self, divergence: Divergence, epoch: int) -> bool:
+        """Counts a divergence and lowers the rate; returns False if there were too many."""
+        if len(self.events) >= self.options.tries:
+            return False
+        self.rate_factor *= self.options.factor
+        self.num_exploded = 0
+        self.events.append(
+            {
+                "epoch": epoch,
+                "step": None if divergence.step is None else divergence.step + 1,
+                "reason": divergence.reason,
+                "samples": divergence.samples,
+                "rate_factor": self.rate_factor,
+            }
+        )
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns plain containers for a checkpoint."""
+        return {key: value for key, value in asdict(self).items() if key != "options"}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken."""
+        vars(self).update(state)

@@ -22,17 +22,11 @@ OVERHEAD = 1.1
 def compiled(
     network: nn.Module, shape: tuple[int, ...], precision: PrecisionName
 ) -> Callable[[Tensor], Tensor] | None:
-    """Returns a compiled network, tried out on a forward and backward pass.
+    """Returns what to call instead of a network, tried out on a forward and backward pass.
 
     Each size of a batch is compiled for itself. PyTorch keeps on disk what has been compiled.
-
-    Args:
-        network: Maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
-        shape: Shape of a batch of inputs.
-        precision: Number format of the training.
-
-    Returns:
-        What to call instead of the network, or None where compilation fails; a warning says why.
+    ``shape`` is that of a batch of inputs. Where compilation fails, a warning says why and None is
+    returned.
     """
     torch.compiler.reset()  # PyTorch gives up after some shapes of the same code
     compiled_network = torch.compile(network, dynamic=False)

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from multigrid.config.settings import RecoveryConfig
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.distributed import ALONE, Processes
 from multigrid.errors import UserError
@@ -31,17 +32,17 @@ from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches, Microbatches
 from multigrid.training.callbacks import Callback
-from multigrid.training.divergence import (
-    DivergedError,
-    Divergence,
-    DivergenceDetector,
-    RecoveryOptions,
-)
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.finetuning import Finetuning, Freezer
 from multigrid.training.losses import Loss
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
-from multigrid.training.progress import EpochRecord, Progress
+from multigrid.training.progress import (
+    DivergedError,
+    Divergence,
+    DivergenceDetector,
+    EpochRecord,
+    Progress,
+)
 from multigrid.training.speed import compiled
 
 log = logging.getLogger(__name__)
@@ -55,23 +56,9 @@ Validator = Callable[[Surrogate], tuple[float, float]]
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """What is the same for the trainers of all levels.
+    """What is the same for the trainers of all levels; the settings of the same names tell more.
 
-    Attributes:
-        optimizer: ``muon`` or ``adamw``.
-        weight_decay: Decoupled weight decay.
-        betas: AdamW's decay rates.
-        decay: Shape of the learning-rate curve.
-        final_rate: Last learning rate over the highest.
-        clip: Largest norm of the gradient, or None.
-        precision: Number format of the network.
-        compile: Whether to compile the networks.
-        symmetries: What to augment with, or None.
-        mode_shifts: How often to shift sine modes in doing so, 0 to 1.
-        seed: Seed of the data order and the augmentation.
-        recovery: What to do when the training diverges.
-        split_batches: Whether to take a batch in microbatches when it does not fit into memory.
-        processes: The processes that train together.
+    ``symmetries`` is what to augment with, or None; ``seed`` that of data order and augmentation.
     """
 
     optimizer: OptimizerName = "muon"
@@ -85,8 +72,7 @@ class TrainerOptions:
     symmetries: Symmetries | None = None
     mode_shifts: float = 0.0
     seed: int = 0
-    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
-    split_batches: bool = True
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     processes: Processes = ALONE
 
 
@@ -152,12 +138,7 @@ class Trainer:
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
         self.divergence = DivergenceDetector(options.recovery)
-        self.microbatches = Microbatches(
-            stage.part_size(self.processes),
-            stage.batch_size,
-            options.split_batches,
-            self.processes,
-        )
+        self.microbatches = Microbatches(stage, options.recovery.split_batches, self.processes)
         self.progress = Progress(flops=featurized.flops if featurized else 0.0)
         self.best: dict[str, Any] = {}
         self.should_stop = False
@@ -213,7 +194,9 @@ class Trainer:
         loss = self.microbatches.run(self.backward, samples, batch.share)
         norm = self.clip_gradient()
         self.divergence.check(loss, norm, progress.step, batch.indices.tolist())
-        self.optimizer.set_learning_rate(self.learning_rate, self._fraction_done)
+        step = progress.epoch * self.num_steps + progress.step
+        done = (step + 1) / (self.stage.epochs * self.num_steps)
+        self.optimizer.set_learning_rate(self.rate_at(step), done)
         self.optimizer.step()
 
         progress.losses.append(loss)
@@ -228,12 +211,17 @@ class Trainer:
             microbatches: Samples, and the share of the whole batch that they stand for.
         """
         self.optimizer.zero_grad()
-        batch_loss = 0.0
-        with seeded(self._network_seed(), microbatches[0][0].inputs.device):
+        device, batch_loss = microbatches[0][0].inputs.device, 0.0
+        # what the network draws is a function of the step and the process
+        rank = (self.processes.rank,) if self.processes.rank else ()
+        rng = self.batches.rng(self.progress.epoch, self.progress.step, NETWORK_KEY, *rank)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(rng.integers(2**63)))
             for number, (samples, share) in enumerate(microbatches, start=1):
+                network = self.featurized.finish(samples) if self.featurized else self._network
                 with self.processes.reducing(self._predict, number == len(microbatches)):
-                    with autocast(samples.inputs.device, self.options.precision):
-                        prediction = self._predict(samples.inputs, self._network_for(samples))
+                    with autocast(device, self.options.precision):
+                        prediction = self._predict(samples.inputs, network)
                     loss = self.loss(prediction, samples)
                     scale = share * self.processes.size  # as the mean over processes is taken
                     (loss if scale == 1 else loss * scale).backward()
@@ -254,17 +242,12 @@ class Trainer:
         """Whether the network is compiled."""
         return self._network is not None
 
-    @property
-    def learning_rate(self) -> float:
-        """Rate of new weights at the step to come."""
-        step = self.progress.epoch * self.num_steps + self.progress.step
-        return self._rate_at(step)
+    def rate_at(self, step: int) -> float:
+        """Returns the rate of new weights at a step of the stage."""
+        return self.stage.learning_rate * self.rate(step) * self.divergence.rate_factor
 
     def measure_start(self) -> tuple[float, float]:
-        """Measures the surrogate before its first step; that counts as its best so far.
-
-        Returns:
-            The mean relative L2 error on the level's and on the finest grid.
+        """Returns the errors before the first step; they count as the best so far.
 
         Raises:
             DivergedError: If the error is not finite.
@@ -293,7 +276,7 @@ class Trainer:
             train_loss=float(np.mean(progress.losses)),
             val_rel_l2=error,
             val_finest_rel_l2=finest_error,
-            learning_rate=self._rate_at(progress.epoch * self.num_steps - 1),
+            learning_rate=self.rate_at(progress.epoch * self.num_steps - 1),
             gradient_norm=float(np.mean(progress.norms)),
             seconds=progress.epoch_seconds,
             data_fraction=progress.epoch_data_seconds / progress.epoch_seconds,
@@ -348,7 +331,7 @@ class Trainer:
         )
 
     def _keep_best(self) -> None:
-        """Keeps copies of the weights and of all else that going back needs."""
+        """Keeps copies of all that going back needs."""
         state = self.state_dict()
         state["optimizer"] = deepcopy(state["optimizer"])
         weights = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
@@ -409,10 +392,6 @@ class Trainer:
 
     # small things
 
-    def _network_for(self, samples: Samples) -> Callable[[Tensor], Tensor] | None:
-        """Returns what to call instead of the surrogate's network, if anything."""
-        return self._network if self.featurized is None else self.featurized.finish(samples)
-
     def _compile(self) -> None:
         if not self.options.compile or self._network is not None:
             return
@@ -434,26 +413,3 @@ class Trainer:
             self._blueprint.get_parameter(name).requires_grad_(parameter.requires_grad)
         shape = (1, self.samples.num_channels[0], *self.samples.grid.shape)
         return float(len(self.samples) * training_flops(self._blueprint, shape))
-
-    def _rate_at(self, step: int) -> float:
-        return self.stage.learning_rate * self.rate(step) * self.divergence.rate_factor
-
-    @property
-    def _fraction_done(self) -> float:
-        """Fraction of the stage's steps that are done with the one under way."""
-        taken = self.progress.epoch * self.num_steps + self.progress.step + 1
-        return taken / (self.stage.epochs * self.num_steps)
-
-    def _network_seed(self) -> int:
-        """Returns the seed of what the network draws: a function of the step and the process."""
-        rank = (self.processes.rank,) if self.processes.rank else ()
-        rng = self.batches.rng(self.progress.epoch, self.progress.step, NETWORK_KEY, *rank)
-        return int(rng.integers(2**63))
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds the random numbers drawn within the context; those drawn later are not affected."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
