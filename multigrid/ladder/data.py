@@ -24,14 +24,9 @@ NUM_TRAJECTORIES = 16
 class RunData:
     """All samples of a run, generated or read.
 
-    Args:
-        experiment: What is run.
-
     Attributes:
-        train: Training samples of each level, coarsest first.
-        restriction_seconds: Time to read or restrict them, for each level.
-        validation: Validation samples on the finest grid.
-        test: Test samples on the finest grid.
+        train: Training samples of each level, coarsest first, and ``restriction_seconds``.
+        validation: Validation samples on the finest grid, as those in ``test``.
         scaling: How fields are scaled for the network, the same on all levels.
         seconds: Time to generate or read the finest ones.
         line: Where the samples come from, for the log.
@@ -39,9 +34,6 @@ class RunData:
             any.
         negligible: By split and output field, the numbers of the samples whose field counts as
             zero in relative errors.
-
-    Raises:
-        UserError: If they cannot be generated or read.
     """
 
     def __init__(self, experiment: Experiment) -> None:

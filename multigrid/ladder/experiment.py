@@ -280,9 +280,7 @@ class Experiment:
         return [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
 
     def _chosen_epochs(self) -> list[int]:
-        """Returns the epochs of each level: the configured ones, or what the budget allows.
-
-        """
+        """Returns the epochs of each level: the configured ones, or what the budget allows."""
         config = self.config
         if not self.epoch_costs:
             return config.per_level("epochs")

@@ -167,7 +167,8 @@ class LadderRun:
         """Builds the network of a stage and fills it from earlier stages or its checkpoint."""
         initializer = self.experiment.initializer
         if unfinished is None:
-            return initializer.start(self.recorder, stage)
+            states = self.recorder.states(stage)
+            return initializer.start(stage, self.recorder.loaded, states)
         path = self.recorder.level_folder(stage.level) / LAST
         return initializer.resume(stage, unfinished, path)
 

@@ -18,9 +18,10 @@ from multigrid.hardware import environment
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.models.cost import count_named, count_parameters
-from multigrid.models.transfer import COPIED, partition
+from multigrid.models.transfer import COPIED
 from multigrid.records.history import Row, outcome, write_history
 from multigrid.records.run_folder import RunFolder
+from multigrid.schedule import Stage
 from multigrid.training.callbacks import Callback, Training
 from multigrid.training.checkpoint import ABOUT, DamagedError, load_checkpoint, save_checkpoint
 from multigrid.training.progress import EpochRecord
@@ -35,10 +36,6 @@ KEYS = {"rows", "finished", "best", "network", "trainer", "start"}
 
 class Recorder(Callback):
     """Records the metrics of every epoch, the summaries of finished stages, and checkpoints.
-
-    Args:
-        experiment: The experiment.
-        folder: Folder of the run.
 
     Attributes:
         rows: One row for each epoch so far.
@@ -76,10 +73,13 @@ class Recorder(Callback):
         grid = self.experiment.hierarchy.levels[level]
         return self.folder.level(level, grid, make=self.processes.is_first)
 
-    def last_visit(self, level: int) -> dict[str, Any] | None:
-        """Returns the summary of the latest finished stage on a level, or None."""
-        visits = [stage for stage in self.finished if stage["level"] == level]
-        return visits[-1] if visits else None
+    def states(self, stage: Stage) -> list[dict[str, Any]]:
+        """Returns the best states that a stage starts from; the latest stage's counts most."""
+        visited = [done["level"] for done in self.finished]
+        levels = [*({stage.level} & {*visited}), *visited[-1:]]
+        if stage.source is not None:
+            levels = [visited[stage.source]]
+        return [self.best[level] for level in levels]
 
     # a level
 
@@ -91,22 +91,16 @@ class Recorder(Callback):
         interpolation_error: float | None,
         unfinished: dict[str, Any] | None,
     ) -> None:
-        """Begins to record a stage, or continues from its checkpoint.
+        """Begins to record a stage, or continues from its checkpoint ``unfinished``.
 
-        Args:
-            trainer: The stage's trainer.
-            start: What its network started from.
-            overhead: Seconds spent on restriction, transfer and set-up.
-            interpolation_error: What prolonging the truth from the level to the next one costs,
-                None on the last level.
-            unfinished: The checkpoint of this stage to continue from, or None.
+        ``overhead`` is the time in seconds for restriction, transfer and set-up,
+        ``interpolation_error`` what prolonging the truth to the next level costs.
         """
         self.trainer, self.start_of_level = trainer, start
         self.interpolation_error = interpolation_error
         self._saved_best, self._entered = None, False
         self._saved(time.monotonic())
-        report = start.report or partition({}, trainer.surrogate.network.state_dict())
-        self.transfers[trainer.stage.level] = report.to_json()
+        self.transfers[trainer.stage.level] = start.report.to_json()
         self._write_transfers()
         if unfinished is not None:
             trainer.load_state_dict(unfinished["trainer"])
@@ -122,10 +116,8 @@ class Recorder(Callback):
             *(head, stage.index, stage.epochs, stage.batch_size, stage.learning_rate),
             f"  ({stage.reason})" if stage.reason else "",
         )
-        if start.report is not None:
-            log.info("%s", start.report.totals())
-            for notice in start.report.notices():
-                log.info("%s", notice)
+        if start.report.keys(*COPIED):
+            log.info("%s", "\n".join([start.report.totals(), *start.report.notices()]))
         error, finest_error = trainer.measure_start()
         self.rel_l2_at_start = error
         self._append(EpochRecord(0, None, error, finest_error))
@@ -135,11 +127,7 @@ class Recorder(Callback):
         self._entered = True
 
     def on_step(self, trainer: Training) -> None:
-        """Saves a checkpoint if one is due.
-
-        Raises:
-            Interrupted: If a signal has asked to stop.
-        """
+        """Saves a checkpoint if one is due; raises Interrupted if a signal has asked to stop."""
         self._steps_since_saving += 1
         steps = self.experiment.config.checkpoints.steps
         due = steps is not None and self._steps_since_saving >= steps
@@ -188,7 +176,7 @@ class Recorder(Callback):
                 "earlier_best": {k: s for k, s in self.best.items() if k != level and k in later},
                 "saving_seconds": self.saving_seconds,
                 "transfers": self.transfers,
-                "start": self.start_of_level.to_json(),
+                "start": {"slow": sorted(self.start_of_level.slow)},
                 "overhead": self.overhead,
                 "rel_l2_at_start": self.rel_l2_at_start,
                 "network": network,
@@ -207,14 +195,8 @@ class Recorder(Callback):
     def restore(self) -> dict[str, Any] | None:
         """Restores rows, finished stages and best states from the latest sound checkpoint.
 
-        A damaged checkpoint is named, put aside and left out; where none is left, the run starts
-        from the beginning.
-
-        Returns:
-            The checkpoint, or None if there is none.
-
-        Raises:
-            UserError: If the samples have changed.
+        A damaged checkpoint is named, put aside and left out; where none is left, None is returned
+        and the run starts from the beginning.
         """
         latest = self.processes.from_first(self._latest)
         if latest is None:
@@ -334,7 +316,7 @@ class Recorder(Callback):
         trainer, progress = self.trainer, self.trainer.progress
         network, report = trainer.surrogate.network, self.start_of_level.report
         parameters = count_parameters(network)
-        transferred = count_named(network, report.keys(*COPIED) if report else [])
+        transferred = count_named(network, report.keys(*COPIED))
         frozen = count_named(network, trainer.finetuning.frozen())
         rows = [row for row in self.rows if row.stage == trainer.stage.index]
         return {

@@ -31,11 +31,10 @@ class TestResults:
     """What the finished surrogate gives on the test samples.
 
     Attributes:
-        samples: Test samples on its grid.
         prediction: Predicted outputs ``[N, out, *grid]``.
         errors: Every metric, the mean over output fields.
         by_field: Every metric of each output field, ``{metric: {field: value}}``.
-        extra: Every metric on each further test set, the mean over output fields.
+        extra: As ``errors``, on each further test set.
         baselines: By test set, relative L2 errors of guesses that every surrogate must beat.
         rollout: Errors of a roll-out, and those of persistence; None if there was none.
         trajectories: The true trajectories that it was compared with.
@@ -176,18 +175,12 @@ def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data:
 def spectrum(fields: np.ndarray, periodic: bool = False) -> np.ndarray:
     """Returns the root mean square of fields by their number of half-waves across the box.
 
-    Fields that do not wrap around are continued evenly (cosine transform of type 2), so that their
-    edges do not count as short waves; periodic ones are Fourier-transformed. A coefficient counts
-    for the largest number of half-waves among its axes, which a grid of n points can carry up to
-    n. By Parseval's identity the squares of all entries add up to the mean square of the fields.
-
-    Args:
-        fields: Array ``[N, C, *grid]``.
-        periodic: Whether the fields wrap around the box.
-
-    Returns:
-        Array ``[n]``, n being the largest number of points along an axis (``[n + 1]`` if periodic).
-        Entry j belongs to j half-waves.
+    Fields ``[N, C, *grid]`` that do not wrap around are continued evenly (cosine transform of type
+    2), so that their edges do not count as short waves; periodic ones are Fourier-transformed. A
+    coefficient counts for the largest number of half-waves among its axes, which a grid of n points
+    can carry up to n. By Parseval's identity the squares of all entries add up to the mean square
+    of the fields. Entry j of the result ``[n]`` (``[n + 1]`` if periodic), n being the largest
+    number of points along an axis, belongs to j half-waves.
     """
     axes = tuple(range(2, fields.ndim))
     shape = fields.shape[2:]

@@ -51,8 +51,7 @@ class LevelValidator:
     ) -> None:
         self.finest = finest
         self.samples = finest.restrict_to(grid)
-        self.degree = degree
-        self.periodic = periodic
+        self.prolongation = degree, periodic
         self.batch_size = processes.largest_share(batch_size)
         self.processes = processes
 
@@ -73,7 +72,7 @@ class LevelValidator:
         errors = mean_rel_l2(prediction, samples.outputs, fields)
         if samples.grid == finest.grid:
             return torch.stack([errors, errors], dim=1)
-        prolonged = prolong_to(prediction, samples.grid, finest.grid, self.degree, self.periodic)
+        prolonged = prolong_to(prediction, samples.grid, finest.grid, *self.prolongation)
         return torch.stack([errors, mean_rel_l2(prolonged, finest.outputs, fields)], dim=1)
 
 
