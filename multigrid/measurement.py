@@ -20,6 +20,7 @@ from multigrid.grid import Centering, Grid, halvings_between
 from multigrid.ladder.components import problem_and_source
 from multigrid.metrics import field_errors, over_fields, per_field, rel_l2_by_field
 from multigrid.models.scaling import Surrogate
+from multigrid.report.record import rollout_table
 from multigrid.tables import table
 from multigrid.training.evaluation import predict
 
@@ -54,8 +55,6 @@ class LevelErrors:
     """The errors of one level.
 
     Attributes:
-        level: The level.
-        grid: Its grid.
         errors: Each metric for every sample ``[N]`` on the grid of the level's fields, the mean
             over output fields; ``on_data_grid`` is the relative L2 error of the prediction
             prolonged to the samples' grid, and ``persistence`` that of the input state itself,
@@ -77,12 +76,8 @@ class LevelErrors:
 class Evaluation:
     """The errors of a surrogate; ``print`` shows them as tables.
 
-    Attributes:
-        place: Where the samples come from.
-        grid: Their grid.
-        count: How many there are.
-        levels: The errors of each level, coarsest first.
-        rollout: Errors of roll-outs as plain containers, if there were any.
+    Where the samples come from, their grid and number, the errors of each level, coarsest first,
+    and those of roll-outs as plain containers, if there were any.
     """
 
     place: str
@@ -150,25 +145,12 @@ class Evaluation:
         worst = [[str(w["sample"]), f"{w['rel_l2']:.4g}"] for w in self.worst(num_worst)]
         blocks.append(f"worst samples on {finest.grid}\n{table(['Sample', 'rel_l2'], worst)}")
         if self.rollout is not None:
-            blocks.append(_rollout_text(self.rollout))
+            count, text = self.rollout["trajectories"], table(*rollout_table(self.rollout))
+            blocks.append(f"roll-outs of {count} trajectories: mean (lowest to highest)\n{text}")
         return "\n\n".join(blocks)
 
     def __str__(self) -> str:
         return self.to_text()
-
-
-def _rollout_text(rollout: Mapping[str, Any]) -> str:
-    header = ["Metric", *(f"Step {step}" for step in rollout["steps"])]
-    rows = [
-        [name, *(f"{v['mean']:.4g} ({v['low']:.4g} to {v['high']:.4g})" for v in values)]
-        for name, values in rollout["errors"].items()
-    ]
-    steps = rollout["correlation_steps"]
-    return (
-        f"roll-outs of {rollout['trajectories']} trajectories: mean (lowest to highest)\n"
-        f"{table(header, rows)}\ncorrelation at least 0.8 for {steps['mean']:.1f} steps "
-        f"({steps['low']:.0f} to {steps['high']:.0f}); {rollout['blow_up']:.0%} blow up"
-    )
 
 
 def run_samples(config: Config, split: str = "test", count: int | None = None) -> SampleStream:
@@ -197,11 +179,7 @@ def file_samples(
     centering: Centering,
     count: int | None = None,
 ) -> SampleStream:
-    """Returns the samples of a file, for a run that was trained on fields of these names.
-
-    Raises:
-        UserError: If it has other fields or other points, or fewer samples than ``count``.
-    """
+    """Returns the samples of a file, for a run that was trained on input and output ``names``."""
     for kind, trained in zip(("input", "output"), names, strict=True):
         here = getattr(file, f"{kind}_names")
         if len(here) != len(trained):

@@ -76,18 +76,9 @@ def train_ladder(
     extensions: "Extensions | None" = None,
     with_direct: bool = False,
 ) -> RunFolder:
-    """Trains the ladder of a configuration, tests it and draws the figures.
+    """Trains the ladder of a configuration, tests it, draws the figures; returns the run's folder.
 
-    Args:
-        config: The experiment.
-        resume: Continue an interrupted run.
-        overwrite: Replace an earlier run.
-        extensions: What is handed in from Python, such as a loss or a network.
-        with_direct: Then train on the finest grid alone with the same work, in the folder
-            ``direct`` of the run's.
-
-    Returns:
-        The run's folder.
+    ``with_direct``: then train on the finest grid alone with the same work, in its folder ``direct``.
 
     Raises:
         UserError: If something about the experiment or its folder is wrong.
@@ -220,11 +211,7 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
 
 @contextmanager
 def failures_explained(folder: RunFolder) -> Iterator[None]:
-    """Turns a full disk or lack of memory during a run into one sentence.
-
-    Raises:
-        UserError: If a file cannot be read or written, or there is not enough memory.
-    """
+    """Turns a full disk or lack of memory during a run into one sentence."""
     from multigrid.training.batches import is_out_of_memory
 
     try:

@@ -87,17 +87,13 @@ def load(
 class TrainedSurrogate:
     """The trained networks of a ladder.
 
-    Each takes fields on the grid of its level, folded ones on that of the finest.
+    Each takes fields on the grid of its level, folded ones on that of the finest. ``config`` is the
+    configuration of the run, ``problem`` what was learned, ``device`` where it computes.
 
     Args:
         weights: The networks of some levels, of one and the same run.
         device: Where to compute.
         network: The factory of the networks, if the user has given one.
-
-    Attributes:
-        config: Configuration of the run.
-        problem: What was learned.
-        device: Where it computes.
     """
 
     def __init__(
@@ -244,15 +240,10 @@ class TrainedSurrogate:
                 f"{stream.place}: the samples are on {stream.grid}, which halves to none of the "
                 f"run's grids {_names_of(self._grids)}"
             )
-        hierarchy, model = self.config.hierarchy(), self.config.model
-        surrogates = {level: self.surrogate(level) for level in chosen}
-        networks = {
-            k: LevelNetwork(hierarchy.levels[k], self._grids[k], x) for k, x in surrogates.items()
-        }
-        degree, periodic = model.prolongation, wraps(model.padding)
-        errors = measure(
-            networks, self.output_names, stream, batch_size, degree, periodic, self.time
-        )
+        grids, model = self.config.hierarchy().levels, self.config.model
+        networks = {k: LevelNetwork(grids[k], self._grids[k], self.surrogate(k)) for k in chosen}
+        how = batch_size, model.prolongation, wraps(model.padding), self.time
+        errors = measure(networks, self.output_names, stream, *how)
         finest, rollout = networks[chosen[-1]], None
         true = run_trajectories(self.config, finest.field_grid) if data is None else None
         if true is not None:
@@ -402,11 +393,7 @@ class TrainedSurrogate:
         write_file(path, content.getvalue())
 
     def level_of(self, shape: Sequence[int], level: int | None = None) -> int:
-        """Returns the finest level whose fields are on the grid of a batch ``[N, in, *grid]``.
-
-        Args:
-            shape: Shape of the batch.
-            level: The level that is asked for, if any.
+        """Returns the finest level, or the one asked for, on a batch's grid, ``[N, in, *grid]``.
 
         Raises:
             UserError: If there is none; the sentence says what to do.

@@ -122,7 +122,6 @@ class RunData:
         if level + 1 == len(levels) or levels[level] == levels[level + 1]:
             return None
         fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
-        degree = self.experiment.config.model.prolongation
-        periodic = self.experiment.periodic
-        fields = self.scaling.fields
-        return interpolation_error(fine.outputs, fine.grid, levels[level], degree, periodic, fields)
+        model, fields = self.experiment.config.model, self.scaling.fields
+        how = model.prolongation, self.experiment.periodic, fields
+        return interpolation_error(fine.outputs, fine.grid, levels[level], *how)

@@ -49,11 +49,6 @@ def count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
     return Flops(forward, counter.get_total_flops())
 
 
-def training_flops(network: nn.Module, shape: Sequence[int]) -> int:
-    """Returns the floating-point operations of one forward and backward pass."""
-    return count_flops(network, shape).training
-
-
 def scale_flops(network: nn.Module, shape: Sequence[int]) -> list[int]:
     """Returns the floating-point operations of a forward pass in each of ``network.scales``."""
     with FlopCounter() as counter:

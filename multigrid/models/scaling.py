@@ -51,14 +51,17 @@ class FieldScaling:
             return cls.identity(in_channels, out_channels, seen.fields)
         if kind == "homogeneous":
             assert seen.ratios is not None
-            # a power of two, which changes no digit
-            size = seen.inputs.root_mean_square.square().mean().sqrt().item()
-            unit = binary_unit(size)
+            unit = binary_unit(seen.inputs.root_mean_square.square().mean().sqrt().item())
             ratios = seen.ratios.root_mean_square
             scale = (ratios * unit).where(ratios > 0, 1.0)
             inputs = (0.0,) * in_channels, (unit,) * in_channels
             return cls(kind, *inputs, (0.0,) * out_channels, tuple(scale.tolist()), seen.fields)
-        pick = _mean_and_deviation if kind == "gaussian" else _low_and_range
+
+        def pick(part: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
+            is_range = kind == "min-max"
+            shift, size = (part.low, part.high - part.low) if is_range else (part.mean, part.std)
+            return tuple(shift.tolist()), tuple(part.or_size(size).tolist())
+
         return cls(kind, *pick(seen.inputs), *pick(seen.outputs), seen.fields)
 
     @classmethod
@@ -83,16 +86,8 @@ class FieldScaling:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def _mean_and_deviation(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(seen.mean.tolist()), tuple(seen.or_size(seen.std).tolist())
-
-
-def _low_and_range(seen: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(seen.low.tolist()), tuple(seen.or_size(seen.high - seen.low).tolist())
-
-
 def binary_unit(size: float) -> float:
-    """Returns the largest power of two up to a positive number, 1 for zero."""
+    """Returns the largest power of two up to a positive number, 1 for zero: it changes no digit."""
     return math.ldexp(1.0, math.frexp(size)[1] - 1) if size else 1.0
 
 
@@ -148,8 +143,7 @@ class Surrogate(nn.Module):
         }
         buffers["on_boundary"], buffers["boundary_values"] = boundary or (None, None)
         for name, values in buffers.items():
-            values = values if values is None else values.to(place)
-            self.register_buffer(name, values, persistent=False)
+            self.register_buffer(name, values if values is None else values.to(place), False)
         # all processes hold the same, so there is nothing to send before each step
         self._ddp_params_and_buffers_to_ignore = list(buffers)
 
@@ -165,8 +159,7 @@ class Surrogate(nn.Module):
         """Returns the surrogate of a problem on a device, with the problem's boundary values."""
         boundary, prescribed = None, problem.boundary_values(grid)
         if prescribed is not None:
-            where, values = map(torch.from_numpy, prescribed)
-            boundary = where, values.float()
+            boundary = torch.from_numpy(prescribed[0]), torch.from_numpy(prescribed[1]).float()
         return cls(network, scaling, boundary, problem.mask_channel).to(device)
 
     def forward(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -178,7 +171,8 @@ class Surrogate(nn.Module):
         x, size = self.scaled(inputs)
         y = (self.network if network is None else network)(x).to(inputs.dtype)
         y = y if size is None else y * size
-        y = y * _by_channel(self.output_scale, y) + _by_channel(self.output_shift, y)
+        shape = (1, -1, *(1,) * (y.ndim - 2))
+        y = y * self.output_scale.reshape(shape) + self.output_shift.reshape(shape)
         y = y if inside is None else y.where(inside, 0.0)
         if self.on_boundary is None or self.boundary_values is None:
             return y
@@ -186,12 +180,7 @@ class Surrogate(nn.Module):
 
     def scaled(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns scaled fields ``[N, in, *grid]``; if homogeneous, their sizes ``[N, 1, ...]``."""
-        x = inputs - _by_channel(self.input_shift, inputs)
-        x = x / _by_channel(self.input_scale, inputs)
+        shape = (1, -1, *(1,) * (inputs.ndim - 2))
+        x = (inputs - self.input_shift.reshape(shape)) / self.input_scale.reshape(shape)
         size = root_mean_square(x) if self.scaling.kind == "homogeneous" else None
         return channels_last(x if size is None else x / size), size
-
-
-def _by_channel(values: Tensor, fields: Tensor) -> Tensor:
-    """Returns values ``[C]`` as ``[1, C, 1, ...]``, to be combined with fields."""
-    return values.reshape(1, -1, *(1,) * (fields.ndim - 2))

@@ -29,20 +29,12 @@ Operated = tuple[UNet, TransferReport]
 
 
 def replace_head(unet: UNet, out_channels: int, seed: int = 0) -> Operated:
-    """Returns a network with another number of output fields; the last layers of heads are new.
-
-    Raises:
-        UserError: If there would be no output field.
-    """
+    """Returns a network with another number of output fields; the last layers of heads are new."""
     return _rebuilt(unet, seed, out_channels=_positive(out_channels, "out_channels"))
 
 
 def replace_stem(unet: UNet, in_channels: int, seed: int = 0) -> Operated:
-    """Returns a network with another number of input fields; the weights of stems are new.
-
-    Raises:
-        UserError: If there would be no input field.
-    """
+    """Returns a network with another number of input fields; the weights of stems are new."""
     return _rebuilt(unet, seed, in_channels=_positive(in_channels, "in_channels"))
 
 
@@ -55,12 +47,9 @@ def add_level(unet: UNet, grid: Grid, width: int | None = None, seed: int = 0) -
 
     Args:
         unet: The network.
-        grid: The finer grid.
+        grid: A grid twice as fine, at most as fine as fields that are folded.
         width: Number of channels of the new scale; that of the outermost one by default.
         seed: Seed of what is new.
-
-    Raises:
-        UserError: If the grid is not twice as fine, or finer than the fields that are folded.
     """
     if halvings_between(unet.grids[-1], grid) != 1:
         raise UserError(f"grid: {grid} is not one halving finer than {unet.grids[-1]}")
@@ -75,11 +64,7 @@ def add_level(unet: UNet, grid: Grid, width: int | None = None, seed: int = 0) -
 
 
 def remove_levels(unet: UNet, num_levels: int = 1, seed: int = 0) -> Operated:
-    """Returns a network without its outermost scales, for a coarser grid or with coarser features.
-
-    Raises:
-        UserError: If no scale would be left, or none is to be removed.
-    """
+    """Returns a network without its outermost scales, for a coarser grid or coarser features."""
     most = len(unet.grids) - 1 - (unet.first_folded if unet.is_folded else 0)
     if not 1 <= num_levels <= most:
         stays = "folded scale" if unet.is_folded else "scale"
@@ -93,18 +78,10 @@ def remove_levels(unet: UNet, num_levels: int = 1, seed: int = 0) -> Operated:
 def transplant(
     network: nn.Module, source: Mapping[str, Tensor], patterns: Sequence[str]
 ) -> tuple[nn.Module, TransferReport]:
-    """Returns a copy of a network with selected weights from elsewhere.
+    """Returns a copy of any network with selected weights from a state dictionary.
 
-    Args:
-        network: Any network.
-        source: State dictionary to take them from.
-        patterns: Patterns of names, such as ``scales.0``.
-
-    Returns:
-        The new network, and a report in which everything not transplanted is new or unused.
-
-    Raises:
-        UserError: If a pattern matches nothing, or a tensor does not fit into the network.
+    ``patterns`` of names, such as ``scales.0``, say which; they must fit. In the report everything
+    not transplanted is new or unused.
     """
     for pattern in patterns:
         require_match(pattern, source, "patterns")
@@ -118,16 +95,7 @@ def transplant(
 
 
 def replace_module(network: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Returns a copy of any network with one of its modules replaced.
-
-    Args:
-        network: Any network.
-        name: Dotted name of the module.
-        module: What to put in its place.
-
-    Raises:
-        UserError: If there is no such module.
-    """
+    """Returns a copy of any network with the module of a dotted name replaced."""
     copied = copy.deepcopy(network)
     names = [n for n, _ in copied.named_modules() if n]
     if name not in names:

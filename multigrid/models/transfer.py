@@ -63,11 +63,10 @@ def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[s
 
 def _renamed(name: str, rules: Mapping[str, str]) -> str:
     for old, new in rules.items():
-        match = _regex(old).fullmatch(name)
-        if match:
+        if match := _regex(old).fullmatch(name):
             *stars, rest = match.groups(default="")
-            texts = iter(stars)
-            return re.sub(r"\*", lambda _, texts=texts: next(texts, ""), new) + rest  # type: ignore[misc]
+            first, *others = new.split("*")
+            return first + "".join(map("".join, zip(stars, others, strict=True))) + rest
     return name
 
 
@@ -224,15 +223,14 @@ def check_report(
     report: TransferReport, mismatch: Mismatch = "warn", allow: Sequence[str] = ()
 ) -> list[str]:
     """Checks that a transfer is what the user wants; returns warnings."""
-    if not report.count(*COPIED)[0]:
-        source = [e for e in report.entries if e.source_shape is not None]
-        target = [e for e in report.entries if e.status is not Status.UNUSED]
-        sizes = [_examples((e.key, e.source_shape or ()) for e in source)]
-        sizes += [_examples((e.key, e.shape) for e in target)]
+    if not report.keys(*COPIED):
+        source = [(e.key, e.source_shape) for e in report.entries if e.source_shape is not None]
+        target = [(e.key, e.shape) for e in report.entries if e.status is not Status.UNUSED]
         raise UserError(
             f"nothing could be transferred: none of the {len(source)} tensors of the checkpoint "
             f"has the name and shape of one of the {len(target)} of the network (checkpoint: "
-            f"{sizes[0]}; network: {sizes[1]}); map other names with transfer.rename"
+            f"{_examples(source)}; network: {_examples(target)}); map other names with "
+            "transfer.rename"
         )
     wrong = [
         e for e in report.entries if e.status is Status.MISMATCHED and not matches(e.key, allow)
@@ -257,7 +255,7 @@ def transfer_weights(
     mismatch: Mismatch = "warn",
     allow: Sequence[str] = (),
 ) -> TransferReport:
-    """Copies every tensor of equal name and shape from ``source`` into ``target``.
+    """Copies every tensor of equal name and shape from a state dictionary into a module.
 
     Args:
         source: State dictionary to copy from.
@@ -265,9 +263,6 @@ def transfer_weights(
         mismatch: What to do about tensors of equal name and different shape: ``error``, ``warn`` or
             ``allow``; they are in the report in any case.
         allow: Patterns of tensors of which a mismatch is expected.
-
-    Returns:
-        The report of what was transferred.
 
     Raises:
         UserError: If nothing at all could be transferred, or a mismatch is an error; the target

@@ -46,12 +46,10 @@ class Row:
 
 
 def outcome(errors: Sequence[float]) -> str:
-    """Returns how the validation error went in a stage, in words.
+    """Returns how the validation error, that at the start included, went in a stage, in words.
 
-    Returns:
-        ``not trained``; ``never improved`` on the error at the start; ``still improving`` if the
-        last fifth of the epochs lowered the lowest error by more than :data:`STILL_IMPROVING`;
-        else ``levelled off``.
+    It still improves if the last fifth of the epochs lowered the lowest error by more than
+    :data:`STILL_IMPROVING`.
     """
     if len(errors) < 2:
         return "not trained"

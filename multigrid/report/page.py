@@ -1,7 +1,6 @@
 """``report.html``: a run on one self-contained page. Imports neither torch nor matplotlib."""
 
 from base64 import b64encode
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,14 @@ from multigrid.files import to_json, write_text
 from multigrid.records.examples import COLOURS, Examples, colour_range
 from multigrid.records.history import LevelParts, epochs_so_far
 from multigrid.report.comparison import compare
-from multigrid.report.record import RunRecord, baselines, errors_by_test, number, stage_table
+from multigrid.report.record import (
+    RunRecord,
+    baselines,
+    errors_by_test,
+    number,
+    rollout_table,
+    stage_table,
+)
 from multigrid.tables import si
 
 # The quantities on the chart's horizontal axis.
@@ -87,8 +93,7 @@ def _figures(record: RunRecord, folder: Path) -> dict[str, str]:
 
 def _results(record: RunRecord) -> dict[str, Any]:
     """Returns what is shown of a finished run."""
-    summary = record.summary
-    seconds, flops = summary["seconds"], summary["flops"]
+    summary, rollout = record.summary, record.summary.get("rollout_metrics")
     tests = errors_by_test(summary)
     names = dict.fromkeys(name for errors in tests.values() for name in errors)
     rows = [[name, *(number(errors[name]) for errors in tests.values())] for name in names]
@@ -102,16 +107,16 @@ def _results(record: RunRecord) -> dict[str, Any]:
     return {
         "cards": [
             (f"{summary['test']['rel_l2'] or np.nan:.3%}", "test error (mean relative L2)"),
-            (f"{seconds:.1f} s", "training time"),
+            (f"{summary['seconds']:.1f} s", "training time"),
             (f"{summary['work_units']:.2f}", "work units"),
-            (f"{si(flops)}FLOPs", "floating-point operations"),
+            (f"{si(summary['flops'])}FLOPs", "floating-point operations"),
             (f"{summary['levels'][-1]['parameters']:,}", "parameters"),
         ],
         "remarks": record.remarks,
         "stages": stage_table(summary),
         "tests": (["Metric", *tests], rows),
         "direct": _direct(record),
-        "rollout": _rollout(summary.get("rollout_metrics")),
+        "rollout": rollout and (rollout["trajectories"], rollout_table(rollout)),
         "environment": [
             [ENVIRONMENT[key], number(shown[key])] for key in ENVIRONMENT if key in shown
         ],
@@ -124,24 +129,6 @@ def _direct(record: RunRecord) -> dict[str, Any] | None:
         return None
     comparison = compare([record.folder.direct, record.folder.path])
     return {"table": comparison.table(), "target": number(comparison.target)}
-
-
-def _rollout(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Returns the table of a roll-out: a row for each metric, a column for each number of steps."""
-    if not metrics:
-        return None
-    header = ["Metric", *(f"{step} step{'s' * (step > 1)}" for step in metrics["steps"])]
-    rows = [[name, *map(_spread, spreads)] for name, spreads in metrics["errors"].items()]
-    more = {
-        "steps to correlation 0.8": _spread(metrics["correlation_steps"]),
-        "part of the trajectories that blow up": number(metrics["blow_up"]),
-    }
-    rows += [[label, text, *[""] * (len(header) - 2)] for label, text in more.items()]
-    return {"trajectories": metrics["trajectories"], "table": (header, rows)}
-
-
-def _spread(value: Mapping[str, Any]) -> str:
-    return f"{number(value['mean'])} ({number(value['low'])} to {number(value['high'])})"
 
 
 def _transfer(level: LevelParts) -> tuple[str, list[list[str]]]:
@@ -188,8 +175,7 @@ def frames(examples: Examples) -> list[dict[str, Any]]:
         for channel, name in enumerate(examples.output_names):
             for index, step in enumerate(rollout.steps):
                 truth, prediction = (
-                    rollout.truth[index, channel],
-                    rollout.prediction[index, channel],
+                    fields[index, channel] for fields in (rollout.truth, rollout.prediction)
                 )
                 scale, error = colour_range(truth), prediction - truth
                 panels = [

@@ -129,16 +129,13 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     sentences = []
     events = summary.get("events", ())
     for event, phrase in EVENTS.items():
-        count = sum(record["event"] == event for record in events)
-        if count:
+        if count := sum(record["event"] == event for record in events):
             sentences.append(f"{phrase} {count} time{'s' * (count > 1)}")
-    changed = {key for record in events for key in record.get("changed", ())}
-    if changed:
+    if changed := {key for record in events for key in record.get("changed", ())}:
         sentences.append(f"resumed with a different {', '.join(sorted(changed))}")
     for number, stage in enumerate(summary["levels"]):
         where = f"stage {number} on level {stage['level']}"
-        count = len(stage.get("went_back", ()))
-        if count:
+        if count := len(stage.get("went_back", ())):
             sentences.append(f"{where} rolled back {count} time{'s' * (count > 1)}")
         if stage.get("outcome") == "never improved":
             sentences.append(f"{where}: the validation error never improved")
@@ -180,6 +177,22 @@ def baselines(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Returns the relative L2 errors of baselines, by the names of :func:`errors_by_test`."""
     by_test = summary.get("baselines", {}).items()
     return {"test" if name == "test" else f"test '{name}'": errors for name, errors in by_test}
+
+
+def rollout_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows of a roll-out's errors: mean (lowest to highest) after some steps."""
+    header = ["Metric", *(f"{step} step{'s' * (step > 1)}" for step in metrics["steps"])]
+    rows = [[name, *map(_spread, spreads)] for name, spreads in metrics["errors"].items()]
+    more = {
+        "steps to correlation 0.8": _spread(metrics["correlation_steps"]),
+        "part of the trajectories that blow up": number(metrics["blow_up"]),
+    }
+    rows += [[label, text, *[""] * (len(header) - 2)] for label, text in more.items()]
+    return header, rows
+
+
+def _spread(value: Mapping[str, Any]) -> str:
+    return f"{number(value['mean'])} ({number(value['low'])} to {number(value['high'])})"
 
 
 def number(value: Any) -> str:

@@ -24,7 +24,7 @@ from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.distributed import ALONE, Processes
 from multigrid.errors import UserError
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.cost import training_flops, without_data
+from multigrid.models.cost import count_flops, without_data
 from multigrid.models.layers import set_activation_checkpointing
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_tensors, tensors_of
@@ -412,4 +412,4 @@ class Trainer:
         for name, parameter in self.surrogate.network.named_parameters(remove_duplicate=False):
             self._blueprint.get_parameter(name).requires_grad_(parameter.requires_grad)
         shape = (1, self.samples.num_channels[0], *self.samples.grid.shape)
-        return float(len(self.samples) * training_flops(self._blueprint, shape))
+        return float(len(self.samples) * count_flops(self._blueprint, shape).training)
