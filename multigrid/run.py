@@ -78,7 +78,7 @@ def train_ladder(
 ) -> RunFolder:
     """Trains the ladder of a configuration, tests it, draws the figures; returns the run's folder.
 
-    ``with_direct``: then train on the finest grid alone with the same work, in its folder ``direct``.
+    With ``with_direct`` it then trains on the finest grid alone, with equal work, in ``direct``.
 
     Raises:
         UserError: If something about the experiment or its folder is wrong.
