@@ -36,6 +36,7 @@ def check_config(config: Config) -> None:
         value, default = getattr(values, field), type(values).model_fields[field].default
         if clash and value != default:
             raise UserError(f"{key}: {shown(value)} {why}; it must be {shown(default)}")
+    _check_rollout_training(config)
     _check_transfer(config)
     _check_extra_tests(config)
 
@@ -143,7 +144,8 @@ def _missing_hooks(config: Config) -> Clashes:
     yield "data.mode_shifts", not problem.symmetries.mode_shifts, why
     evolves = config.files is not None or problem.time_dependent
     why = f"is for problems in time, but '{config.kind}' does not depend on it"
-    yield "data.rollout_steps", not evolves, why
+    for key in ("data.rollout_steps", "rollout_training.steps", "rollout_training.noise"):
+        yield key, not evolves, why
 
 
 def _contradictions(config: Config) -> Clashes:
@@ -157,10 +159,15 @@ def _contradictions(config: Config) -> Clashes:
         ("compute.compile", fsdp, "parallel.strategy 'fsdp'"),
         ("compute.compile", transfer.featurize, "transfer.featurize true"),
         ("compute.compile", timed, "schedule.budget seconds"),
+        ("rollout_training.steps", transfer.featurize, "transfer.featurize true"),
+        ("rollout_training.noise", transfer.featurize, "transfer.featurize true"),
+        ("rollout_training.steps", not config.labelled, "loss.name 'energy'"),
         ("model.growth", folded, "model.fields 'folded'"),
         ("data.extra_tests", files, "samples from files, which cannot be regenerated"),
     ):
         yield key, clash, f"is not possible with {other}"
+    single = config.rollout_training.curriculum == [1]
+    yield "rollout_training.method", single, "has no effect with rollout_training.steps 1"
     for name in ("form", "width", "block", "num_blocks", "growth", "normalization", "bottleneck"):
         own = config.model.network != "unet"
         yield f"model.{name}", own, f"has no effect on model.network '{config.model.network}'"
@@ -184,6 +191,12 @@ def _contradictions(config: Config) -> Clashes:
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):
         yield key, not used, f"has no effect beside {other}"
+
+
+def _check_rollout_training(config: Config) -> None:
+    steps = config.rollout_training.steps
+    if isinstance(steps, list) and (not steps or steps != sorted(set(steps))):
+        raise UserError(f"rollout_training.steps: {steps} must be a list of rising numbers")
 
 
 def _check_transfer(config: Config) -> None:

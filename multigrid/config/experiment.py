@@ -31,6 +31,7 @@ from multigrid.config.settings import (
     OutputConfig,
     ParallelConfig,
     RecoveryConfig,
+    RolloutTrainingConfig,
     ScheduleConfig,
     TransferConfig,
 )
@@ -66,6 +67,7 @@ class Config(Section):
     """a mapping or 'auto'"""
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
+    rollout_training: RolloutTrainingConfig = RolloutTrainingConfig()
     compute: ComputeConfig = ComputeConfig()
     parallel: ParallelConfig = ParallelConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()

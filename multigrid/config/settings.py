@@ -143,6 +143,30 @@ class LossConfig(Section):
     """{field: factor}: what the error of an output field is multiplied by, 1 where none is given"""
 
 
+class RolloutTrainingConfig(Section):
+    """How a network of one step in time is trained for many."""
+
+    steps: Positive | list[Positive] = 1
+    """the number of steps that are trained at once, or a list of rising numbers, each for an equal
+    part of a level's epochs"""
+    method: Literal["unrolled", "pushforward"] = "unrolled"
+    """'unrolled' (gradients through all steps) or 'pushforward' (one step, from a state that the
+    network has reached itself)"""
+    noise: float = Field(0.0, ge=0, le=10)
+    """a number of at least 0: the noise on the states in inputs, over a field's standard
+    deviation"""
+
+    @property
+    def curriculum(self) -> list[int]:
+        """The numbers of steps, one after the other."""
+        return self.steps if isinstance(self.steps, list) else [self.steps]
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it asks for more than one step from exact states."""
+        return self.curriculum != [1] or self.noise > 0
+
+
 class ComputeConfig(Section):
     """Where and in which precision to compute."""
 

@@ -31,18 +31,33 @@ NESTING = {"cell": "averaging", "node": "striding"}
 
 
 class FilePart(NamedTuple):
-    """Some samples of a file, by their numbers in it, in the order of their use."""
+    """Some samples of a file, by their numbers in it, in the order of their use.
+
+    Outputs are those of ``num_steps`` steps of a trajectory, one after the other.
+    """
 
     file: FieldFile
     numbers: np.ndarray
     grid: Grid
+    num_steps: int = 1
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        inputs, outputs = self.file.num_channels
+        return inputs, self.num_steps * outputs
 
     def load(self, indices: np.ndarray) -> Samples:
         """Reads samples, in any order, without looking at their values."""
         order = np.argsort(self.numbers[indices])  # as they lie in the file
-        fields = self.file.fetch(self.numbers[indices[order]])
-        inputs, outputs = (torch.from_numpy(values[np.argsort(order)]) for values in fields)
-        return Samples(inputs, outputs, self.grid)
+        numbers = self.numbers[indices[order]]
+        inputs, *outputs = self.file.fetch(numbers)
+        outputs += [self.file.fetch(numbers + step)[1] for step in range(1, self.num_steps)]
+        back = np.argsort(order)
+        all_outputs = np.concatenate(outputs, axis=1) if outputs[1:] else outputs[0]
+        return Samples(
+            torch.from_numpy(inputs[back]), torch.from_numpy(all_outputs[back]), self.grid
+        )
 
     def check(self, split: str) -> Iterator[tuple[np.ndarray, Samples]]:
         """Yields all samples with their indices block by block, in the order of the file.
@@ -55,7 +70,8 @@ class FilePart(NamedTuple):
         order = np.argsort(self.numbers)
         for block in self.file.blocks(order):
             samples = self.load(order[block])
-            values.add(self.numbers[order[block]], samples.inputs.numpy(), samples.outputs.numpy())
+            first = samples.outputs[:, : self.file.num_channels[1]]
+            values.add(self.numbers[order[block]], samples.inputs.numpy(), first.numpy())
             yield order[block], samples
         values.require_finite()
         if split == "train":
@@ -86,8 +102,9 @@ class FileSource:
         options: ReaderOptions | None = None,
         time: TimeConfig | None = None,
         folder: Path | None = None,
+        num_steps: int = 1,
     ) -> None:
-        self.counts, self.folder = dict(counts), folder
+        self.counts, self.folder, self.num_steps = dict(counts), folder, num_steps
         self._copies: list[str] = []
         self._checked: set[tuple[Path, str, int]] = set()
         self._held: dict[tuple[Path, str], Samples] = {}
@@ -178,7 +195,7 @@ class FileSource:
         held = self._held.get(key)
         if held is not None and len(held) >= total and held.grid == part.grid:
             return held[:total].restrict_to(grid)
-        inputs, outputs = (torch.empty(total, n, *grid.shape) for n in part.file.num_channels)
+        inputs, outputs = (torch.empty(total, n, *grid.shape) for n in part.num_channels)
         for indices, block in part.check(split):
             samples = block.restrict_to(grid)
             inputs[indices], outputs[indices] = samples.inputs, samples.outputs
@@ -197,7 +214,7 @@ class FileSource:
             for _ in part.check(split):
                 pass
             self._checked.add(key)
-        return StreamedSamples(part.load, key[2], part.file.num_channels, part.grid, grid)
+        return StreamedSamples(part.load, key[2], part.num_channels, part.grid, grid)
 
     def _copy(self, file: FieldFile, folder: Path) -> None:
         """Has a file read from a plain copy, made once."""
@@ -210,7 +227,7 @@ class FileSource:
 
     def groups(self, split: str, grid: Grid, count: int) -> Sequence[int]:
         """Returns the trajectory of each of the first samples of a split."""
-        file, pool, _ = self.locate(split, grid)
+        file, pool, *_ = self.locate(split, grid)
         numbers: list[int] = (pool[:count] // file.group_size).tolist()
         return numbers
 
@@ -219,7 +236,7 @@ class FileSource:
 
         None if what is predicted cannot be rolled out, or the trajectories have fewer steps.
         """
-        file, pool, stored = self.locate(split, grid)
+        file, pool, stored, _ = self.locate(split, grid)
         groups = np.unique(pool // file.group_size)[:NUM_TRAJECTORIES]
         fields = file.trajectories(groups.tolist(), num_steps)
         if fields is None or file.time is None:
@@ -243,11 +260,16 @@ class FileSource:
 
     def _part(self, split: str, grid: Grid, count: int | None) -> FilePart:
         count = self.counts[split] if count is None else count
-        part = self.locate(split, grid)
+        part, more = self.locate(split, grid), ""
+        if split == "train" and self.num_steps > 1:
+            last = part.file.group_size - self.num_steps
+            numbers = part.numbers[part.numbers % part.file.group_size <= last]
+            part = part._replace(numbers=numbers, num_steps=self.num_steps)
+            more = f" that {self.num_steps - 1} steps of their trajectory follow"
         if count > len(part.numbers):
             raise UserError(
                 f"{part.file.path}: {count} {split} samples on {grid} are wanted, but there are "
-                f"{len(part.numbers)}"
+                f"{len(part.numbers)}{more}"
             )
         return part._replace(numbers=part.numbers[:count])
 

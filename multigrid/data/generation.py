@@ -51,11 +51,21 @@ class Block:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that samples depend on: what to sample, on which grid, with which seed."""
+    """Everything that samples depend on: what to sample, on which grid, with which seed.
+
+    Outputs are those of ``num_steps`` steps, one after the other among the channels.
+    """
 
     problem: PDE
     grid: Grid
     seed: int
+    num_steps: int = 1
+
+    @property
+    def num_channels(self) -> tuple[int, int]:
+        """Number of input and of output channels."""
+        inputs, outputs = self.problem.num_channels
+        return inputs, self.num_steps * outputs
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -69,6 +79,7 @@ class Recipe:
             "grid": list(self.grid.shape),
             "centering": self.grid.centering,
             "seed": self.seed,
+            **({"num_steps": self.num_steps} if self.num_steps > 1 else {}),
         }
 
     @property
@@ -85,7 +96,12 @@ class Recipe:
             UserError: If a sample is not finite, as where a solver's time step is too long.
         """
         rngs = self.rngs(block.split, range(block.start, block.stop))
-        inputs, outputs = (x.astype(np.float32) for x in self.problem.sample(self.grid, rngs))
+        if self.num_steps == 1:
+            pair = self.problem.sample(self.grid, rngs)
+        else:
+            states = self.problem.sequences(self.grid, rngs, self.num_steps)
+            pair = states[:, 0], states[:, 1:].reshape(len(rngs), -1, *self.grid.shape)
+        inputs, outputs = (fields.astype(np.float32) for fields in pair)
         for index, fields in enumerate(zip(inputs, outputs, strict=True), start=block.start):
             if not all(np.isfinite(field).all() for field in fields):
                 steps = getattr(self.problem, "substeps", None)

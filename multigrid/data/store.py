@@ -41,12 +41,17 @@ NUM_TRAJECTORIES = 16
 
 
 class DataStore:
-    """The samples of one problem on one grid with one seed, in a file of a folder."""
+    """The samples of one problem on one grid with one seed, in a file of a folder.
 
-    def __init__(self, folder: Path, problem: PDE, grid: Grid, seed: int) -> None:
+    With more than one step, outputs are those of ``num_steps`` steps, one after the other.
+    """
+
+    def __init__(
+        self, folder: Path, problem: PDE, grid: Grid, seed: int, num_steps: int = 1
+    ) -> None:
         self.problem = problem
         self.grid = grid
-        self.recipe = Recipe(problem, grid, seed)
+        self.recipe = Recipe(problem, grid, seed, num_steps)
         name = f"{problem.kind}_{grid}_{grid.centering}_seed{seed}_{self.fingerprint[:8]}.h5"
         self.path = folder / name
         self._aside = folder / f"{name}.blocks"
@@ -92,7 +97,7 @@ class DataStore:
         if available < count:
             raise UserError(f"{self.path}: holds {available} {split} samples, not {count}")
         load = partial(self.load, split)
-        return StreamedSamples(load, count, self.problem.num_channels, self.grid, self.grid)
+        return StreamedSamples(load, count, self.recipe.num_channels, self.grid, self.grid)
 
     def load(self, split: str, indices: np.ndarray) -> Samples:
         """Reads samples of a split, in any order."""
@@ -212,7 +217,7 @@ class DataStore:
         if checksum != self._checksum(block, content):
             return None
         values = np.frombuffer(content, np.float32)
-        cut = len(block) * self.problem.num_channels[0] * self.grid.size
+        cut = len(block) * self.recipe.num_channels[0] * self.grid.size
         inputs, outputs = (
             part.reshape(len(block), -1, *self.grid.shape) for part in (values[:cut], values[cut:])
         )
@@ -232,7 +237,8 @@ def create_splits(file: h5py.File, recipe: Recipe) -> None:
         if "num_complete" in group.attrs:
             continue
         group.attrs["num_complete"] = 0
-        for name, fields in (("input", problem.input_names), ("output", problem.output_names)):
+        outputs = problem.output_names * recipe.num_steps
+        for name, fields in (("input", problem.input_names), ("output", outputs)):
             shape = (len(fields), *recipe.grid.shape)
             dataset = group.create_dataset(
                 name,
@@ -261,13 +267,17 @@ class GeneratedSource:
     """Samples of a PDE, generated on the finest grid and restricted to the others.
 
     Those that have been read on the finest grid are kept. Without ``labelled``, training samples
-    have no solutions, which are not even computed.
+    have no solutions, which are not even computed. Training samples come from a store of their own,
+    if there is one, as for several steps.
     """
 
     remarks = ()  # a PDE leaves nothing to guess
 
-    def __init__(self, store: DataStore, labelled: bool = True) -> None:
+    def __init__(
+        self, store: DataStore, labelled: bool = True, training: DataStore | None = None
+    ) -> None:
         self.store = store
+        self.training = training or store
         self.labelled = labelled
         self.centering = store.grid.centering
         self.place = str(store.path)
@@ -286,7 +296,11 @@ class GeneratedSource:
 
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Generates what is missing."""
-        return self.store.ensure(self.wanted(counts), progress=True)
+        counts = self.wanted(counts)
+        if self.training is self.store:
+            return self.store.ensure(counts, progress=True)
+        others = self.store.ensure({**counts, "train": 0}, progress=True)
+        return others + self.training.ensure({"train": counts["train"]}, progress=True)
 
     def wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Returns how many samples of each split are generated: none that need no solution."""
@@ -304,7 +318,8 @@ class GeneratedSource:
     def open(self, split: str, grid: Grid, count: int) -> StreamedSamples:
         """Returns the first samples of a split, restricted to a grid when they are read."""
         if self.labelled or split != "train":
-            return replace(self.store.open(split, count), grid=grid)
+            store = self.training if split == "train" else self.store
+            return replace(store.open(split, count), grid=grid)
         channels = self.store.problem.num_channels
         return StreamedSamples(self._draw, count, channels, self.store.grid, grid)
 

@@ -1,5 +1,6 @@
 """The parts of an experiment that sections of its configuration describe."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS
 
 
-def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, SampleSource]:
+def problem_and_source(
+    config: Config, labelled: bool = True, num_steps: int = 1
+) -> tuple[Problem, SampleSource]:
     """Returns the PDE of a configuration and where its samples come from.
 
     Args:
         config: The configuration.
         labelled: Whether generated training samples must have solutions.
+        num_steps: Of how many steps training samples have the outputs.
 
     Raises:
         UserError: If the user's files cannot be used.
@@ -31,13 +35,14 @@ def problem_and_source(config: Config, labelled: bool = True) -> tuple[Problem, 
     if section is not None:
         files = [DataFile(local(entry.file), entry.split) for entry in section.entries()]
         data = config.data
+        folder = Path(data.folder)
         source = FileSource(
-            files, _counts(config), data.centering, section, data.time, Path(data.folder)
+            files, _counts(config), data.centering, section, data.time, folder, num_steps
         )
         source.require_steps(data.rollout_steps)
         return file_problem(section, source.input_names, source.output_names), source
     problem = config.pde()
-    return problem, generated_source(config, problem, labelled)
+    return problem, generated_source(config, problem, labelled, num_steps)
 
 
 def settle(config: Config, problem: Problem, source: SampleSource) -> Config:
@@ -72,10 +77,13 @@ def file_problem(
     return FileProblem(inputs, outputs, Symmetries(**section.flags()), section.mask)
 
 
-def generated_source(config: Config, problem: PDE, labelled: bool = True) -> GeneratedSource:
+def generated_source(
+    config: Config, problem: PDE, labelled: bool = True, num_steps: int = 1
+) -> GeneratedSource:
     """Returns where the samples of a PDE are generated and kept."""
     folder, finest = Path(config.data.folder), config.hierarchy().finest
-    return GeneratedSource(DataStore(folder, problem, finest, config.data.seed), labelled)
+    make = partial(DataStore, folder, problem, finest, config.data.seed)
+    return GeneratedSource(make(), labelled, make(num_steps) if num_steps > 1 else None)
 
 
 def make_samples(config: Config) -> tuple[GeneratedSource, dict[str, int], int]:
@@ -84,7 +92,8 @@ def make_samples(config: Config) -> tuple[GeneratedSource, dict[str, int], int]:
     Returns:
         The source of the run's samples, their counts, and the number of all that were generated.
     """
-    source = generated_source(config, config.pde(), config.labelled)
+    num_steps = max(config.rollout_training.curriculum)
+    source = generated_source(config, config.pde(), config.labelled, num_steps)
     counts = source.wanted({split: getattr(config.data, split) for split in SPLITS})
     generated = source.prepare(counts)
     for changes in config.data.extra_tests.values():

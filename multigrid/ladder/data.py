@@ -2,6 +2,9 @@
 
 import logging
 import time
+from dataclasses import replace
+
+import numpy as np
 
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.data.statistics import TrainingStatistics
@@ -60,7 +63,8 @@ class RunData:
         remarks = (f"data: {remark}" for remark in (*source.remarks, *unused))
         self.line = "\n".join(map(printable, [self.line, *remarks]))
         kind = experiment.normalization
-        statistics = TrainingStatistics.of(self.train[-1], ratios=kind == "homogeneous")
+        samples = first_step(self.train[-1], experiment.problem.num_channels[1])
+        statistics = TrainingStatistics.of(samples, ratios=kind == "homogeneous")
         self.scaling = FieldScaling.of(kind, statistics)
         labelled = experiment.config.labelled
         self.mean_output = statistics.mean_output.float() if labelled else None
@@ -125,3 +129,19 @@ class RunData:
         model, fields = self.experiment.config.model, self.scaling.fields
         how = model.prolongation, self.experiment.periodic, fields
         return interpolation_error(fine.outputs, fine.grid, levels[level], *how)
+
+
+def first_step(samples: TrainingSamples, num_outputs: int) -> TrainingSamples:
+    """Returns samples without the outputs of steps after the first, if they have such."""
+    num_inputs, all_outputs = samples.num_channels
+    if num_outputs == all_outputs:
+        return samples
+    if isinstance(samples, Samples):
+        return Samples(samples.inputs, samples.outputs[:, :num_outputs], samples.grid)
+    load = samples.load
+
+    def load_first(indices: np.ndarray) -> Samples:
+        loaded = load(indices)
+        return Samples(loaded.inputs, loaded.outputs[:, :num_outputs], loaded.grid)
+
+    return replace(samples, load=load_first, num_channels=(num_inputs, num_outputs))

@@ -44,6 +44,7 @@ from multigrid.training.losses import Loss, build_loss
 from multigrid.training.optimizers import OptimizerFactory
 from multigrid.training.speed import step_seconds
 from multigrid.training.trainer import TrainerOptions
+from multigrid.training.unrolling import Unrolling
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,9 @@ class Experiment:
     ) -> None:
         self.processes = processes
         self.extensions = extensions or Extensions()
-        self.problem, self.source = problem_and_source(config, config.labelled)
+        self.num_steps = max(config.rollout_training.curriculum)
+        source = problem_and_source(config, config.labelled, self.num_steps)
+        self.problem, self.source = source
         self.config = config = settle(config, self.problem, self.source)
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
@@ -108,6 +111,7 @@ class Experiment:
         self.stages = self._stages([0] * len(config.levels))
         self.epoch_costs: list[float] = []
         self._check_processes()
+        assert self.unrolling is None or self.source.time is not None  # told if it cannot be
         if not resumed:
             self.begin()
 
@@ -139,6 +143,19 @@ class Experiment:
         )
 
     @property
+    def unrolling(self) -> Unrolling | None:
+        """How roll-outs are trained, if they are."""
+        section, setup = self.config.rollout_training, self.source.time
+        if not section.is_used:
+            return None
+        if setup is None:
+            raise UserError(
+                "rollout_training: a surrogate can be rolled out if its outputs are all the states "
+                "of its inputs, which is not so in these files; leave the section out"
+            )
+        return Unrolling(setup, section.curriculum, section.method, section.noise)
+
+    @property
     def normalization(self) -> NormalizationKind:
         """How fields are scaled: ``auto`` takes the exact way where the problem has one."""
         name = self.config.data.normalization
@@ -162,7 +179,7 @@ class Experiment:
 
     def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
         """Returns the first training samples on a grid: in memory, or to be read from disk."""
-        channels = self.family.in_channels + self.family.out_channels
+        channels = self.family.in_channels + self.num_steps * self.family.out_channels
         held = self.holds_bytes(4 * channels * count * grid.size)
         read = self.source.read if held else self.source.open
         return read("train", grid, count).to(self.device)
@@ -379,7 +396,8 @@ class Experiment:
         for level, count in enumerate(self.config.samples()):
             grid = self.sample_grid(level)
             counts[grid] = max(count, counts.get(grid, 0))
-        train = [4.0 * channels * count * grid.size for grid, count in counts.items()]
+        more = (self.num_steps - 1) * self.family.out_channels
+        train = [4.0 * (channels + more) * count * grid.size for grid, count in counts.items()]
         unseen = self.counts["validation"] + self.counts["test"]
         held = sum(size for size in train if self.holds_bytes(int(size)))
         return held + 4.0 * channels * unseen * self.hierarchy.finest.size

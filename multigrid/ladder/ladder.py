@@ -195,6 +195,7 @@ class LadderRun:
             experiment.options,
             start.finetuning,
             featurized,
+            experiment.unrolling,
         )
         if config.optimizer.carry_moments:
             trainer.load_moments(start.moments)

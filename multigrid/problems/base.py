@@ -211,6 +211,14 @@ class PDE(Problem, ABC):
         """
         raise NotImplementedError(f"{self.kind} has no trajectories")
 
+    def sequences(self, grid: Grid, rngs: Generators, num_steps: int) -> np.ndarray:
+        """Returns consecutive states ``[N, num_steps + 1, C, *grid]`` to train roll-outs on.
+
+        Where the states of :meth:`sample` begin otherwise than trajectories, a problem overrides
+        it, such that the first two states are those of :meth:`sample`.
+        """
+        return np.stack([self.trajectory(grid, rng, num_steps) for rng in rngs])
+
     def draw_inputs(self, grid: Grid, rngs: Generators) -> np.ndarray:
         """Returns the inputs ``[N, in, *grid]`` of :meth:`sample` without solving.
 

@@ -101,18 +101,27 @@ class SpectralPDE(PDE):
 
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws blocks of states and those that follow."""
-        fine = self._solver_grid(grid)
-        integrator = self._integrator(fine)
-        return in_groups(lambda some: self._pairs(integrator, grid, some), fine.size, rngs)
+        first, last = self.sequences(grid, rngs, 1).swapaxes(0, 1)
+        return first, last
 
-    def _pairs(self, integrator: ExponentialRungeKutta, grid: Grid, rngs: Generators) -> Pair:
+    def sequences(self, grid: Grid, rngs: Generators, num_steps: int) -> np.ndarray:
+        """Draws blocks of states and those that follow, ``[N, num_steps + 1, C, *grid]``."""
+        fine = self._solver_grid(grid)
+        integrator, size = self._integrator(fine), max(1, CACHED_POINTS // fine.size)
+        groups = [rngs[start : start + size] for start in range(0, len(rngs), size)]
+        drawn = [islice(self._drawn(integrator, grid, some), num_steps + 1) for some in groups]
+        return np.concatenate([np.stack(list(states), axis=1) for states in drawn])
+
+    def _drawn(
+        self, integrator: ExponentialRungeKutta, grid: Grid, rngs: Generators
+    ) -> Iterator[np.ndarray]:
+        """Yields consecutive blocks of states from random start times on."""
         state = self.first_states(integrator.modes.grid, rngs)
         starts = np.array([self.first_start + rng.integers(self.num_starts) for rng in rngs])
         for time in range(starts.max()):
             later = starts > time
             state[later] = integrator.advance(state[later], self.substeps)
-        blocks = self._blocks(integrator, state, grid)
-        return next(blocks), next(blocks)
+        return self._blocks(integrator, state, grid)
 
     def trajectory(self, grid: Grid, rng: np.random.Generator, num_steps: int) -> np.ndarray:
         """Returns consecutive blocks of states from the first start time on."""

@@ -24,7 +24,7 @@ from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.distributed import ALONE, Processes
 from multigrid.errors import UserError
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.cost import count_flops, without_data
+from multigrid.models.cost import Flops, count_flops, without_data
 from multigrid.models.layers import set_activation_checkpointing
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_tensors, tensors_of
@@ -44,6 +44,7 @@ from multigrid.training.progress import (
     Progress,
 )
 from multigrid.training.speed import compiled
+from multigrid.training.unrolling import Unrolling
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Trainer:
         options: What is the same on all levels.
         finetuning: How each of the network's tensors is trained.
         featurized: Predicts from features of the batches, which ``samples`` must have then.
+        unrolling: How roll-outs are trained; ``samples`` have the outputs of all steps then.
 
     Attributes:
         progress: Where it stands.
@@ -109,6 +111,7 @@ class Trainer:
         options: TrainerOptions,
         finetuning: Finetuning | None = None,
         featurized: FeaturizedSurrogate | None = None,
+        unrolling: Unrolling | None = None,
     ) -> None:
         started = time.perf_counter()
         self.surrogate = surrogate
@@ -120,6 +123,7 @@ class Trainer:
         self.processes = options.processes
         self.finetuning = finetuning or Finetuning()
         self.featurized = featurized
+        self.unrolling = unrolling
         self.freezer = Freezer(surrogate.network, self.finetuning)
         self._blueprint = without_data(surrogate.network)
         set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
@@ -218,15 +222,26 @@ class Trainer:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**63)))
             for number, (samples, share) in enumerate(microbatches, start=1):
-                network = self.featurized.finish(samples) if self.featurized else self._network
                 with self.processes.reducing(self._predict, number == len(microbatches)):
-                    with autocast(device, self.options.precision):
-                        prediction = self._predict(samples.inputs, network)
-                    loss = self.loss(prediction, samples)
+                    loss = self._loss(samples)
                     scale = share * self.processes.size  # as the mean over processes is taken
                     (loss if scale == 1 else loss * scale).backward()
                     batch_loss += loss.item() * share
         return batch_loss
+
+    def _loss(self, samples: Samples) -> Tensor:
+        """Returns the loss of some samples: of one step, or of a roll-out."""
+        network = self.featurized.finish(samples) if self.featurized else self._network
+
+        def predict(inputs: Tensor) -> Tensor:
+            with autocast(inputs.device, self.options.precision):
+                prediction: Tensor = self._predict(inputs, network)
+            return prediction
+
+        if self.unrolling is None:
+            return self.loss(predict(samples.inputs), samples)
+        num_steps = self.unrolling.num_steps(self.progress.epoch, self.stage.epochs)
+        return self.unrolling.loss(predict, samples, self.loss, num_steps)
 
     def clip_gradient(self) -> float:
         """Scales the gradient down to the limit, and returns its norm before."""
@@ -270,6 +285,9 @@ class Trainer:
         if not math.isfinite(error):
             raise Divergence(f"the validation error became {error}")
         progress.evaluation_seconds += time.perf_counter() - started
+        flops, epoch = self.epoch_flops, progress.epoch
+        # the best state is that of an epoch with the most steps
+        longer = self.unrolling is not None and self.unrolling.begins(epoch, self.stage.epochs)
         progress.epoch += 1
         record = EpochRecord(
             epoch=progress.epoch,
@@ -280,9 +298,9 @@ class Trainer:
             gradient_norm=float(np.mean(progress.norms)),
             seconds=progress.epoch_seconds,
             data_fraction=progress.epoch_data_seconds / progress.epoch_seconds,
-            improved=error < progress.best,
+            improved=longer or error < progress.best,
         )
-        progress.start_epoch(self.epoch_flops)
+        progress.start_epoch(flops)
         if record.improved:
             progress.best, progress.best_epoch = error, progress.epoch
             self._keep_best()
@@ -388,7 +406,7 @@ class Trainer:
                 "begun with another optimizer"
             )
         self._predict = self.processes.train_together(self.surrogate)
-        self.__dict__.pop("epoch_flops", None)  # which depend on what is frozen
+        self.__dict__.pop("_sample_flops", None)  # which depend on what is frozen
 
     # small things
 
@@ -403,13 +421,22 @@ class Trainer:
         self.progress.seconds += seconds
         self.progress.compile_seconds += seconds
 
-    @cached_property
+    @property
     def epoch_flops(self) -> float:
         """Floating-point operations of an epoch; those repeated to save memory count once."""
+        flops: float = self._sample_flops.training
+        if self.unrolling is not None:
+            progress, one = self.progress, self._sample_flops
+            flops = self.unrolling.flops(progress.epoch, self.stage.epochs, *one)
+        return float(len(self.samples) * flops)
+
+    @cached_property
+    def _sample_flops(self) -> Flops:
+        """Floating-point operations of one step of one sample."""
         if self.featurized is not None:
             (batch,) = self.samples.batches([torch.zeros(1, dtype=torch.int64)])
-            return len(self.samples) * self.featurized.step_flops(batch)
+            return Flops(0, round(self.featurized.step_flops(batch)))
         for name, parameter in self.surrogate.network.named_parameters(remove_duplicate=False):
             self._blueprint.get_parameter(name).requires_grad_(parameter.requires_grad)
         shape = (1, self.samples.num_channels[0], *self.samples.grid.shape)
-        return float(len(self.samples) * count_flops(self._blueprint, shape).training)
+        return count_flops(self._blueprint, shape)
