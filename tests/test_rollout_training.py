@@ -26,6 +26,7 @@ from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.unrolling import Unrolling
 
 GRID = Grid((4, 4))
+POISSON = {"kind": "poisson", "num_modes": 4}
 STEPS = {
     "name": "tiny",
     "problem": {"kind": "gray_scott", "resolution": 16, "num_starts": 3, "first_start": 1},
@@ -191,8 +192,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(method, tmp_path: Path):
 @pytest.mark.parametrize(
     ("problem", "section", "sentence"),
     [
-        ({"kind": "poisson"}, {"steps": 2}, "rollout_training.steps: 2 is for problems in time"),
-        ({"kind": "poisson"}, {"noise": 0.1}, "rollout_training.noise: 0.1 is for problems in"),
+        (POISSON, {"steps": 2}, "rollout_training.steps: 2 is for problems in time"),
+        (POISSON, {"noise": 0.1}, "rollout_training.noise: 0.1 is for problems in"),
         (STEPS["problem"], {"steps": [2, 1]}, "must be a list of rising numbers"),
         (STEPS["problem"], {"method": "pushforward"}, "has no effect with rollout_training.steps"),
     ],
