@@ -82,7 +82,7 @@ def test_baselines_by_hand(folder):
     surrogate = multigrid.load(folder / "results" / "tiny")
     splits = {}
     for split in ("train", "test"):
-        stream = surrogate._samples(None, split, None, None, None)
+        stream = surrogate._samples(None, split, None, None)
         splits[split] = torch.cat([block.outputs for block in stream.blocks(8)])
     mean = splits["train"].mean(0).expand_as(splits["test"])
     expected = mean_rel_l2(mean, splits["test"]).mean().item()

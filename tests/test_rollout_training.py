@@ -20,6 +20,7 @@ from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.recorder import Recorder
+from multigrid.models.cost import Flops
 from multigrid.problems.periodic import GrayScott
 from multigrid.records.history import read_history
 from multigrid.training.checkpoint import load_checkpoint
@@ -126,9 +127,10 @@ def test_the_curriculum_and_its_cost():
     unrolled = Unrolling(TimeSetup(1), [1, 2, 4])
     assert [unrolled.num_steps(epoch, 7) for epoch in range(7)] == [1, 1, 1, 2, 2, 4, 4]
     assert [epoch for epoch in range(7) if unrolled.begins(epoch, 7)] == [3, 5]
-    assert unrolled.flops(6, 7, 1.0, 3.0) == 12
+    assert unrolled.cost(4, Flops(1, 3)) == 12
+    assert unrolled.mean_cost(Flops(1, 3)) == 7
     pushforward = Unrolling(TimeSetup(1), [4], "pushforward")
-    assert pushforward.flops(0, 7, 1.0, 3.0) == 3 + 1.5  # 0 to 3 steps before
+    assert pushforward.cost(4, Flops(1, 3)) == 3 + 1.5  # 0 to 3 steps before
 
 
 def test_sequences_begin_with_the_samples_of_one_step():

@@ -17,20 +17,22 @@ UNCOMPILED = ("features", "memory")
 EXPERIMENT = Path("experiments/poisson.yaml")
 MEMORY = Path("results/benchmarks/memory")
 TABLES = Path("results/benchmarks/tables")
+ROLLOUTS = Path("results/benchmarks/rollout_training")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "suite",
-        choices=[*MEASUREMENTS, "tables", "poisson_to_darcy", *SUITES],
+        choices=[*MEASUREMENTS, "tables", "rollout_training", "poisson_to_darcy", *SUITES],
         help="step: rate of a training step against a matrix product, a plain loop and the finest "
         "grid, with larger batches on coarser grids, and compiled with compute.compile=true; "
         "processes: two processes of one thread against one process of two; streaming: training "
         "with samples from disk against samples in memory; features: epochs on features of "
         "frozen layers against epochs on fields; memory: peak of a training step with and without "
         f"activation checkpointing, drawn in {MEMORY}; tables: published tables beside what trains "
-        f"here, in {TABLES}; poisson_to_darcy: ways of finetuning side by side; "
+        f"here, in {TABLES}; "
+        "rollout_training: ways of training for roll-outs with equal work; poisson_to_darcy: ways of finetuning side by side; "
         "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
         "goes on where it stopped",
     )
@@ -38,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help=f"settings to replace ({', '.join(MEASUREMENTS)}), or cases of tables (default: all)",
+        help=f"settings to replace ({', '.join(MEASUREMENTS)}, rollout_training), or cases of tables (default: all)",
     )
     parser.add_argument(
         "--minutes",
         type=float,
         default=20.0,
-        help="minutes of training of each method of tables (default: 20)",
+        help="minutes of training of each method of tables and rollout_training (default: 20)",
     )
     parser.add_argument(
         "--experiment",
@@ -65,6 +67,11 @@ def execute(options: argparse.Namespace) -> None:
 
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         print(run_tables(options.overrides, options.minutes, TABLES))
+        return
+    if options.suite == "rollout_training":
+        from experiments.benchmarks.rollout_training import compare_methods
+
+        print(compare_methods(options.overrides, options.minutes, ROLLOUTS))
         return
     if options.overrides or options.experiment:
         raise UserError(

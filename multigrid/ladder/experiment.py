@@ -105,13 +105,12 @@ class Experiment:
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         self.family = network_family(config, *self.problem.num_channels, self.extensions.network)
-        self.options = self._trainer_options()
+        self.options, self.unrolling = self._trainer_options(), self._unrolling()
         self.initializer = Initializer(self.family, config.transfer)
         self.loaded: Mapping[str, Tensor] = {}
         self.stages = self._stages([0] * len(config.levels))
         self.epoch_costs: list[float] = []
         self._check_processes()
-        assert self.unrolling is None or self.source.time is not None  # told if it cannot be
         if not resumed:
             self.begin()
 
@@ -142,9 +141,8 @@ class Experiment:
             config.loss.weights,
         )
 
-    @property
-    def unrolling(self) -> Unrolling | None:
-        """How roll-outs are trained, if they are."""
+    def _unrolling(self) -> Unrolling | None:
+        """Returns how roll-outs are trained, if they are."""
         section, setup = self.config.rollout_training, self.source.time
         if not section.is_used:
             return None
@@ -243,8 +241,13 @@ class Experiment:
         return [float(count * self.family.flops(level).training) for level, count in counts]
 
     def work_units(self, level: int, epochs: int) -> float:
-        """Returns the work of some epochs on a level; one on the finest level is 1."""
-        return epochs * self.epoch_flops[level] / self.epoch_flops[-1]
+        """Returns the work of some epochs on a level; one of single steps on the finest is 1."""
+        return epochs * self._unrolled(level) * self.epoch_flops[level] / self.epoch_flops[-1]
+
+    def _unrolled(self, level: int) -> float:
+        """Returns what training roll-outs costs on a level over training single steps."""
+        one = self.family.flops(level)
+        return self.unrolling.mean_cost(one) / one.training if self.unrolling else 1.0
 
     @property
     def is_automatic(self) -> bool:
@@ -332,7 +335,7 @@ class Experiment:
         num_microbatches = math.ceil(self.processes.largest_share(stage.batch_size) / size)
         num_microbatches *= math.ceil(config.samples()[level] / stage.batch_size)
         seconds = step_seconds(network, shape, self.options.optimizer, self.precision)
-        return num_microbatches * seconds
+        return num_microbatches * seconds * self._unrolled(level)
 
     def _check_processes(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""

@@ -426,8 +426,8 @@ class Trainer:
         """Floating-point operations of an epoch; those repeated to save memory count once."""
         flops: float = self._sample_flops.training
         if self.unrolling is not None:
-            progress, one = self.progress, self._sample_flops
-            flops = self.unrolling.flops(progress.epoch, self.stage.epochs, *one)
+            num_steps = self.unrolling.num_steps(self.progress.epoch, self.stage.epochs)
+            flops = self.unrolling.cost(num_steps, self._sample_flops)
         return float(len(self.samples) * flops)
 
     @cached_property

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
+from multigrid.models.cost import Flops
 from multigrid.training.losses import Loss
 
 Method = Literal["unrolled", "pushforward"]
@@ -46,12 +47,15 @@ class Unrolling:
         """Whether more steps than before are trained at once from an epoch on."""
         return epoch > 0 and self.num_steps(epoch, epochs) > self.num_steps(epoch - 1, epochs)
 
-    def flops(self, epoch: int, epochs: int, forward: float, training: float) -> float:
-        """Returns the mean operations of a sample in an epoch, from those of a single step."""
-        count = self.num_steps(epoch, epochs)
+    def cost(self, num_steps: int, one: Flops) -> float:
+        """Returns the mean operations to train a sample on so many steps, from those of one."""
         if self.method == "unrolled":
-            return count * training
-        return training + (count - 1) / 2 * forward
+            return num_steps * one.training
+        return one.training + (num_steps - 1) / 2 * one.forward
+
+    def mean_cost(self, one: Flops) -> float:
+        """Returns the mean of :meth:`cost` over the epochs of a stage."""
+        return sum(self.cost(count, one) for count in self.steps) / len(self.steps)
 
     def loss(
         self, predict: Callable[[Tensor], Tensor], batch: Samples, loss: Loss, num_steps: int
