@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "frozen layers against epochs on fields; memory: peak of a training step with and without "
         f"activation checkpointing, drawn in {MEMORY}; tables: published tables beside what trains "
         f"here, in {TABLES}; "
-        "rollout_training: ways of training for roll-outs with equal work; poisson_to_darcy: ways of finetuning side by side; "
+        "rollout_training: ways of training for roll-outs with equal work, in "
+        f"{ROLLOUTS}; poisson_to_darcy: ways of finetuning side by side; "
         "otherwise methods side by side, written to results/benchmarks/SUITE; an interrupted suite "
         "goes on where it stopped",
     )
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help=f"settings to replace ({', '.join(MEASUREMENTS)}, rollout_training), or cases of tables (default: all)",
+        help=f"settings to replace ({', '.join(MEASUREMENTS)}, rollout_training), or cases of "
+        "tables (default: all)",
     )
     parser.add_argument(
         "--minutes",

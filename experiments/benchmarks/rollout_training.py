@@ -4,7 +4,6 @@ One network on one grid, one learning rate, one seed. Plain training gets so man
 the time on this machine; the others get as many as have the same floating-point operations.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
 from multigrid.ladder.experiment import Experiment
 from multigrid.records.run_folder import RunFolder
+from multigrid.report.record import RunRecord
 from multigrid.run import train_ladder
 from multigrid.tables import table
 
@@ -80,8 +80,7 @@ def _trained(config: Config) -> dict[str, Any]:
     folder = RunFolder(Path(config.output.folder) / config.name)
     if not folder.summary.exists():
         folder = train_ladder(config, overwrite=True)
-    summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
-    return summary
+    return RunRecord(folder).summary
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
