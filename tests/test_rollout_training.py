@@ -8,7 +8,9 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from alike import assert_same_training
 from tiny import run, write_experiment
+from together import run_together
 from torch import nn
 
 from multigrid.config.data import TimeConfig
@@ -26,7 +28,7 @@ from multigrid.records.history import read_history
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.unrolling import Unrolling
 
-GRID = Grid((4, 4))
+GRID, RNG = Grid((4, 4)), np.random.default_rng(0)
 POISSON = {"kind": "poisson", "num_modes": 4}
 STEPS = {
     "name": "tiny",
@@ -69,7 +71,7 @@ def test_the_gradient_goes_through_all_steps(target, generator):
     expected = network.weight.grad.clone()
 
     network.zero_grad()
-    loss = Unrolling(setup, [3]).loss(network, batch, mse, 3)
+    loss = Unrolling(setup, [3]).loss(network, batch, mse, 3, RNG)
     loss.backward()
     torch.testing.assert_close(loss, sum(losses) / 3)
     torch.testing.assert_close(network.weight.grad, expected)
@@ -82,15 +84,16 @@ def test_pushforward_stops_the_gradient(generator):
     pushforward = Unrolling(setup, [3], "pushforward")
     drawn = set()
     for seed in range(12):
-        torch.manual_seed(seed)
-        last = int(torch.randint(3, ()))
+        last = int(np.random.default_rng(seed).integers(3))
         state = batch.inputs
         for _ in range(last):
             state = network(state).detach()
         loss = (network(state) - batch.outputs[:, 2 * last : 2 * last + 2]).square().mean()
         (expected,) = torch.autograd.grad(loss, network.weight)
-        torch.manual_seed(seed)
-        (found,) = torch.autograd.grad(pushforward.loss(network, batch, mse, 3), network.weight)
+        rng = np.random.default_rng(seed)
+        (found,) = torch.autograd.grad(
+            pushforward.loss(network, batch, mse, 3, rng), network.weight
+        )
         torch.testing.assert_close(found, expected)
         drawn.add(last)
     assert drawn == {0, 1, 2}
@@ -101,7 +104,7 @@ def test_one_exact_step_is_plain_training(generator):
     batch, _ = batch_of(setup, 1, generator, parameters=1)
     network = nn.Conv2d(3, 2, 3, padding=1)
     for method in ("unrolled", "pushforward"):
-        loss = Unrolling(setup, method=method).loss(network, batch, mse, 1)
+        loss = Unrolling(setup, method=method).loss(network, batch, mse, 1, RNG)
         torch.testing.assert_close(loss, mse(network(batch.inputs), batch))
 
 
@@ -116,7 +119,7 @@ def test_noise_is_relative_and_on_states_alone(generator):
         seen.append(inputs)
         return inputs[:, :2]
 
-    Unrolling(setup, noise=0.1).loss(network, batch, mse, 1)
+    Unrolling(setup, noise=0.1).loss(network, batch, mse, 1, RNG)
     change = (seen[0] - batch.inputs).std((0, 2, 3)) / batch.inputs.std((0, 2, 3))
     assert change[4] == 0
     assert torch.equal(seen[0][:, 1], batch.inputs[:, 1])  # a constant field has no size
@@ -189,6 +192,16 @@ def test_a_resumed_training_is_the_same_bit_for_bit(method, tmp_path: Path):
     assert first["trainer"]["progress"]["epoch"] == 2  # not the better one with fewer steps
     for name, tensor in first["network"].items():
         assert torch.equal(tensor, second["network"][name])
+
+
+@pytest.mark.parametrize("method", ["unrolled", "pushforward"])
+def test_two_processes_train_as_one(method, tmp_path: Path):
+    section = {"steps": [1, 3], "method": method}
+    experiment = write_experiment(tmp_path / "e.yaml", **STEPS, rollout_training=section)
+    assert run(experiment, tmp_path / "one") == 0
+    (tmp_path / "two").mkdir()
+    assert run_together([experiment], tmp_path / "two") == [0, 0]
+    assert_same_training(*(tmp_path / name / "results" / "tiny" for name in ("two", "one")))
 
 
 @pytest.mark.parametrize(

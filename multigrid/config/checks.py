@@ -159,6 +159,7 @@ def _contradictions(config: Config) -> Clashes:
         ("compute.compile", fsdp, "parallel.strategy 'fsdp'"),
         ("compute.compile", transfer.featurize, "transfer.featurize true"),
         ("compute.compile", timed, "schedule.budget seconds"),
+        ("rollout_training.steps", fsdp, "parallel.strategy 'fsdp'"),
         ("rollout_training.steps", transfer.featurize, "transfer.featurize true"),
         ("rollout_training.noise", transfer.featurize, "transfer.featurize true"),
         ("rollout_training.steps", not config.labelled, "loss.name 'energy'"),

@@ -367,6 +367,8 @@ class Experiment:
             2 if self.precision == "bfloat16" else 4,
             stage.checkpoint_activations,
         )
+        unrolled = self.unrolling is not None and self.unrolling.method == "unrolled"
+        graphs = self.num_steps if unrolled else 1  # that are alive at once
         overhead = CPU_OVERHEAD if self.device.type == "cpu" else 1.0
         return (
             PROCESS_BYTES
@@ -374,7 +376,7 @@ class Experiment:
             + (2 * weights + state) / spread
             + weights
             + state
-            + stage.part_size(self.processes) * overhead * activations
+            + stage.part_size(self.processes) * overhead * activations * graphs
         )
 
     def warn_of_memory(self) -> None:

@@ -48,8 +48,8 @@ from multigrid.training.unrolling import Unrolling
 
 log = logging.getLogger(__name__)
 
-NETWORK_KEY = 1
-"""Last number of the seed of what the network itself draws, as for dropout."""
+NETWORK_KEY, UNROLLING_KEY = 1, 2
+"""Last numbers of the seeds of what the network itself draws, as for dropout, and of steps."""
 
 Validator = Callable[[Surrogate], tuple[float, float]]
 """Gives the mean relative L2 validation error on the level's and on the finest grid."""
@@ -240,8 +240,10 @@ class Trainer:
 
         if self.unrolling is None:
             return self.loss(predict(samples.inputs), samples)
-        num_steps = self.unrolling.num_steps(self.progress.epoch, self.stage.epochs)
-        return self.unrolling.loss(predict, samples, self.loss, num_steps)
+        epoch, step = self.progress.epoch, self.progress.step
+        num_steps = self.unrolling.num_steps(epoch, self.stage.epochs)
+        rng = self.batches.rng(epoch, step, UNROLLING_KEY)
+        return self.unrolling.loss(predict, samples, self.loss, num_steps, rng)
 
     def clip_gradient(self) -> float:
         """Scales the gradient down to the limit, and returns its norm before."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,13 +59,22 @@ class Unrolling:
         return sum(self.cost(count, one) for count in self.steps) / len(self.steps)
 
     def loss(
-        self, predict: Callable[[Tensor], Tensor], batch: Samples, loss: Loss, num_steps: int
+        self,
+        predict: Callable[[Tensor], Tensor],
+        batch: Samples,
+        loss: Loss,
+        num_steps: int,
+        rng: np.random.Generator,
     ) -> Tensor:
-        """Returns the loss of a batch over so many steps; ``predict`` gives outputs of inputs."""
+        """Returns the loss of a batch over so many steps; ``predict`` gives outputs of inputs.
+
+        All processes and microbatches must draw the same from ``rng``, as they take equally many
+        steps; the noise comes from torch's random numbers.
+        """
         setup, size = self.setup, self.setup.num_channels
         inputs, true = self._noisy(batch.inputs), setup.last_state(batch.inputs)
         unrolled = self.method == "unrolled"
-        last = num_steps if unrolled else 1 + int(torch.randint(num_steps, ()))
+        last = num_steps if unrolled else 1 + int(rng.integers(num_steps))
         losses = []
         for step in range(last):
             target = batch.outputs[:, step * size : (step + 1) * size]
