@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -282,10 +281,7 @@ def try_network(path: Path) -> None:
 def try_weights(experiment: Path, path: Path) -> None:
     """Starts a training from weights."""
     loaded = Experiment(load_config(experiment, [f"checkpoints.load={path}"]))
-    nothing = SimpleNamespace(
-        finished=[], loaded=loaded.loaded, best={}, last_visit=lambda level: None
-    )
-    loaded.initializer.start(nothing, loaded.stages[0])
+    loaded.initializer.start(loaded.stages[0], loaded.loaded, [])
 
 
 def try_results(path: Path) -> None:
