@@ -135,7 +135,7 @@ def test_more_coarse_samples_leak_nothing(tmp_path: Path) -> None:
     files = save(tmp_path / "8.h5", average(FINE)), save(tmp_path / "16.h5", FINE[:, :8])
     data = source(*files, counts={"train": 4, "validation": 2, "test": 2})
     held_out = {4, 5, 6, 7}
-    _, pool, grid = data.locate("train", Grid((8, 8)))
+    _, pool, grid, _ = data.locate("train", Grid((8, 8)))
     assert grid == Grid((8, 8))
     assert pool.tolist() == [0, 1, 2, 3]
     assert not held_out & set(pool.tolist())
@@ -194,7 +194,7 @@ def test_steps_of_trajectories_come_in_the_order_of_the_pool(tmp_path: Path) -> 
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["tensor"] = tensor
     data = source(DataFile(tmp_path / "f.h5"), counts={"train": 9, "validation": 3, "test": 0})
-    _, pool, grid = data.locate("train", Grid((8, 8)))
+    _, pool, grid, _ = data.locate("train", Grid((8, 8)))
     samples = data.read("train", grid)
     for sample, number in enumerate(pool[:9]):
         trajectory, step = divmod(int(number), 4)

@@ -207,7 +207,7 @@ def test_a_folder_of_the_well(tmp_path: Path) -> None:
     options = ReaderOptions(parameters=("alpha",))
     files = [DataFile(tmp_path / "set")]
     source = FileSource(files, {"train": 48, "validation": 4, "test": 4}, "cell", options=options)
-    file, pool, _ = source.locate("train", Grid((X, Y)))
+    file, pool, *_ = source.locate("train", Grid((X, Y)))
     assert len(file.parts) == 3
     states = np.stack([U, U, 2 * U], axis=2)
     alphas = np.repeat([1.0, 2.0, 3.0], 4)[:, None, None, None] * np.ones((1, 1, X, Y))
