@@ -40,8 +40,8 @@ DIRECT_EPOCHS = 12
 SAMPLE_BYTES = 4 * FIELDS * LEVELS[-1] ** 3
 NUM_STEPS = int(DATA_BYTES / SAMPLE_BYTES) // BATCH
 GPU_COUNTS = [2**k for k in range(BATCH.bit_length())]
-# epochs on the three finest levels for each epoch of direct training to its error, by the races; that
-# of wave_64 as of 2026-11-25, from 16x16 on
+# epochs on the three finest levels for each epoch of direct training to its error, by the races
+# (wave_64 as of 2026-11-25, from 16x16 on)
 RACES = {
     "poisson_3d": ("restricted", (64 / 60, 14 / 60, 0)),
     "wave_64": ("folded", (200 / 60, 0, 0)),
