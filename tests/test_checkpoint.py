@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from multigrid.errors import UserError
-from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
+from multigrid.training.checkpoint import load_checkpoint, read_networks, save_checkpoint
 
 PAYLOAD = {
     "network": {"a.weight": torch.arange(6.0).reshape(2, 3)},
@@ -132,3 +132,24 @@ def test_missing_file_and_folder_in_its_place(tmp_path):
         load_checkpoint(tmp_path / "x.pt")
     with pytest.raises(UserError, match="unreadable"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("fields", [[1.0], [{"size": "1"}], [{"width": 1.0}], [{}, {}], "size"])
+def test_scales_of_fields_that_are_none_are_named(tmp_path, fields):
+    numbers = {
+        f"{side}_{part}": [1.0] for side in ("input", "output") for part in ("shift", "scale")
+    }
+    about = {
+        "level": 0,
+        "grid": [4, 4],
+        "config": {},
+        "fields": {"input": ["f"], "output": ["u"]},
+        "scaling": {"kind": "gaussian", **numbers, "fields": [{"size": 1.0}]},
+    }
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, {"network": {"weight": torch.ones(1)}, **about})
+    assert read_networks(path)[0].about["level"] == 0
+    about["scaling"]["fields"] = fields
+    save_checkpoint(path, {"network": {"weight": torch.ones(1)}, **about})
+    with pytest.raises(UserError, match="scaling"):
+        read_networks(path)

@@ -210,6 +210,7 @@ class _Scaling(BaseModel):
     input_scale: list[FiniteFloat]
     output_shift: list[FiniteFloat]
     output_scale: list[FiniteFloat]
+    fields: list[dict[Literal["size", "spread", "low", "high"], FiniteFloat]] | None = None
 
 
 class _Time(BaseModel):
@@ -260,6 +261,8 @@ def _checked(path: Path, about: Any, tensors: Any) -> SavedNetwork:
         ) from None
     for side, fields in checked.fields:
         sizes = {len(values) for key, values in checked.scaling if key.startswith(side)}
+        if side == "output" and checked.scaling.fields is not None:
+            sizes.add(len(checked.scaling.fields))
         if sizes != {len(fields)}:
             raise UserError(f"{path}: 'scaling' does not fit its {len(fields)} {side} fields")
     if not all(isinstance(t, Tensor) and is_plain(t) for t in tensors.values()):
