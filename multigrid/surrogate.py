@@ -240,6 +240,8 @@ class TrainedSurrogate:
                 f"{stream.place}: the samples are on {stream.grid}, which halves to none of the "
                 f"run's grids {_names_of(self._grids)}"
             )
+        for level in chosen:
+            self._of(level)  # which must have been trained
         grids, model = self.config.hierarchy().levels, self.config.model
         networks = {k: LevelNetwork(grids[k], self._grids[k], self.surrogate(k)) for k in chosen}
         how = batch_size, model.prolongation, wraps(model.padding), self.time

@@ -377,9 +377,14 @@ class Bench:
             path.write_bytes(content)
             return
         assert status == 0, f"{name}: {path} damaged: status {status}: {text}"
+        expected = dict(self.whole(name))
         for debris in folder.rglob("*.damaged"):  # checkpoints that were put aside
             debris.unlink()
-        differences = [*different(result(folder / "tiny"), self.whole(name))]
+            if not debris.with_suffix("").exists():  # of a level that was not visited again
+                lost = str(debris.with_suffix("").relative_to(folder / "tiny"))
+                expected.pop(lost, None)
+                expected["files"] = [file for file in expected["files"] if file != lost]
+        differences = [*different(result(folder / "tiny"), expected)]
         assert not differences, f"{name}: {path} damaged: {differences[:9]}"
 
 

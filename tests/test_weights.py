@@ -76,7 +76,7 @@ def test_bad_files(tmp_path):
         "garbage.pt": "refused|unreadable",
         "garbage.safetensors": "damaged, or no safetensors file",
         "empty.pt": "unreadable",
-        "pickled.pt": "refused, as it is damaged or holds pickled objects",
+        "pickled.pt": "refused as a checkpoint, as it is damaged or holds pickled objects",
         "module.pt": r"pickled objects .* save weights alone, as in torch.save\(model.state_dict",
         "none.pt": "no such file: .*none.pt",
         "garbage.pth": "no such file: .*did you mean '.*garbage.pt'",

@@ -36,6 +36,8 @@ class ArrayFile(Container):
     A copy in another process reopens what stands in ``_content`` and ``_loaded``.
     """
 
+    title = ""
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._loaded: dict[str, np.ndarray] = {}
@@ -63,7 +65,9 @@ class ArrayFile(Container):
         except (UserError, pickle.UnpicklingError):
             raise
         except Exception as error:
-            raise UserError(f"{self.path}: damaged or truncated file ({brief(error)})") from None
+            name = f"{self.title} file".lstrip()
+            reason = f"damaged or truncated {name} ({brief(error)})"
+            raise UserError(f"{self.path}: {reason}") from None
 
 
 def zip_members(path: Path) -> list[str] | None:
@@ -107,7 +111,7 @@ class Npz(ArrayFile):
 class NpyFiles(ArrayFile):
     """Arrays in ``.npy`` files, mapped, so that what is sliced is read alone."""
 
-    kind = "npy"
+    kind, title = "npy", "NumPy"
 
     def __init__(self, path: Path, files: Mapping[str, Path]) -> None:
         super().__init__(path)
