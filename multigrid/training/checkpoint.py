@@ -96,7 +96,8 @@ def _load(path: Path, content: bytes) -> Any:
     except pickle.UnpicklingError:
         raise DamagedError(
             f"{path}: refused as a checkpoint, as it is damaged or holds pickled objects besides "
-            "tensors and plain containers; save weights alone, as in torch.save(model.state_dict(), path)"
+            "tensors and plain containers; save weights alone, as in "
+            "torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:  # a damaged file may raise anything
         problem = f"{path}: unreadable or half-written checkpoint ({brief(error)})"
