@@ -115,7 +115,7 @@ class Examples:
         if self.rollout is not None:
             arrays |= {f"rollout_{name}": a for name, a in self.rollout._asdict().items()}
         content = BytesIO()
-        np.savez(content, allow_pickle=False, checksum=np.array(_checksum(arrays)), **arrays)
+        np.savez(content, checksum=np.array(_checksum(arrays)), **arrays)
         write_file(path, content.getvalue())
 
     @classmethod
