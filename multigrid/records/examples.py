@@ -115,7 +115,8 @@ class Examples:
         if self.rollout is not None:
             arrays |= {f"rollout_{name}": a for name, a in self.rollout._asdict().items()}
         content = BytesIO()
-        np.savez(content, checksum=np.array(_checksum(arrays)), **arrays)
+        arrays["checksum"] = np.array(_checksum(arrays))
+        np.savez(content, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
         write_file(path, content.getvalue())
 
     @classmethod
