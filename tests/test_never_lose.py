@@ -95,7 +95,7 @@ def test_killed_anywhere():
     command = [sys.executable, "tests/soak.py", "--kills=8", "--flips=20", "--zeroed=10"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
-        [*command, "--faults=0", "--inputs=0", "--no-units", f"--seed={time.time_ns() % 1000}"],
+        [*command, "--faults=0", "--inputs=0", "--no-units", "--seed=1"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
