@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,6 +134,14 @@ def put_in_place(aside: Path, path: Path, previous: Path | None = None) -> None:
             rename(previous, path)
         raise
     sync_folder(path.parent)
+
+
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Raises OSError if a folder's disk has less space, which HDF5 and memory maps tell badly."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        need = f"{num_bytes / 1e9:.3g} GB are needed, {free / 1e9:.3g} GB are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {need}")
 
 
 def discard(aside: Path) -> None:

@@ -1,3 +1,5 @@
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 from multigrid import files
 from multigrid.data import SPLITS
 from multigrid.data import store as store_module
+from multigrid.data.arrays import write_array
 from multigrid.data.formats import open_fields
 from multigrid.data.generation import BLOCK, Block
 from multigrid.data.store import DataStore
@@ -185,6 +188,18 @@ def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "data").write_text("a file in the way")
     with pytest.raises(UserError, match="samples could not be written"):
         open_store(tmp_path / "data").ensure(COUNTS)
+
+
+def test_a_disk_too_small_is_told_before_anything_is_made(store, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    assert store.ensure({"train": 40}) == 34
+    monkeypatch.setattr(store_module, "generate", lambda *args: pytest.fail("generates"))
+    needed = 8 * 8 * 2 * 4 * (5_000 - 40 + 5_000 + 5)
+    with pytest.raises(UserError, match=f"left on device: {needed / 1e9:.3g} GB are needed, 0.001"):
+        store.ensure({"train": 5_000})
+    with pytest.raises(UserError, match=r"No space left on device: 0.0256 GB are needed"):
+        write_array(tmp_path / "f.npy", (100, 1, 80, 800), [], print, ["u"])
 
 
 def test_splits_share_nothing_with_other_seeds(tmp_path):

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from multigrid import signals
-from multigrid.config.data import ReaderOptions
-from multigrid.config.section import allowed
 from multigrid.errors import UserError, printable
 from multigrid.files import to_json
 from multigrid.registry import import_plugin
@@ -149,6 +147,9 @@ class _Axes(argparse.Action):
 
 def add_reader(parser: argparse.ArgumentParser) -> None:
     """Adds what may have to be said about a data file."""
+    from multigrid.config.data import ReaderOptions  # half a second that 'multigrid --help' saves
+    from multigrid.config.section import allowed
+
     forms: dict[str, dict[str, Any]] = {
         "reader": {},
         "mask": {},

@@ -1,6 +1,7 @@
 """Arrays of inputs in files of any kind, and arrays of outputs written without holding all."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from multigrid.data.formats import Container, FieldFile, ReaderOptions, open_container
 from multigrid.errors import UserError, nearest
-from multigrid.files import written_aside
+from multigrid.files import require_space, written_aside
 
 
 class ArrayInputs:
@@ -85,6 +86,7 @@ def write_array(
 ) -> None:
     """Writes batches as one float32 array, aside first and then renamed into place."""
     with written_aside(path) as aside:
+        require_space(path.parent, 4 * prod(shape))
         if path.suffix in (".h5", ".hdf5", ".hdf"):
             with h5py.File(aside, "w") as file:
                 target = file.create_dataset("output", shape, "float32", chunks=(1, *shape[1:]))

@@ -32,7 +32,7 @@ from multigrid.data.generation import Arrays, Block, Recipe, generate
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError, brief
-from multigrid.files import write_file, written_aside
+from multigrid.files import require_space, write_file, written_aside
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
@@ -170,6 +170,9 @@ class DataStore:
         self._aside.mkdir(exist_ok=True)
         missing = [block for block in blocks if self._read_block(block) is None]
         total = sum(map(len, missing))
+        sample = 4 * sum(self.recipe.num_channels) * self.grid.size
+        in_file = sum(map(len, blocks)) + sum(have.values())
+        require_space(self.path.parent, sample * (total + in_file))
         hidden = None if progress else True  # None: only a terminal gets a bar
         with tqdm(total=total, desc=f"samples {self.grid}", unit="sample", disable=hidden) as bar:
             for block, fields in generate(self.recipe, missing, workers):

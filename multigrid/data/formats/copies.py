@@ -11,7 +11,7 @@ from filelock import FileLock
 from multigrid.data.formats.array_files import NpyFiles
 from multigrid.data.formats.container import Container
 from multigrid.data.formats.field_file import Part
-from multigrid.files import written_aside
+from multigrid.files import require_space, written_aside
 
 BLOCK_BYTES = 2**25
 
@@ -45,6 +45,7 @@ def _copy(container: Container, name: str, path: Path) -> None:
     size = max(1, BLOCK_BYTES // max(1, info.dtype.itemsize * prod(info.shape[1:])))
     rest = (slice(None),) * (len(info.shape) - 1)
     with written_aside(path) as aside, container.open(check=True) as arrays:
+        require_space(path.parent, prod(info.shape) * info.dtype.itemsize)
         mapped = np.lib.format.open_memmap(aside, "w+", info.dtype, info.shape)
         array = arrays(name)
         for start in range(0, rows[0] if rows else 1, size):
