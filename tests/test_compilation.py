@@ -64,7 +64,7 @@ def test_compiled_training_is_the_same_and_resumes_to_the_bit(experiment, tmp_pa
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("plain", "whole", "parts"):
         (tmp_path / name).mkdir()
-    small = ["levels=[8]", "model.min_size=4", "data.train=8", COMPILED]
+    small = ["levels=[4]", "data.train=8", COMPILED]
     train(experiment, tmp_path / "plain", *small[:-1])
     (stage,) = train(experiment, tmp_path / "whole", *small)["levels"]
     plain, whole = (tmp_path / name / "results" / "tiny" for name in ("plain", "whole"))

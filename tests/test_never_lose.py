@@ -92,7 +92,7 @@ def send(*numbers):
 
 
 def test_killed_anywhere():
-    command = [sys.executable, "tests/soak.py", "--kills=8", "--flips=20", "--zeroed=10"]
+    command = [sys.executable, "tests/soak.py", "--kills=5", "--flips=10", "--zeroed=5"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [*command, "--faults=0", "--inputs=0", "--no-units", "--seed=1"],

@@ -204,7 +204,21 @@ class Counting(torch.optim.SGD):
                 p.data.add_(past, alpha=-sum(state["history"]) / state["count"])
 
 
-@pytest.mark.parametrize("kind", ["NAdam", "Adafactor", "RAdam", "Rprop", "ASGD", Counting])
+class Adapting(Counting):
+    """Finds its step size by itself and keeps it with the group, as Prodigy does."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["d"] = group.get("d", 1.0) / 2
+            group["sum"] = group.get("sum", torch.zeros(1)) + group["d"]
+            for p in group["params"]:
+                self.state[p]["seen"] = True
+                p.data.add_(p.grad, alpha=-group["lr"] * group["d"] * group["sum"].item())
+
+
+@pytest.mark.parametrize(
+    "kind", ["NAdam", "Adafactor", "RAdam", "Rprop", "ASGD", Counting, Adapting]
+)
 def test_state_of_any_shape_is_kept(kind, tmp_path):
     make = getattr(torch.optim, kind) if isinstance(kind, str) else kind
     whole, cut = build_net(), build_net()

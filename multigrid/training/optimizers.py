@@ -216,6 +216,9 @@ class NamedOptimizer:
             make = partial(muon, dtype=matrix_dtype, processes=processes)
         made = make(groups) if groups else []
         self.optimizers = [made] if isinstance(made, Optimizer) else list(made)
+        self._names = {id(parameter): key for key, parameter in self.parameters.items()}
+        every = (group for optimizer in self.optimizers for group in optimizer.param_groups)
+        self._groups = [(group, dict(group)) for group in every]
 
     def set_learning_rate(self, rate: float, done: float = 1.0) -> None:
         """Sets every group's learning rate: ``rate``, times its scale, times its own warm-up."""
@@ -236,13 +239,24 @@ class NamedOptimizer:
             optimizer.step()
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Returns the state by parameter name: tensors, and plain values of some optimizers."""
-        return {
+        """Returns the state by parameter name: tensors, and plain values of some optimizers.
+
+        What an optimizer changes in a group, such as a step size that it finds itself, is under
+        ``group`` in the state of each of the group's parameters.
+        """
+        state = {
             key: dict(optimizer.state[parameter])
             for key, parameter in self.parameters.items()
             for optimizer in self.optimizers
             if parameter in optimizer.state
         }
+        for group, at_first in self._groups:
+            fixed = {"params", "lr"} | {key for key in group if group[key] is at_first.get(key)}
+            found = {key: value for key, value in group.items() if key not in fixed}
+            for key in (self._names[id(parameter)] for parameter in group["params"]):
+                if found and key in state:
+                    state[key]["group"] = found
+        return state
 
     def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> int:
         """Loads the state of parameters of the same name and shape; returns how many take it."""
@@ -252,11 +266,15 @@ class NamedOptimizer:
             for key, parameter in self.parameters.items():
                 if id(parameter) in updated and key in state:
                     count += _load(optimizer, parameter, state[key])
+        for group, _ in self._groups:
+            for key in (self._names[id(parameter)] for parameter in group["params"]):
+                group.update(deepcopy(state.get(key, {}).get("group", {})))
         return count
 
 
 def _load(optimizer: Optimizer, parameter: Tensor, entry: dict[str, Any]) -> bool:
     """Gives a parameter a copy of its state; returns whether the optimizer keeps such a state."""
+    entry = {name: value for name, value in entry.items() if name != "group"}
     if set(entry) != STATE.get(type(optimizer), set(entry)):
         return False
     # torch wants the number of steps beside the weights where they are updated in one go
