@@ -13,7 +13,7 @@ import torch
 
 from multigrid.config.data import TimeConfig
 from multigrid.data.files import FileSource
-from multigrid.data.formats import Layout, ReaderOptions, make_field, open_fields
+from multigrid.data.formats import Layout, ReaderOptions, make_field, open_container, open_fields
 from multigrid.data.inspect import inspect_path
 from multigrid.data.splits import DataFile
 from multigrid.errors import UserError
@@ -134,6 +134,64 @@ def test_matlab(save_mat, tmp_path: Path) -> None:
     assert file.reader == "fno"
     assert_steps(file, U[:, :, None])
     assert "a" in file.ignored
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_matlab_v5_is_read_as_scipy_reads_it(compressed: bool, tmp_path: Path) -> None:
+    numbers = {
+        f"of_{code}": (100 * RNG.standard_normal((3, 4, 5))).astype(code)
+        for code in ("f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "bool")
+    }
+    others = {"text": "abc", "cells": np.array([1, "a"], object), "fields": {"a": 1.0}, "z": [1j]}
+    path = tmp_path / "f.mat"
+    scipy.io.savemat(path, {**numbers, **others, "x": 1.5}, do_compression=compressed)
+    container = open_container(path, ReaderOptions())
+    assert container.names == (*numbers, *others, "x")
+    expected = scipy.io.loadmat(path)
+    with container.open() as arrays:
+        for name in (*numbers, "x"):
+            info, array = container.info(name), arrays(name)
+            kind = bool if name == "of_bool" else expected[name].dtype
+            assert (info.shape, info.dtype) == (expected[name].shape, kind)
+            assert array.dtype == kind
+            assert np.array_equal(array[:], expected[name])
+        for name in others:
+            with pytest.raises(UserError, match=f"'{name}' holds .*but real numbers are needed"):
+                arrays(name)
+
+
+def test_matlab_doubles_stored_as_bytes_are_doubles(tmp_path: Path) -> None:
+    """As MATLAB saves whole numbers; here of the other byte order too."""
+    path, order = tmp_path / "f.mat", ">"
+    flags, shape = np.array([6, 8, 6, 0, 5, 8, 2, 3], f"{order}u4"), np.array([2, 3], f"{order}i4")
+    name = np.array([1 << 16 | 1], f"{order}u4").tobytes() + b"a\0\0\0"
+    values = np.array([2, 6], f"{order}u4").tobytes() + bytes(range(6)) + b"\0\0"
+    body = flags[:6].tobytes() + shape.tobytes() + name + values
+    tag = np.array([14, len(body)], f"{order}u4").tobytes()
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\1\0MI" + tag + body)
+    with open_container(path, ReaderOptions()).open() as arrays:
+        assert arrays("a").dtype == np.float64
+        assert np.array_equal(arrays("a")[:], [[0, 2, 4], [1, 3, 5]])
+
+
+def test_matlab_files_that_are_damaged_or_too_old(tmp_path: Path) -> None:
+    path = tmp_path / "f.mat"
+    scipy.io.savemat(path, {"coeff": A.astype(float)})
+    content = bytearray(path.read_bytes())
+    start = content.index(b"coeff") + 8
+    for at, value, message in (
+        (start + 4, 255, "an element is longer than what it is in"),
+        (start, 7, r"coeff has \d+ bytes for the shape"),
+        (start, 30, "coeff has numbers of the unknown type 30"),
+        (136, 9, "the beginning of an array is damaged"),
+    ):
+        path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
+        told = pytest.raises(UserError, match=f"damaged or truncated .*{message}")
+        with told, open_container(path, ReaderOptions()).open() as arrays:
+            arrays("coeff")
+    scipy.io.savemat(path, {"coeff": A[0, :, :].astype(float)}, format="4")
+    with pytest.raises(UserError, match=r"no file of MATLAB v5 to v7\.3; save it again with save"):
+        open_container(path, ReaderOptions())
 
 
 # ---------------------------------------------------------------- CNO and Poseidon

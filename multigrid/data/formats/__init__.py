@@ -20,6 +20,7 @@ from multigrid.data.formats.container import (
 )
 from multigrid.data.formats.field_file import FieldFile, Part
 from multigrid.data.formats.layout import Field, Layout, make_field
+from multigrid.data.formats.matlab import MatlabFile
 from multigrid.data.formats.readers import KNOWN, TAKE_NAMES
 from multigrid.errors import UserError, nearest
 from multigrid.registry import READERS
@@ -138,7 +139,7 @@ def open_container(path: Path, options: ReaderOptions) -> Container:
     if start.startswith(PICKLE):
         raise UserError(f"{path}: is a pickle, which is refused, as opening it could run a program")
     if start.startswith(b"MATLAB 5.0") or path.suffix == ".mat":
-        return array_files.MatlabFile(path)
+        return MatlabFile(path)
     netcdf_3 = start.startswith((b"CDF\x01", b"CDF\x02"))
     return XarrayStore(path) if netcdf_3 else OtherFile(path)
 

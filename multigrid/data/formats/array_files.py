@@ -1,4 +1,4 @@
-"""Files of NumPy, torch, MATLAB (v4 and v5), netCDF 3 and zarr, none of which may run code."""
+"""Files of NumPy, torch, netCDF 3 and zarr, none of which may run code."""
 
 import pickle
 import re
@@ -27,7 +27,6 @@ from multigrid.errors import UserError, brief
 NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
 NAME_PAIRS = (("x", "y"), ("input", "output"), ("inputs", "outputs"), ("a", "u"), ("coeff", "sol"))
-MATLAB_TYPES = {"double": "f8", "single": "f4", "logical": "bool"}
 
 
 class ArrayFile(Container):
@@ -263,33 +262,6 @@ def _numpy_globals() -> list[Any]:
         (scalar, "numpy.core.multiarray.scalar"),
     ]
     return [np.ndarray, np.dtype, *dtypes, _reconstruct, scalar, *names]
-
-
-class MatlabFile(ArrayFile):
-    """The variables of a ``.mat`` file of MATLAB v4 or v5."""
-
-    kind = "mat"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        from scipy.io import whosmat
-
-        with self._reading():
-            self._kinds = {name: (shape, kind) for name, shape, kind in whosmat(str(path))}
-        self.names = tuple(self._kinds)
-
-    def _info(self, name: str) -> ArrayInfo:
-        shape, kind = self._kinds[name]
-        code = MATLAB_TYPES.get(kind, kind if re.fullmatch(r"u?int\d+", kind) else "S1")
-        require_honest_size(self.path, name, shape, np.dtype(code).itemsize)
-        return ArrayInfo(tuple(shape), np.dtype(code))
-
-    def _load(self, name: str) -> np.ndarray:
-        from scipy.io import loadmat
-
-        with self._reading():
-            array = loadmat(str(self.path), variable_names=[name])[name]
-        return np.asarray(array, bool if self._kinds[name][1] == "logical" else None)
 
 
 class XarrayStore(ArrayFile):
