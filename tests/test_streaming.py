@@ -398,24 +398,30 @@ def test_chunks_of_one_step_are_not_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
-def test_a_compressed_file_four_times_larger_than_the_memory(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        shape, chunks = (32, 32, 160, 160), (1, 32, 160, 160)  # 105 MB
-        states = file.create_dataset("tensor", shape, "f4", chunks=chunks, compression="lzf")
-        trajectory = np.arange(32, dtype=np.float32)[:, None, None] * np.ones((1, 160, 160))
-        trajectory[:, 0, 0] = 0
-        for k in range(32):
-            states[k] = trajectory
+@pytest.mark.parametrize("name", ["f.h5", "f.npz"])
+def test_a_file_four_times_larger_than_the_memory(name: str, tmp_path: Path) -> None:
+    shape, chunks = (32, 32, 160, 160), (1, 32, 160, 160)  # 105 MB
+    trajectory = np.arange(32, dtype=np.float32)[:, None, None] * np.ones((1, 160, 160))
+    trajectory[:, 0, 0] = 0
+    if name == "f.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            states = file.create_dataset("tensor", shape, "f4", chunks=chunks, compression="lzf")
+            for k in range(32):
+                states[k] = trajectory
+    else:
+        np.savez(tmp_path / name, u=np.broadcast_to(trajectory.astype("f4"), shape))
     code = (
         "import resource, torch; from pathlib import Path\n"
         "from multigrid.data.files import FileSource\n"
-        "from multigrid.data.formats import copies, field_file\n"
+        "from multigrid.data.formats import ReaderOptions, copies, field_file\n"
         "from multigrid.data.splits import DataFile; from multigrid.grid import Grid\n"
         "copies.BLOCK_BYTES = field_file.BLOCK_BYTES = 2**21\n"
         "used = int(Path('/proc/self/statm').read_text().split()[5]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (used + 26 * 2**20,) * 2)\n"
         "counts = {'train': 500, 'validation': 40, 'test': 40}\n"
-        "source = FileSource([DataFile(Path('f.h5'))], counts, 'cell', folder=Path('data'))\n"
+        f"options = ReaderOptions(axes={'N T X Y' if name == 'f.npz' else None!r})\n"
+        f"files, folder = [DataFile(Path('{name}'))], Path('data')\n"
+        "source = FileSource(files, counts, 'cell', options, folder=folder)\n"
         "samples = source.open('train', Grid((160, 160)))\n"
         "for batch in samples.batches(torch.randperm(500).split(8)[:8]):\n"
         "    assert (batch.outputs[:, 0, 1:] - batch.inputs[:, 0, 1:] == 1).all()\n"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from multigrid.errors import UserError, brief
 
 NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
+BLOCK = 2**20
 NAME_PAIRS = (("x", "y"), ("input", "output"), ("inputs", "outputs"), ("a", "u"), ("coeff", "sol"))
 
 
@@ -81,7 +82,7 @@ def zip_members(path: Path) -> list[str] | None:
 
 
 class Npz(ArrayFile):
-    """The arrays of an ``.npz`` file."""
+    """The arrays of an ``.npz`` file; those not compressed are checked and then mapped."""
 
     kind = "npz"
 
@@ -95,7 +96,7 @@ class Npz(ArrayFile):
             with self._reading(), zipfile.ZipFile(self.path) as archive:
                 member = archive.getinfo(f"{name}.npy")
                 with archive.open(member) as file:
-                    info = read_header(self.path, file)
+                    info, _ = read_header(self.path, file)
             if prod(info.shape) * info.dtype.itemsize > member.file_size:
                 raise UserError(f"{self.path}: '{name}' declares more data than is there")
             require_honest_size(self.path, name, info.shape, info.dtype.itemsize)
@@ -103,8 +104,22 @@ class Npz(ArrayFile):
         return self._infos[name]
 
     def _load(self, name: str) -> np.ndarray:
-        with self._reading(), np.load(self.path, allow_pickle=False) as arrays:
-            return np.asarray(arrays[name])
+        with self._reading(), zipfile.ZipFile(self.path) as archive:
+            member = archive.getinfo(f"{name}.npy")
+            with archive.open(member) as file:
+                info, is_fortran = read_header(self.path, file)
+                order: Literal["F", "C"] = "F" if is_fortran else "C"
+                start = file.tell()
+                if member.compress_type != zipfile.ZIP_STORED or not prod(info.shape):
+                    content = np.frombuffer(file.read(), info.dtype)
+                    return content.reshape(info.shape, order=order)
+                while file.read(BLOCK):  # to the end, where the archive verifies its checksum
+                    pass
+            with self.path.open("rb") as file:  # the member's own header is not always the index's
+                file.seek(member.header_offset + 26)
+                lengths = np.frombuffer(file.read(4), "<u2")
+            start += member.header_offset + 30 + int(lengths.sum())
+            return np.memmap(self.path, info.dtype, "r", start, info.shape, order)
 
 
 class NpyFiles(ArrayFile):
@@ -119,7 +134,7 @@ class NpyFiles(ArrayFile):
 
     def _info(self, name: str) -> ArrayInfo:
         with self._reading(), self._files[name].open("rb") as file:
-            return read_header(self._files[name], file)
+            return read_header(self._files[name], file)[0]
 
     def _load(self, name: str) -> np.ndarray:
         with self._reading():
@@ -160,8 +175,8 @@ class Npy(NpyFiles):
         return None
 
 
-def read_header(path: Path, file: IO[bytes]) -> ArrayInfo:
-    """Reads the header of a ``.npy`` file."""
+def read_header(path: Path, file: IO[bytes]) -> tuple[ArrayInfo, bool]:
+    """Reads the header of a ``.npy`` file; returns too whether the first index runs fastest."""
     if file.read(len(NPY_SIGNATURE)) != NPY_SIGNATURE:
         raise UserError(
             f"{path}: holds something that is not a NumPy array; pickles are refused, as opening "
@@ -172,13 +187,13 @@ def read_header(path: Path, file: IO[bytes]) -> ArrayInfo:
     read = versions.get(file.read(2)[0])
     if read is None:
         raise UserError(f"{path}: a version of the .npy format that is not for plain arrays")
-    shape, _, dtype = read(file)
+    shape, is_fortran, dtype = read(file)
     if dtype.hasobject:
         raise UserError(
             f"{path}: holds pickled Python objects, which is refused, as opening them could run "
             "a program"
         )
-    return ArrayInfo(shape, dtype)
+    return ArrayInfo(shape, dtype), is_fortran
 
 
 class TorchFile(ArrayFile):
