@@ -4,6 +4,7 @@
 goes on where it stopped; one that is done is only written again. To add one, add a line below.
 """
 
+import inspect
 import sys
 
 import multigrid
@@ -41,11 +42,12 @@ def card(name: str, surrogate: multigrid.TrainedSurrogate, experiment: str) -> s
     """Returns what a surrogate is, how it was trained and how good it is, as Markdown."""
     config, summary = surrogate.config, RunRecord.open(f"results/zoo/{name}").summary
     settings = ", ".join(f"{k} {v}" for k, v in config.problem.model_dump().items() if k != "kind")
+    equation, _, _ = (inspect.getdoc(type(config.pde())) or "").partition("\n")
     errors = surrogate.evaluate().to_text().partition("\n\nworst samples")[0]
     size = (FOLDER / f"{name}.safetensors").stat().st_size
     return f"""## {name}
 
-- Problem: `{config.problem.kind}` with {settings or "no settings"}; from `{experiment}`.
+- Problem: {equation} `{config.problem.kind}` with {settings or "no settings"}; from `{experiment}`.
 - Data: {config.data.train} training samples, {config.data.test} test samples, generated.
 - Network: {config.model.fields} levels, width {config.model.width}, \
 {config.schedule.epochs} epochs; the finest level is in the file of {size / 1e6:.2f} MB.

@@ -191,11 +191,11 @@ class DarcyFlow(EllipticPDE):
 @register_problem("darcy")
 @dataclass
 class TwoPhaseDarcy(DarcyFlow):
-    """Darcy flow through two phases, after Li et al., FNO (arXiv 2010.08895): 12 and 3.
+    """-div(a grad u) = 1 on the unit box, u = 0 on its boundary, for a of two phases: Darcy flow.
 
-    The permeability is ``high`` where the Gaussian field is not negative, else ``low``. Raonic et
-    al. (arXiv 2302.01178) have the same, and another length of the field out of distribution; that
-    this is ``inverse_length: 5`` is an assumption of ``experiments/cno/darcy.yaml``.
+    The permeability a is ``high`` where a Gaussian field is not negative, else ``low``: 12 and 3
+    after Li et al., FNO (arXiv 2010.08895). Raonic et al. (arXiv 2302.01178) have the same, and
+    another length of the field out of distribution; that this is ``inverse_length: 5`` is an assumption of ``experiments/cno/darcy.yaml``.
     """
 
     high: Permeability = 12.0
