@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tiny import train, write_experiment
@@ -21,7 +22,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
 SMALLER = (
-    ("1000, 1, 128, 128", "16, 1, 16, 16"),
     ("1000, 64, 64", "56, 16, 16"),
     ("100, 20, 2, 64, 64", "20, 6, 2, 16, 16"),
     ("np.random.rand(100)", "np.random.rand(20)"),
@@ -67,6 +67,7 @@ def workplace(trained, tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     problem = {"kind": "poisson", "num_modes": 8}
     write_experiment(tmp_path / "experiments" / "poisson.yaml", problem=problem)
+    np.save(tmp_path / "sources.npy", np.ones((16, 1, 16, 16)))
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "poisson").symlink_to(trained)
     yield tmp_path

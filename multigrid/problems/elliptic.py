@@ -195,7 +195,8 @@ class TwoPhaseDarcy(DarcyFlow):
 
     The permeability a is ``high`` where a Gaussian field is not negative, else ``low``: 12 and 3
     after Li et al., FNO (arXiv 2010.08895). Raonic et al. (arXiv 2302.01178) have the same, and
-    another length of the field out of distribution; that this is ``inverse_length: 5`` is an assumption of ``experiments/cno/darcy.yaml``.
+    another length of the field out of distribution; that this is ``inverse_length: 5`` is an
+    assumption of ``experiments/cno/darcy.yaml``.
     """
 
     high: Permeability = 12.0
