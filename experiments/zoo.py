@@ -16,16 +16,23 @@ SMALL = ("output.folder=results/zoo", "output.figures=false", "model.width=24",
          "data.train=512", "data.validation=32", "data.test=64", "schedule.batch_size=16",
          "schedule.learning_rate=[8.0e-3,4.0e-3,2.0e-3]")  # fmt: skip
 CELLS, NODES, STEP = "levels=[16,32,64]", "levels=[17,33,65]", "data.rollout_steps=0"
-FOLDED, RESTRICTED = "schedule.epochs=[50,6,1]", "schedule.epochs=[30,8,2]"
+RESTRICTED = "schedule.epochs=[30,8,2]"
+FOLDED = "model.fields=folded", "schedule.epochs=[50,6,1]"
 SURROGATES = {
     "poisson": ("poisson", CELLS, RESTRICTED, "problem.num_modes=16", "problem.smoothness=2.0"),
     "darcy": ("darcy", CELLS, RESTRICTED),
     "darcy_lognormal": ("darcy_lognormal", NODES, RESTRICTED),
     "diffusion": ("diffusion", NODES, RESTRICTED),
     "reaction_diffusion": ("reaction_diffusion", CELLS, RESTRICTED, STEP),
-    "burgers": ("burgers", CELLS, FOLDED, STEP, "model.fields=folded"),
-    "gray_scott": ("gray_scott", CELLS, FOLDED, STEP, "model.fields=folded"),
-    "wave": ("cno/wave", CELLS, FOLDED, "model.fields=folded"),
+    "burgers": ("burgers", CELLS, *FOLDED, STEP),
+    "gray_scott": ("gray_scott", CELLS, *FOLDED, STEP),
+    "wave": ("cno/wave", CELLS, *FOLDED),
+    "smooth_transport": ("cno/smooth_transport", CELLS, *FOLDED),
+    "discontinuous_transport": ("cno/discontinuous_transport", CELLS, *FOLDED),
+    "allen_cahn": ("cno/allen_cahn", CELLS, *FOLDED),
+    "shear_layer": ("cno/shear_layer", CELLS, *FOLDED),
+    "advection_diffusion": ("advection_diffusion", CELLS, *FOLDED, STEP),
+    "kolmogorov": ("kolmogorov", CELLS, *FOLDED, STEP),
 }  # fmt: skip
 
 
