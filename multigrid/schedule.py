@@ -14,7 +14,7 @@ Decay = Literal["cosine", "one-cycle"]
 
 FIRST_SHARE = 0.125
 """Share of a budget that the first stage of an automatic schedule gets."""
-SLOW = 0.4
+SLOW = 0.3
 """Power of the cost by which the error of a level must fall to stay on it without a trial."""
 
 
@@ -181,10 +181,11 @@ def choose(
     """Chooses the next stage by what the finished ones have given.
 
     The first stages double the work on the coarsest level. From then on the error is known as a
-    power of the cost: while it falls faster than ``cost^-0.4``, training stays, with as much work
-    again as was spent so far. Otherwise the next level is tried with a quarter of what is left, and
-    kept if its error is lower than the curve promises for staying at that cost; if not, training
-    goes back to the state before. Each stage anneals its learning rate.
+    power of the cost: while it falls faster than ``cost^-0.3``, training stays, with as much work
+    again as was spent so far. Otherwise the next level is tried with a quarter of what is left. A
+    stage that does not lower the error is a loss, and training goes back to the state before it. A
+    gain need not be as large as the curve promises for staying: curves flatten, and a finer level
+    can go on where a coarser one cannot. Each stage anneals its learning rate.
 
     Args:
         outcomes: The finished stages.
@@ -212,9 +213,12 @@ def choose(
     left = budget - spent
     if last.error <= target or left < epoch_costs[level]:
         return None
+    lost = outcomes[-1] if kept[-1] != len(outcomes) - 1 else None
     power = _power([outcomes[index] for index in kept])
+    if lost is not None and lost.level == level:
+        power = 0.0
     finer = level + 1
-    tried = kept[-1] != len(outcomes) - 1
+    tried = lost is not None and lost.level > level
     may_grow = finer < len(epoch_costs) and left >= 2 * epoch_costs[finer] and not tried
     if power is not None and power < SLOW and may_grow:
         epochs = max(1, round(left / 4 / epoch_costs[finer]))
@@ -237,18 +241,13 @@ def _kept(outcomes: Sequence[Outcome]) -> tuple[list[int], str]:
     """Returns the numbers of the stages that led to the current state, and the last verdict."""
     kept, reason = [0], ""
     for index, outcome in enumerate(outcomes[1:], 1):
-        before = [outcomes[number] for number in kept]
-        reason = ""
-        if outcome.level > before[-1].level:
-            power = _power(before) or 0.0
-            total = sum(stage.cost for stage in before)
-            promised = before[-1].error * (1 + outcome.cost / total) ** -power
-            pays = outcome.error < promised
-            verdict = "pays" if pays else "does not pay"
-            reason = f"growth {verdict} ({outcome.error:.3g}, staying {promised:.3g}); "
-            if not pays:
-                continue
-        kept.append(index)
+        before = outcomes[kept[-1]]
+        pays = outcome.error < before.error
+        what = "growth" if outcome.level > before.level else "staying"
+        verdict = "pays" if pays else "does not pay"
+        reason = f"{what} {verdict} ({before.error:.3g} to {outcome.error:.3g}); "
+        if pays:
+            kept.append(index)
     return kept, reason
 
 

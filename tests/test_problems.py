@@ -10,6 +10,7 @@ from dirichlet import dirichlet_energy
 from scipy.fft import dstn, idstn
 
 from multigrid.config import load_config, parse_config
+from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
@@ -20,7 +21,7 @@ from multigrid.registry import PROBLEMS
 from multigrid.solvers.exponential_runge_kutta import FourierModes
 from multigrid.solvers.finite_elements import solve_between_plates
 from multigrid.solvers.finite_volumes import solve_diffusion
-from multigrid.training.augmentation import shift_solutions
+from multigrid.training.augmentation import draw, shift_solutions
 
 CELLS, NODES = Grid((16, 16)), Grid((17, 17), "node")
 GRIDS = {kind: NODES if kind == "diffusion" else CELLS for kind in PROBLEMS.names()}
@@ -157,6 +158,23 @@ def transformations(symmetries):
         yield lambda x: -x
     if symmetries.linear:
         yield lambda x: 2 * x - x[::-1]
+
+
+def test_kolmogorov_flow_is_moved_by_whole_waves_of_its_force():
+    problem = build("navier_stokes", forcing="kolmogorov", amplitude=4.0, wavenumber=4, std=3.0)
+    inputs, outputs = problem.sample(CELLS, rngs(2))
+    samples = Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), CELLS)
+    places, drawn = np.arange(2), np.random.default_rng(0)
+    distances = set()
+    for _ in range(20):
+        change = draw(2, CELLS, problem.symmetries, drawn)
+        distances.add(change.orientation.distances)
+        moved = change.apply(samples, places)
+        found = solve(problem, moved.inputs.numpy(), CELLS)
+        np.testing.assert_allclose(found, moved.outputs, atol=1e-8 * np.abs(outputs).max())
+    along_x, along_y = map(set, zip(*distances, strict=True))
+    assert along_y == {0, 4, 8, 12}
+    assert any(distance % 4 for distance in along_x)
 
 
 @every_kind

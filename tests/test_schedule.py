@@ -174,14 +174,22 @@ def test_a_level_whose_error_falls_slowly_is_left_if_a_trial_of_the_next_one_pay
     slow = [(0, 2.0, 0.40), (0, 2.0, 0.36)]  # error ~ cost^-0.15
     assert chosen(slow)[:3] == (1, 12, 1)  # a quarter of the twelve that are left
     assert "error ~ cost^-0.15: a trial" in chosen(slow).reason
-    promised = 0.36 * (7 / 4) ** -0.152
-    paid = chosen([*slow, (1, 3.0, promised - 0.01)])
+    paid = chosen([*slow, (1, 3.0, 0.35)])
     assert (paid.level, paid.source) == (2, 2)  # still slow: the next trial
-    assert "growth pays (0.321, staying 0.331)" in paid.reason
-    back = chosen([*slow, (1, 3.0, promised + 0.01)])
+    assert "growth pays (0.36 to 0.35); error ~ cost^-0.05: a trial" in paid.reason
+    back = chosen([*slow, (1, 3.0, 0.37)])
     assert (back.level, back.source, back.epochs) == (0, 1, 144)  # all that is left
-    assert "growth does not pay" in back.reason
-    assert last_kept([Outcome(*o) for o in [*slow, (1, 3.0, promised + 0.01)]]) == 1
+    assert "growth does not pay (0.36 to 0.37); error ~ cost^-0.15: staying" in back.reason
+    assert last_kept([Outcome(*o) for o in [*slow, (1, 3.0, 0.37)]]) == 1
+
+
+def test_a_stage_that_does_not_lower_the_error_is_a_loss_wherever_it_is():
+    lost = [(0, 2.0, 0.40), (0, 2.0, 0.41)]
+    assert chosen(lost)[:3] == (1, 12, 0)  # from the first stage on
+    assert "staying does not pay (0.4 to 0.41); error ~ cost^-0.00: a trial" in chosen(lost).reason
+    assert last_kept([Outcome(*o) for o in lost]) == 0
+    both = [*lost, (1, 3.0, 0.42)]
+    assert chosen(both)[:3] == (0, 144, 0)
 
 
 def test_a_schedule_by_measurement_ends_at_its_target_and_refuses_less_than_an_epoch():

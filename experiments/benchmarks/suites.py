@@ -107,8 +107,14 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
 
 def _measured(levels: str, *overrides: str) -> Method:
     """Returns a ladder of folded levels with a schedule by measurement and five units of work."""
+    growth = (
+        "transfer.new_scales=copy",
+        "schedule.transferred_ratio=1",
+        "schedule.learning_rate=4e-3",
+    )
     budget = "schedule.budget={work_units: 5}"
-    return _ladder(levels, "model.fields=folded", "schedule.epochs=auto", budget, *overrides)
+    fields = "model.fields=folded"
+    return _ladder(levels, fields, "schedule.epochs=auto", budget, *growth, *overrides)
 
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
@@ -187,7 +193,9 @@ SUITES = {
     "kolmogorov_64": _fine_scales(
         "kolmogorov", 64, "data.rollout_steps=20", direct=_direct(searched=30)
     ),
-    "allen_cahn_128": _fine_scales("cno/allen_cahn", 128, direct=_direct(epochs=40, searched=20)),
+    "allen_cahn_128": _fine_scales(
+        "cno/allen_cahn", 128, direct=_direct(rates=RATES[1:], epochs=40, searched=20)
+    ),
     "shear_layer_128": _fine_scales("cno/shear_layer", 128, direct=_direct(epochs=40, searched=20)),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",

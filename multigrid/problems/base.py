@@ -35,6 +35,8 @@ class Symmetries:
         homogeneous: Multiplying input and output by the same positive number.
         odd: Changing the signs of input and output together, as linear problems allow anyway.
         shifts: Moving input and output together by whole points, wrapping around the box.
+        periods: How often a force or a coefficient repeats along each axis, 0 where it does not
+            vary: shifts are by whole periods of it.
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
             property of ``-Laplace(u) = f`` with u = 0 on the boundary. The equation stays the
             same, but new fields have shorter waves than any that occur.
@@ -48,6 +50,7 @@ class Symmetries:
     homogeneous: bool = False
     odd: bool = False
     shifts: bool = False
+    periods: tuple[int, ...] = (0, 0, 0)
     mode_shifts: bool = False
     fixed_axes: tuple[int, ...] = ()
 

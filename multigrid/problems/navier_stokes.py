@@ -44,7 +44,8 @@ class NavierStokes(SpectralPDE):
     ``first_start: 1``, ``num_starts: 1``, ``time_step: 1``, ``resolution: 256``, ``substeps: 128``.
 
     Products are freed of aliasing by the two-thirds rule. Vorticity changes its sign when it is
-    mirrored, so that shifts, without forcing, are the only symmetry that is made use of.
+    mirrored, so that shifts, by whole waves of the forcing, are the only symmetry that is made use
+    of; none with ``diagonal``.
     """
 
     fields = ("w",)
@@ -71,7 +72,8 @@ class NavierStokes(SpectralPDE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.symmetries = Symmetries(shifts=self.forcing == "none")
+        along_y = self.wavenumber if self.forcing == "kolmogorov" else 0
+        self.symmetries = Symmetries(shifts=self.forcing != "diagonal", periods=(0, along_y))
 
     def symbol(self, modes: FourierModes) -> np.ndarray:
         """Returns ``nu Laplace - r``."""

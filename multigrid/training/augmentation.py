@@ -109,8 +109,15 @@ def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -
     if symmetries.rotations:
         order = _exchange(axes, free, grid, rng)
     if symmetries.shifts:
-        distances = [int(rng.integers(grid.shape[axis - 2])) for axis in axes]
+        sizes = zip(grid.shape, symmetries.periods[: grid.ndim], strict=True)
+        distances = [_distance(n, period, rng) for n, period in sizes]
     return Orientation(tuple(flips), tuple(order), tuple(distances))
+
+
+def _distance(n: int, period: int, rng: np.random.Generator) -> int:
+    """Draws by how many of n points to move: whole periods of what repeats so often, or any."""
+    count = period or n
+    return n // count * int(rng.integers(count)) if n % count == 0 else 0
 
 
 def _exchange(axes: list[int], free: list[int], grid: Grid, rng: np.random.Generator) -> list[int]:
