@@ -191,7 +191,7 @@ SUITES = {
     ),
     "jump_64": _fine_scales("cno/discontinuous_transport", 64, direct=_direct(searched=30)),
     "kolmogorov_64": _fine_scales(
-        "kolmogorov", 64, "data.rollout_steps=20", direct=_direct(searched=30)
+        "kolmogorov", 64, "data.rollout_steps=20", direct=_direct(rates=RATES[1:], searched=30)
     ),
     "allen_cahn_128": _fine_scales(
         "cno/allen_cahn", 128, direct=_direct(rates=RATES[1:], epochs=40, searched=20)
