@@ -31,3 +31,8 @@ def si(value: float) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}"
     return f"{value:.3g}"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Returns a number with its noun: ``1 epoch``, ``2 epochs``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

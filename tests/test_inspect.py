@@ -229,6 +229,13 @@ def test_mistakes_about_axes(tmp_path: Path, capsys, monkeypatch) -> None:
         ("NTXQ", "must name each axis once"),
         ("NTXX", "must name each axis once"),
         ("u=NTX", "names 3 axes, but 'u' has 4"),
+        ("N C T X Y", "'N C T X Y' names 5 axes, but 'u' has 4, [12, 5, 16, 16]"),
+        ("u=N T X", "'N T X' names 3 axes, but 'u' has 4"),
     ):
-        assert main(["inspect", "f.npz", "--axes", axes]) == 2
+        assert main(["inspect", "f.npz", "--axes", *axes.split()]) == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["inspect", "f.npz", "--axes", "N", "T", "X", "Y", "u=NTXY"])
+    assert "--axes: must be of all arrays, or NAME=AXES for each" in capsys.readouterr().err
+    text = inspect(capsys, "f.npz", "--axes", "N", "T", "X", "Y")
+    assert "axes      u [N T X Y]: as stated" in text

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -159,3 +160,39 @@ def test_one_dimensional_trajectories(tmp_path: Path) -> None:
     file = open_fields(path, options=ReaderOptions(ndim=1))
     assert file.shape == (8,)
     np.testing.assert_array_equal(file.read([8])[1][0, 0], U[1, 1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ("X Y", r"^problem.axes: 'X Y' names 2 axes, but 'u' has 5, \[12, 9, 2, 8, 8\]$"),
+        ("X", "problem.axes: 'X' names 1 axis, but 'u' has 5"),
+        ("N T C X Z", r"'u' \[12, 9, 2, 8, 8\] is read as \[N, T, C, X, Z\], as stated; see"),
+        ("T N C X Y", r"'nu' \[12\] is no parameter: .* each of the 9 .*see problem.axes"),
+        ({"v": "N T C X Y"}, "problem.axes: no array 'v' is read, only u$"),
+        ({"u": "N T X Y"}, r"'N T X Y' names 4 axes, but 'u' has 5, \[12, 9, 2, 8, 8\]"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(axes, message: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U, nu=NU)
+    for names in ({}, {"input": "u", "output": "u"}):
+        with pytest.raises(UserError, match=message):
+            open_fields(path, ReaderOptions(axes=axes, parameters=("nu",), **names))
+
+
+def test_axes_of_some_of_several_arrays(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U, mask=MASK, nu=NU)
+    options = ReaderOptions(input=("u", "mask"), output="u", axes="X Y", parameters=("nu",))
+    assert open_fields(path, options).arrays[1] == ("mask", "X Y", "as stated")
+    options = options.model_copy(update={"axes": "N X Y"})
+    message = r"'N X Y' names 3 axes, but 'u' has 5, \[12, 9, 2, 8, 8\] and 'mask' has 2, \[8, 8\]"
+    with pytest.raises(UserError, match=message):
+        open_fields(path, options)
+
+
+def test_axes_of_a_format_that_says_them_itself(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["tensor"] = U[:, :, 0]
+    with pytest.raises(UserError, match=r"'N X Y T' is not how 'tensor' is read, \[N, T, X, Y\]"):
+        open_fields(tmp_path / "f.h5", ReaderOptions(axes="N X Y T"))
+    assert open_fields(tmp_path / "f.h5", ReaderOptions(axes="N T X Y")).num_groups == 12

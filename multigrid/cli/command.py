@@ -141,7 +141,14 @@ class _Axes(argparse.Action):
     """Reads the axes of all arrays, or those of each, as ``name=axes``, as a dictionary."""
 
     def __call__(self, parser: Any, options: Any, values: Any, flag: Any = None) -> None:
-        by_array = dict(text.rpartition("=")[::2] for text in values)
+        by_array: dict[str, str] = {}
+        name = ""
+        for word in values:
+            start, equals, letters = word.rpartition("=")
+            name = start if equals else name
+            by_array[name] = f"{by_array.get(name, '')} {letters}".strip()
+        if "" in by_array and len(by_array) > 1:
+            raise argparse.ArgumentError(self, "must be of all arrays, or NAME=AXES for each")
         setattr(options, self.dest, by_array.get("", by_array))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data.formats.container import Arrays, Container, stamp
 from multigrid.data.formats.hdf5 import runs
-from multigrid.data.formats.layout import SPACE, Field, Layout
+from multigrid.data.formats.layout import SPACE, Field, Layout, require_stated
 from multigrid.data.formats.readers import available_parameters, chosen_parameters
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.time import TimeSetup
@@ -35,10 +35,14 @@ class Part:
     @classmethod
     def of(cls, container: Container, layout: Layout, options: ReaderOptions) -> "Part":
         """Checks that the fields fit each other, and adds the parameters."""
+        require_stated(options, layout.fields, container)
         path, sizes = container.path, _sizes(container, layout)
         shape = tuple(sizes[letter] for letter in SPACE if letter in sizes)
         if not shape or set(SPACE[: len(shape)]) - set(sizes):
-            raise UserError(f"{path}: no array has the axes of a grid, X, Y and Z")
+            raise UserError(
+                f"{path}: a grid has the axes X, or X and Y, or X, Y and Z, but "
+                f"{readings(container, layout.fields)}; see problem.axes"
+            )
         if options.ndim not in (None, len(shape)):
             raise UserError(
                 f"{path}: the number of space dimensions is {len(shape)}, not {options.ndim}"
@@ -59,6 +63,15 @@ class Part:
                 if isinstance(item.array, str):
                     arrays(item.array)
         return cls(container, layout, count, sizes.get("T", 1), shape)
+
+
+def readings(container: Container, fields: Sequence[Field]) -> str:
+    """Says what the axes of arrays are taken for, and why."""
+    return " and ".join(
+        f"'{item.label}' {list(item.info(container).shape)} is read as [{', '.join(item.axes)}], "
+        f"{item.why}"
+        for item in fields
+    )
 
 
 def _sizes(container: Container, layout: Layout) -> dict[str, int]:

@@ -9,25 +9,55 @@ import numpy as np
 
 from multigrid.config.data import ReaderOptions
 from multigrid.data.formats.container import ArrayInfo, Arrays, Container
-from multigrid.errors import UserError
+from multigrid.errors import UserError, nearest
 from multigrid.grid import Centering
+from multigrid.tables import counted
 
 SPACE = "XYZ"
 LETTERS = "NTC" + SPACE
 
 
-def stated_axes(options: ReaderOptions, name: str, num_axes: int) -> str | None:
+def stated_axes(options: ReaderOptions, name: str, shape: Sequence[int]) -> str | None:
     """Returns what the user says the axes of an array are, None if nothing."""
     stated = options.axes or {}
     if isinstance(stated, str):  # of all arrays with so many axes
         axes = stated.replace(" ", "")
-        return axes if len(axes) == num_axes else None
+        return axes if len(axes) == len(shape) else None
     text = stated.get(name, stated.get(name.rpartition("/")[2], "")).replace(" ", "")
-    if text and len(text) != num_axes:
-        raise UserError(
-            f"problem.axes: '{' '.join(text)}' names {len(text)} axes, but '{name}' has {num_axes}"
-        )
+    if text:
+        require_number(text, {name: shape})
     return text or None
+
+
+def require_number(axes: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raises a UserError if none of the arrays has as many axes as the user states."""
+    if shapes and len(axes) not in map(len, shapes.values()):
+        arrays = " and ".join(f"'{name}' has {len(s)}, {list(s)}" for name, s in shapes.items())
+        number = counted(len(axes), "axis", "axes")
+        raise UserError(f"problem.axes: '{' '.join(axes)}' names {number}, but {arrays}")
+
+
+def require_stated(options: ReaderOptions, fields: Sequence["Field"], container: Container) -> None:
+    """Raises a UserError if the axes that the user states are not those of what is read."""
+    if isinstance(options.axes, str):
+        axes = options.axes.replace(" ", "")
+        require_number(axes, {item.label: item.info(container).shape for item in fields})
+        fitting = [item for item in fields if len(item.axes) == len(axes)]
+        if any(item.axes == axes for item in fitting):
+            return
+        item = fitting[0]
+        raise UserError(
+            f"problem.axes: '{options.axes}' is not how '{item.label}' is read, "
+            f"[{', '.join(item.axes)}], {item.why}; leave it out, or choose another problem.reader"
+        )
+    names = [item.label for item in fields]
+    names += [name.rpartition("/")[2] for name in names]
+    for name in options.axes or {}:
+        if name not in names:
+            listed = ", ".join(dict.fromkeys(names))
+            raise UserError(
+                f"problem.axes: no array '{name}' is read, only {listed}{nearest(name, names)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from multigrid.data.formats.layout import (
     grid_of,
     guess_axes,
     make_field,
+    require_number,
     stated_axes,
 )
 from multigrid.errors import UserError, nearest
@@ -304,6 +305,7 @@ def read_named(container: Container, options: ReaderOptions) -> Layout | None:
     pair = _named_pair(container, options) or _alone(container, options)
     if pair is not None:
         inputs, outputs = pair
+        _require_number(container, options, (*inputs, *outputs))
         if set(outputs) <= set(inputs):
             return _trajectories(container, options, outputs, inputs)
         return pair_layout(container, options, inputs, outputs)
@@ -355,6 +357,7 @@ def _alone(
     names = list(large)
     if len(names) != 1:
         return None
+    _require_number(container, options, names)
     clear = _clear_axes(container, options, names[0]) or options.ndim == 1
     return (names, names) if clear or large[names[0]] > 3 else None
 
@@ -430,9 +433,16 @@ def _describe(
     return tuple(fields)
 
 
+def _require_number(container: Container, options: ReaderOptions, names: Sequence[str]) -> None:
+    """Raises a UserError if one text says what the axes are, and is too long or short for all."""
+    if isinstance(options.axes, str):
+        axes = options.axes.replace(" ", "")
+        require_number(axes, {name: container.info(name).shape for name in names})
+
+
 def _clear_axes(container: Container, options: ReaderOptions, name: str) -> tuple[str, str] | None:
     """Returns the axes that the user or the file names, and which of them; None if neither."""
-    stated = stated_axes(options, name, len(container.info(name).shape))
+    stated = stated_axes(options, name, container.info(name).shape)
     named = None if stated else _axes_by_dims(container, name)
     return (stated, "as stated") if stated else (named, "names of the axes") if named else None
 
@@ -464,6 +474,12 @@ def chosen_parameters(container: Container, wanted: Sequence[str], count: int) -
     chosen = []
     for name in wanted:
         matches = [n for n in available if name in (n, n.rpartition("/")[2])]
+        if not matches and name in container.numeric():
+            raise UserError(
+                f"{container.path}: '{name}' {list(container.info(name).shape)} is no parameter: "
+                f"there must be one value, or one for each of the {count} samples or trajectories "
+                "(axis N, see problem.axes)"
+            )
         if not matches:
             raise UserError(
                 f"{container.path}: there is no parameter '{name}'; there are "
