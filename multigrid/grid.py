@@ -107,6 +107,19 @@ class Grid:
         shape = tuple((n + 1) // 2 for n in self.shape)
         return Grid(shape, self.centering, tuple(2 * h for h in self.spacing))
 
+    def halvings(self, padded: bool = False, smallest: int = 4) -> "list[Grid]":
+        """Returns the grids that this one is halved to, the next coarser one first.
+
+        Odd numbers of cells are halved only where they may be ``padded``.
+        """
+        grid, coarser = self, list[Grid]()
+        while grid.halves or (padded and grid.can_coarsen):
+            grid = grid.coarsen()
+            if min(grid.shape) < smallest:
+                break
+            coarser.append(grid)
+        return coarser
+
 
 def guess_centering(shape: Sequence[int]) -> Centering:
     """Returns where the points of a grid of some sizes may lie: at nodes if one is odd."""

@@ -337,6 +337,15 @@ def other_grid(folder: Path) -> Path:
     return experiment(folder, save_npz(folder / "f.npz", F[:, :12, :12], U[:, :12, :12]))
 
 
+def another_size(folder: Path) -> Path:
+    return experiment(folder, save_npz(folder / "f.npz", F, U), levels=[10, 20])
+
+
+def unlike_axes(folder: Path) -> Path:
+    path = save_npz(folder / "f.npz", F, U)
+    return experiment(folder, path, problem={"axes": "N X"})
+
+
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
@@ -346,7 +355,9 @@ def other_grid(folder: Path) -> Path:
         (missing_dataset, "'u'; the file holds coefficient"),
         (too_few_samples, "28 train samples are wanted"),
         (truncated, "f.h5"),
-        (other_grid, "no train samples on 16x16: the files have 12x12"),
+        (other_grid, "levels: there are no train samples on 16x16: the files have 12x12 (cell"),
+        (another_size, "on 20x20: the files have 16x16 (cell-centred), which can be halved to 8x8"),
+        (unlike_axes, "problem.axes: 'N X' names 2 axes, but 'x' has 3, [40, 16, 16] and 'y' has"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
@@ -358,6 +369,9 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "results").exists()
+    if "NaN" not in sentence:  # which a dry run would have to read all samples for
+        assert run(tmp_path / "e.yaml", tmp_path, "--dry-run") == 2
+        assert capsys.readouterr().err == error
 
 
 def test_a_mask_says_where_fields_mean_nothing(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def test_one_file_serves_all_splits_and_levels(tmp_path: Path) -> None:
         assert torch.equal(coarse.outputs, direct.outputs)
         assert coarse.grid == direct.grid == Grid((4, 4))
     assert len(data.read("train", Grid((16, 16)), 8)) == 8
-    with pytest.raises(UserError, match="9 train samples on 16x16 are wanted, but there are 8"):
+    with pytest.raises(
+        UserError, match=r"9 train samples on 16x16 are wanted \(data.train\), but there are 8"
+    ):
         data.read("train", Grid((16, 16)), 9)
     with pytest.raises(UserError, match="no train samples on 6x6: the files have 16x16"):
         data.read("train", Grid((6, 6)))

@@ -196,3 +196,16 @@ def test_axes_of_a_format_that_says_them_itself(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'N X Y T' is not how 'tensor' is read, \[N, T, X, Y\]"):
         open_fields(tmp_path / "f.h5", ReaderOptions(axes="N X Y T"))
     assert open_fields(tmp_path / "f.h5", ReaderOptions(axes="N T X Y")).num_groups == 12
+
+
+def test_too_many_samples_of_trajectories_are_wanted(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", u=U)
+    counts = {"train": 100, "validation": 9, "test": 4}
+    with pytest.raises(UserError) as error:
+        FileSource([DataFile(path)], counts, "cell")
+    assert str(error.value) == (
+        f"{path}: 100 train samples are wanted (data.train), but of the 96 in the file (one-step "
+        "pairs, 8 of each of 12 trajectories, which are never divided) only 72 are left besides 16 "
+        "for validation (data.validation), 8 for test (data.test); 'u' [12, 9, 2, 8, 8] is read as "
+        "[N, T, C, X, Y], a guess from the shapes"
+    )

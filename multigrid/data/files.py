@@ -170,15 +170,22 @@ class FileSource:
                 "each trajectory has"
             )
 
+    def require(self, split: str, grid: Grid, count: int) -> None:
+        """Raises a UserError if a split has fewer samples on a grid; reads none."""
+        self._part(split, grid, count)
+
     def locate(self, split: str, grid: Grid) -> FilePart:
         """Finds a split's samples for a grid: in the file of that grid, else the next finer one."""
         holding = [item for item in self.files if split in item.pools]
         fitting = [item for item in holding if halvings_between(grid, item.grid) is not None]
         if not fitting:
-            grids = ", ".join(str(item.grid) for item in holding)
+            grids = ", ".join(dict.fromkeys(str(item.grid) for item in holding))
+            possible = {coarse for item in holding for coarse in item.grid.halvings()}
+            listed = ", ".join(map(str, sorted(possible, key=lambda g: -g.size)))
+            halved = f"can be halved to {listed}" if listed else "cannot be halved"
             raise UserError(
-                f"no {split} samples on {grid}: the files have {grids}, and none of these "
-                f"{self.centering}-centred grids halves to it"
+                f"levels: there are no {split} samples on {grid}: the files have {grids} "
+                f"({self.centering}-centred), which {halved}{holding[0].file.reading}"
             )
         best = min(fitting, key=lambda item: item.grid.size)
         return FilePart(best.file, best.pools[split], best.grid)
@@ -268,8 +275,8 @@ class FileSource:
             more = f" that {self.num_steps - 1} steps of their trajectory follow"
         if count > len(part.numbers):
             raise UserError(
-                f"{part.file.path}: {count} {split} samples on {grid} are wanted, but there are "
-                f"{len(part.numbers)}{more}"
+                f"{part.file.path}: {count} {split} samples on {grid} are wanted (data.{split}), "
+                f"but there are {len(part.numbers)}{more}"
             )
         return part._replace(numbers=part.numbers[:count])
 

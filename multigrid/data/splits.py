@@ -135,11 +135,12 @@ def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndar
     pools = {split: _samples(groups[split], file.group_size) for split in counts}
     for split, pool in pools.items():
         if len(pool) < counts[split]:
-            others = ", ".join(f"{len(pools[s])} for {s}" for s in pools if s != split)
+            others = ", ".join(f"{len(pools[s])} for {s} (data.{s})" for s in pools if s != split)
             raise UserError(
-                f"{file.path}: {counts[split]} {split} samples are wanted, but of the "
-                f"{file.num_samples} samples in the file only {len(pool)} are left for it"
-                f"{f' besides {others}' if others else ''}{_reason(file, split, counts)}"
+                f"{file.path}: {counts[split]} {split} samples are wanted (data.{split}), but of "
+                f"the {file.num_samples} in the file{_of_trajectories(file)} only {len(pool)} are "
+                f"left{f' besides {others}' if others else ''}{_reason(file, split, counts)}"
+                f"{file.reading}"
             )
     return pools
 
@@ -174,6 +175,13 @@ def _samples(groups: range, size: int) -> np.ndarray:
     """Returns the samples of consecutive groups in the order of their use."""
     samples = np.arange(groups.start * size, groups.stop * size)
     return samples if size == 1 else np.random.default_rng(0).permutation(samples)
+
+
+def _of_trajectories(file: FieldFile) -> str:
+    """Says what a sample of a file of trajectories is."""
+    size, count = file.group_size, file.num_groups
+    whole = f"one-step pairs, {size} of each of {count} trajectories, which are never divided"
+    return f" ({whole})" if size > 1 else ""
 
 
 def _reason(file: FieldFile, split: str, counts: Mapping[str, int]) -> str:

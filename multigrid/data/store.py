@@ -305,6 +305,9 @@ class GeneratedSource:
         others = self.store.ensure({**counts, "train": 0}, progress=True)
         return others + self.training.ensure({"train": counts["train"]}, progress=True)
 
+    def require(self, split: str, grid: Grid, count: int) -> None:
+        """Does nothing: as many as are wanted are generated."""
+
     def wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Returns how many samples of each split are generated: none that need no solution."""
         return dict(counts) if self.labelled else {**counts, "train": 0}

@@ -105,6 +105,7 @@ class Experiment:
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         self.family = network_family(config, *self.problem.num_channels, self.extensions.network)
+        self._check_samples()
         self.options, self.unrolling = self._trainer_options(), self._unrolling()
         self.initializer = Initializer(self.family, config.transfer)
         self.loaded: Mapping[str, Tensor] = {}
@@ -198,6 +199,13 @@ class Experiment:
             "scaling": scaling.to_dict(),
             "time": None if self.source.time is None else asdict(self.source.time),
         }
+
+    def _check_samples(self) -> None:
+        """Checks that the user's files have what the levels need, which reads no samples."""
+        for level, count in reversed(list(enumerate(self.config.samples()))):
+            self.source.require("train", self.sample_grid(level), count)
+        for split in ("validation", "test"):
+            self.source.require(split, self.hierarchy.finest, self.counts[split])
 
     def _trainer_options(self) -> TrainerOptions:
         config = self.config

@@ -186,6 +186,12 @@ class FieldFile:
         return [(item.label, " ".join(item.axes), item.why) for item in self.layout.fields]
 
     @property
+    def reading(self) -> str:
+        """What axes are taken for by the user or by a guess, for the end of a sentence."""
+        fields = [f for f in self.layout.fields if f.why.startswith(("as stated", "a guess"))]
+        return f"; {readings(self.parts[0].container, fields)}" if fields else ""
+
+    @property
     def dtypes(self) -> list[str]:
         """Number types of the arrays of inputs and of outputs."""
         sides = (self.layout.states or side for side in (self.layout.inputs, self.layout.outputs))
