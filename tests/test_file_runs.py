@@ -11,6 +11,7 @@ from tiny import run, train, write_experiment
 
 import multigrid
 from multigrid.__main__ import main as data_main
+from multigrid.config import load_config
 from multigrid.config.data import FileConfig
 from multigrid.data.formats import open_fields
 from multigrid.data.samples import Samples
@@ -402,3 +403,27 @@ def test_a_mask_says_where_fields_mean_nothing(tmp_path: Path) -> None:
     assert relative.mean() == pytest.approx(summary["test"]["rel_l2"], rel=1e-4)
     with pytest.raises(UserError, match=r"no input channel 'msk'; .*did you mean 'mask'"):
         open_fields(tmp_path / "f.npz", FileConfig(**problem, output="u", mask="msk"))
+
+
+def test_data_files_lie_in_the_working_directory_or_beside_the_experiment_file(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    save_npz(there / "f.npz", F, U)
+    path = experiment(there, {"file": "f.npz"})
+    assert load_config(path).files.files[0].file == str(there / "f.npz")
+    one = [path, ["problem.files=null", "problem.file=f*.npz"]]
+    assert load_config(*one).files.file == str(there / "f*.npz")
+    assert run(path, tmp_path, "--dry-run") == 0
+    save_npz(here / "f.npz", F, U)
+    assert load_config(path).files.files[0].file == "f.npz"
+    assert load_config(*one).files.file == "f*.npz"
+    capsys.readouterr()
+    assert run(path, tmp_path, "--dry-run", "problem.files=[g.npz]") == 2
+    assert capsys.readouterr().err == (
+        f"error: {path}: problem.files: there is no 'g.npz', neither in the working directory, "
+        f"{here}, nor beside the experiment file, in {there}; did you mean 'f.npz'?\n"
+    )

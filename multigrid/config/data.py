@@ -165,10 +165,11 @@ class FileConfig(ReaderOptions):
 
     kind: Literal["file"]
     file: FileName | None = None
-    """the name of a data file, a folder of files alike, or a pattern of names"""
+    """the name of a data file, a folder of files alike, or a pattern of names; one that is not
+    absolute is looked for in the working directory, then beside the experiment file"""
     files: list[FileName | FileEntryConfig] | None = Field(None, min_length=1)
-    """a list of data files, each a name or {file: ..., split: ...}; of several grids a level uses
-    its own, else the next finer one restricted"""
+    """a list of data files, each a name as in 'file' or {file: ..., split: ...}; of several grids a
+    level uses its own, else the next finer one restricted"""
     ndim: int = Field(2, ge=1, le=3)
     """the number of space dimensions, 1 to 3"""
     symmetries: list[
