@@ -200,10 +200,11 @@ def test_what_is_guessed_and_what_is_ignored_is_said(tmp_path: Path, capsys) -> 
     np.savez(tmp_path / "f.npz", u=states, nu=np.linspace(1, 2, 12), dt=0.1, note=np.array("a"))
     text = inspect(capsys, tmp_path / "f.npz")
     assert "axes      u [N T C X Y]: a guess from the shapes" in text
-    assert "ignored   nu, dt, note" in text
-    assert "nu, dt can be input channels" in text
+    assert "ignored   note" in text
+    assert "scalars   nu, dt can be input channels" in text
     assert '"parameters": ["nu"]' in text.replace("parameters: [", '"parameters": [')
     report = json.loads(inspect(capsys, tmp_path / "f.npz", "--axes", "u=NTCXY", "--json"))
+    assert (report["ignored"], report["parameters"]) == (["note"], ["nu", "dt"])
     assert report["arrays"] == [{"name": "u", "axes": "N T C X Y", "why": "as stated"}]
     assert report["suggestion"]["problem"]["axes"] == {"u": "N T C X Y"}
     assert report["suggestion"]["data"]["rollout_steps"] == 4

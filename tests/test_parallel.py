@@ -350,7 +350,7 @@ def test_torchrun_starts_it(experiment, expected, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("on entering") == 2  # one process tells
-    assert "2 processes (ddp) of 1 threads each" in result.stdout
+    assert "2 processes (ddp) of 1 thread each" in result.stdout
     assert_same_training(tmp_path / "results" / "tiny", expected)
 
 

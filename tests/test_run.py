@@ -182,6 +182,9 @@ def test_transfer_record(finished):
 
 def test_log_holds_what_the_user_saw(finished):
     log = (finished / "run.log").read_text()
+    assert "New layer scales.3: not in the network before" in log
+    assert "Skipping layer" not in log
+    assert ", 1 thread," in log
     for part in ("[level 0/1 | 8x8] epoch 8/8", "transferred ", "Work units", "test: "):
         assert part in log
     assert len(log.splitlines()) > 30

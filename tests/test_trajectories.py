@@ -134,7 +134,10 @@ def test_a_run_with_history_and_parameters_is_rolled_out(tmp_path: Path) -> None
     summary = train(experiment, tmp_path, "schedule.epochs=1", "output.num_predictions=1")
     assert len(summary["rollout"]) == 3
     (folder,) = tmp_path.glob("results/*")
-    assert "not used: other" in (folder / "run.log").read_text()
+    log = (folder / "run.log").read_text()
+    assert "not used: other" in log
+    assert f"data: {path}, held in memory, " in log
+    assert "stage 0: 1 epoch, " in log
     surrogate = multigrid.load(folder)
     states = np.concatenate([U[-1:, 0], U[-1:, 1]], axis=1)
     rolled = surrogate.rollout(states, 3, parameters=NU[-1:, None])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from multigrid.cli.command import Command, add_json, print_json
 from multigrid.errors import UserError
-from multigrid.tables import si, table
+from multigrid.tables import counted, si, table
 
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors", "pydantic", "matplotlib")
 EXPERIMENT: dict[str, Any] = {
@@ -67,7 +67,8 @@ def describe_machine() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             facts[package] = version(package)
-    facts["CPU"] = f"{machine(cpu)}, {torch.get_num_threads()} threads, {si(total_memory(cpu))}B"
+    threads = counted(torch.get_num_threads(), "thread")
+    facts["CPU"] = f"{machine(cpu)}, {threads}, {si(total_memory(cpu))}B"
     facts["bfloat16 on the CPU"] = "native" if has_fast_bfloat16(cpu) else "emulated"
     facts["CUDA"] = f"none (torch is built for {torch.version.cuda or 'CPUs alone'})"
     if torch.cuda.is_available():

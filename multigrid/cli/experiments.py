@@ -22,7 +22,7 @@ def floors(options: argparse.Namespace) -> None:
     from multigrid.ladder.floors import advice, floors_table, measure_floors
 
     problem, source = problem_and_source(config)
-    config = settle(config, problem, source)
+    config, _ = settle(config, problem, source)
     measured = measure_floors(config, problem, source)
     if options.json:
         rows = [{**asdict(floor), "grid": list(floor.grid.shape)} for floor in measured]

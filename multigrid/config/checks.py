@@ -9,7 +9,7 @@ from multigrid.config.section import shown
 from multigrid.errors import UserError
 from multigrid.grid import Hierarchy
 from multigrid.registry import PROBLEMS
-from multigrid.tables import si
+from multigrid.tables import counted, si
 
 
 def check_config(config: Config) -> None:
@@ -106,8 +106,9 @@ def _check_levels(config: Config) -> None:
         for key, value in getattr(config, section):
             if isinstance(value, list) and len(value) != num_levels:
                 raise UserError(
-                    f"{section}.{key}: the list has {len(value)} entries, but there are "
-                    f"{num_levels} levels"
+                    f"{section}.{key}: the list has {counted(len(value), 'entry', 'entries')}, "
+                    f"but there {'is' if num_levels == 1 else 'are'} "
+                    f"{counted(num_levels, 'level')}"
                 )
     train, size, microbatches = config.data.train, "schedule.batch_size", "parallel.accumulate"
     settings = config.samples(), config.per_level("batch_size"), config.per_level("accumulate")

@@ -23,6 +23,7 @@ from multigrid.data.time import Trajectories
 from multigrid.errors import UserError
 from multigrid.fields import restrict_to
 from multigrid.grid import Centering, Grid, guess_centering, halvings_between
+from multigrid.tables import counted
 
 NUM_COMPARED = 4
 BLOCK_BYTES, NUM_BLOCKS = 2**16, 2**12  # files of up to 256 MB are hashed whole
@@ -166,8 +167,8 @@ class FileSource:
             )
         if num_steps > file.group_size:
             raise UserError(
-                f"data.rollout_steps: {num_steps} is more than the {file.group_size} steps that "
-                "each trajectory has"
+                f"data.rollout_steps: {num_steps} is more than the "
+                f"{counted(file.group_size, 'step')} that each trajectory has"
             )
 
     def require(self, split: str, grid: Grid, count: int) -> None:

@@ -16,6 +16,7 @@ from multigrid.data.remote import local
 from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError, printable
 from multigrid.grid import Centering, Grid, guess_centering
+from multigrid.tables import counted
 
 COARSEST = 16
 MAX_LEVELS = 4
@@ -76,7 +77,7 @@ def inspect_file(
         "centering": centering,
         "centering_is_guess": layout.centering is None,
         "arrays": [{"name": name, "axes": axes, "why": why} for name, axes, why in file.arrays],
-        "ignored": list(file.ignored),
+        "ignored": [name for name in file.ignored if name not in file.parameters],
         "parameters": list(file.parameters),
         "boundaries": dict(layout.boundaries),
         "looks_periodic": periodic,
@@ -140,7 +141,7 @@ def to_text(report: Report) -> str:
         ("boundary", GUESSED_WALLS * report["looks_periodic"]),
         ("time step", "" if step is None else f"{step:.6g}"),
         ("ignored", ", ".join(report["ignored"])),
-        ("", scalars and f"{scalars} {PARAMETERS}"),
+        ("scalars", scalars and f"{scalars} {PARAMETERS}"),
         *(("note", note) for note in report["notes"]),
         *_side_rows("inputs", report["inputs"]),
         *_side_rows("outputs", report["outputs"]),
@@ -156,7 +157,7 @@ def to_text(report: Report) -> str:
 
 def _side_rows(title: str, side: Report) -> Iterator[tuple[str, str]]:
     channels = side["channels"]
-    yield title, f"{len(channels)} channel{'s' * (len(channels) > 1)}, stored as {side['dtype']}"
+    yield title, f"{counted(len(channels), 'channel')}, stored as {side['dtype']}"
     for item in channels:
         some = item["low"] is not None
         span = f"{item['low']:.6g} to {item['high']:.6g}" if some else "no finite value"

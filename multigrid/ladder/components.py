@@ -12,7 +12,7 @@ from multigrid.data.remote import local
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
-from multigrid.ladder.floors import FOLD_ABOVE, measure_floors
+from multigrid.ladder.floors import choose_fields, measure_floors
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS
@@ -45,18 +45,21 @@ def problem_and_source(
     return problem, generated_source(config, problem, labelled, num_steps)
 
 
-def settle(config: Config, problem: Problem, source: SampleSource) -> Config:
+def settle(config: Config, problem: Problem, source: SampleSource) -> tuple[Config, str | None]:
     """Returns a configuration with what its samples have shown: centering and kind of fields.
+
+    Returns:
+        The configuration, and in words which kind of fields 'auto' has chosen, and why.
 
     Raises:
         UserError: If its grids do not nest, or do not suit its problem, with this centering.
     """
     if config.data.centering == "auto":
         config = _changed(config, "data", centering=source.centering)
-    if config.model.fields == "auto":
-        folded = measure_floors(config, problem, source)[0].output > FOLD_ABOVE
-        config = _changed(config, "model", fields="folded" if folded else "restricted")
-    return config
+    if config.model.fields != "auto":
+        return config, None
+    fields, reason = choose_fields(measure_floors(config, problem, source))
+    return _changed(config, "model", fields=fields), reason
 
 
 def _changed(config: Config, section: str, **values: Any) -> Config:

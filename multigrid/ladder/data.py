@@ -15,6 +15,7 @@ from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment
 from multigrid.metrics import NEGLIGIBLE, negligible_fields
 from multigrid.models.scaling import FieldScaling
+from multigrid.tables import counted
 from multigrid.training.evaluation import interpolation_error
 
 log = logging.getLogger(__name__)
@@ -56,9 +57,8 @@ class RunData:
         )
         self.seconds = time.perf_counter() - started
         held = "held in memory" if isinstance(self.train[-1], Samples) else "streamed from disk"
-        self.line = (
-            f"data: {source.place}, {generated} samples generated, {held}, {self.seconds:.1f} s"
-        )
+        made = "" if experiment.config.files else f", {counted(generated, 'sample')} generated"
+        self.line = f"data: {source.place}{made}, {held}, {self.seconds:.1f} s"
         unused = source.unused(finest) if experiment.config.model.fields == "folded" else []
         remarks = (f"data: {remark}" for remark in (*source.remarks, *unused))
         self.line = "\n".join(map(printable, [self.line, *remarks]))

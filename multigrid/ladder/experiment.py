@@ -37,7 +37,7 @@ from multigrid.schedule import (
     schedule_table,
     spread_budget,
 )
-from multigrid.tables import si
+from multigrid.tables import counted, si
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import require_features
 from multigrid.training.losses import Loss, build_loss
@@ -80,6 +80,7 @@ class Experiment:
 
     Attributes:
         config: The configuration, with what its files have shown.
+        fields_reason: Which fields ``model.fields: auto`` has chosen, and why; None without.
         hierarchy: Grids of levels and scales.
         family: Builds the network of each level, and ``initializer`` fills it.
         loaded: Weights to start from, by the network's names.
@@ -100,7 +101,8 @@ class Experiment:
         self.num_steps = max(config.rollout_training.curriculum)
         source = problem_and_source(config, config.labelled, self.num_steps)
         self.problem, self.source = source
-        self.config = config = settle(config, self.problem, self.source)
+        self.config, self.fields_reason = settle(config, self.problem, self.source)
+        config = self.config
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
@@ -428,6 +430,7 @@ class Experiment:
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
         compiled = ", compiled" if self.config.compute.compile else ""
         memory = max(self.memory_bytes(stage) for stage in self.stages)
+        chosen = [f"model.fields auto: {self.fields_reason}"] if self.fields_reason else []
         padding, unfit = self.config.model.padding, []
         if self.problem.periodic and self.periodic is not True:
             unfit = [f"the fields are periodic, but model.padding is '{padding}', not 'periodic'"]
@@ -439,6 +442,7 @@ class Experiment:
                 "",
                 str(self.family),
                 f"scales below level 0: {inner or 'none'}",
+                *chosen,
                 "",
                 self._describe_schedule(),
                 f"memory about {si(memory)}B",
@@ -458,7 +462,7 @@ class Experiment:
         return f"{stages}\n\ntotal: {sum(work):.2f} work units, {si(flops)}FLOPs"
 
     def _workers(self) -> str:
-        threads, size = f"{torch.get_num_threads()} threads", self.processes.size
+        threads, size = counted(torch.get_num_threads(), "thread"), self.processes.size
         if size == 1:
             alone = ", one process: nothing is spread"
             return threads + (alone if self.config.parallel.strategy == "fsdp" else "")

@@ -91,6 +91,18 @@ def measure_floors(config: Config, problem: Problem, source: SampleSource) -> li
     return floors(samples, levels, model.prolongation, wraps(model.padding))
 
 
+def choose_fields(measured: Sequence[Floor]) -> tuple[str, str]:
+    """Returns what ``model.fields: auto`` becomes, and why in words."""
+    coarsest = measured[0]
+    folded = coarsest.output > FOLD_ABOVE
+    fields = "folded" if folded else "restricted"
+    limit = f"{'more' if folded else 'not more'} than {FOLD_ABOVE:g}"
+    return (
+        fields,
+        f"{fields}, as {coarsest.grid} lacks {coarsest.output:.2g} of the outputs, {limit}",
+    )
+
+
 def advice(measured: Sequence[Floor]) -> str:
     """Returns in a sentence what the floors say about a ladder."""
     coarsest = measured[0]
@@ -99,10 +111,11 @@ def advice(measured: Sequence[Floor]) -> str:
             f"{coarsest.grid} holds the outputs up to {coarsest.output:.2g}: restricted levels do "
             "for errors above that"
         )
-    enough = [floor.grid for floor in measured if floor.output <= FOLD_ABOVE]
+    enough = [floor.grid for floor in measured[:-1] if floor.output <= FOLD_ABOVE]
+    start = f", or start restricted levels at {enough[0]}" if enough else ""
     return (
         f"{coarsest.grid} lacks {coarsest.output:.2g} of the outputs, which no restricted level on "
-        f"it can learn: use model.fields=folded, or start restricted levels at {enough[0]}"
+        f"it can learn: use model.fields=folded{start}"
     )
 
 

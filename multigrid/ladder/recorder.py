@@ -22,6 +22,7 @@ from multigrid.models.transfer import COPIED
 from multigrid.records.history import Row, outcome, write_history
 from multigrid.records.run_folder import RunFolder
 from multigrid.schedule import Stage
+from multigrid.tables import counted
 from multigrid.training.callbacks import Callback, Training
 from multigrid.training.checkpoint import ABOUT, DamagedError, load_checkpoint, save_checkpoint
 from multigrid.training.progress import EpochRecord
@@ -112,12 +113,19 @@ class Recorder(Callback):
         self.overhead = overhead
         stage, head = trainer.stage, self._head()
         log.info(
-            "%s stage %d: %d epochs, batch %d, rate %.1e%s",
-            *(head, stage.index, stage.epochs, stage.batch_size, stage.learning_rate),
+            "%s stage %d: %s, batch %d, rate %.1e%s",
+            *(
+                head,
+                stage.index,
+                counted(stage.epochs, "epoch"),
+                stage.batch_size,
+                stage.learning_rate,
+            ),
             f"  ({stage.reason})" if stage.reason else "",
         )
         if start.report.keys(*COPIED):
-            log.info("%s", "\n".join([start.report.totals(), *start.report.notices()]))
+            notices = start.report.notices(loaded=bool(self.loaded))
+            log.info("%s", "\n".join([start.report.totals(), *notices]))
         error, finest_error = trainer.measure_start()
         self.rel_l2_at_start = error
         self._append(EpochRecord(0, None, error, finest_error))

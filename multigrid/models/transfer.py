@@ -139,15 +139,22 @@ class TransferReport:
         )
         return TransferReport(tuple(entries))
 
-    def notices(self) -> list[str]:
-        """Returns a line for every tensor that was skipped, or layer that the other side lacks."""
+    def notices(self, loaded: bool = True) -> list[str]:
+        """Returns a line for every tensor that was skipped, or layer that the other side lacks.
+
+        Where the network before has grown, so that all of it was transferred, layers are new; where
+        something did not fit, or weights were ``loaded`` by the user, what is missing is skipped.
+        """
+        grown = not loaded and not self.keys(Status.MISMATCHED, Status.UNUSED)
+        skipped = "Skipping layer {}: not found in "
+        new = "New layer {}: not in the network before" if grown else f"{skipped}checkpoint"
         source = [e.key for e in self.entries if e.source_shape is not None]
         target = [e.key for e in self.entries if e.status is not Status.UNUSED]
         lines = [
-            f"Skipping layer {name}: not found in {where}"
-            for status, others, where in (
-                (Status.NEW, source, "checkpoint"),
-                (Status.UNUSED, target, "network"),
+            text.format(name)
+            for status, others, text in (
+                (Status.NEW, source, new),
+                (Status.UNUSED, target, f"{skipped}network"),
             )
             for name in _outermost(self.keys(status), layers(others))
         ]

@@ -32,6 +32,7 @@ QUANTITIES = {
 # Keys of the summary on where a run took place, with their labels.
 ENVIRONMENT = {
     "network": "network",
+    "fields": "fields of the levels",
     "machine": "machine",
     "device": "device",
     "precision": "precision",

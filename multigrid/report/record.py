@@ -12,7 +12,7 @@ from multigrid.files import read_json
 from multigrid.records.examples import Examples
 from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
 from multigrid.records.run_folder import RunFolder
-from multigrid.tables import si, table
+from multigrid.tables import counted, si, table
 
 # What pages, figures and comparisons read from the result files; they may hold more.
 SUMMARY = ("levels", "test", "extra_tests", "rollout", "seconds", "work_units", "flops")
@@ -130,13 +130,13 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     events = summary.get("events", ())
     for event, phrase in EVENTS.items():
         if count := sum(record["event"] == event for record in events):
-            sentences.append(f"{phrase} {count} time{'s' * (count > 1)}")
+            sentences.append(f"{phrase} {counted(count, 'time')}")
     if changed := {key for record in events for key in record.get("changed", ())}:
         sentences.append(f"resumed with a different {', '.join(sorted(changed))}")
     for number, stage in enumerate(summary["levels"]):
         where = f"stage {number} on level {stage['level']}"
         if count := len(stage.get("went_back", ())):
-            sentences.append(f"{where} rolled back {count} time{'s' * (count > 1)}")
+            sentences.append(f"{where} rolled back {counted(count, 'time')}")
         if stage.get("outcome") == "never improved":
             sentences.append(f"{where}: the validation error never improved")
     if summary["levels"][-1].get("outcome") == "still improving":
@@ -181,7 +181,7 @@ def baselines(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def rollout_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of a roll-out's errors: mean (lowest to highest) after some steps."""
-    header = ["Metric", *(f"{step} step{'s' * (step > 1)}" for step in metrics["steps"])]
+    header = ["Metric", *(counted(step, "step") for step in metrics["steps"])]
     rows = [[name, *map(_spread, spreads)] for name, spreads in metrics["errors"].items()]
     more = {
         "steps to correlation 0.8": _spread(metrics["correlation_steps"]),

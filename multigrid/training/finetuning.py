@@ -13,6 +13,7 @@ from torch import nn
 from multigrid.config.settings import RuleConfig, TransferConfig
 from multigrid.errors import UserError
 from multigrid.models.transfer import matches, require_match, tensors_of
+from multigrid.tables import counted
 from multigrid.training.optimizers import ParameterOptions
 
 
@@ -130,8 +131,9 @@ def check_finetuning(
     late = [int(t.epoch) for t in plan.unfreezings.values() if epochs <= t.epoch < math.inf]
     if late and epochs:
         raise UserError(
-            f"transfer: weights are to unfreeze after epoch {min(late)}, but {where} has {epochs} "
-            f"epochs; it must be before that, or freeze: true for the whole stage"
+            f"transfer: weights are to unfreeze after epoch {min(late)}, but {where} has "
+            f"{counted(epochs, 'epoch')}; it must be before that, or freeze: true for the whole "
+            "stage"
         )
 
 

@@ -15,6 +15,7 @@ from multigrid.data.formats.readers import available_parameters, chosen_paramete
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError, nearest
+from multigrid.tables import counted
 
 BLOCK_BYTES = 2**26
 NUM_IGNORED = 12
@@ -271,7 +272,7 @@ class FieldFile:
             if states <= time.history:
                 some = "successive states" if time.history == 1 else f"{time.history} and one more"
                 raise UserError(
-                    f"{self.path}: the trajectories have {states} state{'s' * (states > 1)}, but "
+                    f"{self.path}: the trajectories have {counted(states, 'state')}, but "
                     f"pairs of {some} are needed"
                 )
             return count, states - time.history
