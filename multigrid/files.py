@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from multigrid.errors import UserError, brief
+from multigrid.errors import UserError, brief, nearest
 
 PART = ".part"
 
@@ -185,3 +185,12 @@ def sync_folder(folder: Path) -> None:
     with suppress(OSError):  # some network file systems refuse
         os.fsync(descriptor)
     os.close(descriptor)
+
+
+def nearest_file(path: Path, *patterns: str) -> str:
+    """Hints at what is there, of files or folders that fit a pattern, instead of a missing path."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f" (nor a folder '{parent}')"
+    fitting = (place for pattern in patterns for place in sorted(parent.glob(pattern)))
+    return nearest(path.name, [place.relative_to(parent).parts[0] for place in fitting])

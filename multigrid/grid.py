@@ -238,8 +238,12 @@ def _halvings(coarse: Grid, fine: Grid, index: int, padded: bool) -> int:
         steps = max(1, round(np.log2(ratio)))
         kind = "cell" if fine.centering == "cell" else "node"
         options = " or ".join(str(grid) for grid in refinements(coarse, steps))
+        what = f"the nearest size that can is {options}"
+        if padded:
+            below = ", ".join(map(str, fine.halvings(padded))) or "none"
+            what = f"folded levels are half of the next, rounded up: below {fine} these are {below}"
         raise UserError(
             f"levels[{index}]: a {kind}-centred {fine} grid cannot be halved to {coarse}, "
-            f"the level before; the nearest size that can is {options}"
+            f"the level before; {what}"
         )
     return count

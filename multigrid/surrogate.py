@@ -17,7 +17,7 @@ from multigrid.data.remote import local
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
-from multigrid.files import write_file
+from multigrid.files import nearest_file, write_file
 from multigrid.grid import Grid, halvings_between
 from multigrid.hardware import choose_device, default_float32
 from multigrid.ladder.components import file_problem, network_family
@@ -35,6 +35,7 @@ from multigrid.models.layers import wraps
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
+from multigrid.records.run_folder import runs_nearby
 from multigrid.rollout import measure_rollout, roll_out
 from multigrid.training.checkpoint import SavedNetwork, read_networks, save_weights
 from multigrid.training.evaluation import predict
@@ -71,11 +72,16 @@ def load(
         (2, 1, 16, 16)
     """
     path, place = located(path), choose_device(device)
+    if not path.exists():
+        near = nearest_file(path, "*/config.yaml", "*.safetensors", "*.pt")
+        raise UserError(f"{path}: there is no such run or checkpoint{near}")
     if not path.is_dir():
         return TrainedSurrogate(read_networks(path), place, network)
     files = sorted(path.glob("level_*_*/best.pt"))
     if not files:
-        raise UserError(f"{path}: holds no run, or one that has no checkpoint yet")
+        raise UserError(
+            f"{path}: holds no run, or one that has no checkpoint yet{runs_nearby(path)}"
+        )
     saved = [saved for file in files for saved in read_networks(file)]
     surrogate = TrainedSurrogate(saved, place, network)
     config = read_saved(path / "config.yaml") if (path / "config.yaml").is_file() else None
@@ -420,11 +426,15 @@ class TrainedSurrogate:
         for number, grid in reversed(grids.items()):  # folded levels all have the finest
             if grid.shape == tuple(shape[2:]):
                 return number
-        raise UserError(_what_to_do(Grid(tuple(shape[2:]), finest.centering), grids))
+        grid = Grid(tuple(shape[2:]), finest.centering)
+        folded = self.config.model.fields == "folded"
+        raise UserError(_what_to_do(grid, grids, sorted(self._weights) if folded else ()))
 
     def _of(self, level: int) -> SavedNetwork:
         if level not in self._weights:
-            raise UserError(f"level {level}: not there; trained are {_names_of(self._grids)}")
+            levels = self.config.hierarchy().levels
+            trained = ", ".join(f"{k} ({levels[k]})" for k in sorted(self._weights))
+            raise UserError(f"level {level}: not there; trained are {trained}")
         return self._weights[level]
 
     def _predicted(self, level: int, inputs: Tensor) -> Tensor:
@@ -466,15 +476,23 @@ def _names_of(grids: Mapping[int, Grid]) -> str:
     return ", ".join(dict.fromkeys(str(grid) for grid in grids.values()))
 
 
-def _what_to_do(grid: Grid, grids: Mapping[int, Grid]) -> str:
-    """Returns what to do with fields on a grid that was not trained."""
-    text = f"the input is on a {grid} grid, but trained are {_names_of(grids)}"
+def _what_to_do(grid: Grid, grids: Mapping[int, Grid], folded: Sequence[int]) -> str:
+    """Returns what to do with fields on a grid of no level; ``folded`` are the folded levels."""
+    names = _names_of(grids)
+    text = f"the input is on a {grid} grid, but trained are {names}"
+    more = f", or train with {grid} among the levels"
+    if folded:
+        text = (
+            f"the input is on a {grid} grid, but folded levels all take and give fields on {names}"
+        )
+        choice = " or ".join(map(str, folded))
+        more = f", and choose a level by level={choice}, the coarser the cheaper"
     for trained in reversed(list(grids.values())):
         if halvings_between(trained, grid):
             how = "averages of 2 points" if grid.centering == "cell" else "every second point"
             return f"{text}; restrict it to {trained} ({how} along each axis, repeatedly)"
         if halvings_between(grid, trained):
-            return f"{text}; give the input on {trained}, or train with {grid} among the levels"
+            return f"{text}; give the input on {trained}{more}"
     return f"{text}; resample it to one of these, or train on its grid"
 
 

@@ -433,10 +433,14 @@ def mistaken(original, tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("evaluate results/gone", "results/gone"),
-        ("evaluate results", "holds no run"),
+        ("evaluate results/poison", "no such run or checkpoint; did you mean 'poisson'?"),
+        (
+            "evaluate results",
+            "holds no run, or one that has no checkpoint yet; there are broken, darcy,",
+        ),
+        ("compare results/poison", "did you mean 'poisson'?"),
         ("evaluate results/poisson gone.h5", "there is no such file"),
-        ("evaluate results/poisson --level 9", "level 9: not there; trained are 4x4"),
+        ("evaluate results/poisson --level 9", "level 9: not there; trained are 0 (4x4), 1 (8x8)"),
         ("evaluate results/poisson --samples 999", "the run has 6 test samples"),
         ("evaluate results/poisson inputs.npz --split test", "all samples of a file are used"),
         ("evaluate results/poisson 2D_DarcyFlow_beta1.0_Train.hdf5 --level 3", "does not halve"),

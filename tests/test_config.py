@@ -57,6 +57,11 @@ def write(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
+        ("epochs", 5, r"^.*epochs: unknown key; .*did you mean 'schedule\.epochs'\?$"),
+        ("data.padding", "zeros", r"data\.padding: unknown key; .*did you mean 'model\.padding'\?"),
+        ("problem.train", 8, r"problem\.train: unknown key; .*did you mean 'data\.train'\?"),
+        ("num_modes", 8, r"num_modes: unknown key; .*did you mean 'problem\.num_modes'\?"),
+        ("history", 2, r"history: unknown key; .*did you mean 'data\.time\.history'\?"),
         ("modle", {}, r"modle: unknown key; allowed here: name, .*did you mean 'model'\?"),
         ("model.widht", 8, r"model\.widht: unknown key; .*did you mean 'width'\?"),
         ("problem.modes", 8, r"problem\.modes: unknown key; .*did you mean 'num_modes'\?"),
@@ -210,7 +215,8 @@ def nested(depth):
         ("", "must hold a mapping of settings, not empty"),
         ("just text", "must hold a mapping of settings, not a text"),
         ("name: [1, 2", "not valid YAML"),
-        ("name: a\nname: b", "the key 'name' appears twice"),
+        ("name: a\nname: b", "line 2, column 1: the key 'name' appears twice"),
+        ("name: a\ndata:\n\tseed: 1", "cannot start any token; indent with spaces, not tabs"),
         ("data:\n  seed: 1\n  seed: 2", "the key 'seed' appears twice"),
         ("a: &x [1]\nb: *x", "aliases are not allowed"),
         (nested(30), "nested deeper than 20 levels"),
@@ -222,7 +228,7 @@ def nested(depth):
         ("a: " + "9" * 5000, "not valid YAML"),
         ("#" * 200_001, "larger than 200,000 bytes"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_files_that_are_no_experiment(write, text, sentence):
     path = write(text)
@@ -357,6 +363,11 @@ def rows_by_key(rows):
 def test_unreadable_files(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.yaml: cannot be read: No such file"):
         load_config(tmp_path / "nowhere.yaml")
+    (tmp_path / "flow.yaml").write_text("name: flow")
+    with pytest.raises(UserError, match=r"flw\.yaml: cannot .*; did you mean 'flow\.yaml'\?$"):
+        load_config(tmp_path / "flw.yaml")
+    with pytest.raises(UserError, match=r"No such file or directory \(nor a folder '.*none'\)$"):
+        load_config(tmp_path / "none" / "flow.yaml")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         load_config(tmp_path)
     path = tmp_path / "latin.yaml"

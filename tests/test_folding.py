@@ -231,9 +231,15 @@ def test_one_surrogate_predicts_fine_fields_from_any_of_its_levels(trained):
     assert best.shape == cheap.shape == (3, 1, 16, 16)
     np.testing.assert_array_equal(best, surrogate.predict(x, level=1))
     assert 0 < np.abs(best - cheap).max() < np.abs(best).max()
-    for level, shape, sentence in ((2, 16, "level 2: not there"), (0, 8, "but trained are 16x16")):
+    for level, shape, sentence in (
+        (2, 16, r"level 2: not there; trained are 0 \(8x8\), 1 \(16x16\)"),
+        (0, 8, "the input is on a 8x8 grid, but folded levels all take and give fields on 16x16; "
+         "give the input on 16x16, and choose a level by level=0 or 1, the coarser the cheaper"),
+        (None, 32, "restrict it to 16x16"),
+    ):  # fmt: skip
+        x = np.ones((3, 1, shape, shape))
         with pytest.raises(UserError, match=sentence):
-            surrogate(x[:, :, :shape, :shape], level=level)
+            surrogate(x, level=level)
 
 
 def test_folded_runs_cycle_and_resume(trained, tmp_path):

@@ -162,6 +162,14 @@ def test_levels_that_do_not_nest(levels, sentence):
         Hierarchy.build(levels)
 
 
+def test_folded_levels_that_do_not_nest_are_told_what_does():
+    for sizes, possible in (((10, 32), "16x16, 8x8, 4x4"), ((12, 25), "13x13, 7x7, 4x4")):
+        fine = f"{sizes[1]}x{sizes[1]}"
+        with pytest.raises(UserError, match=f"rounded up: below {fine} these are {possible}$"):
+            Hierarchy.build(square(*sizes), padded=True)
+    assert len(Hierarchy.build(square(13, 25, 50), padded=True).levels) == 3
+
+
 def test_too_deep_says_how_deep_is_possible():
     with pytest.raises(UserError, match=r"model\.depth: 5 scales below .* 12x12 .*at most 2 are"):
         Hierarchy.build(square(12), depth=5)

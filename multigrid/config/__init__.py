@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
-from multigrid.config.experiment import Config, register_handed_in
+from multigrid.config.experiment import Config, keys_of, register_handed_in
 from multigrid.config.section import Section, expand, plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError, nearest
@@ -112,7 +112,7 @@ def _validated(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise UserError(sentence(error, Config)) from None
+        raise UserError(sentence(error, Config, others=keys_of(raw))) from None
     check_config(config)
     return config
 

@@ -211,7 +211,8 @@ def parse_problem(raw: Any) -> Section:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise UserError(sentence(error, model, "problem")) from None
+        others = keys_of({"problem": raw})
+        raise UserError(sentence(error, model, "problem", others)) from None
 
 
 @cache
@@ -271,6 +272,17 @@ def sections() -> dict[str, type[Section]]:
         **{f"problem.{kind}": problem_section(PROBLEMS.get(kind)) for kind in PROBLEMS.names()},
         "problem.file": FileConfig,
     }
+
+
+def keys_of(raw: Mapping[str, Any]) -> list[str]:
+    """Returns the dotted keys of the sections of an experiment with its kind of problem."""
+    problem = raw.get("problem")
+    kind = problem.get("kind") if isinstance(problem, Mapping) else getattr(problem, "kind", None)
+    keys = []
+    for name, section in sections().items():
+        if name == f"problem.{kind}" or not name.startswith("problem."):
+            keys += [row.key for row in _rows(section, f"{name.partition('.')[0]}.")]
+    return keys
 
 
 def settings(name: str | None = None) -> list[Setting]:

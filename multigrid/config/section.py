@@ -83,11 +83,17 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> str:
+def sentence(
+    error: ValidationError,
+    root: type[Section],
+    prefix: str = "",
+    others: Sequence[str] = (),
+) -> str:
     """Returns one sentence for the most helpful error of validating ``root``, at ``prefix``.
 
     Unknown keys come first, as a misspelt key often makes another one missing; among the
-    branches of a union the one that got furthest is what the user meant.
+    branches of a union the one that got furthest is what the user meant. ``others`` are the
+    dotted keys of the whole file, for a key that stands in the wrong section.
     """
     details = error.errors(include_url=False)
     first = max(details, key=lambda d: (d["type"] == "extra_forbidden", len(d["loc"])))
@@ -100,7 +106,8 @@ def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> s
     if first["type"] == "extra_forbidden":
         key, keys = str(first["loc"][-1]), list(model.model_fields)
         path = f"{path}.{key}" if path else key
-        return f"{path}: unknown key; allowed here: {', '.join(keys)}{nearest(key, keys)}"
+        hint = _elsewhere(key, others) or nearest(key, keys)
+        return f"{path}: unknown key; allowed here: {', '.join(keys)}{hint}"
     if first["type"] == "missing":
         return f"{path}: missing; it must be {description}"
     value = first["input"]
@@ -108,6 +115,13 @@ def sentence(error: ValidationError, root: type[Section], prefix: str = "") -> s
     choices = [choice for text in expected for choice in text.split("'")[1::2]]
     hint = nearest(value, choices) if isinstance(value, str) else ""
     return f"{path}: {shown(value)} is not allowed; it must be {description}{hint}"
+
+
+def _elsewhere(key: str, others: Sequence[str]) -> str:
+    """Returns a hint at the only other place of a key, or at its only one in a section itself."""
+    places = [other for other in others if other.rpartition(".")[2] == key]
+    outer = [place for place in places if place.count(".") == min(p.count(".") for p in places)]
+    return f"; did you mean '{outer[0]}'?" if len(outer) == 1 else ""
 
 
 def shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import yaml
 
 from multigrid.errors import UserError
+from multigrid.files import nearest_file
 
 MAX_FILE_BYTES = 200_000
 MAX_DEPTH = 20
@@ -84,8 +85,21 @@ def _parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except UserError:
         raise
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"not valid YAML: {_marked(error, text)}") from None
     except BAD_YAML as error:
         raise UserError(f"not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _marked(error: yaml.MarkedYAMLError, text: str) -> str:
+    """Returns what is wrong with a text, and in which of its lines."""
+    what = " ".join(filter(None, (error.context, error.problem)))
+    if (mark := error.problem_mark or error.context_mark) is None:
+        return what
+    line = text.splitlines()[mark.line : mark.line + 1]
+    tab = line and line[0][mark.column : mark.column + 1] == "\t"
+    hint = "; indent with spaces, not tabs" if tab else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}{hint}"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -98,6 +112,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raw = _parse_yaml(path.read_text(encoding="utf-8"))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except FileNotFoundError as error:
+        near = nearest_file(path, "*.yaml", "*.yml")
+        raise UserError(f"{path}: cannot be read: {error.strerror}{near}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

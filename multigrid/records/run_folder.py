@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from multigrid.config import Config, changed_keys, read_saved, write_saved
-from multigrid.errors import UserError
+from multigrid.errors import UserError, nearest
 from multigrid.files import JSON_LINE, PART, discard, seal, to_json, unseal, write_json
 from multigrid.grid import Grid
 
@@ -224,3 +224,12 @@ class RunFolder:
         for path in (self.tensorboard, self.direct, *self.path.glob("level_*_*")):
             if path.is_dir():
                 shutil.rmtree(path)
+
+
+def runs_nearby(path: Path) -> str:
+    """Returns a hint at the runs in a folder, or beside a path."""
+    parent = path if path.is_dir() else path.parent
+    names = sorted(item.parent.name for item in parent.glob("*/config.yaml"))
+    more = ", ..." if len(names) > 5 else ""
+    near = "" if path.is_dir() else nearest(path.name, names)
+    return f"; there are {', '.join(names[:5])}{more} in {parent}{near}" if names else ""

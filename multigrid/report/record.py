@@ -11,7 +11,7 @@ from multigrid.errors import UserError
 from multigrid.files import read_json
 from multigrid.records.examples import Examples
 from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
-from multigrid.records.run_folder import RunFolder
+from multigrid.records.run_folder import RunFolder, runs_nearby
 from multigrid.tables import counted, si, table
 
 # What pages, figures and comparisons read from the result files; they may hold more.
@@ -42,7 +42,7 @@ class RunRecord:
         """Opens the folder of a run."""
         folder = RunFolder(Path(path))
         if not folder.config.is_file():
-            raise UserError(f"{path}: holds no run{_runs_nearby(Path(path))}")
+            raise UserError(f"{path}: holds no run{runs_nearby(Path(path))}")
         return cls(folder)
 
     @cached_property
@@ -238,11 +238,3 @@ def _read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     value = read_json(path)
     _require(path, value, keys)
     return dict(value)
-
-
-def _runs_nearby(path: Path) -> str:
-    """Returns a hint at the runs nearby."""
-    parent = path if path.is_dir() else path.parent
-    names = sorted(item.parent.name for item in parent.glob("*/config.yaml"))
-    more = ", ..." if len(names) > 5 else ""
-    return f"; there are {', '.join(names[:5])}{more} in {parent}" if names else ""
