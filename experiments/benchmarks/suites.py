@@ -191,9 +191,7 @@ SUITES = {
     ),
     "jump_64": _fine_scales("cno/discontinuous_transport", 64, direct=_direct(searched=30)),
     "kolmogorov_64": replace(
-        _fine_scales(
-            "kolmogorov", 64, "data.rollout_steps=20", direct=_direct(rates=RATES[1:], searched=30)
-        ),
+        _fine_scales("kolmogorov", 64, "data.rollout_steps=20", direct=_direct(searched=30)),
         seeds=(1,),
     ),
     "allen_cahn_128": _fine_scales(
