@@ -13,11 +13,11 @@ import torch
 from multigrid.data import SPLITS, generation
 from multigrid.data import store as store_module
 from multigrid.data.generation import BLOCK, Block, Recipe, generate
-from multigrid.data.store import DataStore
+from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems import build_problem
-from multigrid.problems.base import Problem
+from multigrid.problems.base import PDE, Problem
 from multigrid.problems.elliptic import Poisson
 
 COUNTS = {"train": 150, "validation": 20, "test": 10}
@@ -112,9 +112,85 @@ def test_workers_are_started_only_where_they_pay(monkeypatch):
 
 def test_a_solver_that_diverges_is_told():
     problem = build_problem("navier_stokes", substeps=1, std=1e6, resolution=16)
-    told = "problem 'navier_stokes' gives .* not finite, number 0 of train; problem.substeps: 1 may"
+    told = "NavierStokes.sample gave .* not finite, in sample 0 of train; problem.substeps: 1 may"
     with np.errstate(all="ignore"), pytest.raises(UserError, match=told):
         Recipe(problem, Grid((16, 16)), seed=0).make(Block("train", 0, 1))
+
+
+class Waves(PDE):
+    """Sines of random phase, of which a test overrides what it needs."""
+
+    kind = "waves"
+    input_names = ("a",)
+    output_names = ("u", "v")
+
+    def sample(self, grid, rngs):
+        x, y = np.meshgrid(*grid.axes(), indexing="ij")
+        a = np.stack([np.sin(2 * np.pi * (x - rng.uniform())) + y for rng in rngs])[:, None]
+        return a, np.concatenate([a, 2 * a], axis=1)
+
+
+def waves(**methods):
+    return type("Waves", (Waves,), methods)()
+
+
+def sampled(change):
+    return waves(sample=lambda self, grid, rngs: change(*Waves.sample(self, grid, rngs)))
+
+
+EXPECTED = r"real numbers of shape \[64, 2, 8, 8\] are expected, for the grid 8x8, input_names "
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a, u: (a, u[:, :1]), rf"outputs: an array of shape \[64, 1, 8, 8\] .*; {EXPECTED}"),
+        (lambda a, u: (a, np.repeat(u, 2, 1)), rf"shape \[64, 4, 8, 8\] .*; {EXPECTED}"),
+        (lambda a, u: (a, u[:, :, ::2]), rf"shape \[64, 2, 4, 8\] .*; {EXPECTED}"),
+        (lambda a, u: (a, u[0]), rf"shape \[2, 8, 8\] .*; {EXPECTED}"),
+        (lambda a, u: (a, 1j * u), rf"and type complex128; {EXPECTED}"),
+        (lambda a, u: (a, u.tolist()), rf"outputs: a list; {EXPECTED}"),
+        (lambda a, u: (a[:, 0], u), r"inputs: an array of shape \[64, 8, 8\]"),
+        (lambda a, u: a, "an array of .*; a pair of arrays, inputs and outputs, is expected"),
+        (lambda a, u: (a, u / 0), "outputs: numbers that are not finite, in sample 0 of train"),
+        (lambda a, u: (a, 1e60 * u), "outputs: numbers that are not finite, in sample 0 of train"),
+        (
+            lambda a, u: (a, u - u.mean(0)),
+            "another sample 63 of train when asked for it alone than among 64",
+        ),
+        (
+            lambda a, u: (a, u + np.random.default_rng().standard_normal(u.shape)),
+            "another sample 63 of train",
+        ),
+    ],
+)
+def test_a_pde_must_keep_to_what_it_says(tmp_path, change, sentence):
+    store = open_store(tmp_path / "data", sampled(change))
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(UserError, match=rf"problem 'waves': Waves\.sample gave .*{sentence}"),
+    ):
+        store.ensure(COUNTS)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_other_hooks_are_checked_like_samples(tmp_path):
+    recipe = Recipe(waves(draw_inputs=lambda self, grid, rngs: np.ones((1, 3, 8, 8))), GRID, 0)
+    with pytest.raises(UserError, match=r"Waves\.draw_inputs gave an array of shape \[1, 3, 8, 8"):
+        recipe.inputs("train", [7])
+    recipe = Recipe(waves(initial_outputs=lambda self, grid: np.ones((1, 8, 8))), GRID, 0)
+    with pytest.raises(UserError, match=r"initial_outputs gave .* shape \[2, 8, 8\] are expected"):
+        recipe.initial_outputs()
+    states = np.full((4, 2, 8, 8), np.inf)
+    problem = waves(time_dependent=True, trajectory=lambda self, grid, rng, num_steps: states)
+    with pytest.raises(UserError, match=r"trajectory gave numbers that are not finite, in step 0"):
+        GeneratedSource(open_store(tmp_path, problem)).trajectories("test", GRID, 3)
+    with pytest.raises(UserError, match=r"trajectory gave .* shape \[6, 2, 8, 8\] are expected"):
+        GeneratedSource(open_store(tmp_path, problem)).trajectories("test", GRID, 5)
+    with pytest.raises(UserError, match=r"Waves\.sequences gave .* \[3, 3, 2, 8, 8\] are expected"):
+        Recipe(problem, GRID, 0, num_steps=2).make(Block("train", 0, 3))
+    with pytest.raises(UserError, match=r"is time_dependent, but has no method trajectory"):
+        waves(time_dependent=True).trajectory(GRID, np.random.default_rng(0), 2)
 
 
 def test_a_dead_worker_is_told():

@@ -2,6 +2,7 @@
 
 import json
 import linecache
+import re
 import sys
 
 import numpy as np
@@ -170,6 +171,30 @@ class Forgetful(Untyped):
 def test_pdes_that_cannot_be_used(problem, sentence):
     with pytest.raises(UserError, match=sentence):
         parse_config({**SECTIONS, "name": "x"}, problem=problem)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("class Bad(PDE):\n    input_names = ('u',)", "the class Bad has no method sample"),
+        ("class Bad:\n    pass", "Bad'> is registered, but is no subclass of PDE"),
+        ("class Bad(PDE):\n    sample = print", "Bad.input_names is None; a tuple of different"),
+        (
+            "class Bad(PDE):\n    sample = print\n    input_names = ('u')",
+            "Bad.input_names is 'u'; a tuple of different names is expected, as in",
+        ),
+    ],
+)
+def test_registered_classes_that_are_no_pdes(tmp_path, monkeypatch, content, sentence):
+    monkeypatch.setattr(PROBLEMS, "_items", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    text = f"from multigrid import PDE, register_problem\n@register_problem('bad')\n{content}\n"
+    name = f"bad_{abs(hash(content))}.py"
+    (tmp_path / name).write_text(text)
+    raw = {**SECTIONS, "name": "x", "plugins": [name], "problem": {"kind": "bad"}}
+    (tmp_path / "e.yaml").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_config(tmp_path / "e.yaml").pde()
 
 
 @pytest.mark.parametrize(

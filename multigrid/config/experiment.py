@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
-from inspect import Parameter, signature
+from inspect import Parameter, isclass, signature
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
@@ -218,6 +218,11 @@ def parse_problem(raw: Any) -> Section:
 @cache
 def problem_section(problem: type[PDE]) -> type[Section]:
     """Returns the section that the constructor of a PDE defines by its annotated parameters."""
+    if not (isclass(problem) and issubclass(problem, PDE)):
+        raise UserError(f"problem.kind: {problem!r} is registered, but is no subclass of PDE")
+    if problem.__abstractmethods__:
+        missing = ", ".join(sorted(problem.__abstractmethods__))
+        raise UserError(f"problem.kind: the class {problem.__name__} has no method {missing}")
     hints = get_type_hints(problem.__init__, include_extras=True)
     fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
     for name, parameter in signature(problem).parameters.items():

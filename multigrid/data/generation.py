@@ -32,6 +32,8 @@ BLOCK = 64
 BLOCK_POINTS = 2**22
 # Starting worker processes takes a second or two; shorter work is done without them.
 SERIAL_SECONDS = 5.0
+# A sample that is drawn alone may differ a little: solvers stop early, chaos amplifies rounding.
+SAME_SAMPLE = 0.02
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -93,24 +95,85 @@ class Recipe:
         Sample i of a split depends on seed, split and i alone.
 
         Raises:
-            UserError: If a sample is not finite, as where a solver's time step is too long.
+            UserError: If the problem gives something else than finite fields of these shapes.
         """
-        rngs = self.rngs(block.split, range(block.start, block.stop))
-        if self.num_steps == 1:
-            pair = self.problem.sample(self.grid, rngs)
-        else:
-            states = self.problem.sequences(self.grid, rngs, self.num_steps)
-            pair = states[:, 0], states[:, 1:].reshape(len(rngs), -1, *self.grid.shape)
-        inputs, outputs = (fields.astype(np.float32) for fields in pair)
-        for index, fields in enumerate(zip(inputs, outputs, strict=True), start=block.start):
-            if not all(np.isfinite(field).all() for field in fields):
+        indices = range(block.start, block.stop)
+        rngs, names = self.rngs(block.split, indices), _names(block.split, indices)
+        if self.num_steps > 1:
+            given = self.problem.sequences(self.grid, rngs, self.num_steps)
+            channels = self.problem.num_channels[1]
+            states = self._checked("sequences", given, names, self.num_steps + 1, channels)
+            return states[:, 0], states[:, 1:].reshape(len(names), -1, *self.grid.shape)
+        pair = self.problem.sample(self.grid, rngs)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError(
+                f"{self._place('sample')} gave {_described(pair)}; a pair of arrays, inputs and "
+                "outputs, is expected"
+            )
+        (inputs, outputs), (num_inputs, num_outputs) = pair, self.num_channels
+        return (
+            self._checked("sample", inputs, names, num_inputs, side="inputs: "),
+            self._checked("sample", outputs, names, num_outputs, side="outputs: "),
+        )
+
+    def inputs(self, split: str, indices: Sequence[int]) -> np.ndarray:
+        """Returns input fields ``[N, in, *grid]`` in float32 without solving."""
+        given = self.problem.draw_inputs(self.grid, self.rngs(split, indices))
+        return self._checked("draw_inputs", given, _names(split, indices), self.num_channels[0])
+
+    def initial_outputs(self) -> np.ndarray:
+        """Returns the outputs ``[out, *grid]`` in float32 that stand in place of solutions."""
+        given = self.problem.initial_outputs(self.grid)
+        return self._checked("initial_outputs", given, self.problem.output_names)
+
+    def trajectory(self, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        """Returns consecutive states ``[num_steps + 1, C, *grid]`` in float32."""
+        given = self.problem.trajectory(self.grid, rng, num_steps)
+        names = [f"step {step}" for step in range(num_steps + 1)]
+        return self._checked("trajectory", given, names, self.problem.num_channels[1])
+
+    def check_alone(self, block: Block, fields: Arrays) -> None:
+        """Checks that the last sample of a block is the same when it is drawn alone.
+
+        Raises:
+            UserError: If it differs by more than what solvers and rounding may change.
+        """
+        last = Block(block.split, block.stop - 1, block.stop)
+        for together, alone in zip(fields, self.make(last), strict=True):
+            distance = np.linalg.norm(together[-1] - alone[0])
+            if distance > SAME_SAMPLE * np.linalg.norm(alone):
+                place = self._place("sample" if self.num_steps == 1 else "sequences")
+                raise UserError(
+                    f"{place} gave another sample {last.start} of {block.split} when asked for it "
+                    f"alone than among {len(block)}; a sample must depend on its own generator "
+                    "alone, not on the others or on other random numbers"
+                )
+
+    def _place(self, hook: str) -> str:
+        return f"problem '{self.problem.kind}': {type(self.problem).__name__}.{hook}"
+
+    def _checked(
+        self, hook: str, given: Any, names: Sequence[str], *channels: int, side: str = ""
+    ) -> np.ndarray:
+        """Returns what a hook gave in float32, if it is finite fields of the right shape.
+
+        The shape is ``[len(names), *channels, *grid]``.
+        """
+        shape, place = (len(names), *channels, *self.grid.shape), f"{self._place(hook)} gave {side}"
+        real = isinstance(given, np.ndarray) and given.dtype.kind in "fiub"
+        if not real or given.shape != shape:
+            inputs, outputs = self.problem.input_names, self.problem.output_names
+            raise UserError(
+                f"{place}{_described(given)}; real numbers of shape {list(shape)} are expected, "
+                f"for the grid {self.grid}, input_names {inputs} and output_names {outputs}"
+            )
+        fields: np.ndarray = given.astype(np.float32)
+        for name, field in zip(names, fields, strict=True):
+            if not np.isfinite(field).all():
                 steps = getattr(self.problem, "substeps", None)
                 advice = f"; problem.substeps: {steps} may be too few" if steps else ""
-                raise UserError(
-                    f"problem '{self.problem.kind}' gives a sample that is not finite, number "
-                    f"{index} of {block.split}{advice}"
-                )
-        return inputs, outputs
+                raise UserError(f"{place}numbers that are not finite, in {name}{advice}")
+        return fields
 
     def rngs(self, split: str, indices: Iterable[int]) -> list[np.random.Generator]:
         """Returns the source of randomness of each of some samples of a split."""
@@ -122,6 +185,17 @@ class Recipe:
         """Divides the samples ``start`` to ``stop - 1`` of a split into blocks of bounded size."""
         size = max(1, min(BLOCK, BLOCK_POINTS // self.grid.size))
         return [Block(split, at, min(at + size, stop)) for at in range(start, stop, size)]
+
+
+def _names(split: str, indices: Iterable[int]) -> list[str]:
+    return [f"sample {index} of {split}" for index in indices]
+
+
+def _described(value: Any) -> str:
+    """Returns what a hook gave instead of an array of the right shape."""
+    if not isinstance(value, np.ndarray):
+        return f"a {type(value).__name__}"
+    return f"an array of shape {list(value.shape)} and type {value.dtype}"
 
 
 def generate(

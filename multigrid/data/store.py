@@ -153,11 +153,12 @@ class DataStore:
         try:
             with suppress(NotImplementedError):  # a file system without locks
                 lock.acquire()
-            yield
-            path.unlink(missing_ok=True)
         except Timeout:
             raise UserError(f"{self.path}: another process is generating these samples") from None
+        try:
+            yield
         finally:
+            path.unlink(missing_ok=True)
             lock.release()
 
     def _extend(self, counts: Mapping[str, int], progress: bool, workers: int | None) -> int:
@@ -167,7 +168,6 @@ class DataStore:
             for split, count in counts.items()
             for block in self.recipe.blocks(split, have[split], count)
         ]
-        self._aside.mkdir(exist_ok=True)
         missing = [block for block in blocks if self._read_block(block) is None]
         total = sum(map(len, missing))
         sample = 4 * sum(self.recipe.num_channels) * self.grid.size
@@ -176,6 +176,9 @@ class DataStore:
         hidden = None if progress else True  # None: only a terminal gets a bar
         with tqdm(total=total, desc=f"samples {self.grid}", unit="sample", disable=hidden) as bar:
             for block, fields in generate(self.recipe, missing, workers):
+                if block == missing[0]:
+                    self.recipe.check_alone(block, fields)
+                    self._aside.mkdir(exist_ok=True)
                 self._write_block(block, *fields)
                 bar.update(len(block))
         with written_aside(self.path) as aside:
@@ -337,10 +340,10 @@ class GeneratedSource:
         if self.time is None:
             return None
         keys = [(len(SPLITS), index) for index in range(NUM_TRAJECTORIES)]
-        seed, problem = self.store.recipe.seed, self.store.problem
-        rngs = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=k)) for k in keys]
-        arrays = np.stack([problem.trajectory(grid, rng, num_steps) for rng in rngs])
-        states = torch.from_numpy(arrays).float()
+        recipe = replace(self.store.recipe, grid=grid)
+        seeds = [np.random.SeedSequence(recipe.seed, spawn_key=key) for key in keys]
+        arrays = [recipe.trajectory(np.random.default_rng(seed), num_steps) for seed in seeds]
+        states = torch.from_numpy(np.stack(arrays))
         return Trajectories(states[:, 0].contiguous(), states, self.time)
 
     def _draw(self, indices: np.ndarray) -> Samples:
@@ -349,11 +352,9 @@ class GeneratedSource:
         They are the inputs that the solved samples have. In place of the solutions stand the
         problem's initial outputs, so that statistics can be taken as if there were solutions.
         """
-        problem, grid, recipe = self.store.problem, self.store.grid, self.store.recipe
-        inputs = torch.empty(len(indices), problem.num_channels[0], *grid.shape)
-        for place, index in zip(inputs, indices.tolist(), strict=True):
-            # one by one, as rounding may differ between samples that are drawn together
-            drawn = problem.draw_inputs(grid, recipe.rngs("train", [index]))
-            place.copy_(torch.from_numpy(drawn[0]))
-        outputs = torch.from_numpy(problem.initial_outputs(grid).copy()).float()
+        grid, recipe = self.store.grid, self.store.recipe
+        # one by one, as rounding may differ between samples that are drawn together
+        drawn = [recipe.inputs("train", [index]) for index in indices.tolist()]
+        inputs = torch.from_numpy(np.concatenate(drawn))
+        outputs = torch.from_numpy(recipe.initial_outputs())
         return Samples(inputs, outputs.expand(len(indices), *outputs.shape), grid)

@@ -9,13 +9,12 @@ fields (``model.fields: folded``).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from multigrid.config import Config
 from multigrid.data.files import SampleSource
-from multigrid.data.generation import Recipe
+from multigrid.data.generation import Block, Recipe
 from multigrid.data.samples import Samples
 from multigrid.fields import Periodic, prolong_to, restrict_to
 from multigrid.grid import Grid
@@ -54,9 +53,8 @@ def some_samples(config: Config, problem: Problem, source: SampleSource) -> Samp
     if not isinstance(problem, PDE):
         count = min(NUM_SAMPLES, config.data.validation)
         return source.read("validation", finest, count)
-    recipe = Recipe(problem, finest, config.data.seed)
-    fields = problem.sample(finest, recipe.rngs("validation", range(NUM_SAMPLES)))
-    inputs, outputs = (torch.from_numpy(np.asarray(array)).float() for array in fields)
+    fields = Recipe(problem, finest, config.data.seed).make(Block("validation", 0, NUM_SAMPLES))
+    inputs, outputs = map(torch.from_numpy, fields)
     return Samples(inputs, outputs, finest)
 
 

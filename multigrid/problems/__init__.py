@@ -4,6 +4,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from multigrid.errors import UserError
 from multigrid.problems.base import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import PROBLEMS
 
@@ -15,9 +16,17 @@ def build_problem(kind: str, **parameters: Any) -> PDE:
     """Returns the problem of a kind, built from its parameters.
 
     Raises:
-        UserError: If there is no such kind.
+        UserError: If there is no such kind, or its class does not say what its fields are.
     """
     problem: PDE = PROBLEMS.get(kind)(**parameters)
+    for key in ("input_names", "output_names"):
+        names = getattr(problem, key, None)
+        texts = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+        if not texts or not names or len(set(names)) < len(names):
+            raise UserError(
+                f"problem '{kind}': {type(problem).__name__}.{key} is {names!r}; a tuple of "
+                'different names is expected, as in ("u",)'
+            )
     return problem
 
 

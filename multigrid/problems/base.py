@@ -212,7 +212,10 @@ class PDE(Problem, ABC):
             rng: Source of randomness of the first state.
             num_steps: Number of steps of the size that lies between input and output.
         """
-        raise NotImplementedError(f"{self.kind} has no trajectories")
+        raise UserError(
+            f"problem '{self.kind}': {type(self).__name__} is time_dependent, but has no method "
+            "trajectory"
+        )
 
     def sequences(self, grid: Grid, rngs: Generators, num_steps: int) -> np.ndarray:
         """Returns consecutive states ``[N, num_steps + 1, C, *grid]`` to train roll-outs on.
