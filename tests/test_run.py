@@ -364,7 +364,7 @@ def test_resume_with_a_changed_configuration_names_the_keys(base, finished, caps
     changed = ["model.width=16", "schedule.epochs=[9,4]", "--resume"]
     assert main(arguments(base, base / "results", *changed)) == 2
     error = capsys.readouterr().err
-    assert error.rstrip().endswith("these keys differ: model.width, schedule.epochs")
+    assert "keys differ: model.width, schedule.epochs; use another name=... or, instead" in error
     assert snapshot(finished) == before
 
 

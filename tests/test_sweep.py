@@ -68,8 +68,35 @@ def test_it_trains_continues_and_compares(experiment, monkeypatch, capsys):
     assert [row["best_validation"] for row in again["methods"]] == [
         row["best_validation"] for row in numbers["methods"]
     ]
-    assert main([*call, "schedule.batch_size=4"]) == 2
-    assert "these keys differ: schedule.batch_size" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing_and_tells_of_other_settings(experiment, monkeypatch, capsys):
+    sweep_here(monkeypatch)
+    call = ["sweep", str(experiment), "--set", "model.width=4,8"]
+    assert main(call) == 0
+    folder = Path("results/tiny-sweep")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    assert main([*call, "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert "0: width-4, finished" in shown.err
+    assert "best: results/tiny-sweep/width-" in shown.out
+    assert "sweep.json" not in shown.out
+    assert main([*call, "--dry-run", "schedule.batch_size=4"]) == 0
+    shown = capsys.readouterr()
+    assert (
+        "1: width-8, there with other settings, these keys differ: schedule.batch_size\n"
+        in shown.err
+    )
+    assert shown.out == ""
+    told = (
+        "results/tiny-sweep/width-4: was trained with other settings; these keys differ: "
+        "schedule.batch_size; use another name=... for the sweep, or remove this folder"
+    )
+    for more in ([], ["--task", "0"]):
+        assert main([*call, "schedule.batch_size=4", *more]) == 2
+        assert told in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_a_task_of_an_array_trains_one_run(experiment, capsys):

@@ -64,22 +64,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Trains what is not finished yet, and shows the table of what is."""
     trials = plan(options.experiment, options.overrides, options.sets, options.seeds)
+    if options.dry_run:
+        for number, trial in enumerate(trials):
+            print(f"{number}: {trial.config.name}, {state(trial)}", file=sys.stderr)
+        finished = [trial for trial in trials if state(trial) == "finished"]
+        if finished:
+            show(finished, options.json, write=False)
+        return
+    if options.task is not None and not 0 <= options.task < len(trials):
+        raise UserError(f"--task: {options.task} is not from 0 to {len(trials) - 1}")
+    chosen = trials if options.task is None else [trials[options.task]]
+    for trial in chosen:
+        check(trial)
     if options.task is not None:
         from multigrid.run import train_ladder
 
-        if not 0 <= options.task < len(trials):
-            raise UserError(f"--task: {options.task} is not from 0 to {len(trials) - 1}")
-        train_ladder(trials[options.task].config, resume=True)
+        train_ladder(chosen[0].config, resume=True)
         return
-    failures = {}
-    if options.dry_run:
-        for number, trial in enumerate(trials):
-            state = "finished" if trial.folder.summary.exists() else "to train"
-            print(f"{number}: {trial.config.name}, {state}", file=sys.stderr)
-    else:
-        for trial in trials:
-            trial.folder.check(trial.config, resume=True, overwrite=False)
-        failures = train_all(trials, options.experiment, options.jobs)
+    failures = train_all(trials, options.experiment, options.jobs)
     finished = [trial for trial in trials if trial.folder.summary.exists()]
     if finished:
         show(finished, options.json)
@@ -88,6 +90,28 @@ def execute(options: argparse.Namespace) -> None:
         raise UserError(
             f"{len(failures)} of {len(trials)} runs failed, which the same command tries again; "
             f"{name}: {sentence}"
+        )
+
+
+def state(trial: Trial) -> str:
+    """Returns what is there of a run, in words."""
+    changed = trial.folder.changed_keys(trial.config)
+    if changed:
+        return f"there with other settings, these keys differ: {', '.join(changed)}"
+    return "finished" if trial.folder.summary.exists() else "to train"
+
+
+def check(trial: Trial) -> None:
+    """Checks that what is there of a run is what the sweep would train.
+
+    Raises:
+        UserError: If it has other settings.
+    """
+    changed = trial.folder.changed_keys(trial.config)
+    if changed:
+        raise UserError(
+            f"{trial.folder.path}: was trained with other settings; these keys differ: "
+            f"{', '.join(changed)}; use another name=... for the sweep, or remove this folder"
         )
 
 
@@ -195,8 +219,8 @@ def start(trial: Trial, experiment: Path, jobs: int) -> tuple[subprocess.Popen[b
     return process, errors
 
 
-def show(trials: Sequence[Trial], as_json: bool) -> None:
-    """Prints and writes the table of finished runs, best first, and draws their errors."""
+def show(trials: Sequence[Trial], as_json: bool, write: bool = True) -> None:
+    """Prints the table of finished runs, best first; also writes it and draws their errors."""
     from multigrid.plots.style import save_figure
     from multigrid.report.comparison import HEADER, best_error, cells, compare
     from multigrid.report.record import RunRecord
@@ -214,8 +238,9 @@ def show(trials: Sequence[Trial], as_json: bool) -> None:
     folder = trials[0].folder.path.parent
     figure, numbers = folder / "sweep.png", folder / "sweep.json"
     content = {**comparison.to_json(), "methods": rows, "best": best}
-    save_figure(comparison.figure(), figure)
-    write_json(numbers, content)
+    if write:
+        save_figure(comparison.figure(), figure)
+        write_json(numbers, content)
     if as_json:
         print_json(content)
         return
@@ -223,7 +248,8 @@ def show(trials: Sequence[Trial], as_json: bool) -> None:
         print(f"note: {note}", file=sys.stderr)
     print("relative L2 errors, median (range over seeds)")
     print(f"{table([*varied, *HEADER], lines)}\n\nbest: {best}")
-    print(f"figure: {figure}; numbers: {numbers}")
+    if write:
+        print(f"figure: {figure}; numbers: {numbers}")
 
 
 SWEEP = Command(

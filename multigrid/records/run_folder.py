@@ -154,9 +154,13 @@ class RunFolder:
 
     def check(self, config: Config, resume: bool, overwrite: bool) -> None:
         """Checks that a run may use the folder; changes nothing."""
-        if resume and self.config.exists():
-            self._check_unchanged(config)
-        elif self.holds_run and not (overwrite or resume):
+        changed = self.changed_keys(config) if resume else []
+        if changed:
+            raise UserError(
+                f"{self.path}: cannot be resumed with a changed configuration; these keys differ: "
+                f"{', '.join(changed)}; use another name=... or, instead of --resume, --overwrite"
+            )
+        if self.holds_run and not (overwrite or resume):
             state = "a finished run" if self.summary.exists() else "an unfinished run"
             raise UserError(
                 f"{self.path}: already holds {state}; use --resume to continue it, --overwrite to "
@@ -190,24 +194,20 @@ class RunFolder:
         for path in (*self.path.glob(f"*{PART}"), *self.path.glob(f"level_*_*/*{PART}")):
             discard(path)
 
-    def _check_unchanged(self, config: Config) -> None:
-        """Checks that a run goes on with its own configuration.
+    def changed_keys(self, config: Config) -> list[str]:
+        """Returns the settings of the run in the folder that a configuration changes.
 
         What only the samples show is passed over while it is ``auto``: they are not open yet.
         """
-        saved = read_saved(self.config)
-        changed = changed_keys(saved.model_dump(), config.model_dump())
+        if not self.config.exists():
+            return []
+        changed = changed_keys(read_saved(self.config).model_dump(), config.model_dump())
         unknown = {
             "data.centering": config.data.centering == "auto",
             "model.fields": config.model.fields == "auto",
             "plugins": True,  # where a file lies changes nothing
         }
-        changed = [key for key in changed if not unknown.get(key)]
-        if changed:
-            raise UserError(
-                f"{self.path}: cannot be resumed with a changed configuration; these keys differ: "
-                f"{', '.join(changed)}"
-            )
+        return [key for key in changed if not unknown.get(key)]
 
     def _clear(self) -> None:
         """Removes the files of an earlier run, and nothing else."""
