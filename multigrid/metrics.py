@@ -246,11 +246,15 @@ def negligible_fields(
 
 def bind(function: Callable[..., Any], **context: Any) -> Callable[..., Any]:
     """Returns a function that is given those arguments of a context that it has parameters for."""
+    return partial(function, **{k: v for k, v in context.items() if takes(function, k)})
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function has a parameter of a name."""
     try:
-        parameters = signature(function).parameters
+        return name in signature(function).parameters
     except ValueError:  # written in C
-        return function
-    return partial(function, **{k: v for k, v in context.items() if k in parameters})
+        return False
 
 
 def _norm(x: Tensor) -> Tensor:

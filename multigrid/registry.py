@@ -18,6 +18,7 @@ when it is first asked for something that it does not know yet.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,9 +57,9 @@ class Registry:
 
         def decorator(item: T) -> T:
             present = self._items.get(name)
-            if present is not None and _place(present) != _place(item):
+            if present is not None and place_of(present) != place_of(item):
                 raise UserError(
-                    f"the {self.noun} '{name}' is registered already, by {_place(present)}"
+                    f"the {self.noun} '{name}' is registered already, by {place_of(present)}"
                 )
             self._items[name] = item
             if self._attribute is not None:
@@ -90,9 +91,14 @@ class Registry:
         return name in self._listed or name in self._items or name in self.names()
 
 
-def _place(item: Any) -> str:
-    """Returns where something is defined, the same when its module is imported again."""
-    return f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', item)}"
+def place_of(item: Any) -> str:
+    """Returns where a class, a function or an object's class is defined, as ``module.name``.
+
+    It is the same when the module is imported again.
+    """
+    item = item.func if isinstance(item, partial) else item
+    item = item if hasattr(item, "__qualname__") else type(item)
+    return f"{item.__module__}.{item.__qualname__}"
 
 
 PROBLEMS = Registry("problem", "multigrid.problems", attribute="kind")

@@ -9,7 +9,7 @@ from tiny import SECTIONS, run, train, write_experiment
 
 import multigrid
 from multigrid.__main__ import main
-from multigrid.registry import NETWORKS
+from multigrid.registry import LOSSES, NETWORKS
 from multigrid.training.callbacks import Callback
 
 POISSON = {"kind": "poisson", "num_modes": 4}
@@ -155,6 +155,60 @@ def test_trackers_log_every_epoch_and_the_test(tmp_path, monkeypatch):
     assert summary["rel_l2"] == result["test"]["rel_l2"]
     assert logged["mlflow"][-1] == (None, {f"test_{k}": v for k, v in result["test"].items()})
     assert (summary["code"], summary["status"]) == (0, "FINISHED")
+
+
+def test_a_registered_loss_is_not_needed_to_predict(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LOSSES, "_items", dict(LOSSES._items))
+    (tmp_path / "losses_for_test.py").write_text(
+        "from multigrid import register_loss\n\n"
+        "@register_loss('squares')\n"
+        "def squares(prediction, batch):\n"
+        "    return (prediction - batch.outputs).square().mean()\n"
+    )
+    plugins = ["losses_for_test.py"]
+    experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON, plugins=plugins)
+    train(experiment, tmp_path, "loss.name=squares")
+    del LOSSES._items["squares"]
+    sys.modules.pop("losses_for_test")
+    assert multigrid.load("results/tiny").config.loss.name == "squares"
+    assert main(["evaluate", "results/tiny"]) == 0
+    assert main(["compare", "results/tiny"]) == 0
+    with pytest.raises(multigrid.UserError, match=r"loss.name: \"squares\" is not allowed"):
+        multigrid.configure(multigrid.load("results/tiny").config, "plugins=[]")
+
+
+def test_a_dry_run_tells_of_fields_that_are_not_there(tmp_path, capsys):
+    experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON)
+    assert run(experiment, tmp_path, "loss.weights={u_9: 3}", "--dry-run") == 2
+    told = "loss.weights: there is no output field 'u_9'; there are u; did you mean 'u'?"
+    assert told in capsys.readouterr().err
+
+
+def own_loss(prediction, batch):
+    return (prediction - batch.outputs).square().mean()
+
+
+def largest(prediction, truth):
+    return (prediction - truth).abs().flatten(1).amax(1)
+
+
+def test_what_is_handed_in_is_recorded(tmp_path, capsys):
+    raw = settings(tmp_path)
+    multigrid.train(raw, loss=own_loss, callbacks=[Noted()], metrics={"own": largest})
+    folder = tmp_path / "results" / "tiny"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["handed_in"]["loss"] == "test_extensions.own_loss"
+    assert summary["handed_in"]["callbacks"] == ["test_extensions.Noted"]
+    assert list(summary["handed_in"]["metrics"]) == ["own"]
+    assert summary["events"][0]["loss"] == "test_extensions.own_loss"
+    remark = "loss: test_extensions.own_loss, handed in from Python"
+    assert remark in capsys.readouterr().out
+    assert remark in (folder / "report.html").read_text()
+    (folder / "summary.json").unlink()  # as if it had been interrupted
+    multigrid.train(raw, resume=True)
+    told = "resumed with a different loss: test_extensions.own_loss before, rel_l2 now"
+    assert told in capsys.readouterr().out
 
 
 def test_a_registered_block_is_named_in_the_experiment(tmp_path, capsys):

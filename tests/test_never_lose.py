@@ -588,11 +588,11 @@ def test_data_that_change_while_they_are_read(
 def test_another_version_on_resume_is_told_and_recorded(
     experiment, expected, tmp_path, monkeypatch, capsys
 ):
-    from multigrid.ladder import recorder
+    from multigrid.ladder import experiment as module
 
-    now = recorder.environment(torch.device("cpu"))
+    now = module.environment(torch.device("cpu"))
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "environment", lambda *about: {**now, "torch": "1.0"})
+        patch.setattr(module, "environment", lambda *about: {**now, "torch": "1.0"})
         at_call(patch, Trainer, "train_step", 6, send(signal.SIGTERM))
         assert run(experiment, tmp_path) == STOPPED
     assert_resumes(experiment, tmp_path, expected)

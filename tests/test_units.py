@@ -1,6 +1,7 @@
 """Errors and training know no unit, every output field counts, and a field may be zero."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,50 @@ def test_weights_of_fields_multiply_their_errors() -> None:
     torch.testing.assert_close(weighted(only_p, samples), 9 * plain(only_p, samples))
     with pytest.raises(UserError, match=r"loss\.weights: .* no output field 'q'; there are u, p"):
         build(weights={"q": 1.0})
+
+
+def test_weights_count_where_a_field_is_constant() -> None:
+    samples, prediction = two_fields()
+    fields = [replace(fields_of(samples)[0], spread=0.0), fields_of(samples)[1]]
+    build = partial(build_loss, "mse", GRID, problem("u", "p"), fields=fields)
+    prediction[:, 0] = samples.outputs[:, 0]
+    plain, weighted = build(), build(weights={"p": 3.0})
+    torch.testing.assert_close(weighted(prediction, samples), 9 * plain(prediction, samples))
+
+
+def test_weights_never_go_unnoticed() -> None:
+    samples, prediction = two_fields()
+    fields, names = fields_of(samples), problem("u", "p")
+
+    def plain(prediction: Tensor, batch: Samples) -> Tensor:
+        return (prediction - batch.outputs).square().mean()
+
+    def scaled(prediction: Tensor, batch: Samples, scale: LossScale) -> Tensor:
+        return plain(scale(prediction), replace(batch, outputs=scale(batch.outputs)))
+
+    with pytest.raises(UserError, match=r"weights: have no effect on the loss test_units.*plain, "):
+        build_loss(plain, GRID, names, fields=fields, weights={"p": 3.0})
+    few, many = (
+        build_loss(scaled, GRID, names, fields=fields, weights={"p": w})(prediction, samples)
+        for w in (1.0, 3.0)
+    )
+    assert many > 1.01 * few
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (lambda p: p.square().mean(dim=(1, 2, 3)), r"returned a tensor of shape \[6\]; it must"),
+        (lambda p: p.square().mean().item(), "returned a float; it must return one number as a"),
+        (lambda p: p.detach().mean(), "returned a tensor that does not depend on the prediction"),
+        (lambda p: None, "returned a NoneType"),
+    ],
+)
+def test_what_a_loss_returns_is_checked(returned: Any, sentence: str) -> None:
+    samples, prediction = two_fields()
+    loss = build_loss(lambda p, batch: returned(p), GRID, problem("u", "p"))
+    with pytest.raises(UserError, match=sentence):
+        loss(prediction.requires_grad_(), samples)
 
 
 def test_an_offset_does_not_hide_the_error_of_the_fluctuation() -> None:

@@ -89,7 +89,8 @@ def parse_config(
 def parse_saved(raw: Any, source: str) -> Config:
     """Validates what a run or a checkpoint has saved, maybe in an earlier version.
 
-    Reading a saved configuration runs no code: plugins have to be imported already.
+    Reading a saved configuration runs no code: plugins have to be imported already, but for those
+    whose losses, optimizers and callbacks only a training needs.
     """
     current = dict(raw) if isinstance(raw, Mapping) else {}
     for (name, old), new in RENAMED.items():
@@ -100,7 +101,7 @@ def parse_saved(raw: Any, source: str) -> Config:
     if isinstance(transfer, Mapping) and "regime" in transfer:
         current["transfer"] = {}  # of an earlier version; it only mattered in training
     try:
-        return _validated(current)
+        return _validated(current, saved=True)
     except UserError as error:
         plugins = current.get("plugins")
         names = ", ".join(map(str, plugins)) if isinstance(plugins, list) else ""
@@ -108,9 +109,9 @@ def parse_saved(raw: Any, source: str) -> Config:
         raise UserError(f"{source}: {hint}{error}") from None
 
 
-def _validated(raw: Mapping[str, Any]) -> Config:
+def _validated(raw: Mapping[str, Any], saved: bool = False) -> Config:
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate(raw, context={"saved": True} if saved else None)
     except ValidationError as error:
         raise UserError(sentence(error, Config, others=keys_of(raw))) from None
     check_config(config)

@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
 from multigrid.errors import UserError, nearest
-from multigrid.registry import Registry
+from multigrid.registry import CALLBACKS, LOSSES, OPTIMIZERS, Registry
+
+TRAINING_ONLY = (CALLBACKS, LOSSES, OPTIMIZERS)
 
 
 class Section(BaseModel):
@@ -47,10 +49,14 @@ def expand(name: str) -> str:
 
 
 def registered(registry: Registry, *others: str) -> AfterValidator:
-    """Returns a validator that allows what a registry has, and some other names."""
+    """Returns a validator that allows what a registry has, and some other names.
 
-    def check(name: str) -> str:
-        if name in others or name in registry:
+    Of a saved configuration, names of what only a training needs are not checked.
+    """
+
+    def check(name: str, info: ValidationInfo) -> str:
+        saved = bool(info.context) and registry in TRAINING_ONLY
+        if saved or name in others or name in registry:
             return name
         names = (*registry.names(), *others)
         raise ValueError(

@@ -17,7 +17,7 @@ from multigrid.distributed import ALONE, Processes, local_rank, local_size
 from multigrid.errors import UserError
 from multigrid.fields import Periodic
 from multigrid.grid import Grid
-from multigrid.hardware import choose_device, choose_precision, total_memory
+from multigrid.hardware import choose_device, choose_precision, environment, total_memory
 from multigrid.ladder.components import network_family, problem_and_source, settle
 from multigrid.ladder.initialization import Initializer, weights_to_load
 from multigrid.metrics import FieldScale, Metric
@@ -25,6 +25,7 @@ from multigrid.models.cost import activation_bytes, count_parameters
 from multigrid.models.growth import NetworkFactory
 from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing, wraps
 from multigrid.models.scaling import FieldScaling, NormalizationKind
+from multigrid.registry import place_of
 from multigrid.schedule import (
     Choice,
     Outcome,
@@ -40,7 +41,7 @@ from multigrid.schedule import (
 from multigrid.tables import counted, si
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import require_features
-from multigrid.training.losses import Loss, build_loss
+from multigrid.training.losses import Loss, build_loss, field_weights
 from multigrid.training.optimizers import OptimizerFactory
 from multigrid.training.speed import step_seconds
 from multigrid.training.trainer import TrainerOptions
@@ -63,6 +64,17 @@ class Extensions:
     callbacks: Sequence[Callback] = field(default_factory=tuple)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     optimizer: OptimizerFactory | None = None
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """Where what was handed in is defined, by the name of the argument."""
+        single = {"loss": self.loss, "network": self.network, "optimizer": self.optimizer}
+        places: dict[str, Any] = {key: place_of(item) for key, item in single.items() if item}
+        if self.metrics:
+            places["metrics"] = {name: place_of(metric) for name, metric in self.metrics.items()}
+        if self.callbacks:
+            places["callbacks"] = [place_of(callback) for callback in self.callbacks]
+        return places
 
 
 class Experiment:
@@ -106,6 +118,7 @@ class Experiment:
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
+        field_weights(config.loss.weights, self.problem, self.extensions.loss or config.loss.name)
         self.family = network_family(config, *self.problem.num_channels, self.extensions.network)
         self._check_samples()
         self.options, self.unrolling = self._trainer_options(), self._unrolling()
@@ -143,6 +156,17 @@ class Experiment:
             fields,
             config.loss.weights,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a run's result depends on besides its configuration."""
+        extensions, config = self.extensions.places, self.config
+        return {
+            **environment(self.device, self.processes.size),
+            "loss": extensions.get("loss", config.loss.name),
+            "network": extensions.get("network", config.model.network),
+            "optimizer": extensions.get("optimizer", config.optimizer.name),
+        }
 
     def _unrolling(self) -> Unrolling | None:
         """Returns how roll-outs are trained, if they are."""

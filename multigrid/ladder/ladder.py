@@ -14,7 +14,7 @@ from multigrid.data.samples import TrainingSamples
 from multigrid.errors import UserError
 from multigrid.files import write_json
 from multigrid.grid import Grid
-from multigrid.hardware import changes, environment
+from multigrid.hardware import changes
 from multigrid.ladder.data import RunData
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
@@ -269,7 +269,7 @@ class LadderRun:
             self.experiment.begin()  # which a resumed run need not do
         self.recorder.loaded = self.experiment.loaded
         if self.processes.is_first:
-            now = environment(self.experiment.device, self.processes.size)
+            now = self.experiment.environment
             self.folder.journal.note("started", **now)
 
     def _continue(self, latest: dict[str, Any]) -> None:
@@ -278,7 +278,7 @@ class LadderRun:
         self.experiment.epoch_costs = latest["epoch_costs"]
         if not self.processes.is_first or self.folder.summary.exists():
             return  # if all is done, only the report is made again
-        now = environment(self.experiment.device, self.processes.size)
+        now = self.experiment.environment
         changed = changes(latest["environment"], now)
         progress = latest["trainer"]["progress"]
         place = {"epoch": progress["epoch"], "step": len(progress["losses"])}

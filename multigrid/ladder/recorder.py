@@ -14,7 +14,6 @@ from torch import Tensor
 from multigrid.config import read_saved, write_saved
 from multigrid.errors import UserError
 from multigrid.files import rename, write_json
-from multigrid.hardware import environment
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.models.cost import count_named, count_parameters
@@ -175,7 +174,7 @@ class Recorder(Callback):
                 "stage": trainer.stage.index,
                 **experiment.about(level, trainer.surrogate.scaling),
                 "data_fingerprint": experiment.source.fingerprint,
-                "environment": environment(experiment.device, self.processes.size),
+                "environment": experiment.environment,
                 "stages": [asdict(stage) for stage in experiment.stages],
                 "epoch_costs": experiment.epoch_costs,
                 "rows": [dict(row.__dict__) for row in self.rows],

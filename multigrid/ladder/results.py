@@ -90,6 +90,7 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
         "name": experiment.config.name,
         "network": experiment.family.kind,
         "fields": experiment.fields_reason or experiment.config.model.fields,
+        "handed_in": experiment.extensions.places,
         "levels": recorder.finished,
         "test": results.errors,
         "test_by_field": results.by_field,

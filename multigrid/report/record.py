@@ -133,6 +133,9 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             sentences.append(f"{phrase} {counted(count, 'time')}")
     if changed := {key for record in events for key in record.get("changed", ())}:
         sentences.append(f"resumed with a different {', '.join(sorted(changed))}")
+    for key in ("loss", "network", "optimizer"):
+        if place := summary.get("handed_in", {}).get(key):
+            sentences.append(f"{key}: {place}, handed in from Python")
     for number, stage in enumerate(summary["levels"]):
         where = f"stage {number} on level {stage['level']}"
         if count := len(stage.get("went_back", ())):

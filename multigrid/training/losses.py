@@ -3,21 +3,22 @@
 Users add losses with ``multigrid.register_loss(name)``, for ``loss.name``, or hand one in as
 ``loss=function``: of a prediction ``[N, out, *grid]`` and the batch, in physical units, to a scalar
 tensor. A function that takes a parameter ``scale`` as well is given the :class:`LossScale`, by
-which it can bring fields to a common size.
+which it can bring fields to a common size; ``loss.weights`` reach it that way alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from multigrid import metrics
 from multigrid.data.samples import Samples
-from multigrid.errors import UserError
+from multigrid.errors import UserError, nearest
 from multigrid.grid import Grid
-from multigrid.metrics import FieldScale, bind
+from multigrid.metrics import FieldScale, bind, takes
 from multigrid.models.scaling import binary_unit
 from multigrid.problems import Problem
-from multigrid.registry import LOSSES
+from multigrid.registry import LOSSES, place_of
 
 Loss = Callable[[Tensor, Samples], Tensor]
 
@@ -34,12 +35,10 @@ class LossScale:
         spread = fields[0].spread if fields else 1.0
         unit = binary_unit(spread)
         self.square = (unit / spread) ** 2
+        spreads = [field.spread for field in fields] or [spread] * len(weights)
         weights = weights or [1.0] * len(fields)
-        self.factors = [
-            weight * (spread / field.spread) / unit
-            for field, weight in zip(fields, weights, strict=True)
-        ]
-        sizes = [f * field.size for f, field in zip(self.factors, fields, strict=True)]
+        self.factors = [w * (spread / s) / unit for w, s in zip(weights, spreads, strict=True)]
+        sizes = [f * field.size for f, field in zip(self.factors, fields, strict=False)]
         size = (sum(s**2 for s in sizes) / len(sizes)) ** 0.5 if sizes else 0.0
         self.field = FieldScale(size=size)
 
@@ -91,7 +90,7 @@ def build_loss(
     ``EllipticPDE.discrete_equation`` for what it is of the labels, on coarse levels above all. The
     energy is the least on the ``finer`` grid, if that is given.
     """
-    scale = LossScale(fields, _weights(weights or {}, problem))
+    scale = LossScale(fields, field_weights(weights or {}, problem, loss))
     if loss == "energy":
         error = problem.energy_loss(grid, finer or grid, prolongation)
         if error is None:
@@ -99,7 +98,8 @@ def build_loss(
                 f"loss.name: 'energy' is not available for the problem '{problem.kind}'"
             )
     else:
-        error = bind(LOSSES.get(loss) if isinstance(loss, str) else loss, scale=scale)
+        error = bind(_function(loss), scale=scale)
+    error = _checked(error, loss)
     if residual == 0:
         return error
     equation = _residual(problem, grid)
@@ -108,14 +108,55 @@ def build_loss(
     )
 
 
-def _weights(weights: Mapping[str, float], problem: Problem) -> list[float]:
+def field_weights(weights: Mapping[str, float], problem: Problem, loss: str | Loss) -> list[float]:
+    """Returns the weight of each output field; nothing if none is given.
+
+    Raises:
+        UserError: If there is no such field, or the loss does not look at weights.
+    """
     names = problem.output_names
     for name in weights:
         if name not in names:
             raise UserError(
                 f"loss.weights: there is no output field '{name}'; there are {', '.join(names)}"
+                f"{nearest(name, names)}"
             )
+    if weights and (loss == "energy" or not takes(_function(loss), "scale")):
+        raise UserError(
+            f"loss.weights: have no effect on the loss {_name(loss)}, which has no parameter "
+            "'scale' that brings them in; leave them out"
+        )
     return [weights.get(name, 1.0) for name in names] if weights else []
+
+
+def _function(loss: str | Loss) -> Callable[..., Tensor]:
+    function: Callable[..., Tensor] = LOSSES.get(loss) if isinstance(loss, str) else loss
+    return function
+
+
+def _name(loss: str | Loss) -> str:
+    return f"'{loss}'" if isinstance(loss, str) else place_of(loss)
+
+
+def _checked(error: Loss, loss: str | Loss) -> Loss:
+    """Returns the same loss, which tells of values that cannot be minimised."""
+
+    def checked(prediction: Tensor, batch: Samples) -> Tensor:
+        value: Any = error(prediction, batch)
+        if not isinstance(value, Tensor):
+            given = f"a {type(value).__name__}"
+        elif value.ndim:
+            given = f"a tensor of shape {list(value.shape)}"
+        elif prediction.requires_grad and not value.requires_grad:
+            given = "a tensor that does not depend on the prediction"
+        else:
+            return value
+        raise UserError(
+            f"the loss {_name(loss)} returned {given}; it must return one number as a tensor, the "
+            "mean over the batch, computed by torch from the prediction"
+        )
+
+    return checked
 
 
 def _residual(problem: Problem, grid: Grid) -> Loss:
