@@ -11,16 +11,17 @@ from torch import Tensor
 
 from multigrid.config import Config
 from multigrid.data import SPLITS
+from multigrid.data.files import places
 from multigrid.data.formats import FieldFile
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup, Trajectories
-from multigrid.errors import UserError
+from multigrid.errors import UserError, nearest
 from multigrid.fields import Periodic, prolong_to
 from multigrid.grid import Centering, Grid, halvings_between
 from multigrid.ladder.components import problem_and_source
 from multigrid.metrics import field_errors, over_fields, per_field, rel_l2_by_field
 from multigrid.models.scaling import Surrogate
-from multigrid.report.record import rollout_table
+from multigrid.report.record import number, rollout_table
 from multigrid.tables import table
 from multigrid.training.evaluation import predict
 
@@ -30,12 +31,16 @@ BANDS = {"rel_l2_low": "Low third", "rel_l2_mid": "Mid", "rel_l2_high": "High"}
 
 @dataclass(frozen=True)
 class SampleStream:
-    """Samples to measure with; ``blocks(size)`` yields all of them in order, ``size`` at a time."""
+    """Samples to measure with; ``blocks(size)`` yields all of them in order, ``size`` at a time.
+
+    ``places`` say of which trajectory and step each is, if they are of such.
+    """
 
     place: str
     grid: Grid
     count: int
     blocks: Callable[[int], Iterator[Samples]]
+    places: Sequence[str] = ()
 
     def reaches(self, grid: Grid) -> bool:
         """Whether the samples can be restricted to a grid."""
@@ -68,7 +73,16 @@ class LevelErrors:
     by_field: dict[str, dict[str, float]]
 
     def mean(self, name: str) -> float:
-        """Returns the mean of a metric over samples."""
+        """Returns the mean of a metric over samples.
+
+        Raises:
+            UserError: If there is no such metric.
+        """
+        if name not in self.errors:
+            raise UserError(
+                f"there is no metric '{name}'; there are {', '.join(self.errors)}"
+                f"{nearest(name, self.errors)}"
+            )
         return self.errors[name].mean().item()
 
 
@@ -77,7 +91,8 @@ class Evaluation:
     """The errors of a surrogate; ``print`` shows them as tables.
 
     Where the samples come from, their grid and number, the errors of each level, coarsest first,
-    and those of roll-outs as plain containers, if there were any.
+    those of roll-outs as plain containers, if there were any, trajectory and step of each sample,
+    if they have such, and what a reader must know.
     """
 
     place: str
@@ -85,6 +100,8 @@ class Evaluation:
     count: int
     levels: list[LevelErrors]
     rollout: dict[str, Any] | None = None
+    places: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def mean(self, name: str = "rel_l2") -> float:
         """Returns the mean of a metric over samples, on the finest level."""
@@ -94,7 +111,11 @@ class Evaluation:
         """Returns the samples with the largest relative L2 errors on the finest level."""
         errors = self.levels[-1].errors["rel_l2"]
         order = errors.argsort(descending=True)[:count].tolist()
-        return [{"sample": index, "rel_l2": errors[index].item()} for index in order]
+        worst: list[dict[str, Any]] = []
+        for index in order:
+            place = {"place": self.places[index]} if self.places else {}
+            worst.append({"sample": index, **place, "rel_l2": errors[index].item()})
+        return worst
 
     def to_json(self, num_worst: int = 5) -> dict[str, Any]:
         """Returns plain containers."""
@@ -115,6 +136,7 @@ class Evaluation:
             "samples": self.count,
             "levels": levels,
             "worst": self.worst(num_worst),
+            "notes": list(self.notes),
         }
         return answer if self.rollout is None else {**answer, "rollout": self.rollout}
 
@@ -132,7 +154,12 @@ class Evaluation:
             by_band.append([*name, *(f"{item.mean(band):.4g}" for band in BANDS)])
         header = ["Level", "Grid", *SHOWN, "Median", "Worst", *(ends[name] for name in last)]
         blocks = [
-            f"{self.place}: {self.count} samples on {self.grid}",
+            "\n".join(
+                [
+                    f"{self.place}: {self.count} samples on {self.grid}",
+                    *(f"note: {note}" for note in self.notes),
+                ]
+            ),
             "errors on the grid of each level's fields (rel_l2: mean, median, worst), and of its "
             f"prediction prolonged to the samples' grid\n{table(header, by_level)}",
             "relative L2 error by wavelength, in thirds up to the grid's limit\n"
@@ -142,8 +169,9 @@ class Evaluation:
         if len(names := list(finest.by_field["rel_l2"])) > 1:
             rows = [[name, *(f"{finest.by_field[m][name]:.4g}" for m in metrics)] for name in names]
             blocks.append(f"by output field on {finest.grid}\n{table(['Field', *metrics], rows)}")
-        worst = [[str(w["sample"]), f"{w['rel_l2']:.4g}"] for w in self.worst(num_worst)]
-        blocks.append(f"worst samples on {finest.grid}\n{table(['Sample', 'rel_l2'], worst)}")
+        worst = [[number(value) for value in row.values()] for row in self.worst(num_worst)]
+        columns = ["Sample", *["Place"] * bool(self.places), "rel_l2"]
+        blocks.append(f"worst samples on {finest.grid}\n{table(columns, worst)}")
         if self.rollout is not None:
             count, text = self.rollout["trajectories"], table(*rollout_table(self.rollout))
             blocks.append(f"roll-outs of {count} trajectories: mean (lowest to highest)\n{text}")
@@ -163,7 +191,8 @@ def run_samples(config: Config, split: str = "test", count: int | None = None) -
     source.prepare({name: count if name == split else 0 for name in SPLITS})
     grid = config.hierarchy().finest
     samples = source.open(split, grid, count)
-    return SampleStream(f"{source.place}, {split}", grid, count, samples.split)
+    places = source.places(split, grid, count)
+    return SampleStream(f"{source.place}, {split}", grid, count, samples.split, places)
 
 
 def run_trajectories(config: Config, grid: Grid) -> Trajectories | None:
@@ -201,7 +230,8 @@ def file_samples(
             inputs, outputs = file.read(np.arange(start, min(start + size, total)))
             yield Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), grid)
 
-    return SampleStream(str(file.path), grid, total, blocks)
+    where = places(file, np.arange(total))
+    return SampleStream(str(file.path), grid, total, blocks, where)
 
 
 def _at_most(count: int | None, available: int, reason: str) -> int:

@@ -257,7 +257,24 @@ class TrainedSurrogate:
         if true is not None:
             rolled, persistence = measure_rollout(finest.surrogate, true.to(self.device))
             rollout = rolled.to_json(persistence)
-        return Evaluation(stream.place, stream.grid, stream.count, errors, rollout)
+        notes = self._notes(data) if isinstance(data, str | Path) else ()
+        measured = stream.place, stream.grid, stream.count, errors, rollout
+        return Evaluation(*measured, stream.places, notes)
+
+    def _notes(self, data: str | Path) -> list[str]:
+        """Returns what a reader must know of errors on a file."""
+        notes, section = [], self.config.files
+        entries = [] if section is None else section.entries()
+        path = Path(data).resolve()
+        files = {Path(entry.file).resolve(): entry.split for entry in entries}
+        if path in files and files[path] in (None, "train"):
+            notes.append(
+                "the run was trained on samples of this file; without a file, its test samples "
+                "alone are measured"
+            )
+        if self.time is not None:
+            notes.append("single steps; roll-outs are those of the run, measured without a file")
+        return notes
 
     def _samples(
         self,

@@ -25,7 +25,7 @@ from tiny import sweep_here
 import multigrid
 from experiments.benchmarks import __main__ as benchmark
 from multigrid.__main__ import find, main
-from multigrid.cli import COMMANDS
+from multigrid.cli import COMMANDS, doctor
 from multigrid.data.store import DataStore
 from multigrid.files import to_json
 from multigrid.records.history import read_history, write_history
@@ -186,6 +186,24 @@ def test_a_dry_run_tells_of_padding_that_does_not_suit(place, capsys):
     assert "the fields are periodic" not in shown
 
 
+# --- doctor
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ((), "all is well: cpu in float32 trains and predicts, and there is nothing else"),
+        ((True,), "all is well: cuda in float32 agrees with cpu in float32"),
+        ((True, True), "all is well: cuda in float32, cuda in float32 agree with cpu in float32"),
+    ],
+)
+def test_doctor_ends_with_a_verdict(monkeypatch, capsys, others, said):
+    trials = [doctor.Trial("cpu", "float32", 0.1, 10.0, 0.0, True)]
+    trials += [doctor.Trial("cuda", "float32", 0.1, 10.0, 0.0, agrees) for agrees in others]
+    monkeypatch.setattr(doctor, "run_trials", lambda: trials)
+    assert ask(capsys, "doctor").splitlines()[-1].startswith(said)
+
+
 # --- evaluate
 
 
@@ -287,7 +305,21 @@ def test_compare_gathers_seeds(place, capsys):
     assert "<svg" in Path("c.svg").read_text()
     text = ask(capsys, "compare", *runs, "--baseline", "direct")
     assert "the best validation error of direct" in text
-    assert "figure: comparison.png" in text
+    assert "figure:" not in text
+    assert "c.svg: exists already; use --overwrite" in refuse(
+        capsys, "compare", *runs, "--figure", "c.svg"
+    )
+    text = ask(capsys, "compare", *runs, "--figure", "c.svg", "--overwrite")
+    assert "which at least half of the runs of poisson reach" in text
+    assert text.endswith("figure: c.svg\n")
+
+
+def test_runs_of_one_seed_are_told(place, capsys):
+    shutil.copytree("results/poisson", "results/again")
+    assert main(["compare", "results/poisson", "results/again"]) == 0
+    told = "note: poisson: several runs have the same seed (0), so ranges are small"
+    assert told in capsys.readouterr().err
+    shutil.rmtree("results/again")
 
 
 def test_compare_says_what_is_not_comparable(place, capsys):

@@ -58,6 +58,8 @@ def test_evaluation_of_arrays_and_of_the_runs_samples(folder):
     assert (own.count, [item.level for item in own.levels]) == (4, [1])
     assert "worst samples on 16x16" in str(own)
     assert "persistence" not in own.levels[0].errors
+    with pytest.raises(UserError, match=r"no metric 'rel_l3'; there are .*did you mean 'rel_l"):
+        own.mean("rel_l3")
     with pytest.raises(UserError, match=r"the arrays have the shapes \[5, 1, 16, 16\] and"):
         surrogate.evaluate((inputs, inputs[:3]))
 
@@ -192,6 +194,8 @@ def test_examples_are_the_best_the_median_and_the_worst():
         [1, 0, 2],
         ["best: sample 1", "median: sample 0", "worst: sample 2"],
     )
+    places = [f"step {number}" for number in range(5)]
+    assert choose_samples(errors, 1, None, places)[1] == ["best: sample 1, step 1"]
     indices, _ = choose_samples(errors, 3, trajectories=[0, 0, 1, 1, 2])
     assert len({[0, 0, 1, 1, 2][i] for i in indices}) == 3
     assert len(choose_samples(errors, 16)[0]) == 5

@@ -11,7 +11,13 @@ import pytest
 
 from multigrid.errors import UserError
 from multigrid.ladder.results import spectrum
-from multigrid.plots.curves import plot_comparison, plot_convergence, plot_spectra
+from multigrid.plots.curves import (
+    COSTS,
+    chosen,
+    plot_comparison,
+    plot_convergence,
+    plot_spectra,
+)
 from multigrid.plots.fields import plot_predictions, plot_rollout
 from multigrid.plots.ladder import plot_ladder
 from multigrid.plots.style import save_figure
@@ -176,6 +182,63 @@ def test_a_history_of_one_row_can_be_drawn(tmp_path):
     row = dataclasses.replace(history()[0], seconds=0.5)
     save_figure(plot_convergence([row], "title"), tmp_path / "a.png")
     save_figure(plot_comparison({"one": [[row]]}, None, "title"), tmp_path / "b.png")
+
+
+def test_figures_can_be_resized():
+    labels = ["epochs", "training time [s]", "work units (1 = an epoch on the finest grid)"]
+    figure = plot_convergence(history(), "title")
+    figure.axes[0].set_title("mine", fontsize=13)
+    for size in ((7, 2.6), (3.5, 2.6), (13, 5)):
+        figure.set_size_inches(*size)
+        figure.draw_without_rendering()
+        renderer = figure._get_renderer()
+        whole = figure.bbox.padded(1)
+        legend = figure.legends[0].get_window_extent(renderer)
+        for axis, label in zip(figure.axes, labels, strict=True):
+            box = axis.get_tightbbox(renderer)
+            assert whole.contains(*box.min)
+            assert whole.contains(*box.max)
+            assert box.y0 >= legend.y1 - 1
+            assert axis.get_window_extent().height > 0.2 * figure.bbox.height
+            assert " ".join(axis.get_xlabel().split()) == label
+        assert whole.contains(*legend.min)
+        assert whole.contains(*legend.max)
+    assert figure.axes[0].title.get_fontsize() == 13
+    assert figure.axes[0].xaxis.label.get_fontsize() == 10
+
+
+def test_a_pdf_that_the_user_saves_holds_truetype(tmp_path):
+    plot_convergence(history(), "title").savefig(tmp_path / "a.pdf")
+    content = (tmp_path / "a.pdf").read_bytes()
+    assert b"CIDFontType2" in content
+    assert b"Type3" not in content
+
+
+def test_one_panel_alone():
+    assert len(plot_convergence(history(), "title", against=("seconds",)).axes) == 1
+    assert chosen("seconds", COSTS) == ("seconds",)
+    with pytest.raises(UserError, match=r"against: 'second' is not one of .* mean 'seconds'"):
+        chosen("second", COSTS)
+
+
+def test_equal_errors_on_both_grids_are_one_curve():
+    rows = [dataclasses.replace(row, val_finest_rel_l2=row.val_rel_l2) for row in history()]
+    labels = [text.get_text() for text in plot_convergence(rows, "title").legends[0].get_texts()]
+    assert labels == ["level 0: 8x8", "level 1: 16x8"]
+
+
+def test_the_curve_of_a_method_ends_at_its_target():
+    ends = [history()[-1].val_finest_rel_l2, history(0.9)[-1].val_finest_rel_l2]
+    figure = plot_comparison({"a": [history(), history(0.9)]}, max(ends), "title")
+    curve, target = figure.axes[0].get_lines()[:2]
+    assert curve.get_ydata()[-1] == target.get_ydata()[0] == max(ends)
+
+
+def test_a_rollout_has_a_logarithmic_error_and_its_own_colours_at_the_start():
+    figure = FIGURES["rollout"]()
+    assert figure.axes[-1].get_yscale() == "log"
+    titles = [axis.get_title() for axis in figure.axes]
+    assert [title for title in titles if title] == ["given", "step 2", "step 5"]
 
 
 def test_names_with_dollar_signs_are_no_formulas(tmp_path):

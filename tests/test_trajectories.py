@@ -1,5 +1,6 @@
 """Trajectories in files: which states are inputs and outputs, parameters, and roll-outs."""
 
+import re
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from multigrid.data.splits import DataFile
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.report.record import RunRecord
 
 RNG = np.random.default_rng(0)
 U = RNG.standard_normal((12, 9, 2, 8, 8), dtype=np.float32)
@@ -138,7 +140,17 @@ def test_a_run_with_history_and_parameters_is_rolled_out(tmp_path: Path) -> None
     assert "not used: other" in log
     assert f"data: {path}, held in memory, " in log
     assert "stage 0: 1 epoch, " in log
+    examples = RunRecord.open(folder).examples
+    last = len(U) - 1
+    assert examples.rollout.label == f"test trajectory {last} (nu = {NU[-1]:.4g})"
+    assert re.fullmatch(rf"best: sample \d, trajectory {last}, step \d", examples.labels[0])
     surrogate = multigrid.load(folder)
+    own, whole = surrogate.evaluate(samples=3), surrogate.evaluate(path)
+    assert own.notes == ()
+    assert own.worst(1)[0]["place"].startswith(f"trajectory {last}, step ")
+    assert f"trajectory {last}, step" in str(own)
+    assert "note: the run was trained on samples of this file" in str(whole)
+    assert "single steps; roll-outs are those of the run" in whole.to_json()["notes"][1]
     states = np.concatenate([U[-1:, 0], U[-1:, 1]], axis=1)
     rolled = surrogate.rollout(states, 3, parameters=NU[-1:, None])
     assert rolled.shape == (1, 3, 2, 8, 8)

@@ -7,6 +7,7 @@ import json
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,15 @@ def execute(options: argparse.Namespace) -> None:
     wrong = [f"{trial.device} in {trial.precision}" for trial in trials if not trial.agrees]
     if wrong:
         raise UserError(f"doctor: {', '.join(wrong)} does not agree with the CPU in float32")
+    if not options.json:
+        print(f"all is well: {_verdict(trials)}")
+
+
+def _verdict(trials: Sequence[Trial]) -> str:
+    first, *others = [f"{trial.device} in {trial.precision}" for trial in trials]
+    if not others:
+        return f"{first} trains and predicts, and there is nothing else to compare with"
+    return f"{', '.join(others)} agree{'s' * (len(others) == 1)} with {first}"
 
 
 def describe_machine() -> dict[str, str]:

@@ -25,28 +25,32 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--figure",
         type=Path,
-        default=Path("comparison.png"),
         metavar="FILE",
-        help="figure to write: .png, .pdf or .svg (comparison.png)",
+        help="figure to write: .png, .pdf or .svg; none by default",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the figure's file")
     add_json(parser)
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Compares the runs, draws them and prints the table."""
+    """Compares the runs, prints the table and draws them if that is wanted."""
     from multigrid.plots.style import save_figure
     from multigrid.report.comparison import compare
 
-    if options.figure.suffix[1:] not in FORMATS:
-        raise UserError(f"{options.figure}: the name must end in .{', .'.join(FORMATS)}")
+    figure = options.figure
+    if figure is not None and figure.suffix[1:] not in FORMATS:
+        raise UserError(f"{figure}: the name must end in .{', .'.join(FORMATS)}")
+    if figure is not None and figure.exists() and not options.overwrite:
+        raise UserError(f"{figure}: exists already; use --overwrite to replace it")
     comparison = compare(options.runs, options.baseline)
-    save_figure(comparison.figure(), options.figure)
+    if figure is not None:
+        save_figure(comparison.figure(), figure)
     if options.json:
         print_json(comparison.to_json())
         return
     for note in comparison.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(f"{comparison}\n\nfigure: {options.figure}")
+    print(f"{comparison}" + f"\n\nfigure: {figure}" * (figure is not None))
 
 
 def add_figures(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +80,8 @@ def plot(options: argparse.Namespace) -> None:
 
 COMPARE = Command(
     "compare",
-    "Puts several runs into one table and one figure. Runs that differ in name and seed only are "
-    "one method: its median and its spread are shown.",
+    "Puts several runs into one table and, if that is wanted, one figure. Runs that differ in name "
+    "and seed only are one method: its median and its spread are shown.",
     (
         "results/poisson results/direct",
         "results/poisson_seed0 results/poisson_seed1 results/direct --baseline direct",

@@ -239,6 +239,11 @@ class FileSource:
         numbers: list[int] = (pool[:count] // file.group_size).tolist()
         return numbers
 
+    def places(self, split: str, grid: Grid, count: int) -> list[str]:
+        """Returns trajectory and step of the first samples of a split, if they have such."""
+        file, pool, *_ = self.locate(split, grid)
+        return places(file, pool[:count])
+
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
         """Reads the first trajectories of a split, at most 16, restricted to a grid.
 
@@ -250,7 +255,7 @@ class FileSource:
         if fields is None or file.time is None:
             return None
         inputs, states = (restrict_to(torch.from_numpy(f), stored, grid) for f in fields)
-        return Trajectories(inputs.contiguous(), states.contiguous(), file.time)
+        return Trajectories(inputs.contiguous(), states.contiguous(), file.time, int(groups[0]))
 
     def nesting(self) -> Centering | None:
         """Returns the centering by which two files' outputs on two grids nest, if any do."""
@@ -342,3 +347,11 @@ def nested_centering(coarse: Tensor, fine: Tensor) -> Centering | None:
             if difference.abs().max() <= ROUNDING * fine.abs().max():
                 fitting.append(centering)
     return fitting[0] if len(fitting) == 1 else None
+
+
+def places(file: FieldFile, numbers: np.ndarray) -> list[str]:
+    """Returns trajectory and step of samples of a file; nothing if it holds no trajectories."""
+    if file.group_size == 1:
+        return []
+    pairs = zip(*divmod(numbers, file.group_size), strict=True)
+    return [f"trajectory {row}, step {step}" for row, step in pairs]

@@ -335,6 +335,10 @@ class GeneratedSource:
     def groups(self, split: str, grid: Grid, count: int) -> None:
         """Nothing: the samples are independent."""
 
+    def places(self, split: str, grid: Grid, count: int) -> list[str]:
+        """Nothing: the samples are of no trajectory that is kept."""
+        return []
+
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
         """Returns 16 trajectories from random numbers that no split uses, whatever the split."""
         if self.time is None:

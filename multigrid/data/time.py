@@ -1,6 +1,6 @@
 """How a one-step surrogate is rolled out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -62,12 +62,14 @@ class Trajectories:
         inputs: The first input of each trajectory, ``[N, in, *grid]``.
         states: The state it ends with and those that follow, ``[N, num_steps + 1, C, *grid]``.
         setup: How states become inputs.
+        first: Number of the first one among all of the data.
     """
 
     inputs: "Tensor"
     states: "Tensor"
     setup: TimeSetup
+    first: int = 0
 
     def to(self, device: "torch.device") -> "Trajectories":
         """Returns them on a device."""
-        return Trajectories(self.inputs.to(device), self.states.to(device), self.setup)
+        return replace(self, inputs=self.inputs.to(device), states=self.states.to(device))

@@ -1,6 +1,6 @@
 """The results of a finished run: ``summary.json``, ``predictions.npz`` and ``spectra.json``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,25 +136,31 @@ def write_examples(recorder: Recorder, surrogate: Surrogate, results: TestResult
     errors = mean_rel_l2(results.prediction, samples.outputs, surrogate.scaling.fields)
     groups = experiment.source.groups("test", samples.grid, len(samples))
     count = experiment.config.output.num_predictions
-    indices, labels = choose_samples(errors.cpu().numpy(), count, groups)
+    places = experiment.source.places("test", samples.grid, len(samples))
+    indices, labels = choose_samples(errors.cpu().numpy(), count, groups, places)
     inputs, truth, shown = (
         field[indices].cpu().numpy()
         for field in (samples.inputs, samples.outputs, results.prediction)
     )
     names = experiment.problem.input_names, experiment.problem.output_names
-    rollout = None if true is None else _first_rollout(surrogate.eval(), true)
+    rollout = None if true is None else _first_rollout(surrogate.eval(), true, names[0])
     examples = Examples.of(names, inputs, truth, shown, rollout, labels)
     examples.write(recorder.folder.examples)
 
 
-def _first_rollout(step: Step, true: Trajectories) -> RollOut:
+def _first_rollout(step: Step, true: Trajectories, input_names: Sequence[str]) -> RollOut:
     """Returns the first trajectory at a few steps, true and rolled out."""
     states = true.states[0]
     steps = np.unique(np.linspace(0, len(states) - 1, NUM_STEPS).round().astype(int))
     later = roll_out(step, true.inputs[:1], len(states) - 1, true.setup)
     rolled = torch.stack([states[0], *(state[0] for state in later)])
-    planes = (middle_plane(part[steps].cpu().numpy()) for part in (states, rolled))
-    return RollOut(steps, *planes)
+    truth, prediction = (middle_plane(part[steps].cpu().numpy()) for part in (states, rolled))
+    start, constants = true.setup.history * true.setup.num_channels, []
+    for name, field in zip(input_names[start:], true.inputs[0, start:], strict=True):
+        if field.min() == field.max():  # a parameter
+            constants.append(f"{name} = {field.min().item():.4g}")
+    which = f"test trajectory {true.first}" + f" ({', '.join(constants)})" * bool(constants)
+    return RollOut(steps, truth, prediction, which)
 
 
 def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data: RunData) -> None:

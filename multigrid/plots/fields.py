@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from multigrid.plots.style import COLOURS, inches, plain, tidy, title
+from multigrid.plots.style import COLOURS, Picture, plain, tidy
 from multigrid.records.examples import Examples, RollOut, colour_range
 
 # Fields without a sign, with both signs, and errors.
 COLOUR_MAPS = {"unsigned": "viridis", "signed": "RdBu_r", "error": "PuOr_r"}
 MAX_ROWS = 8
-LEFT, BAR, TOP = 0.4, 0.75, 0.7  # margins and the place of a colour bar, in inches
+BAR = 0.75  # the place of a colour bar, in inches
 
 
 def plot_predictions(examples: Examples, heading: str) -> Figure:
@@ -32,20 +32,17 @@ def plot_predictions(examples: Examples, heading: str) -> Figure:
     ]
     a_sample = len(examples.output_names) * len(examples.cuts)
     rows = rows[: max(1, MAX_ROWS // a_sample) * a_sample]
-    size = _size(examples.cuts[0].truth.shape[2:], 2.4)
-    step = size[1] + 0.4
-    width = LEFT + 4 * size[0] + 3 * BAR + 0.1
-    figure = Figure(figsize=(width, step * len(rows) + TOP - 0.2))
-    lefts = [LEFT, LEFT + size[0] + BAR, LEFT + 2 * size[0] + BAR + 0.1]
-    lefts.append(lefts[-1] + size[0] + BAR)
-    for row, (sample, channel, cut) in enumerate(rows):
-        y = step * (len(rows) - 1 - row) + 0.15
-        axes = [inches(figure, x, y, *size) for x in lefts]
+    width, height = _size(examples.cuts[0].truth.shape[2:], 2.4)
+    size = 4 * width + 3 * BAR + 0.5, (height + 0.35) * len(rows) + 0.4
+    figure = Picture(size, compress=True)
+    grid = figure.subplots(len(rows), 4, squeeze=False)
+    for axes, (sample, channel, cut) in zip(grid, rows, strict=True):
         panels = examples.panels(sample, channel, cut)
         for number, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
+            axis.set_box_aspect(height / width)
             _draw(axis, *panel, bar=number != 1)  # truth and prediction share a colour bar
         axes[0].set_ylabel(plain(examples.title(sample, cut)), fontsize=9)
-    title(figure, heading)
+    figure.entitle(heading)
     return figure
 
 
@@ -61,36 +58,35 @@ def plot_rollout(
     ``errors`` and ``persistence`` are mean relative L2 errors after 1, 2, ... steps, of the
     surrogate and of the given state itself.
     """
-    steps = len(rollout.steps)
-    size = _size(rollout.truth.shape[2:], 1.75)
-    row = size[1] + 0.1
-    width = max(LEFT + steps * (size[0] + 0.1) + BAR, 6.0)
-    curve = 2.9  # height of the lowest panel and its labels
-    figure = Figure(figsize=(width, 3 * len(names) * row + curve + TOP))
-    top = 3 * len(names) * row + curve
+    steps, rows = len(rollout.steps), 3 * len(names)
+    width, height = _size(rollout.truth.shape[2:], 1.75)
+    pictures, curve = rows * (height + 0.1) + 0.4, 2.6
+    figure = Picture((max(steps * (width + 0.1) + 2 * BAR, 6.0), pictures + curve), compress=True)
+    halves: Any = figure.subfigures(2, 1, height_ratios=[pictures, curve])
+    upper, lower = halves
+    grid = upper.subplots(rows, steps, squeeze=False)
     for channel, name in enumerate(names):
         truth, prediction = rollout.truth[:, channel], rollout.prediction[:, channel]
         error = prediction - truth
-        # the first state may be far rougher than all that follow
+        # the first state may be far rougher than all that follow, so it has its own colours
         scale = colour_range(truth[1:])
         lines = (
             (f"truth {name}", truth, scale),
             (f"prediction {name}", prediction, scale),
             (f"error {name}", error, colour_range(error, "error")),
         )
-        for number, (label, fields, limits) in enumerate(lines):
-            y = top - (3 * channel + number + 1) * row
-            for index, (field, step) in enumerate(zip(fields, rollout.steps, strict=True)):
-                if number == 2 and not step:
-                    continue  # there is no error yet
-                axis = inches(figure, LEFT + index * (size[0] + 0.1), y, *size)
-                label_above = f"step {step}" if step else "given (other colours)"
+        for row, (label, fields, limits) in enumerate(lines, start=3 * channel):
+            axes = grid[row]
+            for axis, field, step in zip(axes, fields, rollout.steps, strict=True):
+                axis.set_box_aspect(height / width)
+                if fields is error and not step:
+                    axis.axis("off")  # there is no error yet
+                    continue
                 mapped = limits if step else colour_range(field)
-                shown = label_above if not channel and not number else ""
-                _draw(axis, shown, field, mapped, bar=index == steps - 1)
-                if index == (number == 2):
-                    axis.set_ylabel(plain(label), fontsize=9)
-    axis = inches(figure, LEFT + 0.35, 0.5, min(width - 1.2, 7.0), curve - 0.95)
+                shown = f"step {step}" if step else "given"
+                _draw(axis, "" if row else shown, field, mapped, bar=axis is axes[-1] or not step)
+            axes[int(fields is error)].set_ylabel(plain(label), fontsize=9)
+    axis = lower.subplots()
     numbers = range(1, len(errors) + 1)
     style: Any = {"color": COLOURS[0], "marker": "o", "markersize": 3.5}
     axis.plot(numbers, errors, label="surrogate, fed its outputs", **style)
@@ -98,10 +94,13 @@ def plot_rollout(
         style = {"color": "0.5", "linestyle": "--"}
         axis.plot(numbers, persistence, label="persistence: nothing changes", **style)
         axis.legend(frameon=False, fontsize=8)
-    axis.set(xlabel="steps", ylabel="relative L2 error", ylim=(0, None))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    positive = np.concatenate([errors, persistence])
+    if (positive > 0).any():  # persistence is far above
+        axis.set_yscale("log")
+    axis.set(xlabel="steps", ylabel="relative L2 error")
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     tidy(axis)
-    title(figure, heading)
+    figure.entitle(heading, upper)
     return figure
 
 
@@ -134,10 +133,8 @@ def _draw(
     colours: Any = COLOUR_MAPS[kind]
     image = axis.imshow(field.T, origin="lower", cmap=colours, vmin=low, vmax=high, aspect="auto")
     if bar:
-        figure: Any = axis.figure
-        place, width = axis.get_position(), figure.get_figwidth()
-        beside = figure.add_axes((place.x1 + 0.07 / width, place.y0, 0.09 / width, place.height))
-        colour_bar = figure.colorbar(image, cax=beside)
+        beside = axis.inset_axes((1.03, 0, 0.04, 1))
+        colour_bar = axis.figure.colorbar(image, cax=beside)
         beside.tick_params(labelsize=7)
         colour_bar.ax.ticklabel_format(scilimits=(-3, 4))
         beside.yaxis.get_offset_text().set_fontsize(7)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from multigrid.plots.style import inches, title
+from multigrid.plots.style import Picture
 from multigrid.records.history import COPIED, LevelParts
 
 # Fill and hatch: blue and orange differ for colour-blind readers, the hatch also in grey.
@@ -32,8 +32,8 @@ def plot_ladder(levels: Sequence[LevelParts], caption: str, folded: bool = False
     widths = [2 * _offset(len(v.scale_grids) - 1) + 1 + 0.11 * len(v.grid) for v in levels]
     top = STEP * (max(len(level.scale_grids) for level in levels) - 1) + 0.3
     size = UNIT * (sum(widths) + 0.3), UNIT * (top + 1.4)
-    figure = Figure(figsize=(max(size[0], 5.5), size[1] + 1.0))
-    axis = inches(figure, max(0, 5.5 - size[0]) / 2, 0.6, *size)
+    figure = Picture((max(size[0], 5.5), size[1] + 1.0))
+    axis = figure.subplots()
     centre = -widths[0] / 2
     for level, width in zip(levels, widths, strict=True):
         centre += width / 2
@@ -51,15 +51,14 @@ def plot_ladder(levels: Sequence[LevelParts], caption: str, folded: bool = False
         for look, (fill, hatch) in LOOKS.items()
         if look in looks
     ]
-    height = figure.get_figheight()
-    style: Any = {"ncols": 3, "frameon": False, "fontsize": 9, "loc": "lower center"}
-    figure.legend(handles=handles, bbox_to_anchor=(0.5, 0.3 / height), **style)
+    figure.put_legend(handles)
+    lines = [caption]
     if all((k, "stem") in v.parts() for v in levels for k in range(len(v.scale_grids))):
         note = "each stem sees the input on its grid; the output is the sum of all heads, prolonged"
         if folded:
             note = f"from {levels[0].grid} on, stems see the finest input folded; all heads add up"
-        figure.text(0.5, 0.1 / height, note, ha="center", fontsize=8, color="0.35")
-    title(figure, caption)
+        lines.append(note)
+    figure.entitle("\n".join(lines))
     return figure
 
 

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from io import BytesIO
 from math import ceil, floor, log10
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
 
 from multigrid.files import write_file
 from multigrid.records.examples import COLOURS as COLOURS
@@ -24,6 +29,7 @@ METADATA: dict[str, dict[str, None]] = {
     "svg": {"Date": None, "Creator": None},
 }
 WRITING: Any = {"svg.hashsalt": "multigrid", "pdf.fonttype": 42}
+SMALLEST = 0.65  # letters over those of the default size
 MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))
 
 
@@ -32,31 +38,113 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def panels(
-    count: int, size: tuple[float, float], margins: tuple[float, float, float, float], gap: float
-) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with panels side by side, in inches; margins: left, right, bottom, top.
+class Picture(Figure):
+    """A figure that keeps its shape: it can be resized, and its PDFs hold fonts as TrueType.
 
-    Fixed places take half the time of matplotlib's layout engines, which draw everything twice.
+    Whenever it is drawn, its titles and labels are wrapped, its legend gets as many columns as fit,
+    and matplotlib's constrained layout places everything. Letters are smaller in a smaller figure.
+
+    Args:
+        size: Width and height in inches.
+        compress: Whether axes of a fixed shape move together.
     """
-    left, right, bottom, top = margins
-    width = left + count * size[0] + (count - 1) * gap + right
-    figure = Figure(figsize=(width, bottom + size[1] + top))
-    axes = [
-        inches(figure, left + number * (size[0] + gap), bottom, *size) for number in range(count)
-    ]
-    return figure, axes
+
+    def __init__(self, size: tuple[float, float], compress: bool = False) -> None:
+        layout = _Layout(w_pad=0.08, h_pad=0.05, compress=compress)
+        super().__init__(figsize=size, layout=layout)
+        self._default = size
+        self._sizes: dict[Text, tuple[float, float]] = {}
+        self._heading: Text | None = None
+        self._below: tuple[Legend, Sequence[Artist], int] | None = None
+
+    def savefig(self, *args: Any, **options: Any) -> None:
+        """Saves the figure as matplotlib does, with fonts as TrueType in PDFs."""
+        with matplotlib.rc_context(WRITING):
+            super().savefig(*args, **options)
+
+    def entitle(self, text: str, part: FigureBase | None = None) -> None:
+        """Writes a title at the top, or at that of a part, of one line or several."""
+        self._heading = (part or self).suptitle(plain(text), fontsize=11)
+
+    def put_legend(self, handles: Sequence[Artist]) -> None:
+        """Puts one legend below all panels."""
+        self._put_legend(handles, self.get_figwidth())
+
+    def _put_legend(self, handles: Sequence[Artist], width: float) -> None:
+        columns = legend_columns([str(h.get_label()) for h in handles], width)
+        style: Any = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        style |= {"columnspacing": 1.2, "handlelength": 1.8, "fontsize": 9}
+        self._below = self.legend(handles=handles, **style), handles, columns
+
+    def fit_texts(self) -> None:
+        """Wraps title and labels, and gives the legend as many columns as there is room for."""
+        size = self.get_size_inches()
+        shrunk = min(n / d for n, d in zip(size, self._default, strict=True))
+        factor = max(SMALLEST, min(1.0, shrunk**0.5))
+        width, height = size / factor  # in letters of the usual size
+        if self._below is not None:
+            legend, handles, columns = self._below
+            labels = [str(handle.get_label()) for handle in handles]
+            if legend in self.legends and columns != legend_columns(labels, width):
+                legend.remove()
+                self._put_legend(handles, width)
+        self._scale_letters(factor)
+        if self._heading is not None:
+            _wrap(self._heading, width - 0.3, 0.083)
+        for axis in self.axes:
+            spec = axis.get_subplotspec()
+            if spec is not None:
+                rows, columns = spec.get_gridspec().get_geometry()
+                _wrap(axis.xaxis.label, (width - 0.9) / columns - 0.2, 0.075)
+                _wrap(axis.yaxis.label, (height - 1.4) / rows, 0.07)
+
+    def _scale_letters(self, factor: float) -> None:
+        """Makes letters smaller than in the default size; those that the user has set stay."""
+        if factor == 1 and not self._sizes:
+            return
+        for axis in self.axes:  # makes the ticks' labels
+            axis.get_xticklabels(), axis.get_yticklabels()
+        for text in self.findobj(lambda artist: isinstance(artist, Text)):
+            assert isinstance(text, Text)
+            now = float(text.get_fontsize())
+            size, before = self._sizes.get(text, (now, now))
+            size = size if now == before else now / factor
+            text.set_fontsize(size * factor)
+            self._sizes[text] = size, float(text.get_fontsize())
 
 
-def inches(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Adds axes with position and size in inches."""
-    full, high = figure.get_size_inches()
-    return figure.add_axes((x / full, y / high, width / full, height / high))
+class _Layout(ConstrainedLayoutEngine):
+    """Constrained layout, of texts that fit."""
+
+    def execute(self, figure: Any) -> None:
+        """Places everything in a figure."""
+        figure.fit_texts()
+        super().execute(figure)
 
 
-def title(figure: Figure, text: str) -> None:
-    """Writes a title at the top, of one line or several."""
-    figure.suptitle(plain(text), y=1 - 0.12 / figure.get_figheight(), va="top", fontsize=11)
+def _wrap(text: Text, inches: float, letter: float) -> None:
+    """Breaks the lines of a text that are longer than so many inches."""
+    count = max(10, int(inches / letter))
+    lines = [part for line in text.get_text().split("\n") for part in wrap(line, count) or [""]]
+    text.set_text("\n".join(lines))
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Returns how many columns a legend may have in a figure so many inches wide."""
+    length = max(map(len, labels))
+    return max(1, min(len(labels), int(width / (0.45 + 0.069 * length))))
+
+
+def panels(count: int, size: tuple[float, float], more: float) -> tuple[Picture, list[Axes]]:
+    """Returns a figure with panels side by side.
+
+    Args:
+        count: Number of panels.
+        size: Width and height of one with its labels, in inches.
+        more: Height for title and legend.
+    """
+    figure = Picture((0.4 + count * size[0], size[1] + more))
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
 def tidy(axis: Axes) -> None:
@@ -66,18 +154,33 @@ def tidy(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     for direction in (axis.xaxis, axis.yaxis):
         if direction.get_scale() == "log":
-            direction.set_major_locator(FixedLocator(log_ticks(*direction.get_view_interval())))
+            direction.set_major_locator(LogTicks())
             direction.set_major_formatter(FuncFormatter(lambda value, _: _label(value)))
             direction.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Returns three to seven ticks of a logarithmic axis, however short or long its range is."""
+class LogTicks(Locator):
+    """Places the ticks of a logarithmic axis, as many as there is room for."""
+
+    def __call__(self) -> Any:
+        """Returns the ticks within what is shown."""
+        axis: Any = self.axis
+        return self.tick_values(*sorted(axis.get_view_interval()))
+
+    def tick_values(self, low: float, high: float) -> Any:
+        """Returns the ticks within limits."""
+        axis: Any = self.axis
+        room = min(7, max(2, axis.get_tick_space()))
+        return log_ticks(low, high, room) if 0 < low < high else []
+
+
+def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
+    """Returns at least three ticks of a logarithmic axis, if so many may be."""
     powers = range(floor(log10(low)) - 1, ceil(log10(high)) + 1)
     for mantissas in MANTISSAS:
         ticks = [m * 10.0**p for p in powers for m in mantissas if low <= m * 10.0**p <= high]
         if len(ticks) >= 3:
-            return ticks[:: ceil(len(ticks) / 7)]
+            return ticks[:: ceil(len(ticks) / most)]
     return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
 
 

@@ -35,11 +35,15 @@ class Cut(NamedTuple):
 
 
 class RollOut(NamedTuple):
-    """One trajectory ``[T, C, n, m]``, true and rolled out, at some steps, the first being 0."""
+    """One trajectory ``[T, C, n, m]``, true and rolled out, at some steps, the first being 0.
+
+    ``label`` says which one.
+    """
 
     steps: np.ndarray
     truth: np.ndarray
     prediction: np.ndarray
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Examples:
         for number, cut in enumerate(self.cuts):
             arrays |= {f"{name}_{number}": getattr(cut, name) for name in FIELDS}
         if self.rollout is not None:
-            arrays |= {f"rollout_{name}": a for name, a in self.rollout._asdict().items()}
+            arrays |= {f"rollout_{n}": np.array(a) for n, a in self.rollout._asdict().items()}
         content = BytesIO()
         arrays["checksum"] = np.array(_checksum(arrays))
         np.savez(content, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
@@ -139,8 +143,10 @@ class Examples:
             grid = tuple(int(n) for n in arrays["grid"])
             examples = cls(grid, inputs, outputs, arrays["rel_l2"], tuple(cuts), labels=labels)
             if "rollout_steps" in arrays:
-                fields = (arrays[f"rollout_{name}"] for name in RollOut._fields)
-                examples = replace(examples, rollout=RollOut(*fields))
+                steps, *fields = (arrays[f"rollout_{name}"] for name in RollOut._fields[:3])
+                label = str(arrays.get("rollout_label", ""))
+                rollout = RollOut(steps, fields[0], fields[1], label)
+                examples = replace(examples, rollout=rollout)
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
         except Exception as error:  # zipfile raises errors of many kinds
@@ -156,11 +162,15 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def choose_samples(
-    errors: np.ndarray, count: int, trajectories: Sequence[int] | None = None
+    errors: np.ndarray,
+    count: int,
+    trajectories: Sequence[int] | None = None,
+    places: Sequence[str] = (),
 ) -> tuple[list[int], list[str]]:
     """Chooses samples evenly by rank of their errors ``[N]``: for three best, median and worst.
 
-    No two are of one trajectory, if those are told. Returns indices, best first, and labels.
+    No two are of one trajectory, if those are told. Returns indices, best first, and labels, which
+    also say where a sample is, if ``places`` do.
     """
     order = np.argsort(errors, kind="stable")
     ranks = np.linspace(0, len(order) - 1, min(count, len(order)))
@@ -177,7 +187,8 @@ def choose_samples(
         if free:
             part = float(rank) / max(len(order) - 1, 1)
             chosen.append(free[0])
-            labels.append(f"{names.get(part, f'rank {part:.0%}')}: sample {free[0]}")
+            place = f", {places[free[0]]}" if places else ""
+            labels.append(f"{names.get(part, f'rank {part:.0%}')}: sample {free[0]}{place}")
     by_error = sorted(range(len(chosen)), key=lambda place: errors[chosen[place]])
     return [chosen[place] for place in by_error], [labels[place] for place in by_error]
 

@@ -47,11 +47,13 @@ def write_report(
     return [*written, write_page(record, folder)]
 
 
-def figures(run: str | Path) -> "dict[str, Figure]":
-    """Returns the figures of a run as matplotlib's, to be changed and saved.
+def figures(run: str | Path, against: str | None = None) -> "dict[str, Figure]":
+    """Returns the figures of a run as matplotlib's, to be changed, resized and saved.
 
     Args:
         run: Folder of the run, finished or not.
+        against: One panel of ``convergence`` alone, against ``epochs``, ``seconds`` or
+            ``work_units``.
 
     Returns:
         ``convergence``, ``ladder``, ``predictions``, ``rollout`` and ``spectra``, those that the
@@ -61,24 +63,26 @@ def figures(run: str | Path) -> "dict[str, Figure]":
         UserError: If there is no run, or a result file is damaged.
 
     Example:
-        >>> convergence = figures("results/tiny")["convergence"]
+        >>> convergence = figures("results/tiny", against="seconds")["convergence"]
+        >>> convergence.set_size_inches(3.5, 2.6)
         >>> _ = convergence.axes[0].set_ylim(1e-3, 2)
         >>> convergence.savefig("convergence.pdf")
     """
-    return draw_figures(RunRecord.open(run))
+    return draw_figures(RunRecord.open(run), against)
 
 
-def draw_figures(record: RunRecord) -> "dict[str, Figure]":
-    """Returns the figures that the result files allow, by name."""
+def draw_figures(record: RunRecord, against: str | None = None) -> "dict[str, Figure]":
+    """Returns the figures that the result files allow, by name; see :func:`figures`."""
     import numpy as np
 
-    from multigrid.plots.curves import plot_convergence, plot_spectra
+    from multigrid.plots.curves import CONVERGENCE, chosen, plot_convergence, plot_spectra
     from multigrid.plots.fields import plot_predictions, plot_rollout
     from multigrid.plots.ladder import plot_ladder
 
     name, examples = record.config.name, record.examples
     direct = () if record.direct is None else record.direct.rows
-    figures = {"convergence": plot_convergence(record.rows, name, record.remarks, direct)}
+    convergence = record.rows, name, record.remarks, direct, chosen(against, CONVERGENCE)
+    figures = {"convergence": plot_convergence(*convergence)}
     if record.levels and all(level.parts() for level in record.levels):
         title = f"{name}: the network of each level, on entering it"
         folded = record.config.model.fields == "folded"
@@ -91,7 +95,7 @@ def draw_figures(record: RunRecord) -> "dict[str, Figure]":
             np.array(record.summary.get(key, ()), dtype=float)  # NaN for null
             for key in ("rollout", "rollout_persistence")
         )
-        title = f"{name}: a trajectory, rolled out"
+        title = f"{name}: {examples.rollout.label or 'a trajectory'}, rolled out"
         figures["rollout"] = plot_rollout(
             examples.rollout, errors, examples.output_names, title, persistence
         )

@@ -37,7 +37,8 @@ class Comparison:
 
     Attributes:
         baseline: The method that speed-ups refer to.
-        target: The baseline's best validation error: the median over its seeds.
+        target: The baseline's best validation error; of several runs the one that at least half of
+            them reach.
         rows: One mapping for each method: ``method``, ``runs``, ``seeds``; the median, lowest
             and highest ``best_validation``, ``test``, ``seconds``, ``work_units`` and ``flops``
             over its seeds; and ``speed_up``, the baseline's cost to the target over its cost.
@@ -61,12 +62,21 @@ class Comparison:
 
         return pandas.json_normalize(self.rows).set_index("method")
 
-    def figure(self) -> "Figure":
-        """Draws the lowest error so far against time, work and operations."""
-        from multigrid.plots.curves import plot_comparison
+    def figure(self, against: str | None = None) -> "Figure":
+        """Draws the lowest error so far against time, work and operations.
 
-        title = f"dashed: the best error of {self.baseline}"
-        return plot_comparison(self.histories, self.target, title)
+        ``against``: one panel alone, against ``seconds``, ``work_units`` or ``flops``.
+        """
+        from multigrid.plots.curves import COSTS, chosen, plot_comparison
+
+        title = f"dashed: {self._target}"
+        return plot_comparison(self.histories, self.target, title, chosen(against, COSTS))
+
+    @property
+    def _target(self) -> str:
+        if len(self.histories[self.baseline]) == 1:
+            return f"{self.target:.4g}, the best validation error of {self.baseline}"
+        return f"{self.target:.4g}, which at least half of the runs of {self.baseline} reach"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Returns header and rows of the table, the last columns with speed-ups."""
@@ -79,8 +89,7 @@ class Comparison:
     def __str__(self) -> str:
         return (
             "relative L2 errors, median (range over seeds); last columns: speed-up to "
-            f"{self.target:.4g}, the best validation error of {self.baseline}\n"
-            + table(*self.table())
+            f"{self._target}\n" + table(*self.table())
         )
 
 
@@ -125,7 +134,8 @@ def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparis
     target = statistics.median_high(map(best_error, base))
     rows = [_summarise(name, members, base, target) for name, members in groups.items()]
     histories = {name: [record.rows for record in members] for name, members in groups.items()}
-    return Comparison(baseline, target, rows, _differences(records), histories)
+    notes = [*_differences(records), *_equal_seeds(groups)]
+    return Comparison(baseline, target, rows, notes, histories)
 
 
 def _groups(runs: Sequence[RunRecord]) -> Groups:
@@ -209,6 +219,17 @@ def _differences(runs: Sequence[RunRecord]) -> list[str]:
             notes.append(sentence.format(", ".join(values)))
     if unfinished := [str(run.folder.path) for run in runs if not run.is_finished]:
         notes.append(f"unfinished, so without a test: {', '.join(unfinished)}")
+    return notes
+
+
+def _equal_seeds(groups: Groups) -> list[str]:
+    """Returns a sentence for each method with several runs of the same seed."""
+    notes = []
+    for name, runs in groups.items():
+        seeds = [run.config.seed for run in runs]
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            listed = ", ".join(map(str, twice))
+            notes.append(f"{name}: several runs have the same seed ({listed}), so ranges are small")
     return notes
 
 
