@@ -50,7 +50,7 @@ class Picture(Figure):
     """
 
     def __init__(self, size: tuple[float, float], compress: bool = False) -> None:
-        layout = _Layout(w_pad=0.08, h_pad=0.05, compress=compress)
+        layout = _Layout(w_pad=0.16 if compress else 0.08, h_pad=0.05, compress=compress)
         super().__init__(figsize=size, layout=layout)
         self._default = size
         self._sizes: dict[Text, tuple[float, float]] = {}
