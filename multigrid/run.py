@@ -200,7 +200,7 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
     if resume and folder.holds_run:
         from multigrid.ladder.recorder import restore_config
 
-        restore_config(folder)
+        restore_config(folder, config)
     folder.check(config, resume, overwrite)
     if config.checkpoints.save is not None:
         from multigrid.training.checkpoint import check_writable

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multigrid.config import Config, changed_keys, parse_saved, read_saved
+from multigrid.config import Config, parse_saved, read_saved
 from multigrid.config.data import ReaderOptions
 from multigrid.data.formats import open_fields
 from multigrid.data.remote import local
@@ -37,7 +37,12 @@ from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
 from multigrid.records.run_folder import runs_nearby
 from multigrid.rollout import measure_rollout, roll_out
-from multigrid.training.checkpoint import SavedNetwork, read_networks, save_weights
+from multigrid.training.checkpoint import (
+    SavedNetwork,
+    check_place,
+    read_networks,
+    save_weights,
+)
 from multigrid.training.evaluation import predict
 from multigrid.zoo import located
 
@@ -86,7 +91,7 @@ def load(
     surrogate = TrainedSurrogate(saved, place, network)
     config = read_saved(path / "config.yaml") if (path / "config.yaml").is_file() else None
     for item in saved:
-        _check_place(item, surrogate.config if config is None else config)
+        check_place(item.path, item.about, surrogate.config if config is None else config)
     return surrogate
 
 
@@ -471,21 +476,6 @@ def _check_grid(saved: SavedNetwork, levels: Sequence[Grid], problem: Problem) -
         raise UserError(
             f"{saved.path}: has {counts[0]} input and {counts[1]} output fields, but its problem "
             f"has {problem.num_channels[0]} and {problem.num_channels[1]}"
-        )
-
-
-def _check_place(saved: SavedNetwork, config: Config) -> None:
-    """Checks that a checkpoint belongs to the run and level in whose folder it lies."""
-    grid = "x".join(map(str, saved.about["grid"]))
-    if saved.path.parent.name != f"level_{saved.level}_{grid}":
-        raise UserError(f"{saved.path}: is of level {saved.level} on {grid}, not of this folder's")
-    other = parse_saved(saved.about["config"], f"{saved.path}: configuration")
-    changed = changed_keys(config.model_dump(), other.model_dump())
-    changed = [key for key in changed if not key.startswith("output.")]
-    if changed:
-        raise UserError(
-            f"{saved.path}: is of another run, '{other.name}'; its configuration differs from that "
-            f"of '{config.name}' in {', '.join(changed[:3])}"
         )
 
 

@@ -217,6 +217,32 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "went back to an older checkpoint, as one was damaged, 1 time" in remarks(summary)
 
 
+@pytest.mark.parametrize("name", ["last.pt", "last.previous.pt"])
+@pytest.mark.parametrize("config", ["there", "missing"])
+def test_a_checkpoint_of_another_run_or_level_is_refused_and_stays(
+    experiment, expected, tmp_path, capsys, name, config
+):
+    assert run(experiment, tmp_path) == 0
+    assert run(experiment, tmp_path, "name=oth", "seed=7") == 0
+    ours, others = (tmp_path / "results" / run / "level_1_8x8" / name for run in ("tiny", "oth"))
+    sound = ours.read_bytes()
+    ours.write_bytes(others.read_bytes())
+    folder = ours.parents[1]
+    (folder / "summary.json").unlink()
+    if config == "missing":  # which is then restored from a checkpoint of this run
+        (folder / "config.yaml").unlink()
+    capsys.readouterr()
+    assert run(experiment, tmp_path, "--resume") == 2
+    refusal = f"{ours}: is of another run, 'oth'; its configuration differs from that of 'tiny' in"
+    assert f"{refusal} name, seed" in capsys.readouterr().err
+    assert ours.read_bytes() == others.read_bytes()
+    ours.write_bytes((folder / "level_0_4x4" / name).read_bytes())
+    assert run(experiment, tmp_path, "--resume") == 2
+    assert f"{ours}: is of level 0 on 4x4, not of this folder's" in capsys.readouterr().err
+    ours.write_bytes(sound)
+    assert_resumes(experiment, tmp_path, expected)
+
+
 def test_every_flipped_bit_is_noticed(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"network": {"a": torch.arange(4.0)}, "epoch": 3})

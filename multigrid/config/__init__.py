@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "Section",
     "changed_keys",
+    "changed_settings",
     "dump_config",
     "flatten",
     "load_config",
@@ -194,6 +195,20 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
     missing = object()
     return [key for key in keys if flat_old.get(key, missing) != flat_new.get(key, missing)]
+
+
+def changed_settings(saved: Config, config: Config) -> list[str]:
+    """Returns the dotted keys in which the configuration that a run has saved is another.
+
+    What only the samples show is passed over while it is ``auto``: they are not open yet.
+    """
+    unknown = {
+        "data.centering": config.data.centering == "auto",
+        "model.fields": config.model.fields == "auto",
+        "plugins": True,  # where a file lies changes nothing
+    }
+    changed = changed_keys(saved.model_dump(), config.model_dump())
+    return [key for key in changed if not unknown.get(key)]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,14 +4,13 @@ import logging
 import sys
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from multigrid.config import read_saved, write_saved
+from multigrid.config import Config, read_saved, write_saved
 from multigrid.errors import UserError
 from multigrid.files import rename, write_json
 from multigrid.ladder.experiment import Experiment
@@ -23,7 +22,13 @@ from multigrid.records.run_folder import RunFolder
 from multigrid.schedule import Stage
 from multigrid.tables import counted
 from multigrid.training.callbacks import Callback, Training
-from multigrid.training.checkpoint import ABOUT, DamagedError, load_checkpoint, save_checkpoint
+from multigrid.training.checkpoint import (
+    ABOUT,
+    DamagedError,
+    check_place,
+    load_checkpoint,
+    save_checkpoint,
+)
 from multigrid.training.progress import EpochRecord
 from multigrid.training.trainer import Trainer
 
@@ -225,12 +230,16 @@ class Recorder(Callback):
         return latest
 
     def _latest(self) -> dict[str, Any] | None:
-        """Reads all checkpoints and returns the one that is furthest, or None."""
+        """Reads all checkpoints and returns the one that is furthest, or None.
+
+        One of another run or level is refused, and stays as it is.
+        """
         latest, folder = None, self.folder.path
         for path in [p for name in (LAST, PREVIOUS) for p in folder.glob(f"level_*_*/{name}")]:
             checkpoint = self._load(path)
             if checkpoint is None:
                 continue
+            check_place(path, checkpoint, self.experiment.config)
             if path.name == LAST and is_finished(checkpoint):
                 repair_best(path.with_name(BEST), checkpoint)
             if latest is None or _place(checkpoint) > _place(latest):
@@ -354,7 +363,7 @@ class Recorder(Callback):
         }
 
 
-def restore_config(folder: RunFolder) -> None:
+def restore_config(folder: RunFolder, config: Config) -> None:
     """Rewrites a missing or damaged ``config.yaml`` from a checkpoint of the run, if there is one.
 
     So a resume never starts again, and never deletes, what its checkpoints hold.
@@ -363,8 +372,13 @@ def restore_config(folder: RunFolder) -> None:
         read_saved(folder.config)
     except UserError as reason:
         for path in sorted(folder.path.glob("level_*_*/last*.pt")):
-            with suppress(UserError, KeyError):
-                write_saved(folder.config, load_checkpoint(path)["config"])
+            try:
+                checkpoint = load_checkpoint(path)
+            except UserError:
+                continue
+            if checkpoint.keys() >= KEYS:
+                check_place(path, checkpoint, config)
+                write_saved(folder.config, checkpoint["config"])
                 print(f"{reason}; restored from {path}", file=sys.stderr)
                 return
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from multigrid.config import Config, changed_keys, read_saved, write_saved
+from multigrid.config import Config, changed_settings, read_saved, write_saved
 from multigrid.errors import UserError, nearest
 from multigrid.files import JSON_LINE, PART, discard, seal, to_json, unseal, write_json
 from multigrid.grid import Grid
@@ -195,19 +195,10 @@ class RunFolder:
             discard(path)
 
     def changed_keys(self, config: Config) -> list[str]:
-        """Returns the settings of the run in the folder that a configuration changes.
-
-        What only the samples show is passed over while it is ``auto``: they are not open yet.
-        """
+        """Returns the settings of the run in the folder that a configuration changes."""
         if not self.config.exists():
             return []
-        changed = changed_keys(read_saved(self.config).model_dump(), config.model_dump())
-        unknown = {
-            "data.centering": config.data.centering == "auto",
-            "model.fields": config.model.fields == "auto",
-            "plugins": True,  # where a file lies changes nothing
-        }
-        return [key for key in changed if not unknown.get(key)]
+        return changed_settings(read_saved(self.config), config)
 
     def _clear(self) -> None:
         """Removes the files of an earlier run, and nothing else."""

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from multigrid.config import Config, changed_settings, parse_saved
 from multigrid.errors import UserError, brief, nearest, printable
 from multigrid.files import to_json, write_file
 from multigrid.zoo import located
@@ -184,6 +185,20 @@ def check_writable(path: Path, replace: bool) -> None:
         raise UserError(f"checkpoints.save: {path} is a folder")
     if path.exists() and not replace:
         raise UserError(f"checkpoints.save: {path} exists; use --overwrite or another name")
+
+
+def check_place(path: Path, about: Mapping[str, Any], config: Config) -> None:
+    """Checks that a checkpoint belongs to the run and level in whose folder it lies."""
+    grid = "x".join(map(str, about["grid"]))
+    if path.parent.name != f"level_{about['level']}_{grid}":
+        raise UserError(f"{path}: is of level {about['level']} on {grid}, not of this folder's")
+    other = parse_saved(about["config"], f"{path}: configuration")
+    changed = [key for key in changed_settings(other, config) if not key.startswith("output.")]
+    if changed:
+        raise UserError(
+            f"{path}: is of another run, '{other.name}'; its configuration differs from that of "
+            f"'{config.name}' in {', '.join(changed[:3])}"
+        )
 
 
 @dataclass(frozen=True)
