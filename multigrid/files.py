@@ -59,12 +59,20 @@ Seal = tuple[str, str]
 JSON: Seal = (',\n  "checksum": "', '"\n}\n')
 JSON_LINE: Seal = (', "checksum": "', '"}')
 YAML: Seal = ("# checksum: ", "\n")
-CSV_ROW: Seal = (",", "")
+
+
+def require_run(path: Path, found: str, run: str) -> None:
+    """Refuses a file that names another run than the one that it is read as a part of.
+
+    Files of earlier versions name none, and where no run is known there is nothing to compare.
+    """
+    if found and run and found != run:
+        raise UserError(f"{path}: is of another run than the config.yaml of its folder")
 
 
 def seal(text: str, form: Seal) -> str:
     """Returns a text with its checksum behind it."""
-    return text + form[0] + _checksum(text) + form[1]
+    return text + form[0] + checksum(text) + form[1]
 
 
 def unseal(text: str, form: Seal) -> str:
@@ -74,12 +82,13 @@ def unseal(text: str, form: Seal) -> str:
         ValueError: If the checksum is wrong.
     """
     body, mark, rest = text.rpartition(form[0])
-    if mark and rest != _checksum(body) + form[1]:
+    if mark and rest != checksum(body) + form[1]:
         raise ValueError("its checksum is wrong: damaged, or changed since it was written")
     return body if mark else text
 
 
-def _checksum(text: str) -> str:
+def checksum(text: str) -> str:
+    """Returns 16 digits that tell a text from others."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -49,8 +49,9 @@ from multigrid.grid import Grid
 from multigrid.ladder import ladder  # noqa: F401
 from multigrid.problems.elliptic import Poisson
 from multigrid.records.examples import Examples
-from multigrid.records.history import read_history
+from multigrid.records.history import Row
 from multigrid.records.run_folder import Journal
+from multigrid.report.record import RunRecord
 from multigrid.run import main
 from multigrid.training.checkpoint import (
     load_checkpoint,
@@ -117,7 +118,7 @@ SCENARIOS = {
 NOT_COMPARED = {
     "seconds", "compile_seconds", "data_seconds", "evaluation_seconds", "saving_seconds",
     "saving_share", "data_preparation_seconds", "peak_memory_bytes", "events", "overhead",
-    "environment", "config", "checksum",
+    "environment", "config", "checksum", "run",
 }  # fmt: skip
 
 
@@ -192,6 +193,11 @@ def timeless(value: Any) -> Any:
     return value
 
 
+def rows_of(run: Path) -> list[Row]:
+    """Returns the metrics of a run; of a finished one, those of all its epochs."""
+    return RunRecord.open(run).rows
+
+
 def result(run: Path) -> dict[str, Any]:
     """Returns all that a finished run leaves, times apart."""
     names = [path for path in sorted(run.rglob("*")) if "previous" not in path.name]
@@ -203,7 +209,7 @@ def result(run: Path) -> dict[str, Any]:
         elif path.name == "summary.json":
             found[name.removesuffix(".json")] = timeless(json.loads(path.read_text()))
         elif path.name == "metrics.csv":
-            found[name] = [timeless(dict(row.__dict__)) for row in read_history(path)]
+            found[name] = [timeless(dict(row.__dict__)) for row in rows_of(run)]
     return found
 
 
@@ -586,7 +592,7 @@ def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
         "saved.safetensors": (run / "saved.safetensors", networks),
         "weights.pt": (run / "weights.pt", load_weights),
         "features.bin": (features.path, lambda path: features.read(torch.arange(9))),
-        "metrics.csv": (run / "metrics.csv", lambda path: [r.__dict__ for r in read_history(path)]),
+        "metrics.csv": (run / "metrics.csv", lambda path: [r.__dict__ for r in rows_of(run)]),
         "summary.json": (run / "summary.json", mapping),
         "transfer.json": (level / "transfer.json", mapping),
         "spectra.json": (run / "spectra.json", mapping),
@@ -629,6 +635,12 @@ def damage(
             assert found == expected, f"{path.name}: wrong data are read, see /tmp/damaged"
             counts["harmless"] += 1
         signal.alarm(0)
+    rows = content.splitlines(keepends=True) if path.name == "metrics.csv" else []
+    for count in range(len(rows)):
+        path.write_bytes(b"".join(rows[:count]))
+        with contextlib.suppress(UserError):
+            raise AssertionError(f"{path.name}: cut after {count} lines, and read: {read(path)}")
+        counts["cut between rows"] += 1
     path.write_bytes(content)
     return counts
 

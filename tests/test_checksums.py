@@ -1,13 +1,14 @@
 """Whatever happens to a file that we wrote, what is read from it is right or refused."""
 
 from contextlib import suppress
+from dataclasses import astuple, fields, replace
 
 import numpy as np
 import pytest
 
 from multigrid.config import parse_config, read_saved, write_saved
 from multigrid.errors import UserError
-from multigrid.files import read_json, write_json
+from multigrid.files import checksum, read_json, write_json
 from multigrid.records.examples import Cut, Examples
 from multigrid.records.history import Row, read_history, write_history
 from multigrid.records.run_folder import Journal
@@ -82,16 +83,51 @@ def check(path, content, read, expected):
         assert read(path) == expected
 
 
+def write_earlier(path, rows, checksums):
+    """Writes metrics as earlier versions did: without the run, and rows sealed one by one."""
+    lines = [",".join("" if v is None else str(v) for v in astuple(row)) for row in rows]
+    header = ",".join(field.name for field in fields(Row))
+    if checksums:
+        header, lines = f"{header},checksum", [f"{line},{checksum(line)}" for line in lines]
+    path.write_text("\n".join([header, *lines]) + "\n")
+
+
+def test_metrics_of_earlier_versions_are_read(tmp_path):
+    path = tmp_path / "metrics.csv"
+    for checksums in (False, True):
+        write_earlier(path, ROWS, checksums)
+        assert read_history(path, "0123456789abcdef") == ROWS
+    path.write_text(path.read_text().replace("1.25", "1.26"))
+    with pytest.raises(UserError, match="a row's checksum is wrong"):
+        read_history(path)
+
+
+def test_missing_rows_and_files_of_other_runs_are_told(tmp_path):
+    path = tmp_path / "metrics.csv"
+    rows = [replace(ROWS[1], epoch=epoch) for epoch in range(4)]
+    write_history(path, rows, "a" * 16)
+    header, *lines = path.read_text().splitlines(keepends=True)
+    for kept in ([0, 1, 3], [0, 2, 3], [1, 2, 3], [0, 2, 1, 3], [0, 1, 1, 2, 3]):
+        path.write_text(header + "".join(lines[i] for i in kept))
+        with pytest.raises(UserError, match="the one before it is missing"):
+            read_history(path)
+    path.write_text("")
+    with pytest.raises(UserError, match=r"unreadable or half-written \(it is empty\)"):
+        read_history(path)
+    path.write_text(header + "".join(lines))
+    assert read_history(path) == read_history(path, "a" * 16) == rows
+    with pytest.raises(UserError, match=rf"^{path}: is of another run than the config\.yaml"):
+        read_history(path, "b" * 16)
+
+
 def test_files_without_a_checksum_are_read(tmp_path):
-    for name in ("metrics.csv", "summary.json", "config.yaml", "journal.jsonl"):
+    for name in ("summary.json", "config.yaml", "journal.jsonl"):
         write, read, value = KINDS[name]
         write(tmp_path / name, value)
         expected = read(tmp_path / name)
         text = (tmp_path / name).read_text()
         lines = text.splitlines()
-        if name == "metrics.csv":
-            lines = [line.rpartition(",")[0] for line in lines]
-        elif name == "journal.jsonl":
+        if name == "journal.jsonl":
             lines = [line.rpartition(', "checksum"')[0] + "}" for line in lines]
         else:
             lines = [line for line in lines if "checksum" not in line]

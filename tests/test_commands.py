@@ -350,6 +350,56 @@ def test_plot_of_an_unfinished_run_shows_what_there_is(place, capsys):
     assert "This run is unfinished" in Path("out/report.html").read_text()
 
 
+RESULT_FILES = (
+    "summary.json", "metrics.csv", "predictions.npz", "spectra.json", "level_1_8x8/transfer.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESULT_FILES)
+def test_result_files_of_another_run_are_refused(place, capsys, name):
+    path = Path("results/poisson", name)
+    path.write_bytes(Path("results/poisson_seed1", name).read_bytes())
+    sentence = f"error: {path}: is of another run than the config.yaml of its folder\n"
+    assert refuse(capsys, "plot", "results/poisson") == sentence
+    if name in ("summary.json", "metrics.csv"):  # which compare reads
+        assert refuse(capsys, "compare", "results/poisson", "results/direct") == sentence
+
+
+def test_plot_refuses_level_folders_that_are_swapped(place, capsys):
+    coarse, fine = (Path("results/poisson", name) for name in ("level_0_4x4", "level_1_8x8"))
+    coarse.rename("aside")
+    fine.rename(coarse)
+    Path("aside").rename(fine)
+    sentence = f"error: {coarse}/transfer.json: is of level 1, not of this folder's\n"
+    assert refuse(capsys, "plot", "results/poisson") == sentence
+    assert refuse(capsys, "compare", "results/poisson", "results/direct") == sentence
+
+
+def test_result_files_of_an_earlier_version_name_no_run(place, capsys):
+    for name in RESULT_FILES:
+        path = Path("results/poisson", name)
+        if path.suffix == ".json":
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps({k: v for k, v in content.items() if k != "run"}))
+    write_history(Path("results/poisson/metrics.csv"), RunRecord.open("results/poisson").rows)
+    ask(capsys, "plot", "results/poisson", "results/poisson_seed1")
+    Path("results/poisson/config.yaml").write_text(  # without its checksum
+        "".join(Path("results/poisson/config.yaml").read_text().partition("# checksum")[:1])
+    )
+    ask(capsys, "plot", "results/poisson")
+
+
+def test_a_finished_run_has_all_rows(place, capsys):
+    path = Path("results/poisson/metrics.csv")
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:3]))
+    sentence = f"{path}: has 2 rows of stage 0, not the 3 that summary.json tells of; --resume"
+    for command in ("plot", "compare"):
+        assert sentence in refuse(capsys, command, "results/poisson")
+    assert main(["run", "experiments/poisson.yaml", "--resume"]) == 0
+    assert path.read_text() == whole
+
+
 def test_plot_tells_how_a_run_went(place, capsys):
     path = Path("results/poisson/summary.json")
     summary = json.loads(path.read_text())

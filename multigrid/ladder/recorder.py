@@ -223,7 +223,7 @@ class Recorder(Callback):
         if is_finished(latest):
             self.best[latest["level"]] = latest["best"]
         if self.processes.is_first:
-            write_history(self.folder.metrics, self.rows)
+            write_history(self.folder.metrics, self.rows, self.folder.identity)
         self._write_transfers()
         _, stage, epoch, _, step = _place(latest)
         log.info("resuming after epoch %d, step %d of stage %d", epoch, step, stage)
@@ -318,7 +318,7 @@ class Recorder(Callback):
             )
         )
         if self.processes.is_first:
-            write_history(self.folder.metrics, self.rows)
+            write_history(self.folder.metrics, self.rows, self.folder.identity)
 
     def _work_units(self) -> float:
         return self.trainer.progress.flops / self.experiment.epoch_flops[-1]
@@ -326,7 +326,8 @@ class Recorder(Callback):
     def _write_transfers(self) -> None:
         """Writes the transfer report of every level; a resume mends damaged ones so."""
         for level, report in self.transfers.items() if self.processes.is_first else ():
-            write_json(self.level_folder(level) / "transfer.json", report)
+            content = {"run": self.folder.identity, "level": level, **report}
+            write_json(self.level_folder(level) / "transfer.json", content)
 
     def _summary(self) -> dict[str, Any]:
         trainer, progress = self.trainer, self.trainer.progress

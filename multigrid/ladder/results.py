@@ -88,6 +88,7 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
     with_saving = last.seconds + last.evaluation_seconds + recorder.saving_seconds
     return {
         "name": experiment.config.name,
+        "run": recorder.folder.identity,
         "network": experiment.family.kind,
         "fields": experiment.fields_reason or experiment.config.model.fields,
         "handed_in": experiment.extensions.places,
@@ -145,7 +146,7 @@ def write_examples(recorder: Recorder, surrogate: Surrogate, results: TestResult
     names = experiment.problem.input_names, experiment.problem.output_names
     rollout = None if true is None else _first_rollout(surrogate.eval(), true, names[0])
     examples = Examples.of(names, inputs, truth, shown, rollout, labels)
-    examples.write(recorder.folder.examples)
+    examples.write(recorder.folder.examples, recorder.folder.identity)
 
 
 def _first_rollout(step: Step, true: Trajectories, input_names: Sequence[str]) -> RollOut:
@@ -177,7 +178,7 @@ def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data:
         levels.append({"level": level, "grid": shape, "error": values})
     truth = spectrum(finest.outputs.cpu().numpy(), periodic is True).tolist()
     content = {"unit": "half-waves across the box", "truth": truth, "levels": levels}
-    write_json(recorder.folder.spectra, content)
+    write_json(recorder.folder.spectra, {"run": recorder.folder.identity, **content})
 
 
 def spectrum(fields: np.ndarray, periodic: bool = False) -> np.ndarray:

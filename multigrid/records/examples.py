@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrid.errors import UserError, brief
-from multigrid.files import write_file
+from multigrid.files import require_run, write_file
 
 # Okabe and Ito's palette, told apart also by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -104,8 +104,8 @@ class Examples:
         here = tuple(names[0]), tuple(names[1])
         return cls(grid, *here, rel_l2, tuple(cuts), rollout, tuple(labels))
 
-    def write(self, path: Path) -> None:
-        """Writes the arrays into a ``.npz`` file."""
+    def write(self, path: Path, run: str = "") -> None:
+        """Writes the arrays, and which run they are of, into a ``.npz`` file."""
         arrays: dict[str, np.ndarray] = {
             "grid": np.array(self.grid),
             "input_names": np.array(self.input_names),
@@ -113,6 +113,7 @@ class Examples:
             "rel_l2": self.rel_l2,
             "cuts": np.array([cut.label for cut in self.cuts]),
             "labels": np.array(self.labels),
+            "run": np.array(run),
         }
         for number, cut in enumerate(self.cuts):
             arrays |= {f"{name}_{number}": getattr(cut, name) for name in FIELDS}
@@ -124,14 +125,15 @@ class Examples:
         write_file(path, content.getvalue())
 
     @classmethod
-    def read(cls, path: Path) -> "Examples":
-        """Reads back what :meth:`write` wrote, also in an earlier version."""
+    def read(cls, path: Path, run: str = "") -> "Examples":
+        """Reads back what :meth:`write` wrote of a run, also in an earlier version."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             checksum = arrays.pop("checksum", None)  # earlier versions wrote none
             if checksum is not None and checksum != _checksum(arrays):
                 raise ValueError("its checksum is wrong")
+            require_run(path, str(arrays.get("run", "")), run)
             cuts = [
                 Cut(str(label), *(arrays[f"{name}_{i}"] for name in FIELDS))
                 for i, label in enumerate(arrays["cuts"])
@@ -149,6 +151,8 @@ class Examples:
                 examples = replace(examples, rollout=rollout)
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
+        except UserError:
+            raise
         except Exception as error:  # zipfile raises errors of many kinds
             raise UserError(f"{path}: unreadable or half-written ({brief(error)})") from None
         return examples

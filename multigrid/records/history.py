@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from math import prod
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multigrid.errors import UserError
-from multigrid.files import CSV_ROW, seal, unseal, write_text
+from multigrid.files import checksum, require_run, write_text
 
 STILL_IMPROVING = 0.05
 
@@ -61,33 +61,40 @@ def outcome(errors: Sequence[float]) -> str:
 
 
 NAMES = [field.name for field in fields(Row)]
+HEADER = ",".join([*NAMES, "run", "checksum"])
 
 
-def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Writes all rows, each with a checksum, aside first and then renamed into place."""
-    lines = [",".join("" if v is None else str(v) for v in astuple(row)) for row in rows]
-    header = ",".join([*NAMES, "checksum"])
-    write_text(path, "\n".join([header, *(seal(line, CSV_ROW) for line in lines)]) + "\n")
+def write_history(path: Path, rows: Sequence[Row], run: str = "") -> None:
+    """Writes all rows, each with the run and a checksum, aside first and then renamed into place.
+
+    The checksum is of the row and of all before it, so that rows missing between others are seen.
+    """
+    lines, link = [HEADER], ""
+    for row in rows:
+        line = ",".join([*("" if v is None else str(v) for v in astuple(row)), run])
+        link = checksum(link + line)
+        lines.append(f"{line},{link}")
+    write_text(path, "\n".join(lines) + "\n")
 
 
-def read_history(path: Path) -> list[Row]:
+def read_history(path: Path, run: str = "") -> list[Row]:
     """Reads the rows back, also those of an earlier version, without checksums.
 
     Raises:
-        UserError: If the file is not there, or a row is damaged.
+        UserError: If the file is not there, a row is damaged or missing between others, or the
+            file is of another run than ``run``.
     """
     kinds: dict[str, Any] = {f.name: f.type if f.type in (int, str) else float for f in fields(Row)}
     optional = {field.name for field in fields(Row) if field.type == float | None}
     rows = []
     try:
         text = path.read_text(encoding="utf-8")
-        header, *lines = text.splitlines()
         if not text.endswith("\n"):
-            raise ValueError("its last line is cut short")
-        if header not in (",".join(NAMES), ",".join([*NAMES, "checksum"])):
-            raise ValueError("its columns are others")
-        for line in lines:
-            cells = (unseal(line, CSV_ROW) if header.endswith(",checksum") else line).split(",")
+            raise ValueError("its last line is cut short" if text else "it is empty")
+        header, *lines = text.splitlines()
+        for cells in _verified(header, lines):
+            if header == HEADER:
+                require_run(path, cells.pop(), run)
             values: Any = {
                 name: None if not cell and name in optional else kinds[name](cell)
                 for name, cell in zip(NAMES, cells, strict=True)
@@ -95,9 +102,29 @@ def read_history(path: Path) -> list[Row]:
             rows.append(Row(**values))
     except FileNotFoundError:
         raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable or half-written ({error})") from None
     return rows
+
+
+def _verified(header: str, lines: Sequence[str]) -> Iterator[list[str]]:
+    """Yields the cells of each row, without its checksum, which is verified."""
+    plain = ",".join(NAMES)
+    if header not in (plain, f"{plain},checksum", HEADER):
+        raise ValueError("its columns are others")
+    link = ""
+    for line in lines:
+        if header != plain:
+            line, _, found = line.rpartition(",")
+            link = checksum(link + line if header == HEADER else line)
+            if found != link:
+                raise ValueError(
+                    "a row's checksum is wrong: it is damaged or was changed, or the one before "
+                    "it is missing"
+                )
+        yield line.split(",")
 
 
 SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from contextlib import AbstractContextManager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from multigrid.config import Config, changed_settings, read_saved, write_saved
 from multigrid.errors import UserError, nearest
-from multigrid.files import JSON_LINE, PART, discard, seal, to_json, unseal, write_json
+from multigrid.files import JSON_LINE, PART, YAML, discard, seal, to_json, unseal, write_json
 from multigrid.grid import Grid
 
 
@@ -134,6 +135,15 @@ class RunFolder:
         self.direct = path / "direct"  # the run of --with-direct
         self.journal = Journal(path / "journal.jsonl")
         self.lock = FolderLock(path)
+
+    @cached_property
+    def identity(self) -> str:
+        """What a run's files name it by: the checksum in its ``config.yaml``; empty without one."""
+        try:
+            text = self.config.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
+        return text.rpartition(YAML[0])[2].strip() if YAML[0] in text else ""
 
     @property
     def pictures(self) -> list[Path]:

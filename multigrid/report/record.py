@@ -1,5 +1,6 @@
 """A run as described by its result files. Imports no torch."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from typing import Any
 
 from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
-from multigrid.files import read_json
+from multigrid.files import read_json, require_run
 from multigrid.records.examples import Examples
 from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
 from multigrid.records.run_folder import RunFolder, runs_nearby
@@ -54,9 +55,17 @@ class RunRecord:
     def rows(self) -> list[Row]:
         """The history."""
         path = self.folder.metrics
-        rows = read_history(path)
+        rows = read_history(path, self.folder.identity)
         if not rows:
             raise UserError(f"{path}: holds no epoch")
+        counts = Counter(row.stage for row in rows)
+        for number, stage in enumerate(self.summary["levels"] if self.is_finished else ()):
+            expected = stage["epochs"] + 1  # with the state on entering it
+            if counts[number] != expected:
+                raise UserError(
+                    f"{path}: has {counts[number]} rows of stage {number}, not the {expected} that "
+                    "summary.json tells of; --resume writes them again"
+                )
         return rows
 
     @property
@@ -72,7 +81,7 @@ class RunRecord:
             raise UserError(
                 f"{self.folder.path}: the run is unfinished; continue it with --resume first"
             )
-        summary = _read_json(path, SUMMARY)
+        summary = self._read(path, SUMMARY)
         _require(path, summary["test"], ("rel_l2",))
         for stage in summary["levels"]:
             _require(path, stage, STAGE)
@@ -93,7 +102,7 @@ class RunRecord:
     def examples(self) -> Examples | None:
         """Some predictions; None if the run is unfinished."""
         path = self.folder.examples
-        return Examples.read(path) if path.is_file() else None
+        return Examples.read(path, self.folder.identity) if path.is_file() else None
 
     @cached_property
     def spectra(self) -> tuple[list[float], list[LevelSpectrum]] | None:
@@ -101,7 +110,7 @@ class RunRecord:
         path = self.folder.spectra
         if not path.is_file():
             return None
-        raw = _read_json(path, ("truth", "levels"))
+        raw = self._read(path, ("truth", "levels"))
         for item in raw["levels"]:
             _require(path, item, ("level", "grid", "error"))
         levels = [LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]]
@@ -117,11 +126,21 @@ class RunRecord:
             if path.is_file():
                 bottom = 0 if self.config.model.growth else top - hierarchy.tops[0]
                 grids = [str(scale) for scale in hierarchy.scales[bottom : top + 1]]
-                tensors = _read_json(path, ("tensors",))["tensors"]
+                report = self._read(path, ("tensors",))
+                if report.get("level", level) != level:
+                    raise UserError(f"{path}: is of level {report['level']}, not of this folder's")
+                tensors = report["tensors"]
                 for tensor in tensors:
                     _require(path, tensor, TENSOR)
                 levels.append(LevelParts(level, str(grid), grids, tensors))
         return levels
+
+    def _read(self, path: Path, keys: Iterable[str]) -> dict[str, Any]:
+        """Returns the content of a JSON file, which must be of this run and have some keys."""
+        value = read_json(path)
+        _require(path, value, keys)
+        require_run(path, value.get("run", ""), self.folder.identity)
+        return dict(value)
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
@@ -235,9 +254,3 @@ def _require(path: Path, record: Any, keys: Iterable[str]) -> None:
     for key in keys:
         if not isinstance(record, Mapping) or key not in record:
             raise UserError(f"{path}: lacks '{key}'; it is of another version")
-
-
-def _read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    value = read_json(path)
-    _require(path, value, keys)
-    return dict(value)
