@@ -243,6 +243,54 @@ def test_a_checkpoint_of_another_run_or_level_is_refused_and_stays(
     assert_resumes(experiment, tmp_path, expected)
 
 
+@pytest.mark.parametrize("config", ["there", "missing"])
+@pytest.mark.parametrize("last", ["damaged", "missing"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_resume_never_starts_again_over_results(
+    experiment, tmp_path, monkeypatch, capsys, config, last, finished
+):
+    if not finished:
+        at_call(monkeypatch, Trainer, "train_step", 6, send(signal.SIGTERM))
+    assert run(experiment, tmp_path) == (0 if finished else STOPPED)
+    folder = tmp_path / "results" / "tiny"
+    for path in folder.glob("level_*_*/last*.pt"):
+        path.write_bytes(path.read_bytes()[:-1]) if last == "damaged" else path.unlink()
+    if config == "missing":
+        (folder / "config.yaml").unlink()
+    before = {path: path.read_bytes() for path in folder.glob("**/*.*") if path.suffix != ".log"}
+    results = [path for path in before if path.suffix in (".npz", ".json", ".csv")]
+    results += folder.glob("level_*_*/best.pt")
+    assert len(results) == (8 if finished else 3)
+    lacking = {"there": "no sound last.pt", "missing": "neither config.yaml nor a sound last.pt"}
+    for _ in range(2):
+        capsys.readouterr()
+        assert run(experiment, tmp_path, "--resume") == 2
+        refusal = (
+            f"error: {folder}: cannot be resumed, as it has {lacking[config]}, but holds level_0"
+        )
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"{refusal}_4x4/best.pt, ")
+        assert shown.endswith("name=..., or --overwrite to replace what is there\n")
+    assert run(experiment, tmp_path) == 2
+    assert f"already holds {'a' if finished else 'an un'}" in capsys.readouterr().err
+    for path in results:
+        assert path.read_bytes() == before[path], path
+    assert (folder / "config.yaml").exists() == (config == "there")
+    assert run(experiment, tmp_path, "--overwrite") == 0
+
+
+def test_a_lost_first_checkpoint_is_not_called_nothing(experiment, tmp_path, monkeypatch, capsys):
+    at_call(monkeypatch, Trainer, "train_step", 2, send(signal.SIGTERM))
+    assert run(experiment, tmp_path) == STOPPED
+    folder = tmp_path / "results" / "tiny" / "level_0_4x4"
+    (folder / "last.pt").write_bytes(b"")
+    (folder / "best.pt").unlink()
+    assert run(experiment, tmp_path, "--resume") == 0
+    shown = capsys.readouterr().out
+    assert "no sound checkpoint is left: starting from the beginning" in shown
+    assert (folder / "last.pt.damaged").read_bytes() == b""
+
+
 def test_every_flipped_bit_is_noticed(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"network": {"a": torch.arange(4.0)}, "epoch": 3})

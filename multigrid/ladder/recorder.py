@@ -207,12 +207,14 @@ class Recorder(Callback):
     def restore(self) -> dict[str, Any] | None:
         """Restores rows, finished stages and best states from the latest sound checkpoint.
 
-        A damaged checkpoint is named, put aside and left out; where none is left, None is returned
-        and the run starts from the beginning.
+        A damaged checkpoint is named, put aside and left out; where none is left, and no result,
+        None is returned and the run starts from the beginning.
         """
         latest = self.processes.from_first(self._latest)
         if latest is None:
-            log.info("nothing was saved yet: starting from the beginning")
+            damaged = any(self.folder.path.glob("level_*_*/*.damaged"))
+            reason = "no sound checkpoint is left" if damaged else "nothing was saved yet"
+            log.info("%s: starting from the beginning", reason)
             return None
         self.rows = [Row(**row) for row in latest["rows"]]
         self.finished = latest["finished"]
@@ -244,6 +246,8 @@ class Recorder(Callback):
                 repair_best(path.with_name(BEST), checkpoint)
             if latest is None or _place(checkpoint) > _place(latest):
                 latest = checkpoint
+        if latest is None and self.folder.results:
+            raise self.folder.refusal("it has no sound last.pt")
         fingerprint = self.experiment.source.fingerprint
         if latest is not None and latest["data_fingerprint"] != fingerprint:
             raise UserError(
@@ -382,6 +386,8 @@ def restore_config(folder: RunFolder, config: Config) -> None:
                 write_saved(folder.config, checkpoint["config"])
                 print(f"{reason}; restored from {path}", file=sys.stderr)
                 return
+        if not folder.config.exists():
+            raise folder.refusal("it has neither config.yaml nor a sound last.pt") from None
 
 
 def save_best(path: Path, checkpoint: Mapping[str, Any]) -> None:

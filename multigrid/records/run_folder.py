@@ -180,7 +180,29 @@ class RunFolder:
     @property
     def holds_run(self) -> bool:
         """Whether there is a run in the folder, or what is left of one."""
-        return self.config.exists() or any(self.path.glob("level_*_*/last.pt"))
+        return self.config.exists() or bool(self._remains())
+
+    @property
+    def results(self) -> list[Path]:
+        """What training from the beginning would replace: best surrogates, results of a run."""
+        files = (self.summary, self.examples, self.spectra)
+        return [
+            *sorted(self.path.glob("level_*_*/best.pt")),
+            *(path for path in files if path.exists()),
+        ]
+
+    def refusal(self, lacking: str) -> UserError:
+        """Returns the refusal of a resume that could only start again, over what there is."""
+        names = [str(path.relative_to(self.path)) for path in self._remains()]
+        more = f" and {len(names) - 3} more files" if len(names) > 3 else ""
+        return UserError(
+            f"{self.path}: cannot be resumed, as {lacking}, but holds {', '.join(names[:3])}{more}"
+            "; use another name=..., or --overwrite to replace what is there"
+        )
+
+    def _remains(self) -> list[Path]:
+        checkpoints = sorted(self.path.glob("level_*_*/last*.pt*"))
+        return [*self.results, *checkpoints, *(p for p in (self.metrics,) if p.exists())]
 
     def claim(self, config: Config, overwrite: bool) -> None:
         """Locks the folder for a new run, removes an earlier one and saves the configuration."""
