@@ -291,6 +291,40 @@ def test_a_lost_first_checkpoint_is_not_called_nothing(experiment, tmp_path, mon
     assert (folder / "last.pt.damaged").read_bytes() == b""
 
 
+@pytest.mark.parametrize(
+    "name", ["metrics.csv", "report.html", "run.log", "level_1_8x8", "direct", "tensorboard"]
+)
+def test_an_overwrite_that_cannot_write_removes_nothing(experiment, tmp_path, capsys, name):
+    assert run(experiment, tmp_path) == 0
+    path = tmp_path / "results" / "tiny" / name
+    is_folder = path.suffix != ""
+    path.rename(path.parent / "aside") if path.exists() else None
+    path.mkdir() if is_folder else path.write_text("a note")
+    before = {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
+    sentence = (
+        "is a folder, where the run writes a file" if is_folder
+        else "is a file, where the run needs a folder"
+    )  # fmt: skip
+    for how in ("--overwrite", "--resume"):
+        capsys.readouterr()
+        assert run(experiment, tmp_path, how) == 2
+        shown = capsys.readouterr().err
+        assert shown == f"error: {path}: {sentence}; remove it, or use another name=...\n"
+    assert {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()} == before
+
+
+def test_an_overwrite_without_permission_removes_nothing(experiment, tmp_path, monkeypatch, capsys):
+    assert run(experiment, tmp_path) == 0
+    folder = tmp_path / "results" / "tiny"
+    level = str(folder / "level_1_8x8")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: str(p) != level and access(p, mode))
+    assert run(experiment, tmp_path, "--overwrite") == 2
+    assert f"{level}: cannot be written: Permission denied" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
 def test_every_flipped_bit_is_noticed(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"network": {"a": torch.arange(4.0)}, "epoch": 3})

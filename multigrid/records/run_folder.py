@@ -1,5 +1,6 @@
 """The folder of a run: its files, and who may write there."""
 
+import errno
 import json
 import os
 import shutil
@@ -164,6 +165,7 @@ class RunFolder:
 
     def check(self, config: Config, resume: bool, overwrite: bool) -> None:
         """Checks that a run may use the folder; changes nothing."""
+        self._check_places(config)
         changed = self.changed_keys(config) if resume else []
         if changed:
             raise UserError(
@@ -232,21 +234,46 @@ class RunFolder:
             return []
         return changed_settings(read_saved(self.config), config)
 
+    def _check_places(self, config: Config) -> None:
+        """Checks that nothing else has the names of a run's files and folders."""
+        levels = enumerate(config.hierarchy().levels)
+        folders = [self.path / f"level_{level}_{grid}" for level, grid in levels]
+        for path in (self.tensorboard, self.direct, *folders):
+            if path.exists() and not path.is_dir():
+                raise UserError(
+                    f"{path}: is a file, where the run needs a folder; remove it, or use another "
+                    "name=..."
+                )
+        for path in self._files():
+            if path.is_dir():
+                raise UserError(
+                    f"{path}: is a folder, where the run writes a file; remove it, or use another "
+                    "name=..."
+                )
+
+    def _files(self) -> list[Path]:
+        """Returns the files that a run writes, level folders and others aside."""
+        first = [self.config, self.log, self.metrics, self.summary, self.journal.path]
+        return [*first, self.examples, self.spectra, self.report, *self.pictures]
+
     def _clear(self) -> None:
-        """Removes the files of an earlier run, and nothing else."""
-        for path in (self.tensorboard, self.direct, *self.path.glob("level_*_*")):
+        """Removes the files of an earlier run, and nothing else; all of them or none."""
+        folders = [self.tensorboard, self.direct, *self.path.glob("level_*_*")]
+        for path in folders:
             if path.is_symlink():
                 raise UserError(
                     f"{path}: is a symbolic link, which is not removed; remove it, or use another "
                     "name=..."
                 )
-        for path in (self.config, self.log, self.metrics, self.summary, self.journal.path):
+        folders = [path for path in folders if path.is_dir()]
+        inside = [Path(place) for path in folders for place, _, _ in os.walk(path)]
+        for place in (self.path, *inside):
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise UserError(f"{place}: cannot be written: {os.strerror(errno.EACCES)}")
+        for path in self._files():
             path.unlink(missing_ok=True)
-        for path in (self.examples, self.spectra, self.report, *self.pictures):
-            path.unlink(missing_ok=True)
-        for path in (self.tensorboard, self.direct, *self.path.glob("level_*_*")):
-            if path.is_dir():
-                shutil.rmtree(path)
+        for path in folders:
+            shutil.rmtree(path)
 
 
 def runs_nearby(path: Path) -> str:
