@@ -279,18 +279,6 @@ def test_a_resume_never_starts_again_over_results(
     assert run(experiment, tmp_path, "--overwrite") == 0
 
 
-def test_a_lost_first_checkpoint_is_not_called_nothing(experiment, tmp_path, monkeypatch, capsys):
-    at_call(monkeypatch, Trainer, "train_step", 2, send(signal.SIGTERM))
-    assert run(experiment, tmp_path) == STOPPED
-    folder = tmp_path / "results" / "tiny" / "level_0_4x4"
-    (folder / "last.pt").write_bytes(b"")
-    (folder / "best.pt").unlink()
-    assert run(experiment, tmp_path, "--resume") == 0
-    shown = capsys.readouterr().out
-    assert "no sound checkpoint is left: starting from the beginning" in shown
-    assert (folder / "last.pt.damaged").read_bytes() == b""
-
-
 @pytest.mark.parametrize(
     "name", ["metrics.csv", "report.html", "run.log", "level_1_8x8", "direct", "tensorboard"]
 )

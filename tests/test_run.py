@@ -20,6 +20,7 @@ from multigrid import files
 from multigrid.ladder import ladder
 from multigrid.ladder.recorder import Recorder
 from multigrid.records.history import read_history
+from multigrid.records.run_folder import RunFolder
 from multigrid.run import main
 from multigrid.training.checkpoint import load_checkpoint
 
@@ -387,11 +388,13 @@ def broken(base, tmp_path, monkeypatch):
 def test_resume_with_no_sound_checkpoint_starts_anew_and_says_so(base, finished, broken, capsys):
     path = broken / "tiny" / "level_0_8x8" / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
+    path.with_name("best.pt").unlink()  # with which it is refused
     capsys.readouterr()
     assert main(arguments(base, broken, "--resume")) == 0
     shown = capsys.readouterr().out
     assert "last.pt: unreadable" in shown
-    assert "starting from the beginning" in shown
+    assert "no sound checkpoint is left: starting from the beginning" in shown
+    assert path.with_name("last.pt.damaged").stat().st_size == 1000
     assert_same_training(broken / "tiny", finished)
 
 
@@ -594,7 +597,14 @@ def test_resume_mends_damaged_transfer_reports(base, finished, tmp_path, monkeyp
     path = tmp_path / "tiny" / "level_0_8x8" / "transfer.json"
     path.write_text('{"broken')
     assert main(arguments(base, tmp_path, "--resume")) == 0
-    assert path.read_text() == (finished / "level_0_8x8" / "transfer.json").read_text()
+    mended, expected = (
+        files.read_json(folder / "level_0_8x8" / "transfer.json")
+        for folder in (tmp_path / "tiny", finished)
+    )
+    assert mended["run"] == RunFolder(tmp_path / "tiny").identity
+    assert {k: v for k, v in mended.items() if k not in ("run", "checksum")} == {
+        k: v for k, v in expected.items() if k not in ("run", "checksum")
+    }
 
 
 @pytest.mark.usefixtures("no_pictures")
