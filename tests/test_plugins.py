@@ -52,6 +52,13 @@ class Heat(PDE):
 '''
 
 
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """What is registered here is forgotten afterwards."""
+    PROBLEMS.names()  # has all of the package's own registered first
+    monkeypatch.setattr(PROBLEMS, "_items", dict(PROBLEMS._items))
+
+
 @pytest.fixture
 def plugin(tmp_path):
     """A file that registers a PDE under its own name; forgotten afterwards."""
