@@ -1,5 +1,6 @@
 """The one exception that is meant for the user's eyes, and text that is safe to print."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -31,6 +32,12 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
 
 
 def brief(error: BaseException) -> str:
-    """Returns the first line of what a library says, of bounded length."""
-    line = str(error).split("\n")[0].strip("'\"") or type(error).__name__
+    """Returns the first line of what a library says, of bounded length.
+
+    Of the state of a file that HDF5 dumps, what the system said is left.
+    """
+    text = str(error)
+    if dump := re.search(r"errno = \d+, error message = '([^']*)'", text):
+        return dump[1]
+    line = text.split("\n")[0].strip("'\"") or type(error).__name__
     return line if len(line) <= 200 else line[:197] + "..."

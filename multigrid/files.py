@@ -124,10 +124,15 @@ def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
         put_in_place(aside, path, previous)
     except OSError as error:
         discard(aside)
-        raise UserError(f"{path}: cannot be written: {error.strerror or brief(error)}") from None
+        raise UserError(f"{path}: cannot be written: {reason(error)}") from None
     except BaseException:
         discard(aside)
         raise
+
+
+def reason(error: OSError) -> str:
+    """Returns what the system says of a file, without the state that HDF5 adds."""
+    return brief(OSError(error.strerror)) if error.strerror else brief(error)
 
 
 def put_in_place(aside: Path, path: Path, previous: Path | None = None) -> None:
@@ -151,6 +156,24 @@ def require_space(folder: Path, num_bytes: int) -> None:
     if free < num_bytes:
         need = f"{num_bytes / 1e9:.3g} GB are needed, {free / 1e9:.3g} GB are free"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {need}")
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Has a file own so many bytes of the disk; it is made, or made longer, if need be.
+
+    What a full disk, a quota or a limit of file sizes refuses is an OSError then, where HDF5 would
+    print tracebacks and a memory map end the process. Systems without such a call do nothing.
+    """
+    if not hasattr(os, "posix_fallocate") or not num_bytes:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # no such call here
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def discard(aside: Path) -> None:

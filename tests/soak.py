@@ -510,8 +510,10 @@ def fill_the_disk(folder: Path, limit: int) -> bool:
             return 2 if "written" in str(error) else 1
         return 0
 
-    (status,) = wait([forked(generate)])
+    errors = folder / "stderr"
+    (status,) = wait([forked(generate, errors)])
     assert status in (0, 2)
+    assert errors.read_text() == ""
     store(folder).ensure(counts)
     samples = store(folder).read("train", 130)
     expected, _ = store(folder).recipe.make(Block("train", 64, 128))

@@ -9,10 +9,11 @@ from multigrid import files
 from multigrid.data import SPLITS
 from multigrid.data import store as store_module
 from multigrid.data.arrays import write_array
-from multigrid.data.formats import open_fields
+from multigrid.data.formats import ReaderOptions, open_container, open_fields
+from multigrid.data.formats.copies import _copy
 from multigrid.data.generation import BLOCK, Block
 from multigrid.data.store import DataStore
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 from multigrid.grid import Grid
 from multigrid.problems.elliptic import Poisson
 
@@ -200,6 +201,54 @@ def test_a_disk_too_small_is_told_before_anything_is_made(store, tmp_path, monke
         store.ensure({"train": 5_000})
     with pytest.raises(UserError, match=r"No space left on device: 0.0256 GB are needed"):
         write_array(tmp_path / "f.npy", (100, 1, 80, 800), [], print, ["u"])
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Has no file grow beyond 60 kB, which stops HDF5 and memory maps as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_limit_of_file_sizes_is_told_before_hdf5_meets_it(tmp_path, limited, capfd):
+    with pytest.raises(UserError, match=r"seed0_\w+\.h5: cannot be written: File too large$"):
+        open_store(tmp_path).ensure(COUNTS)
+    values = [np.zeros((100, 1, 80, 80), np.float32)]
+    for name in ("f.h5", "f.npy"):
+        with pytest.raises(UserError, match=rf"{name}: cannot be written: File too large$"):
+            write_array(tmp_path / name, (100, 1, 80, 80), values, print, ["u"])
+        assert not list(tmp_path.glob("f.*"))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_limit_of_file_sizes_is_told_where_arrays_are_copied(tmp_path, limited):
+    path = tmp_path / "f.npz"
+    np.savez_compressed(path, x=np.zeros((100, 80, 80), np.float32))
+    with pytest.raises(UserError, match=r"cannot be written: File too large$"):
+        _copy(open_container(path, ReaderOptions()), "x", tmp_path / "x.npy")
+
+
+def test_hdf5_files_hold_no_more_than_they_need(store, tmp_path):
+    assert store.ensure({"train": 40}) == 34
+    assert store.path.stat().st_size < 70_000  # of 100 kB reserved
+    assert torch.equal(store.read("train", 6).inputs, store.read("train", 40).inputs[:6])
+    values = np.random.default_rng(0).random((3, 1, 8, 8), dtype=np.float32)
+    write_array(tmp_path / "f.h5", values.shape, [values], lambda count: None, ["u"])
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert np.array_equal(file["output"], values)
+    assert (tmp_path / "f.h5").stat().st_size < 16_000
+
+
+def test_what_hdf5_says_of_a_failure_is_cut_to_what_the_system_says():
+    dump = (
+        "[Errno 28] Can't write data (file write failed: time = Thu Nov 26 05:00:15 2026\n, "
+        "filename = 'f.h5', file descriptor = 3, errno = 28, error message = 'No space left on "
+        "device', buf = 0x55d0, total write size = 96, offset = 800)"
+    )
+    assert brief(RuntimeError(dump)) == "No space left on device"
 
 
 def test_splits_share_nothing_with_other_seeds(tmp_path):

@@ -5,12 +5,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from multigrid.data.formats import Container, FieldFile, ReaderOptions, open_container
+from multigrid.data.formats.hdf5 import reserved_hdf5
 from multigrid.errors import UserError, nearest
-from multigrid.files import require_space, written_aside
+from multigrid.files import require_space, reserve, written_aside
 
 
 class ArrayInputs:
@@ -88,12 +88,13 @@ def write_array(
     with written_aside(path) as aside:
         require_space(path.parent, 4 * prod(shape))
         if path.suffix in (".h5", ".hdf5", ".hdf"):
-            with h5py.File(aside, "w") as file:
+            with reserved_hdf5(aside, 4 * prod(shape), shape[0]) as file:
                 target = file.create_dataset("output", shape, "float32", chunks=(1, *shape[1:]))
                 target.attrs["fields"] = list(fields)
                 _fill(target, batches, told)
         else:
             mapped = np.lib.format.open_memmap(aside, "w+", np.float32, shape)
+            reserve(aside, aside.stat().st_size)
             _fill(mapped, batches, told)
             mapped.flush()
 

@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from multigrid.data import SPLITS
 from multigrid.data.formats.container import is_sealed, seal, stamp
-from multigrid.data.formats.hdf5 import take
+from multigrid.data.formats.hdf5 import reserved_hdf5, take
 from multigrid.data.generation import Arrays, Block, Recipe, generate
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError, brief
-from multigrid.files import require_space, write_file, written_aside
+from multigrid.files import reason, require_space, write_file, written_aside
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
@@ -80,8 +80,7 @@ class DataStore:
             with self._alone():
                 return 0 if self._has(counts) else self._extend(counts, progress, workers)
         except OSError as error:
-            reason = error.strerror or brief(error)
-            raise UserError(f"{self.path}: samples could not be written: {reason}") from None
+            raise UserError(f"{self.path}: samples could not be written: {reason(error)}") from None
 
     def read(self, split: str, count: int) -> Samples:
         """Reads the first samples of a split as :meth:`open` gives them."""
@@ -184,15 +183,17 @@ class DataStore:
         with written_aside(self.path) as aside:
             if self.path.exists():
                 shutil.copyfile(self.path, aside)
-            self._put_together(aside, blocks)
+            self._put_together(aside, blocks, sample * in_file, in_file)
             seal(aside)
         shutil.rmtree(self._aside)
         return total
 
-    def _put_together(self, path: Path, blocks: Iterable[Block]) -> None:
+    def _put_together(
+        self, path: Path, blocks: Iterable[Block], num_bytes: int, num_samples: int
+    ) -> None:
         """Adds blocks of samples to the HDF5 file that the others are in, if there is one."""
         try:
-            with h5py.File(path, "a") as file:
+            with reserved_hdf5(path, num_bytes, num_samples) as file:
                 create_splits(file, self.recipe)
                 for block in blocks:
                     fields = self._read_block(block)

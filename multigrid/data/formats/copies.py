@@ -11,7 +11,7 @@ from filelock import FileLock
 from multigrid.data.formats.array_files import NpyFiles
 from multigrid.data.formats.container import Container
 from multigrid.data.formats.field_file import Part
-from multigrid.files import require_space, written_aside
+from multigrid.files import require_space, reserve, written_aside
 
 BLOCK_BYTES = 2**25
 
@@ -47,6 +47,7 @@ def _copy(container: Container, name: str, path: Path) -> None:
     with written_aside(path) as aside, container.open(check=True) as arrays:
         require_space(path.parent, prod(info.shape) * info.dtype.itemsize)
         mapped = np.lib.format.open_memmap(aside, "w+", info.dtype, info.shape)
+        reserve(aside, aside.stat().st_size)
         array = arrays(name)
         for start in range(0, rows[0] if rows else 1, size):
             index = (slice(start, start + size), *rest) if rows else ()

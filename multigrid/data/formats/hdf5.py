@@ -23,6 +23,7 @@ from multigrid.data.formats.container import (
     require_numbers,
 )
 from multigrid.errors import UserError, brief
+from multigrid.files import reserve
 
 with suppress(ImportError):
     import_module("hdf5plugin")  # registers Blosc, Zstandard and other filters
@@ -229,6 +230,26 @@ def require_complete(file: h5py.File, dataset: h5py.Dataset) -> None:
             f"{path}: '{dataset.name}' was declared as {list(dataset.shape)} but never written in "
             "full"
         )
+
+
+@contextmanager
+def reserved_hdf5(path: Path, num_bytes: int, num_samples: int) -> Iterator[h5py.File]:
+    """Opens a file for writing, new or as it is, once the disk has room for all that will be in it.
+
+    HDF5 prints tracebacks where it lacks room. On closing it gives back what it has not used.
+
+    Args:
+        path: The file.
+        num_bytes: Size of the data in the finished file, without compression.
+        num_samples: Number of samples in it, of up to two chunks each.
+    """
+    room = num_bytes + num_bytes // 10 + 256 * num_samples + 2**16
+    if not path.exists():
+        reserve(path, room)
+        h5py.File(path, "w").close()  # which gives it all back
+    reserve(path, room)
+    with h5py.File(path, "r+") as file:
+        yield file
 
 
 def take(dataset: h5py.Dataset, indices: np.ndarray) -> np.ndarray:
