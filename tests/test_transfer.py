@@ -44,6 +44,21 @@ def test_every_status_means_what_it_says(source, target):
     assert set(report.keys(Status.UNUSED)) == source.keys() - target.keys()
 
 
+def test_complex_weights_do_not_become_real_ones() -> None:
+    module, spectral = nn.Linear(2, 3), nn.Linear(2, 3, dtype=torch.complex64)
+    before = module.weight.clone()
+    with pytest.raises(
+        UserError,
+        match=r"^'weight' is complex in the checkpoint \(complex64\), but real in the network "
+        r"\(float32\), which would lose its imaginary part$",
+    ):
+        transfer_weights({"weight": before.cfloat() * (1 + 5j)}, module)
+    assert torch.equal(module.weight, before)
+    weights = {"weight": before.cfloat() * (1 + 5j)}
+    assert transfer_weights(weights, spectral).keys(Status.TRANSFERRED) == ["weight"]
+    assert torch.equal(spectral.weight, weights["weight"])
+
+
 BLOCKS = st.lists(
     st.tuples(
         st.sampled_from(["conv", "linear", "norm", "own", "more"]),

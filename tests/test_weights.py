@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from multigrid.data.formats import open_fields
 from multigrid.errors import UserError
 from multigrid.training.checkpoint import (
     check_writable,
@@ -142,17 +143,21 @@ def test_damage_to_saved_weights_is_noticed(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "odd",
+    ("odd", "kind"),
     [
-        torch.ones(2).to("meta"),
-        torch.ones(2).to_sparse(),
-        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        (torch.ones(2).to("meta"), "a tensor without values, on the device 'meta'"),
+        (torch.ones(2).to_sparse(), "a sparse tensor"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "a nested tensor"),
+        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "a quantized tensor"),
     ],
 )
-def test_odd_tensors_are_refused(tmp_path, odd):
+def test_odd_tensors_are_refused(tmp_path, odd, kind):
     torch.save({"a": odd, 3: torch.ones(2)}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match="'a' is a sparse, nested, quantized or meta tensor"):
+    with pytest.raises(UserError, match=f"'a' is {kind}, but a dense tensor is needed"):
         load_weights(tmp_path / "w.pt")
+    torch.save({"x": torch.ones(2), "y": odd}, tmp_path / "f.pt")
+    with pytest.raises(UserError, match=f"'y' is {kind}, but a dense tensor is needed"):
+        open_fields(tmp_path / "f.pt")
     torch.save({3: torch.ones(2)}, tmp_path / "w.pt")
     assert list(load_weights(tmp_path / "w.pt")) == ["3"]
 

@@ -212,7 +212,11 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def partition(source: Mapping[str, Any], target: Mapping[str, Any]) -> TransferReport:
-    """Sorts the names of two state dictionaries into what can be transferred and what not."""
+    """Sorts the names of two state dictionaries into what can be transferred and what not.
+
+    Raises:
+        UserError: If a complex tensor would lose its imaginary part in a real one.
+    """
     source, target = _tensors(source), _tensors(target)
     shapes = {key: tuple(tensor.shape) for key, tensor in source.items()}
     entries = []
@@ -220,6 +224,11 @@ def partition(source: Mapping[str, Any], target: Mapping[str, Any]) -> TransferR
         status, shape = Status.MISMATCHED, tuple(tensor.shape)
         if shapes.get(key, shape) == shape:
             status = Status.TRANSFERRED if key in shapes else Status.NEW
+            if key in shapes and source[key].is_complex() and not tensor.is_complex():
+                raise UserError(
+                    f"'{key}' is complex in the checkpoint ({_name(source[key])}), but real in the "
+                    f"network ({_name(tensor)}), which would lose its imaginary part"
+                )
         entries.append(Entry(key, status, shape, shapes.get(key)))
     unused = [key for key in source if key not in target]
     entries += [Entry(key, Status.UNUSED, shapes[key], shapes[key]) for key in unused]
@@ -293,6 +302,10 @@ def load_strictly(
             f"do not fit, first of all '{wrong[0]}'{hint}"
         )
     load_tensors(target, source)
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _examples(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:

@@ -24,6 +24,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from multigrid.config import Config, changed_settings, parse_saved
+from multigrid.data.formats.array_files import not_dense
 from multigrid.errors import UserError, brief, nearest, printable
 from multigrid.files import to_json, write_file
 from multigrid.zoo import located
@@ -281,15 +282,9 @@ def _checked(path: Path, about: Any, tensors: Any) -> SavedNetwork:
             sizes.add(len(checked.scaling.fields))
         if sizes != {len(fields)}:
             raise UserError(f"{path}: 'scaling' does not fit its {len(fields)} {side} fields")
-    if not all(isinstance(t, Tensor) and is_plain(t) for t in tensors.values()):
+    if any(map(not_dense, tensors.values())):
         raise UserError(f"{path}: 'network' is not a state dictionary of plain tensors")
     return SavedNetwork(path, about, tensors)
-
-
-def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is one block of numbers in memory."""
-    odd = tensor.is_meta or tensor.is_quantized or tensor.is_nested
-    return not odd and tensor.layout == torch.strided
 
 
 def _check_exists(path: Path, key: str) -> None:
@@ -315,11 +310,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         kind = "an empty mapping" if payload == {} else f"a value of type {type(payload).__name__}"
         raise UserError(f"{path}: holds no state dictionary, but {kind}")
     tensors = {str(key): value for key, value in payload.items() if isinstance(value, Tensor)}
-    if odd := [key for key, tensor in tensors.items() if not is_plain(tensor)]:
-        raise UserError(
-            f"{path}: '{odd[0]}' is a sparse, nested, quantized or meta tensor, but plain weights "
-            "are needed"
-        )
+    for key, tensor in tensors.items():
+        if kind := not_dense(tensor):
+            raise UserError(f"{path}: '{key}' is {kind}, but a dense tensor is needed")
     if not tensors:
         name, value = next(iter(payload.items()))
         kind = f"a value of type {type(value).__name__}"

@@ -255,16 +255,28 @@ class TorchFile(ArrayFile):
         tensor = self._tensors[name]
         if isinstance(tensor, int | float | np.ndarray | np.generic):
             return np.asarray(tensor)
-        dense = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
-        if not dense or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
-            raise UserError(
-                f"{self.path}: '{name}' is a {type(tensor).__name__}, but a dense tensor is needed"
-            )
+        if kind := not_dense(tensor):
+            raise UserError(f"{self.path}: '{name}' is {kind}, but a dense tensor is needed")
         require_honest_size(self.path, name, tensor.shape, tensor.element_size())
         if tensor.is_floating_point() and tensor.element_size() < 4 and tensor.dtype != torch.half:
             tensor = tensor.float()  # of bfloat16, which NumPy does not have
         array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()
         return array
+
+
+def not_dense(value: Any) -> str:
+    """Returns what a value is other than a dense tensor, the text empty if it is one."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return f"a value of type {type(value).__name__}"
+    kinds = {
+        "a nested tensor": value.is_nested,  # first, as it may be sparse as well
+        "a tensor without values, on the device 'meta'": value.is_meta,
+        "a quantized tensor": value.is_quantized,
+        "a sparse tensor": value.layout != torch.strided,
+    }
+    return next((kind for kind, applies in kinds.items() if applies), "")
 
 
 def _numpy_globals() -> list[Any]:
