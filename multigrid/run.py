@@ -3,6 +3,7 @@
 import argparse
 import logging
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from multigrid.cli.command import Command, add_experiment
 from multigrid.config import Config, flatten, load_config, parse_config
-from multigrid.distributed import Processes, joined
+from multigrid.distributed import Processes, joined, num_processes
 from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
 from multigrid.records.run_folder import RunFolder
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Trains, or says what would be trained."""
+    if num_processes() > 1:  # a sentence tells of broken connections, not the frames of C++
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported
     try:
         config = load_config(options.experiment, options.overrides)
     except UserError:

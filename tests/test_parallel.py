@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from alike import assert_same_training, augment
 from tiny import run, train, write_experiment
 from together import finish, run_together, start
 
-from experiments.benchmarks.group import free_port
+from experiments.benchmarks.group import free_port, rank_variables
 from multigrid.data.samples import Samples
 from multigrid.data.store import GeneratedSource
 from multigrid.distributed import Processes, heartbeat, joined
@@ -297,6 +298,42 @@ def test_a_process_that_never_comes(experiment, tmp_path):
     assert finish(processes, 30) == [2]
     assert "the 2 processes did not find each other at 127.0.0.1:" in error_of(tmp_path)
     assert " within 3 s" in error_of(tmp_path)
+
+
+WITHOUT_PARTNER = """
+import sys
+from datetime import timedelta
+
+import multigrid.distributed as distributed
+from multigrid.run import main
+
+import_module = distributed.import_module
+
+
+def import_hurried(name):
+    module = import_module(name)
+    module.TO_START = timedelta(seconds=2)
+    return module
+
+
+distributed.import_module = import_hurried
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_a_process_whose_first_partner_never_comes(experiment, tmp_path, local_rank):
+    port = free_port()
+    variables = {**rank_variables(1, 2, port), "LOCAL_RANK": local_rank, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WITHOUT_PARTNER, experiment, f"data.folder={tmp_path}"]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        rf"error: the 2 processes did not find each other at 127.0.0.1:{port} within 2 s: "
+        r"(nothing listens there; process 0 .*|The client socket has timed out .*)\n",
+        done.stderr,
+    )
 
 
 def test_a_busy_port(experiment, tmp_path):

@@ -1,5 +1,6 @@
 """Reading and writing state dictionaries."""
 
+import os
 import pickle
 
 import pytest
@@ -86,6 +87,17 @@ def test_bad_files(tmp_path):
     for name, sentence in sentences.items():
         with pytest.raises(UserError, match=sentence):
             load_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["fifo.pt", "fifo.safetensors", "/dev/zero"])
+def test_what_is_not_a_regular_file_is_called_so(tmp_path, name):
+    path = tmp_path / name
+    if not path.exists():
+        os.mkfifo(path)
+    with pytest.raises(UserError, match=f"^checkpoints.load: {path} is not a regular file$"):
+        load_weights(path)
+    with pytest.raises(UserError, match=f"^{path}: .*is not a regular file$"):
+        read_networks(path)
 
 
 def test_a_run_folder_names_its_checkpoint(tmp_path):

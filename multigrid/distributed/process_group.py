@@ -7,6 +7,8 @@ gradients through NCCL on GPUs.
 
 import itertools
 import os
+import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -241,7 +243,9 @@ def _start(device: torch.device) -> Heartbeat:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
-        store, rank, size = _bounded(lambda: next(dist.rendezvous("env://", timeout=TO_START)))
+        store, rank, size = _bounded(
+            lambda: next(dist.rendezvous("env://", timeout=TO_START)), address, int(port)
+        )
         patience = timedelta(seconds=PATIENCE * BEAT_SECONDS)
         connection = dist.TCPStore(address, int(port), is_master=False, timeout=patience)
         prefix = f"multigrid/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(JOINS)}"
@@ -249,14 +253,17 @@ def _start(device: torch.device) -> Heartbeat:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TO_WAIT)
         dist.all_reduce(torch.zeros(1))
     except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(
+        sentence = (
             f"the {num_processes()} processes did not find each other at {address}:{port} within "
             f"{TO_START.seconds} s: {brief(error)}"
-        ) from None
+        )
+        if local_rank():  # no other process can tell for it, as the command expects
+            sys.stderr.write(f"error: {sentence}\n")
+        raise UserError(sentence) from None
     return heartbeat
 
 
-def _bounded(call: Callable[[], T]) -> T:
+def _bounded(call: Callable[[], T], address: str, port: int) -> T:
     """Returns what a call gives; it would wait for ever if something else listens on the port."""
     outcome: list[Any] = []
 
@@ -270,8 +277,19 @@ def _bounded(call: Callable[[], T]) -> T:
     thread.start()
     thread.join(TO_START.total_seconds() + 2)
     if not outcome:
-        raise TimeoutError("what listens there is no process of this run")
+        raise TimeoutError(_listener(address, port))
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     result: T = outcome[0]
     return result
+
+
+def _listener(address: str, port: int) -> str:
+    """Returns what is wrong with a place where no process of this run has answered."""
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except socket.gaierror as error:
+        return f"the name '{address}' is not known ({error.strerror})"
+    except OSError:
+        return "nothing listens there; process 0 (RANK=0) must run, with the same MASTER_ADDR"
+    return "what listens there is no process of this run"

@@ -155,7 +155,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a ``.safetensors`` file and what :func:`save_weights` says about it, if anything."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+        reason = "is not a regular file" if path.exists() else "there is no such file"
+        raise UserError(f"{path}: {reason}")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -292,7 +293,9 @@ def _check_exists(path: Path, key: str) -> None:
         checkpoints = sorted(path.rglob("best.pt"), key=lambda p: p.stat().st_mtime)
         hint = f"; did you mean '{checkpoints[-1]}'?" if checkpoints else ""
         raise UserError(f"{key}: {path} is a folder, not a checkpoint{hint}")
-    if not path.is_file():
+    if path.exists() and not path.is_file():
+        raise UserError(f"{key}: {path} is not a regular file")
+    if not path.exists():
         files = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
         names = [str(p) for p in files if p.suffix in SUFFIXES]
         raise UserError(f"{key}: no such file: {path}{nearest(str(path), names)}")
