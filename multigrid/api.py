@@ -1,12 +1,12 @@
 """Training from Python, as the command does it."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from multigrid import signals
 from multigrid.config import Config, load_config, parse_config
+from multigrid.config.section import plain
 from multigrid.config.yaml_file import override
 from multigrid.ladder.experiment import Extensions
 from multigrid.metrics import Metric
@@ -96,7 +96,7 @@ def configure(
     """
     if isinstance(experiment, str | Path):
         return load_config(experiment, overrides, problem)
-    raw = experiment.model_dump() if isinstance(experiment, Config) else deepcopy(dict(experiment))
+    raw = experiment.model_dump() if isinstance(experiment, Config) else plain(experiment)
     for assignment in overrides:
         override(raw, assignment)
     return parse_config(raw, problem=problem)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from multigrid.errors import UserError, brief, nearest
+from multigrid.files import path_of
 
 T = TypeVar("T")
 
@@ -128,7 +129,7 @@ def import_plugin(name: str) -> None:
     """
     module = name
     if name.endswith(".py"):
-        path = Path(name).resolve()
+        path = path_of(name).resolve()
         module = path.stem
         if not path.is_file():
             raise UserError(f"plugins: {name}: there is no such file")

@@ -17,7 +17,7 @@ from multigrid.data.remote import local
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
-from multigrid.files import nearest_file, write_file
+from multigrid.files import nearest_file, path_of, write_file
 from multigrid.grid import Grid, halvings_between
 from multigrid.hardware import choose_device, default_float32
 from multigrid.ladder.components import file_problem, network_family
@@ -530,7 +530,7 @@ def _real(values: Any) -> Tensor:
 
 
 def _require_suffix(path: str | Path, suffix: str) -> Path:
-    path = Path(path)
+    path = path_of(path)
     if path.suffix != suffix:
         raise UserError(f"{path}: the name must end in '{suffix}'")
     return path

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+import multigrid
+from multigrid.__main__ import main
 from multigrid.api import configure
 from multigrid.config import (
     Config,
@@ -21,7 +23,11 @@ from multigrid.config import (
     read_saved,
 )
 from multigrid.config.experiment import settings
+from multigrid.data.formats import open_fields
+from multigrid.data.remote import local
 from multigrid.errors import UserError
+from multigrid.files import path_of
+from multigrid.registry import import_plugin
 
 BASE = {
     "name": "demo",
@@ -322,6 +328,60 @@ def test_names_of_files_are_expanded(write, monkeypatch):
     assert config.checkpoints.load == "/scratch/me/a.pt"
     with pytest.raises(UserError, match=r"output\.folder: the environment variable \$NOWHERE in"):
         load_config(write(BASE), ["output.folder=$NOWHERE/runs"])
+
+    with pytest.raises(
+        UserError, match=r"output\.folder: there is no user 'nouser', in whose home"
+    ):
+        load_config(write(BASE), ["output.folder=~nouser/x"])
+
+
+def test_names_of_files_are_expanded_wherever_they_enter(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HERE", str(tmp_path))
+    (tmp_path / "a$b.yaml").touch()
+    assert path_of("~/x.yaml") == path_of(Path("~/x.yaml")) == path_of("$HERE/x.yaml")
+    assert path_of(tmp_path / "a$b.yaml") == tmp_path / "a$b.yaml"
+    assert path_of("~/a$b.yaml") == tmp_path / "a$b.yaml"
+    write(BASE).rename(tmp_path / "mine.yaml")
+    for name in ("~/mine.yaml", "$HERE/mine.yaml", Path("~/mine.yaml")):
+        assert configure(name).name == BASE["name"]
+    calls = (
+        configure,
+        multigrid.load,
+        lambda name: multigrid.compare([name]),
+        multigrid.figures,
+        local,
+        open_fields,
+        lambda name: import_plugin(name + ".py"),
+    )
+    for call in calls:
+        with pytest.raises(UserError, match=r"there is no user 'nouser', in whose home folder"):
+            call("~nouser/x")
+        with pytest.raises(UserError, match=r"the environment variable \$NOWHERE in"):
+            call("$NOWHERE/x")
+
+
+def test_quoted_names_of_files_are_expanded_by_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for command in (
+        ["run", "~/x"],
+        ["floors", "~/x"],
+        ["evaluate", "~/x"],
+        ["predict", "~/x", "~/i.npy", "~/o.npy"],
+        ["plot", "~/x"],
+        ["compare", "~/x"],
+        ["inspect", "~/x"],
+    ):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"error: {tmp_path}/x: ")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "~nouser/x"])
+    assert "argument run: there is no user 'nouser'" in capsys.readouterr().err
+
+
+def test_levels_from_anything_that_lists_them():
+    for levels in ((8 * 2**k for k in range(2)), {8: "", 16: ""}.keys(), map(int, ("8", "16"))):
+        assert configure({**BASE, "levels": levels}).levels == [8, 16]
 
 
 def test_values_from_python_are_accepted(tmp_path):

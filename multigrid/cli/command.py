@@ -10,7 +10,7 @@ from typing import Any
 
 from multigrid import signals
 from multigrid.errors import UserError, printable
-from multigrid.files import to_json
+from multigrid.files import path_of, to_json
 from multigrid.registry import import_plugin
 
 SUCCESS, USER_ERROR, STOPPED, INTERRUPTED = 0, 2, signals.STATUS, 130
@@ -112,6 +112,14 @@ def print_json(value: Any) -> None:
     print(to_json(value, indent=2))
 
 
+def file_path(text: str) -> Path:
+    """Reads the name of a file or folder, which quotes may have kept from the shell."""
+    try:
+        return path_of(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds the flag of all commands that report numbers."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -119,7 +127,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """Adds an experiment file and settings that replace some of it."""
-    parser.add_argument("experiment", type=Path, help="experiment file (YAML)")
+    parser.add_argument("experiment", type=file_path, help="experiment file (YAML)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
     )

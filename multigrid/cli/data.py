@@ -11,6 +11,7 @@ from multigrid.cli.command import (
     add_experiment,
     add_json,
     add_reader,
+    file_path,
     go_on,
     print_json,
 )
@@ -56,7 +57,7 @@ def add_inspection(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``inspect``."""
     parser.add_argument("file", help="data file, folder, pattern or URL")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write an experiment file to begin with"
+        "--write", type=file_path, metavar="FILE", help="write an experiment file to begin with"
     )
     add_json(parser)
     add_reader(parser)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from multigrid.cli.command import Command, add_json, add_plugins, print_json
+from multigrid.cli.command import Command, add_json, add_plugins, file_path, print_json
 from multigrid.errors import UserError
 
 FORMATS = ("png", "pdf", "svg")
@@ -13,7 +13,7 @@ FORMATS = ("png", "pdf", "svg")
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Adds the folders of one or several runs."""
     add_plugins(parser)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="folder of a run")
+    parser.add_argument("runs", nargs="+", type=file_path, metavar="run", help="folder of a run")
 
 
 def add_comparison(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--figure",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="figure to write: .png, .pdf or .svg; none by default",
     )
@@ -63,7 +63,7 @@ def add_figures(parser: argparse.ArgumentParser) -> None:
         help="png (the default), pdf or svg; may be given several times",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="where to write, by default into the run"
+        "--output", type=file_path, metavar="FOLDER", help="where to write, by default into the run"
     )
 
 

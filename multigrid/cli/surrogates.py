@@ -13,6 +13,7 @@ from multigrid.cli.command import (
     add_json,
     add_plugins,
     add_reader,
+    file_path,
     positive,
     print_json,
 )
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """Adds what was trained, and how to apply it."""
     add_plugins(parser)
-    parser.add_argument("run", type=Path, help="folder of a run, or a file of a trained network")
+    parser.add_argument(
+        "run", type=file_path, help="folder of a run, or a file of a trained network"
+    )
     parser.add_argument(
         "--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"
     )
@@ -93,9 +96,14 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``predict``."""
     add_trained(parser)
     parser.add_argument(
-        "source", type=Path, metavar="input", help="inputs [N, fields, *grid]: .npy, .npz or .h5"
+        "source",
+        type=file_path,
+        metavar="input",
+        help="inputs [N, fields, *grid]: .npy, .npz or .h5",
     )
-    parser.add_argument("target", type=Path, metavar="output", help="file to write: .npy or .h5")
+    parser.add_argument(
+        "target", type=file_path, metavar="output", help="file to write: .npy or .h5"
+    )
     parser.add_argument(
         "--input",
         metavar="NAME",

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
 from multigrid.config.experiment import Config, keys_of, register_handed_in
-from multigrid.config.section import Section, expand, plain, sentence
+from multigrid.config.section import Section, plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError, nearest
-from multigrid.files import YAML, seal, unseal, write_text
+from multigrid.files import YAML, expand, path_of, seal, unseal, write_text
 from multigrid.problems import PDE
 from multigrid.registry import import_plugin
 
@@ -49,7 +49,7 @@ def load_config(
     Raises:
         UserError: For the first thing that is wrong.
     """
-    path = Path(path)
+    path = path_of(path)
     raw = read_yaml(path)
     for assignment in overrides:
         override(raw, assignment)

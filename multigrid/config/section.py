@@ -2,14 +2,14 @@
 
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
 from multigrid.errors import UserError, nearest
+from multigrid.files import expand
 from multigrid.registry import CALLBACKS, LOSSES, OPTIMIZERS, Registry
 
 TRAINING_ONLY = (CALLBACKS, LOSSES, OPTIMIZERS)
@@ -36,16 +36,6 @@ def allowed(field: FieldInfo) -> str:
         return "valid"
     *others, last = (f"'{choice}'" for choice in get_args(field.annotation))
     return f"{', '.join(others)} or {last}"
-
-
-def expand(name: str) -> str:
-    """Returns the name of a file with ``~`` and environment variables replaced."""
-    name = os.path.expandvars(os.path.expanduser(name))  # noqa: PTH111 (keeps ./ and final /)
-    if unset := re.search(r"\$(\w+|\{\w+\})", name):
-        raise ValueError(f"the environment variable {unset[0]} in '{name}' is not set")
-    if not name.isprintable():
-        raise ValueError(f"{shown(name)} has control characters, which names of files must not")
-    return name
 
 
 def registered(registry: Registry, *others: str) -> AfterValidator:
@@ -78,11 +68,12 @@ FileName: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(expand)
 def plain(value: Any) -> Any:
     """Returns settings given from Python as what YAML would hold.
 
-    Tuples, ranges and arrays become lists, numbers of numpy those of Python, paths texts.
+    Tuples, ranges, iterators and arrays become lists, numbers of numpy those of Python, and paths
+    texts.
     """
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | range):
+    if isinstance(value, list | tuple | range | Iterator | KeysView | ValuesView):
         return [plain(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)

@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 from filelock import FileLock
 
 from multigrid.errors import UserError, brief
-from multigrid.files import write_text, written_aside
+from multigrid.files import path_of, write_text, written_aside
 
 
 def local(name: str | Path) -> Path:
@@ -23,7 +23,7 @@ def local(name: str | Path) -> Path:
     """
     name = str(name)
     if "://" not in name:
-        return Path(name)
+        return path_of(name)
     root = Path(os.environ.get("MULTIGRID_CACHE", "~/.cache/multigrid")).expanduser()
     folder = root / hashlib.sha256(name.encode()).hexdigest()[:16]
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multigrid.errors import UserError, nearest
+from multigrid.files import path_of
 from multigrid.records.history import Row
 from multigrid.report.record import RunRecord
 from multigrid.tables import si, table
@@ -116,7 +117,8 @@ def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparis
         UserError: If a folder holds no run, or one that has trained nothing yet, or there is no
             such baseline.
     """
-    records = [RunRecord.open(path) for path in {Path(run).resolve(): run for run in runs}.values()]
+    folders = map(path_of, runs)
+    records = [RunRecord.open(path) for path in {path.resolve(): path for path in folders}.values()]
     if not records:
         raise UserError("compare: there are no runs to compare")
     for record in records:

@@ -9,7 +9,7 @@ from typing import Any
 
 from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
-from multigrid.files import read_json, require_run
+from multigrid.files import path_of, read_json, require_run
 from multigrid.records.examples import Examples
 from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
 from multigrid.records.run_folder import RunFolder, runs_nearby
@@ -41,9 +41,9 @@ class RunRecord:
     @classmethod
     def open(cls, path: str | Path) -> "RunRecord":
         """Opens the folder of a run."""
-        folder = RunFolder(Path(path))
+        folder = RunFolder(path_of(path))
         if not folder.config.is_file():
-            raise UserError(f"{path}: holds no run{runs_nearby(Path(path))}")
+            raise UserError(f"{folder.path}: holds no run{runs_nearby(folder.path)}")
         return cls(folder)
 
     @cached_property

@@ -6,6 +6,7 @@
 from pathlib import Path
 
 from multigrid.errors import UserError, nearest
+from multigrid.files import path_of
 
 FOLDER = Path(__file__).parent
 PREFIX = "zoo:"
@@ -17,14 +18,14 @@ def names() -> list[str]:
 
 
 def located(path: str | Path) -> Path:
-    """Returns the file of a surrogate of the zoo for ``zoo:<name>``, and any other path as it is.
+    """Returns the file of a surrogate of the zoo for ``zoo:<name>``, and any other as it is named.
 
     Raises:
         UserError: If the zoo has no surrogate of this name.
     """
     text = str(path)
     if not text.startswith(PREFIX):
-        return Path(path)
+        return path_of(path)
     name = text.removeprefix(PREFIX)
     if name not in names():
         raise UserError(

@@ -23,6 +23,7 @@ from multigrid.data.formats.layout import Field, Layout, make_field
 from multigrid.data.formats.matlab import MatlabFile
 from multigrid.data.formats.readers import KNOWN, TAKE_NAMES
 from multigrid.errors import UserError, nearest
+from multigrid.files import path_of
 from multigrid.registry import READERS
 
 PICKLE = b"\x80"
@@ -59,7 +60,7 @@ def open_fields(
 
 def expand(path: str | Path) -> list[Path]:
     """Returns the files that a name stands for: a file, all of a folder, or of a pattern."""
-    path = Path(path).expanduser()
+    path = path_of(path)
     if is_store(path):
         return [path]
     if path.is_dir():
