@@ -19,7 +19,14 @@ from multigrid.errors import UserError, nearest
 from multigrid.fields import Periodic, prolong_to
 from multigrid.grid import Centering, Grid, halvings_between
 from multigrid.ladder.components import problem_and_source
-from multigrid.metrics import field_errors, over_fields, per_field, rel_l2_by_field
+from multigrid.metrics import (
+    field_errors,
+    negligible_fields,
+    negligible_notes,
+    over_fields,
+    per_field,
+    rel_l2_by_field,
+)
 from multigrid.models.scaling import Surrogate
 from multigrid.report.record import number, rollout_table
 from multigrid.tables import table
@@ -65,12 +72,14 @@ class LevelErrors:
             prolonged to the samples' grid, and ``persistence`` that of the input state itself,
             for time-dependent problems.
         by_field: Each metric of each output field, ``{metric: {field: value}}``.
+        negligible: By output field, the numbers of the samples whose field counts as zero.
     """
 
     level: int
     grid: Grid
     errors: dict[str, Tensor]
     by_field: dict[str, dict[str, float]]
+    negligible: dict[str, list[int]]
 
     def mean(self, name: str) -> float:
         """Returns the mean of a metric over samples.
@@ -137,6 +146,7 @@ class Evaluation:
             "levels": levels,
             "worst": self.worst(num_worst),
             "notes": list(self.notes),
+            "negligible_fields": self.levels[-1].negligible,
         }
         return answer if self.rollout is None else {**answer, "rollout": self.rollout}
 
@@ -172,6 +182,7 @@ class Evaluation:
         worst = [[number(value) for value in row.values()] for row in self.worst(num_worst)]
         columns = ["Sample", *["Place"] * bool(self.places), "rel_l2"]
         blocks.append(f"worst samples on {finest.grid}\n{table(columns, worst)}")
+        blocks += [f"note: {note}" for note in negligible_notes(finest.negligible)]
         if self.rollout is not None:
             count, text = self.rollout["trajectories"], table(*rollout_table(self.rollout))
             blocks.append(f"roll-outs of {count} trajectories: mean (lowest to highest)\n{text}")
@@ -261,6 +272,8 @@ def measure(
                 f"{network.field_grid} of level {level}"
             )
     errors: dict[int, dict[str, list[Tensor]]] = {k: defaultdict(list) for k in networks}
+    negligible: dict[int, dict[str, list[int]]] = {k: defaultdict(list) for k in networks}
+    start = 0
     for block in stream.blocks(batch_size):
         for level, network in networks.items():
             surrogate, grid = network.surrogate, network.field_grid
@@ -275,9 +288,13 @@ def measure(
                 values["persistence"] = rel_l2_by_field(state, samples.outputs, fields)
             for name, value in values.items():
                 errors[level][name].append(value.cpu())
+            for name, rows in negligible_fields(samples.outputs, fields, names).items():
+                negligible[level][name] += [start + row for row in rows]
+        start += len(block)
     measured = []
     for level, metrics in errors.items():
         joined = {name: torch.cat(values) for name, values in metrics.items()}
         by_field = per_field(joined, names)
-        measured.append(LevelErrors(level, networks[level].grid, over_fields(joined), by_field))
+        grid, small = networks[level].grid, dict(negligible[level])
+        measured.append(LevelErrors(level, grid, over_fields(joined), by_field, small))
     return measured

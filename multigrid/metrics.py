@@ -35,10 +35,14 @@ Metric = Callable[..., Tensor]
 NEGLIGIBLE = 1e-6
 """A field of less than this times its typical size counts as zero in relative errors."""
 
+CONSTANT = 2.0**-23
+"""A field that varies by less than this times its size is constant: float32 holds no more."""
+
 BANDS = {"low": (0.0, 1 / 3), "mid": (1 / 3, 2 / 3), "high": (2 / 3, 2.0)}
 """Wavenumbers over Nyquist's."""
 
 BLOCK_VALUES = 2**21
+NUM_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def min_max_rel_l1(prediction: Tensor, truth: Tensor, field: FieldScale) -> Tens
     The metric of Raonic et al., arXiv:2302.01178, who report its median over samples.
     """
     span = field.high - field.low
-    span = span if span > NEGLIGIBLE * field.size else field.size
+    span = span if span > CONSTANT * field.size else field.size
     if not span:
         return torch.full_like(truth.flatten(1)[:, 0], torch.nan)
     prediction, truth = ((fields - field.low) / span for fields in (prediction, truth))
@@ -242,6 +246,19 @@ def negligible_fields(
         for name, row in zip(names, small, strict=True)
         if row.any()
     }
+
+
+def negligible_notes(numbers: Mapping[str, Sequence[int]]) -> list[str]:
+    """Returns a line on what :func:`negligible_fields` has found in each output field."""
+    notes = []
+    for name, samples in numbers.items():
+        named = ", ".join(map(str, samples[:NUM_NAMED]))
+        more = f" and {len(samples) - NUM_NAMED} more" if len(samples) > NUM_NAMED else ""
+        notes.append(
+            f"samples {named}{more}: the field {name} is zero, or less than {NEGLIGIBLE:g} of its "
+            "usual size; their errors are relative to the usual size"
+        )
+    return notes
 
 
 def bind(function: Callable[..., Any], **context: Any) -> Callable[..., Any]:

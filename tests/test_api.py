@@ -88,7 +88,7 @@ def test_saved_and_loaded_again(run, tmp_path, inputs, monkeypatch):
     path = tmp_path / "a.safetensors"
     surrogate.save("~/a.safetensors")
     again = multigrid.load("~/a.safetensors")
-    np.savez(tmp_path / "f.npz", f=inputs, u=surrogate(inputs))
+    np.savez(tmp_path / "f.npz", x=inputs, y=surrogate(inputs))
     assert again.evaluate("~/f.npz").mean() < 1e-6
     np.testing.assert_array_equal(again(inputs), surrogate(inputs))
     assert again.config == surrogate.config

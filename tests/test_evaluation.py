@@ -64,6 +64,22 @@ def test_evaluation_of_arrays_and_of_the_runs_samples(folder):
         surrogate.evaluate((inputs, inputs[:3]))
 
 
+def test_samples_whose_field_counts_as_zero_are_named(folder):
+    surrogate = multigrid.load(run(folder, "p_seed0"))
+    inputs = fields(5, 1, 16, 16)
+    outputs = fields(5, 1, 16, 16)
+    outputs[[1, 3]] = 0
+    evaluation = surrogate.evaluate((inputs, outputs), batch_size=2)
+    assert evaluation.to_json()["negligible_fields"] == {"u": [1, 3]}
+    assert (
+        "note: samples 1, 3: the field u is zero, or less than 1e-06 of its usual size; their "
+        "errors are relative to the usual size"
+    ) in str(evaluation)
+    evaluation = surrogate.evaluate((inputs, inputs))
+    assert evaluation.to_json()["negligible_fields"] == {}
+    assert "note" not in str(evaluation)
+
+
 def test_time_dependent_problems_have_persistence_and_roll_outs_beside_errors(folder):
     surrogate = multigrid.load(run(folder, "steps"))
     evaluation = surrogate.evaluate()

@@ -1,6 +1,7 @@
 """Errors and training know no unit, every output field counts, and a field may be zero."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import SECTIONS, train, write_experiment
+from tiny import SECTIONS, run, train, write_experiment
 from torch import Tensor, nn
 
 import multigrid
@@ -142,6 +143,42 @@ def summary(tmp_path: Path, file: Path, *overrides: str, **sections: Any) -> Any
         **sections,
     )
     return train(experiment, tmp_path / file.stem, *overrides)
+
+
+@pytest.mark.parametrize("offset", [1e6, 4e6, 1e7])
+def test_the_error_relative_to_the_fluctuation_is_true_whatever_the_offset(offset: float) -> None:
+    samples = poisson()
+    u = 2 * samples.outputs.double() / samples.outputs.double().std() + offset
+    u = u.float()  # as read
+    fields = fields_of(Samples(samples.inputs, u, samples.grid))
+    prediction = torch.full_like(u, offset + 100)
+    errors = field_errors(prediction, u, samples.grid, fields)
+    u = u.double().flatten(1)
+    rmse = (u - prediction[0, 0, 0, 0].item()).square().mean(1).sqrt()
+    expected = rmse / u.std(1, correction=0)
+    assert expected.min() > 10
+    torch.testing.assert_close(errors["vrmse"][:, 0], expected)
+    in_range = 100 * (100 / offset) / ((fields[0].high - fields[0].low) / offset)
+    assert errors["min_max_rel_l1"].max() > in_range / 2
+
+
+def test_a_fluctuation_that_float32_does_not_hold_is_told(tmp_path: Path, capsys: Any) -> None:
+    samples = poisson(count=24)
+    u = 2 * samples.outputs.double() / samples.outputs.double().std() + 5e7
+    file = write(tmp_path / "offset.h5", samples.inputs, u)
+    experiment = write_experiment(
+        tmp_path / "offset.yaml",
+        problem={"kind": "file", "file": str(file)},
+        levels=[4, 8],
+        data={"train": 16, "validation": 4, "test": 4},
+    )
+    assert run(experiment, tmp_path) == 2
+    assert re.fullmatch(
+        r"error: data: the output field 'outputs' varies by \d\.?\d* \(standard deviation\) "
+        r"around 5e\+07, which float32, in which samples are held, cannot tell apart; subtract its "
+        r"mean in the file\n",
+        capsys.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize("loss", ["rel_l2", "mse"])

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from multigrid.data.samples import TrainingSamples, block_size
-from multigrid.metrics import NEGLIGIBLE, FieldScale
-
-CONSTANT = 1e-6
+from multigrid.metrics import CONSTANT, NEGLIGIBLE, FieldScale
 
 
 class ChannelStatistics:
@@ -107,6 +105,21 @@ class TrainingStatistics:
         size = seen.root_mean_square.where(seen.root_mean_square > 0, 1.0)
         columns = (size, seen.or_size(seen.std), seen.low, seen.high)
         return tuple(map(FieldScale, *(column.tolist() for column in columns)))
+
+    def unresolved(self, names: Sequence[str]) -> str | None:
+        """Returns, of the first output field whose variation is lost in float32, what is so."""
+        seen = self.outputs
+        size = seen.low.abs().maximum(seen.high.abs())
+        for name, std, largest, low, high in zip(
+            names, *(x.tolist() for x in (seen.std, size, seen.low, seen.high)), strict=True
+        ):
+            if low < high and std <= CONSTANT * largest:
+                return (
+                    f"the output field '{name}' varies by {std:.3g} (standard deviation) around "
+                    f"{largest:.3g}, which float32, in which samples are held, cannot tell apart; "
+                    "subtract its mean in the file"
+                )
+        return None
 
     def negligible(self, names: Sequence[str]) -> dict[str, list[int]]:
         """Returns, by field, the training samples whose field counts as zero in errors."""

@@ -9,18 +9,17 @@ import numpy as np
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.data.statistics import TrainingStatistics
 from multigrid.data.time import Trajectories
-from multigrid.errors import printable
+from multigrid.errors import UserError, printable
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment
-from multigrid.metrics import NEGLIGIBLE, negligible_fields
+from multigrid.metrics import negligible_fields, negligible_notes
 from multigrid.models.scaling import FieldScaling
 from multigrid.tables import counted
 from multigrid.training.evaluation import interpolation_error
 
 log = logging.getLogger(__name__)
 
-NUM_NAMED = 20
 NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
 NUM_TRAJECTORIES = 16
 
@@ -65,6 +64,8 @@ class RunData:
         kind = experiment.normalization
         samples = first_step(self.train[-1], experiment.problem.num_channels[1])
         statistics = TrainingStatistics.of(samples, ratios=kind == "homogeneous")
+        if reason := statistics.unresolved(experiment.problem.output_names):
+            raise UserError(f"data: {reason}")
         self.scaling = FieldScaling.of(kind, statistics)
         labelled = experiment.config.labelled
         self.mean_output = statistics.mean_output.float() if labelled else None
@@ -87,18 +88,8 @@ class RunData:
     def log_negligible(self) -> None:
         """Names the samples whose errors cannot be relative to their output fields."""
         for split, by_field in self.negligible.items():
-            for name, numbers in by_field.items():
-                named = ", ".join(map(str, numbers[:NUM_NAMED]))
-                more = f" and {len(numbers) - NUM_NAMED} more" if len(numbers) > NUM_NAMED else ""
-                log.warning(
-                    "%s samples %s%s: the field %s is zero, or less than %g of its usual size; "
-                    "their errors are relative to the usual size",
-                    split,
-                    named,
-                    more,
-                    name,
-                    NEGLIGIBLE,
-                )
+            for note in negligible_notes(by_field):
+                log.warning("%s %s", split, note)
 
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""
