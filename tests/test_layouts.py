@@ -119,7 +119,15 @@ def save_v73(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("save_mat", [scipy.io.savemat, save_v73])
+def save_copied(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """The same after a program has copied it, as ``h5repack`` does, without the block of text."""
+    with h5py.File(save_v73(path, arrays)) as file, h5py.File(path.with_suffix(".h5"), "w") as copy:
+        for name in arrays:
+            file.copy(name, copy)
+    return path.with_suffix(".h5").rename(path)
+
+
+@pytest.mark.parametrize("save_mat", [scipy.io.savemat, save_v73, save_copied])
 def test_matlab(save_mat, tmp_path: Path) -> None:
     pairs = {"coeff": A.astype(float), "sol": U[:, 0].astype(float)}
     save_mat(tmp_path / "darcy.mat", pairs)

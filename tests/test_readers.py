@@ -390,6 +390,15 @@ def test_missing_files(tmp_path: Path) -> None:
     refused(tmp_path / "pipe.h5", "not a regular file")
 
 
+def test_groups_nested_too_deep_are_told(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        group: h5py.Group = file
+        for _ in range(3000):
+            group = group.create_group("g")
+        group["x"] = A
+    refused(tmp_path / "deep.h5", r"deep.h5: its groups are nested too deep$")
+
+
 def test_what_no_reader_fits(tmp_path: Path) -> None:
     (tmp_path / "f.h5").write_text("these are no data")
     message = refused(tmp_path / "f.h5", "no reader fits; tried: ")
@@ -576,7 +585,7 @@ def test_pickles_within_archives_are_refused(tmp_path: Path, monkeypatch) -> Non
         torch.save(saved, "h.pt")
         refused(Path("h.pt"), "name the arrays with|is a list")
     torch.save({"x": [1.0], "y": torch.zeros(1)}, "i.pt")
-    refused(Path("i.pt"), "'x' is a list")
+    refused(Path("i.pt"), "'x' is a value of type list, but a dense tensor is needed")
     assert not Path("exploded").exists()
 
 

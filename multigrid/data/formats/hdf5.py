@@ -43,6 +43,8 @@ def open_file(path: Path) -> Iterator[h5py.File]:
 
 def _reason(error: Exception) -> str:
     text = str(error)
+    if isinstance(error, RecursionError):
+        return "its groups are nested too deep"
     if isinstance(error, BlockingIOError) or "unable to lock file" in text:
         return f"is locked by another program, which may be writing it ({brief(error)})"
     if "already open for write" in text or "consistency flags" in text:
@@ -63,12 +65,22 @@ class Hdf5(Container):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.is_matlab = first_bytes(path, 10) == b"MATLAB 7.3"
+        self._has_header = first_bytes(path, 10) == b"MATLAB 7.3"
         self._infos: dict[str, ArrayInfo | None] = {}
         with open_file(path) as file:
             self.attributes = plain_attributes(file.attrs)
             self._list(file, "", set())
         self.names = tuple(self._infos)
+
+    @property
+    def is_matlab(self) -> bool:
+        """Whether MATLAB has written the file, though another program may have copied it."""
+        infos = (info for info in self._infos.values() if info is not None)
+        return self._has_header or any(self._is_reversed(info.attributes) for info in infos)
+
+    def _is_reversed(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a dataset has MATLAB's order of axes."""
+        return self._has_header or "MATLAB_class" in attributes
 
     def group_attributes(self, group: str) -> Mapping[str, Any]:
         """Returns the attributes of a group."""
@@ -102,7 +114,7 @@ class Hdf5(Container):
         elif _packing(attributes, dtype):
             dtype = np.dtype("f8" if dtype.itemsize > 2 else "f4")
         is_scale = attributes.get("CLASS") == "DIMENSION_SCALE"
-        shape = shape[::-1] if self.is_matlab else shape
+        shape = shape[::-1] if self._is_reversed(attributes) else shape
         return ArrayInfo(shape, dtype, attributes, _dims(dataset), is_scale)
 
     def chunk(self, name: str) -> int | None:
@@ -130,8 +142,9 @@ class Hdf5(Container):
         if check:
             require_complete(opened, dataset)
         info = self._info(name)
-        same = dataset.dtype == info.dtype and not self.is_matlab
-        return dataset if same else _Converted(dataset, info, self.is_matlab)
+        reverse = self._is_reversed(info.attributes)
+        same = dataset.dtype == info.dtype and not reverse
+        return dataset if same else _Converted(dataset, info, reverse)
 
 
 def _packing(attributes: Mapping[str, Any], dtype: np.dtype) -> tuple[Any, Any, list[Any]] | None:
