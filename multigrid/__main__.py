@@ -6,7 +6,7 @@ from importlib import import_module
 
 from multigrid.cli import COMMANDS
 from multigrid.cli.command import Command, until_the_reader_leaves
-from multigrid.errors import nearest
+from multigrid.errors import nearest, printable
 
 USAGE = "usage: multigrid <command> [arguments]"
 
@@ -54,7 +54,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     if name not in COMMANDS:
         allowed = ", ".join(COMMANDS)
         hint = nearest(name, COMMANDS)
-        print(f"error: '{name}' is not a command; there are {allowed}{hint}", file=sys.stderr)
+        told = f"error: '{printable(name)}' is not a command; there are {allowed}{hint}"
+        print(told, file=sys.stderr)
         return 2
     return find(name).main(rest)
 

@@ -592,3 +592,15 @@ def test_names_that_are_too_long(place, capsys, command):
     error = capsys.readouterr().err
     assert "File name too long" in error
     assert error.count("\n") == 1
+
+
+def test_arguments_with_control_characters_are_escaped(capsys):
+    assert main(["x\nerror: b\x1b"]) == 2
+    assert capsys.readouterr().err.startswith(r"error: 'x\nerror: b\x1b' is not a command; there")
+    with pytest.raises(SystemExit):
+        main(["settings", "data", "--x\nerror: b\x1b"])
+    *_, last, end = capsys.readouterr().err.split("\n")
+    assert (last, end) == (
+        r"multigrid settings: error: unrecognized arguments: --x\nerror: b\x1b",
+        "",
+    )

@@ -5,6 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import tiny
 
@@ -72,6 +74,26 @@ def test_it_tells_what_the_result_files_tell(page):
     for part in ("<h2>Transfer</h2>", "TRANSFERRED", ">Frozen</th>", "kind: reaction_diffusion",
                  summary["torch"], summary["data_fingerprint"]):  # fmt: skip
         assert part in text
+
+
+def test_names_of_fields_cannot_turn_the_text_around(tmp_path):
+    fields = np.random.default_rng(0).standard_normal((2, 24, 1, 16, 16), dtype=np.float32)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["x\u202e"], file["y\u202e\x1b"] = fields
+    names = {"input": ["x\u202e"], "output": ["y\u202e\x1b"]}
+    experiment = tiny.write_experiment(
+        tmp_path / "e.yaml",
+        problem={"kind": "file", "file": str(tmp_path / "f.h5"), **names},
+        data={"train": 16, "validation": 4, "test": 4},
+    )
+    tiny.train(experiment, tmp_path)
+    text = write_page(RunRecord.open(tmp_path / "results" / "tiny"), tmp_path).read_text()
+    assert all(line.replace("\t", "").isprintable() for line in text.split("\n"))
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    frame = json.loads(data)["frames"][0]
+    for name in (frame["title"], *(panel["name"] for panel in frame["panels"])):
+        assert name.isprintable()
+    assert r"y\u202e\x1b" in frame["title"]
 
 
 def test_a_run_without_its_summary_is_unfinished(page, tmp_path):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from multigrid import signals
 from multigrid.errors import UserError, printable
@@ -24,6 +24,14 @@ def start_again(call: str, options: argparse.Namespace) -> str:
 def go_on(call: str, options: argparse.Namespace) -> str:
     """Says that a stopped command can be continued."""
     return "the same command continues from here"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors escape control characters, which arguments may have."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints how to call the command and what is wrong, and exits with status 2."""
+        super().error(printable(message))
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Command:
         )
 
     def _main(self, arguments: Sequence[str] | None, program: str) -> int:
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=program,
             description=self.description,
             epilog="\n".join(["examples:", *(f"  {program} {line}" for line in self.examples)]),

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from multigrid.config import dump_config
+from multigrid.errors import printable
 from multigrid.files import to_json, write_text
 from multigrid.records.examples import COLOURS, Examples, colour_range
 from multigrid.records.history import LevelParts, epochs_so_far
@@ -52,7 +53,9 @@ def write_page(record: RunRecord, folder: Path) -> Path:
     """Writes the report of a run, with the pictures that have been drawn, and returns its path."""
     path = folder / record.folder.report.name
     loader = jinja2.PackageLoader("multigrid.report", "")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, finalize=_printable
+    )
     environment.filters["kind"] = _kind
     template = environment.get_template("page.html")
     config, data = record.config, _data(record)
@@ -71,6 +74,12 @@ def write_page(record: RunRecord, folder: Path) -> Path:
     )
     write_text(path, page)
     return path
+
+
+def _printable(value: Any) -> Any:
+    """Escapes control characters of text, which names of fields may have; markup has been."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, keep="\n\t") if is_text else value
 
 
 def _kind(cell: Any) -> str:
@@ -171,7 +180,8 @@ def frames(examples: Examples) -> list[dict[str, Any]]:
         for channel, name in enumerate(examples.output_names):
             for cut in examples.cuts:
                 panels = [_panel(*panel) for panel in examples.panels(sample, channel, cut)]
-                shown.append({"title": f"{examples.title(sample, cut)}, {name}", "panels": panels})
+                title = printable(f"{examples.title(sample, cut)}, {name}")
+                shown.append({"title": title, "panels": panels})
     if (rollout := examples.rollout) is not None:
         for channel, name in enumerate(examples.output_names):
             for index, step in enumerate(rollout.steps):
@@ -184,7 +194,8 @@ def frames(examples: Examples) -> list[dict[str, Any]]:
                     _panel(f"prediction {name}", prediction, scale),
                     _panel("error", error, colour_range(error, "error")),
                 ]
-                shown.append({"title": f"roll-out, {name}, step {step}", "panels": panels})
+                title = printable(f"roll-out, {name}, step {step}")
+                shown.append({"title": title, "panels": panels})
     return shown
 
 
@@ -198,7 +209,7 @@ def _panel(name: str, field: np.ndarray, scale: tuple[str, float, float]) -> dic
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / (high - low or 1.0) * STEPS
     return {
-        "name": name,
+        "name": printable(name),
         "map": kind,
         "width": values.shape[0],
         "height": values.shape[1],
