@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -243,9 +244,9 @@ def _start(device: torch.device) -> Heartbeat:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
-        store, rank, size = _bounded(
-            lambda: next(dist.rendezvous("env://", timeout=TO_START)), address, int(port)
-        )
+        if os.environ["RANK"] != "0":
+            _await_listener(address, int(port))
+        store, rank, size = _bounded(lambda: next(dist.rendezvous("env://", timeout=TO_START)))
         patience = timedelta(seconds=PATIENCE * BEAT_SECONDS)
         connection = dist.TCPStore(address, int(port), is_master=False, timeout=patience)
         prefix = f"multigrid/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(JOINS)}"
@@ -263,7 +264,7 @@ def _start(device: torch.device) -> Heartbeat:
     return heartbeat
 
 
-def _bounded(call: Callable[[], T], address: str, port: int) -> T:
+def _bounded(call: Callable[[], T]) -> T:
     """Returns what a call gives; it would wait for ever if something else listens on the port."""
     outcome: list[Any] = []
 
@@ -277,19 +278,24 @@ def _bounded(call: Callable[[], T], address: str, port: int) -> T:
     thread.start()
     thread.join(TO_START.total_seconds() + 2)
     if not outcome:
-        raise TimeoutError(_listener(address, port))
+        raise TimeoutError("what listens there is no process of this run")
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     result: T = outcome[0]
     return result
 
 
-def _listener(address: str, port: int) -> str:
-    """Returns what is wrong with a place where no process of this run has answered."""
-    try:
-        socket.create_connection((address, port), timeout=5).close()
-    except socket.gaierror as error:
-        return f"the name '{address}' is not known ({error.strerror})"
-    except OSError:
-        return "nothing listens there; process 0 (RANK=0) must run, with the same MASTER_ADDR"
-    return "what listens there is no process of this run"
+def _await_listener(address: str, port: int) -> None:
+    """Waits until something listens where process 0 should, which PyTorch would wait for aloud."""
+    until = time.monotonic() + TO_START.total_seconds()
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5).close()
+            return
+        except socket.gaierror as error:
+            reason = f"the name '{address}' is not known ({error.strerror})"
+        except OSError:
+            reason = "nothing listens there; process 0 (RANK=0) must run, with the same MASTER_ADDR"
+        if time.monotonic() > until:
+            raise TimeoutError(reason)
+        time.sleep(0.2)
