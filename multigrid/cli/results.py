@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from multigrid.cli.command import Command, add_json, add_plugins, file_path, print_json
 from multigrid.errors import UserError
