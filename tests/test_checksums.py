@@ -85,8 +85,8 @@ def check(path, content, read, expected):
 
 def write_earlier(path, rows, checksums):
     """Writes metrics as earlier versions did: without the run, and rows sealed one by one."""
-    lines = [",".join("" if v is None else str(v) for v in astuple(row)) for row in rows]
-    header = ",".join(field.name for field in fields(Row))
+    lines = [",".join("" if v is None else str(v) for v in astuple(row)[:-1]) for row in rows]
+    header = ",".join(field.name for field in fields(Row)[:-1])
     if checksums:
         header, lines = f"{header},checksum", [f"{line},{checksum(line)}" for line in lines]
     path.write_text("\n".join([header, *lines]) + "\n")

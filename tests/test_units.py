@@ -33,6 +33,7 @@ from multigrid.metrics import (
 )
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems import FileProblem, Symmetries, build_problem
+from multigrid.records.history import read_history
 from multigrid.registry import LOSSES, METRICS
 from multigrid.training.losses import LossScale, build_loss
 
@@ -429,3 +430,20 @@ def test_loss_and_metrics_are_handed_in_from_python(tmp_path: Path) -> None:
     assert sum(calls) >= 2 * 32
     test = json.loads((tmp_path / "tiny" / "summary.json").read_text())["test"]
     assert 0 <= test["bias"] <= test["rmse"]
+
+
+def test_errors_of_each_output_field_are_in_the_metrics_and_in_comparisons(tmp_path):
+    problem = {"kind": "burgers", "num_starts": 2, "resolution": 1, "num_modes": 2}
+    experiment = write_experiment(tmp_path / "tiny.yaml", problem=problem)
+    summary = train(experiment, tmp_path, "data.rollout_steps=0")
+    folder = tmp_path / "results" / "tiny"
+    for row in read_history(folder / "metrics.csv"):
+        one, other = map(float, row.val_by_field.split(";"))
+        assert one != other
+        assert (one + other) / 2 == pytest.approx(row.val_rel_l2, rel=1e-12)
+    comparison = multigrid.compare([folder])
+    by_field = summary["test_by_field"]["rel_l2"]
+    found = comparison.rows[0]["test_by_field"]
+    assert {name: spread["median"] for name, spread in found.items()} == by_field
+    (line,) = str(comparison).partition("test error by output field\n")[2].splitlines()[2:]
+    assert line.split() == ["tiny", *(f"{error:.4g}" for error in by_field.values())]

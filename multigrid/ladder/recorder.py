@@ -130,11 +130,12 @@ class Recorder(Callback):
         if start.report.keys(*COPIED):
             notices = start.report.notices(loaded=bool(self.loaded))
             log.info("%s", "\n".join([start.report.totals(), *notices]))
-        error, finest_error = trainer.measure_start()
-        self.rel_l2_at_start = error
-        self._append(EpochRecord(0, None, error, finest_error))
+        record = trainer.measure_start()
+        self.rel_l2_at_start = record.val_rel_l2
+        self._append(record)
         log.info(
-            "%s on entering  val_rel_l2=%.4g  on the finest grid %.4g", head, error, finest_error
+            "%s on entering  val_rel_l2=%.4g  on the finest grid %.4g",
+            *(head, record.val_rel_l2, record.val_finest_rel_l2),
         )
         self._entered = True
 
@@ -319,6 +320,7 @@ class Recorder(Callback):
                 evaluation_seconds=before.evaluation_seconds + progress.evaluation_seconds,
                 work_units=before.work_units + self._work_units(),
                 flops=before.flops + progress.flops,
+                val_by_field=";".join(map(str, record.val_by_field)),
             )
         )
         if self.processes.is_first:

@@ -22,7 +22,8 @@ class Row:
 
     The error is on the level's grid, and that of the prediction prolonged to the finest grid.
     Seconds (of training, and of validation), work units and FLOPs count from the start of the run;
-    a work unit is an epoch on the finest grid.
+    a work unit is an epoch on the finest grid. ``val_by_field`` has the errors of the output fields
+    on the level's grid, in their order, with semicolons between them.
     """
 
     stage: int
@@ -38,6 +39,7 @@ class Row:
     evaluation_seconds: float
     work_units: float
     flops: float
+    val_by_field: str = ""
 
     @classmethod
     def zero(cls) -> "Row":
@@ -61,6 +63,8 @@ def outcome(errors: Sequence[float]) -> str:
 
 
 NAMES = [field.name for field in fields(Row)]
+EARLIER = ",".join(NAMES[:-1])
+"""Columns of earlier versions, whose rows have no checksum, or one each."""
 HEADER = ",".join([*NAMES, "run", "checksum"])
 
 
@@ -92,12 +96,13 @@ def read_history(path: Path, run: str = "") -> list[Row]:
         if not text.endswith("\n"):
             raise ValueError("its last line is cut short" if text else "it is empty")
         header, *lines = text.splitlines()
+        names = NAMES if header == HEADER else NAMES[:-1]
         for cells in _verified(header, lines):
             if header == HEADER:
                 require_run(path, cells.pop(), run)
             values: Any = {
                 name: None if not cell and name in optional else kinds[name](cell)
-                for name, cell in zip(NAMES, cells, strict=True)
+                for name, cell in zip(names, cells, strict=True)
             }
             rows.append(Row(**values))
     except FileNotFoundError:
@@ -111,12 +116,11 @@ def read_history(path: Path, run: str = "") -> list[Row]:
 
 def _verified(header: str, lines: Sequence[str]) -> Iterator[list[str]]:
     """Yields the cells of each row, without its checksum, which is verified."""
-    plain = ",".join(NAMES)
-    if header not in (plain, f"{plain},checksum", HEADER):
+    if header not in (EARLIER, f"{EARLIER},checksum", HEADER):
         raise ValueError("its columns are others")
     link = ""
     for line in lines:
-        if header != plain:
+        if header != EARLIER:
             line, _, found = line.rpartition(",")
             link = checksum(link + line if header == HEADER else line)
             if found != link:

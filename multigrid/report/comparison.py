@@ -42,7 +42,8 @@ class Comparison:
             them reach.
         rows: One mapping for each method: ``method``, ``runs``, ``seeds``; the median, lowest
             and highest ``best_validation``, ``test``, ``seconds``, ``work_units`` and ``flops``
-            over its seeds; and ``speed_up``, the baseline's cost to the target over its cost.
+            over its seeds; the same of ``test_by_field``, by name of the output field; and
+            ``speed_up``, the baseline's cost to the target over its cost.
         notes: What is not the same for all of them.
         histories: The rows of ``metrics.csv`` of each method's runs.
     """
@@ -88,10 +89,19 @@ class Comparison:
         return ["Method", *HEADER, "Time", "Work", "FLOPs"], rows
 
     def __str__(self) -> str:
-        return (
+        text = (
             "relative L2 errors, median (range over seeds); last columns: speed-up to "
             f"{self._target}\n" + table(*self.table())
         )
+        names = list(dict.fromkeys(name for row in self.rows for name in row["test_by_field"]))
+        if len(names) < 2:
+            return text
+        fields = [[row["test_by_field"].get(name) for name in names] for row in self.rows]
+        by_field = [
+            [row["method"], *(_range(spread) if spread else "-" for spread in spreads)]
+            for row, spreads in zip(self.rows, fields, strict=True)
+        ]
+        return f"{text}\n\ntest error by output field\n{table(['Method', *names], by_field)}"
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -183,7 +193,10 @@ def _summarise(
     The speed-up is the baseline's cost to the target over this method's, each the median over
     seeds; None if fewer than half of the runs reach it, or the samples differ.
     """
-    tests = [run.summary["test"]["rel_l2"] for run in runs if run.is_finished]
+    finished = [run.summary for run in runs if run.is_finished]
+    tests = [summary["test"]["rel_l2"] for summary in finished]
+    by_field = [summary.get("test_by_field", {}).get("rel_l2", {}) for summary in finished]
+    fields = by_field[0] if by_field else {}
     speed_up: dict[str, float | None] = {}
     comparable = _same_samples([*runs, *baseline])
     for quantity in QUANTITIES:
@@ -199,6 +212,10 @@ def _summarise(
         "seeds": [run.config.seed for run in runs],
         "best_validation": _spread([best_error(run) for run in runs]),
         "test": _spread(tests) if tests else None,
+        "test_by_field": {
+            name: _spread([errors[name] for errors in by_field if name in errors])
+            for name in fields
+        },
         **{key: _spread([getattr(run.rows[-1], key) for run in runs]) for key in QUANTITIES},
         "speed_up": speed_up,
     }

@@ -19,6 +19,7 @@ from multigrid.metrics import (
     mean_rel_l2,
     per_field,
     registered_metrics,
+    rel_l2_by_field,
 )
 from multigrid.models.scaling import Surrogate
 
@@ -55,25 +56,25 @@ class LevelValidator:
         self.batch_size = processes.largest_share(batch_size)
         self.processes = processes
 
-    def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
+    def __call__(self, surrogate: Surrogate) -> tuple[float, ...]:
         """Returns the mean relative L2 error on the grid of the level and on the finest grid.
 
-        The mean is over samples and output fields.
+        The mean is over samples and output fields; those of each field on the level's grid follow.
         """
         errors = self.processes.each(lambda part: self._errors(surrogate, part), len(self.finest))
-        level, finest = (column.contiguous().mean().item() for column in errors.unbind(1))
-        return level, finest
+        return tuple(column.contiguous().mean().item() for column in errors.unbind(1))
 
     def _errors(self, surrogate: Surrogate, part: slice) -> Tensor:
-        """Returns the errors ``[N, 2]`` of some samples, on the level's and on the finest grid."""
+        """Returns the errors ``[N, 2 + C]`` of some samples, in the order of :meth:`__call__`."""
         samples, finest = self.samples[part], self.finest[part]
         fields = surrogate.scaling.fields
         prediction = predict(surrogate, samples.inputs, self.batch_size)
-        errors = mean_rel_l2(prediction, samples.outputs, fields)
-        if samples.grid == finest.grid:
-            return torch.stack([errors, errors], dim=1)
-        prolonged = prolong_to(prediction, samples.grid, finest.grid, *self.prolongation)
-        return torch.stack([errors, mean_rel_l2(prolonged, finest.outputs, fields)], dim=1)
+        by_field = rel_l2_by_field(prediction, samples.outputs, fields)
+        errors = on_finest = by_field.mean(1)
+        if samples.grid != finest.grid:
+            prolonged = prolong_to(prediction, samples.grid, finest.grid, *self.prolongation)
+            on_finest = mean_rel_l2(prolonged, finest.outputs, fields)
+        return torch.cat([torch.stack([errors, on_finest], dim=1), by_field], dim=1)
 
 
 class Errors(NamedTuple):

@@ -53,7 +53,8 @@ class EpochRecord:
     """What one epoch of a stage gave; epoch 0 is the state before the first step.
 
     Loss and norm of the gradient are means over the steps, the rate of new weights is that of the
-    last one. The validation error is on the level's grid, and prolonged to the finest grid.
+    last one. The validation error is on the level's grid, and prolonged to the finest grid;
+    ``val_by_field`` are those of each output field on the level's grid, of which it is the mean.
     """
 
     epoch: int
@@ -65,6 +66,7 @@ class EpochRecord:
     seconds: float = 0.0
     data_fraction: float = 0.0
     improved: bool = False
+    val_by_field: tuple[float, ...] = ()
 
 
 class DivergedError(UserError):

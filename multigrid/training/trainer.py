@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 NETWORK_KEY, UNROLLING_KEY = 1, 2
 """Last numbers of the seeds of what the network itself draws, as for dropout, and of steps."""
 
-Validator = Callable[[Surrogate], tuple[float, float]]
+Validator = Callable[[Surrogate], tuple[float, ...]]
 """Gives the mean relative L2 validation error on the level's and on the finest grid."""
 
 
@@ -263,14 +263,14 @@ class Trainer:
         """Returns the rate of new weights at a step of the stage."""
         return self.stage.learning_rate * self.rate(step) * self.divergence.rate_factor
 
-    def measure_start(self) -> tuple[float, float]:
+    def measure_start(self) -> EpochRecord:
         """Returns the errors before the first step; they count as the best so far.
 
         Raises:
             DivergedError: If the error is not finite.
         """
         started = time.perf_counter()
-        error, finest_error = self.validate(self.surrogate)
+        error, finest_error, *by_field = self.validate(self.surrogate)
         if not math.isfinite(error):
             raise DivergedError(
                 f"the validation error on the {self.samples.grid} grid is {error} before the first "
@@ -279,11 +279,11 @@ class Trainer:
         self.progress.best = error
         self.progress.evaluation_seconds += time.perf_counter() - started
         self._keep_best()
-        return error, finest_error
+        return EpochRecord(0, None, error, finest_error, val_by_field=tuple(by_field))
 
     def _finish_epoch(self) -> EpochRecord:
         progress, started = self.progress, time.perf_counter()
-        error, finest_error = self.validate(self.surrogate)
+        error, finest_error, *by_field = self.validate(self.surrogate)
         if not math.isfinite(error):
             raise Divergence(f"the validation error became {error}")
         progress.evaluation_seconds += time.perf_counter() - started
@@ -296,6 +296,7 @@ class Trainer:
             train_loss=float(np.mean(progress.losses)),
             val_rel_l2=error,
             val_finest_rel_l2=finest_error,
+            val_by_field=tuple(by_field),
             learning_rate=self.rate_at(progress.epoch * self.num_steps - 1),
             gradient_norm=float(np.mean(progress.norms)),
             seconds=progress.epoch_seconds,
