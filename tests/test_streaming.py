@@ -251,7 +251,7 @@ def history(folder: Path) -> list[dict[str, str]]:
     (path,) = folder.glob("results/*/metrics.csv")
     with path.open() as file:
         return [
-            {k: v for k, v in row.items() if "seconds" not in k and k != "checksum"}
+            {k: v for k, v in row.items() if "seconds" not in k and k not in ("run", "checksum")}
             for row in csv.DictReader(file)
         ]
 

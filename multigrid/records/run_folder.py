@@ -236,8 +236,8 @@ class RunFolder:
 
     def _check_places(self, config: Config) -> None:
         """Checks that nothing else has the names of a run's files and folders."""
-        levels = enumerate(config.hierarchy().levels)
-        folders = [self.path / f"level_{level}_{grid}" for level, grid in levels]
+        sizes = ["x".join(map(str, shape)) for shape in config.shapes()]
+        folders = [self.path / f"level_{level}_{size}" for level, size in enumerate(sizes)]
         for path in (self.tensorboard, self.direct, *folders):
             if path.exists() and not path.is_dir():
                 raise UserError(
