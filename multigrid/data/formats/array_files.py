@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -280,15 +281,16 @@ def not_dense(value: Any) -> str:
 
 
 def _numpy_globals() -> list[Any]:
-    """Returns what rebuilds arrays of numbers; newer files of NumPy name it otherwise."""
-    from numpy._core.multiarray import _reconstruct, scalar
-
+    """Returns what rebuilds arrays of numbers, under its names before and since NumPy 2."""
+    place = "numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray"
+    functions = [getattr(import_module(place), name) for name in ("_reconstruct", "scalar")]
     dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]  # none holds Python objects
     names = [
-        (_reconstruct, "numpy.core.multiarray._reconstruct"),
-        (scalar, "numpy.core.multiarray.scalar"),
+        (function, f"numpy.{core}.multiarray.{function.__name__}")
+        for function in functions
+        for core in ("core", "_core")
     ]
-    return [np.ndarray, np.dtype, *dtypes, _reconstruct, scalar, *names]
+    return [np.ndarray, np.dtype, *dtypes, *functions, *names]
 
 
 class XarrayStore(ArrayFile):
