@@ -65,9 +65,12 @@ def execute(options: argparse.Namespace) -> None:
     """Trains what is not finished yet, and shows the table of what is."""
     trials = plan(options.experiment, options.overrides, options.sets, options.seeds)
     if options.dry_run:
+        finished = []
         for number, trial in enumerate(trials):
-            print(f"{number}: {trial.config.name}, {state(trial)}", file=sys.stderr)
-        finished = [trial for trial in trials if state(trial) == "finished"]
+            there = state(trial)
+            print(f"{number}: {trial.config.name}, {there}", file=sys.stderr)
+            if there == "finished":
+                finished.append(trial)
         if finished:
             show(finished, options.json, write=False)
         return
