@@ -151,6 +151,48 @@ def _fine_scales(experiment: str, finest: int, *overrides: str, direct: Method) 
     return Suite(f"experiments/{experiment}.yaml", settings, (1, 2), (*ladders, direct))
 
 
+def _ablation(experiment: str) -> Suite:
+    """Returns a suite of ladders on 64x64 with equal work, each with one thing changed."""
+    folded = ("model.fields=folded", "levels=[8, 16, 32, 64]")
+    budget = ("schedule.epochs=auto", "schedule.budget={work_units: 3}")
+    half = "schedule.epochs=[66, 22, 0, 0]"
+    fresh = "transfer.new_scales=fresh"
+    variants = {
+        "ladder": ("folded from 8x8, by measurement", (*folded, *budget)),
+        "from_16": ("the same from 16x16", (folded[0], "levels=[16, 32, 64]", *budget)),
+        "only_8": ("folded 8x8 alone", (*folded, "schedule.epochs=[132, 0, 0, 0]")),
+        "only_16": (
+            "folded 16x16 alone",
+            (folded[0], "levels=[16, 64]", "schedule.epochs=[45, 0]"),
+        ),
+        "only_32": (
+            "folded 32x32 alone",
+            (folded[0], "levels=[32, 64]", "schedule.epochs=[12, 0]"),
+        ),
+        "only_64": ("64x64 alone", ("levels=[64]", "schedule.epochs=[3]")),
+        "grown": ("half of the work on 8x8, half on 16x16", (*folded, half)),
+        "grown_fresh": ("the same, new blocks random", (*folded, half, fresh)),
+        "grown_slow": (
+            "the same, old weights at 0.3 of the rate",
+            (*folded, half, "schedule.transferred_ratio=0.3"),
+        ),
+        "restricted": ("restricted levels, by measurement", ("levels=[16, 32, 64]", *budget)),
+        "not_grown": (
+            "restricted levels, the same network on all",
+            ("levels=[16, 32, 64]", *budget, "model.growth=false", fresh),
+        ),
+    }
+    settings = (
+        *SMALL,
+        "model.width=32",
+        "transfer.new_scales=copy",
+        "schedule.transferred_ratio=1",
+        "schedule.learning_rate=4e-3",
+    )
+    methods = tuple(Method(name, *variant) for name, variant in variants.items())
+    return Suite(f"experiments/{experiment}.yaml", settings, (1, 2, 3), methods)
+
+
 SUITES = {
     "poisson_128": Suite(
         "experiments/poisson.yaml",
@@ -198,6 +240,8 @@ SUITES = {
         "cno/allen_cahn", 128, direct=_direct(rates=RATES[1:], epochs=40, searched=20)
     ),
     "shear_layer_128": _fine_scales("cno/shear_layer", 128, direct=_direct(epochs=40, searched=20)),
+    "ablation_wave": _ablation("cno/wave"),
+    "ablation_jump": _ablation("cno/discontinuous_transport"),
     "poisson_3d": Suite(
         "experiments/poisson_3d.yaml",
         (
