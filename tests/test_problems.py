@@ -1,4 +1,3 @@
-from functools import partial
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
@@ -147,9 +146,9 @@ def transformations(symmetries):
     free = [axis for axis in (0, 1) if axis not in symmetries.fixed_axes]
     if symmetries.reflections:
         for axis in free:
-            yield partial(np.flip, axis=axis + 2)
+            yield lambda x, axis=axis: symmetries.mirror_signs[axis] * np.flip(x, axis + 2)
     if symmetries.rotations and len(free) == 2:
-        yield lambda x: x.swapaxes(2, 3)
+        yield lambda x: min(symmetries.mirror_signs) * x.swapaxes(2, 3)
     if symmetries.shifts:
         yield lambda x: np.roll(x, (3, 5), axis=(2, 3))
     if symmetries.homogeneous:
@@ -160,21 +159,38 @@ def transformations(symmetries):
         yield lambda x: 2 * x - x[::-1]
 
 
-def test_kolmogorov_flow_is_moved_by_whole_waves_of_its_force():
-    problem = build("navier_stokes", forcing="kolmogorov", amplitude=4.0, wavenumber=4, std=3.0)
+@pytest.mark.parametrize("forcing", ["kolmogorov", "none"])
+def test_a_flow_is_moved_and_mirrored_as_its_force_allows(forcing):
+    problem = build("navier_stokes", forcing=forcing, amplitude=4.0, wavenumber=4, std=3.0)
     inputs, outputs = problem.sample(CELLS, rngs(2))
     samples = Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), CELLS)
     places, drawn = np.arange(2), np.random.default_rng(0)
-    distances = set()
-    for _ in range(20):
+    orientations = set()
+    for _ in range(40):
         change = draw(2, CELLS, problem.symmetries, drawn)
-        distances.add(change.orientation.distances)
+        orientations.add(change.orientation)
         moved = change.apply(samples, places)
         found = solve(problem, moved.inputs.numpy(), CELLS)
         np.testing.assert_allclose(found, moved.outputs, atol=1e-8 * np.abs(outputs).max())
-    along_x, along_y = map(set, zip(*distances, strict=True))
-    assert along_y == {0, 4, 8, 12}
+    assert {o.sign for o in orientations} == {1, -1}
+    assert {o.flips for o in orientations} == {(), (2,), (3,), (2, 3)}
+    assert {o.axes for o in orientations} == {(2, 3), (3, 2)} - (
+        {(3, 2)} if forcing == "kolmogorov" else set()
+    )
+    along_x, along_y = map(set, zip(*(o.distances for o in orientations), strict=True))
     assert any(distance % 4 for distance in along_x)
+    if forcing == "kolmogorov":  # by half a wave, two points, with the sign
+        assert {o.distances[1] % 4 for o in orientations if o.sign > 0} == {0}
+        assert {o.distances[1] % 4 for o in orientations if o.sign < 0} == {2}
+    else:
+        assert any(distance % 4 for distance in along_y)
+
+
+def test_a_grid_without_half_a_wave_of_the_force_is_not_mirrored_with_a_sign():
+    problem = build("navier_stokes", forcing="kolmogorov", wavenumber=4)
+    rng = np.random.default_rng(0)
+    drawn = [draw(2, Grid((20, 20)), problem.symmetries, rng).orientation for _ in range(20)]
+    assert {(o.flips, o.sign) for o in drawn} == {((), 1), ((2, 3), 1)}
 
 
 @every_kind
@@ -455,14 +471,27 @@ def test_the_shear_layer_has_the_range_of_the_published_data():
     assert np.abs(inputs.mean(axis=(1, 2, 3))).max() < 0.05
 
 
-def test_the_shear_layer_moves_with_its_input():
+def test_the_shear_layer_moves_with_its_input_and_turns_round_when_mirrored():
     problem = build("shear_layer")
     modes = problem.modes(CELLS)
+
+    def last(profile):  # u_x, at the points of the solver
+        mean = profile.mean()
+        return modes.to_points(velocity(problem.advance(profile, modes)[1], modes)[:, :1]) + mean
+
+    def mirrored(x, axis):  # about the first node
+        return np.roll(np.flip(x, axis), 1, axis)
+
     profile = problem._profile(modes.grid, np.random.default_rng(0))[None, None]
-    last = modes.to_points(problem.advance(profile, modes)[1])
-    moved = np.roll(profile, (3, 5), axis=(2, 3))
-    again = modes.to_points(problem.advance(moved, modes)[1])
-    np.testing.assert_allclose(again, np.roll(last, (3, 5), axis=(2, 3)), atol=1e-9)
+    expected = last(profile)
+    changes = (
+        lambda x: np.roll(x, (3, 5), axis=(2, 3)),
+        lambda x: -mirrored(x, 2),
+        lambda x: mirrored(x, 3),
+    )
+    for change in changes:
+        np.testing.assert_allclose(last(change(profile)), change(expected), atol=1e-9)
+    assert problem.symmetries.mirror_signs == (-1, 1)
 
 
 def test_a_smooth_shear_layer_stays_as_it_is():

@@ -40,6 +40,10 @@ class Symmetries:
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
             property of ``-Laplace(u) = f`` with u = 0 on the boundary. The equation stays the
             same, but new fields have shorter waves than any that occur.
+        mirror_signs: What fields are multiplied by when an axis is mirrored: -1 for the velocity
+            along it, and for a vorticity on all axes. Exchanging axes is a reflection as well.
+        alternating: Whether half a period of a force has the opposite sign, so that fields whose
+            sign changes when mirrored are moved by half of one.
         fixed_axes: The space axes that are neither mirrored nor exchanged, as they differ from
             the others: 0 for plates across x.
     """
@@ -52,6 +56,8 @@ class Symmetries:
     shifts: bool = False
     periods: tuple[int, ...] = (0, 0, 0)
     mode_shifts: bool = False
+    mirror_signs: tuple[int, ...] = (1, 1, 1)
+    alternating: bool = False
     fixed_axes: tuple[int, ...] = ()
 
 

@@ -44,8 +44,8 @@ class NavierStokes(SpectralPDE):
     ``first_start: 1``, ``num_starts: 1``, ``time_step: 1``, ``resolution: 256``, ``substeps: 128``.
 
     Products are freed of aliasing by the two-thirds rule. Vorticity changes its sign when it is
-    mirrored, so that shifts, by whole waves of the forcing, are the only symmetry that is made use
-    of; none with ``diagonal``.
+    mirrored; with ``kolmogorov`` it is moved by half a wave of the force then, and by whole ones
+    anyway. No symmetry is made use of with ``diagonal``.
     """
 
     fields = ("w",)
@@ -72,8 +72,16 @@ class NavierStokes(SpectralPDE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        along_y = self.wavenumber if self.forcing == "kolmogorov" else 0
-        self.symmetries = Symmetries(shifts=self.forcing != "diagonal", periods=(0, along_y))
+        kolmogorov = self.forcing == "kolmogorov"
+        if self.forcing != "diagonal":
+            self.symmetries = Symmetries(
+                reflections=True,
+                rotations=not kolmogorov,
+                shifts=True,
+                periods=(0, self.wavenumber if kolmogorov else 0),
+                mirror_signs=(-1, -1),
+                alternating=kolmogorov,
+            )
 
     def symbol(self, modes: FourierModes) -> np.ndarray:
         """Returns ``nu Laplace - r``."""
@@ -160,7 +168,7 @@ class ShearLayer(PDE):
 
     input_names = ("u_x",)
     output_names = ("u_x_next",)
-    symmetries = Symmetries(shifts=True)
+    symmetries = Symmetries(reflections=True, shifts=True, mirror_signs=(-1, 1))
     periodic = True
 
     thickness: Annotated[float, Field(gt=0, le=1, description="a length in (0, 1]")] = 0.1

@@ -1,8 +1,10 @@
 """Augmentation by the exact symmetries of a problem."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -20,18 +22,21 @@ LARGEST_MODE_SHIFT = 1 / 4
 
 @dataclass(frozen=True)
 class Orientation:
-    """Reflected axes of ``[N, C, *grid]``, its grid's axes in their new order, and a shift."""
+    """Reflected axes of ``[N, C, *grid]``, its grid's axes in their new order, shift and sign."""
 
     flips: tuple[int, ...]
     axes: tuple[int, ...]
     distances: tuple[int, ...]
+    sign: int = 1
 
     def apply(self, fields: Tensor) -> Tensor:
         """Returns fields ``[N, C, *grid]`` in this orientation."""
         fields = fields.flip(self.flips) if self.flips else fields
         if list(self.axes) != sorted(self.axes):
             fields = fields.permute(0, 1, *self.axes)
-        return fields.roll(self.distances, tuple(sorted(self.axes))) if self.distances else fields
+        if self.distances:
+            fields = fields.roll(self.distances, tuple(sorted(self.axes)))
+        return -fields if self.sign < 0 else fields
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,26 @@ def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -
         flips = [axis for axis in mirrors if rng.random() < 0.5]
     if symmetries.rotations:
         order = _exchange(axes, free, grid, rng)
+    sign = _sign(flips, order, symmetries)
     if symmetries.shifts:
         sizes = zip(grid.shape, symmetries.periods[: grid.ndim], strict=True)
         distances = [_distance(n, period, rng) for n, period in sizes]
-    return Orientation(tuple(flips), tuple(order), tuple(distances))
+    if symmetries.alternating and sign < 0:
+        halves = [
+            n / (2 * period) if period else 0.0
+            for n, period in zip(grid.shape, symmetries.periods, strict=False)
+        ]
+        if not all(half.is_integer() for half in halves):
+            return Orientation((), tuple(axes), tuple(distances))
+        distances = [d + int(half) for d, half in zip(distances, halves, strict=True)]
+    return Orientation(tuple(flips), tuple(order), tuple(distances), sign)
+
+
+def _sign(flips: Sequence[int], order: Sequence[int], symmetries: Symmetries) -> int:
+    """Returns what fields are multiplied by when they are mirrored and their axes exchanged."""
+    signs = [symmetries.mirror_signs[axis - 2] for axis in flips]
+    swaps = sum(a > b for a, b in combinations(order, 2))
+    return math.prod(signs) * (min(symmetries.mirror_signs) if swaps % 2 else 1)
 
 
 def _distance(n: int, period: int, rng: np.random.Generator) -> int:
