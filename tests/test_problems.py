@@ -159,31 +159,29 @@ def transformations(symmetries):
         yield lambda x: 2 * x - x[::-1]
 
 
-@pytest.mark.parametrize("forcing", ["kolmogorov", "none"])
+@pytest.mark.parametrize("forcing", ["kolmogorov", "diagonal", "none"])
 def test_a_flow_is_moved_and_mirrored_as_its_force_allows(forcing):
     problem = build("navier_stokes", forcing=forcing, amplitude=4.0, wavenumber=4, std=3.0)
     inputs, outputs = problem.sample(CELLS, rngs(2))
     samples = Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), CELLS)
     places, drawn = np.arange(2), np.random.default_rng(0)
     orientations = set()
-    for _ in range(40):
+    for _ in range(60):
         change = draw(2, CELLS, problem.symmetries, drawn)
         orientations.add(change.orientation)
         moved = change.apply(samples, places)
         found = solve(problem, moved.inputs.numpy(), CELLS)
         np.testing.assert_allclose(found, moved.outputs, atol=1e-8 * np.abs(outputs).max())
+    flips, axes = {o.flips for o in orientations}, {o.axes for o in orientations}
     assert {o.sign for o in orientations} == {1, -1}
-    assert {o.flips for o in orientations} == {(), (2,), (3,), (2, 3)}
-    assert {o.axes for o in orientations} == {(2, 3), (3, 2)} - (
-        {(3, 2)} if forcing == "kolmogorov" else set()
-    )
-    along_x, along_y = map(set, zip(*(o.distances for o in orientations), strict=True))
-    assert any(distance % 4 for distance in along_x)
+    assert flips == ({(), (2, 3)} if forcing == "diagonal" else {(), (2,), (3,), (2, 3)})
+    assert axes == ({(2, 3)} if forcing == "kolmogorov" else {(2, 3), (3, 2)})
+    assert any(o.distances[0] % 4 for o in orientations)
     if forcing == "kolmogorov":  # by half a wave, two points, with the sign
-        assert {o.distances[1] % 4 for o in orientations if o.sign > 0} == {0}
-        assert {o.distances[1] % 4 for o in orientations if o.sign < 0} == {2}
-    else:
-        assert any(distance % 4 for distance in along_y)
+        assert all(o.distances[1] % 4 == (0 if o.sign > 0 else 2) for o in orientations)
+    if forcing == "diagonal":  # by half a wave with the sign, by a quarter the other way
+        halves = {(o.flips != (), o.sign, sum(o.distances) % 16) for o in orientations}
+        assert halves == {(False, 1, 0), (False, -1, 8), (True, 1, 4), (True, -1, 12)}
 
 
 def test_a_grid_without_half_a_wave_of_the_force_is_not_mirrored_with_a_sign():

@@ -35,15 +35,13 @@ class Symmetries:
         homogeneous: Multiplying input and output by the same positive number.
         odd: Changing the signs of input and output together, as linear problems allow anyway.
         shifts: Moving input and output together by whole points, wrapping around the box.
-        periods: How often a force or a coefficient repeats along each axis, 0 where it does not
-            vary: shifts are by whole periods of it.
+        force: The wave vector k and the phase p of a force ``cos(2 pi k . x - p)``, None without
+            one: what mirrors, exchanges and shifts do together leaves it as it is.
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
             property of ``-Laplace(u) = f`` with u = 0 on the boundary. The equation stays the
             same, but new fields have shorter waves than any that occur.
         mirror_signs: What fields are multiplied by when an axis is mirrored: -1 for the velocity
             along it, and for a vorticity on all axes. Exchanging axes is a reflection as well.
-        alternating: Whether half a period of a force has the opposite sign, so that fields whose
-            sign changes when mirrored are moved by half of one.
         fixed_axes: The space axes that are neither mirrored nor exchanged, as they differ from
             the others: 0 for plates across x.
     """
@@ -54,10 +52,9 @@ class Symmetries:
     homogeneous: bool = False
     odd: bool = False
     shifts: bool = False
-    periods: tuple[int, ...] = (0, 0, 0)
+    force: tuple[tuple[int, ...], float] | None = None
     mode_shifts: bool = False
     mirror_signs: tuple[int, ...] = (1, 1, 1)
-    alternating: bool = False
     fixed_axes: tuple[int, ...] = ()
 
 

@@ -44,8 +44,7 @@ class NavierStokes(SpectralPDE):
     ``first_start: 1``, ``num_starts: 1``, ``time_step: 1``, ``resolution: 256``, ``substeps: 128``.
 
     Products are freed of aliasing by the two-thirds rule. Vorticity changes its sign when it is
-    mirrored; with ``kolmogorov`` it is moved by half a wave of the force then, and by whole ones
-    anyway. No symmetry is made use of with ``diagonal``.
+    mirrored. With a force it is mirrored and moved such that the force stays as it is.
     """
 
     fields = ("w",)
@@ -72,16 +71,18 @@ class NavierStokes(SpectralPDE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kolmogorov = self.forcing == "kolmogorov"
-        if self.forcing != "diagonal":
-            self.symmetries = Symmetries(
-                reflections=True,
-                rotations=not kolmogorov,
-                shifts=True,
-                periods=(0, self.wavenumber if kolmogorov else 0),
-                mirror_signs=(-1, -1),
-                alternating=kolmogorov,
-            )
+        forces = {
+            "none": None,
+            "diagonal": ((1, 1), np.pi / 4),
+            "kolmogorov": ((0, self.wavenumber), np.pi),
+        }
+        self.symmetries = Symmetries(
+            reflections=True,
+            rotations=self.forcing != "kolmogorov",
+            shifts=True,
+            mirror_signs=(-1, -1),
+            force=forces[self.forcing],
+        )
 
     def symbol(self, modes: FourierModes) -> np.ndarray:
         """Returns ``nu Laplace - r``."""

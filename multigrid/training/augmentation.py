@@ -113,18 +113,15 @@ def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -
         flips = [axis for axis in mirrors if rng.random() < 0.5]
     if symmetries.rotations:
         order = _exchange(axes, free, grid, rng)
+    turned = _turned_force(flips, order, symmetries)
+    if turned is None:
+        flips, order, turned = [], axes, False
     sign = _sign(flips, order, symmetries)
     if symmetries.shifts:
-        sizes = zip(grid.shape, symmetries.periods[: grid.ndim], strict=True)
-        distances = [_distance(n, period, rng) for n, period in sizes]
-    if symmetries.alternating and sign < 0:
-        halves = [
-            n / (2 * period) if period else 0.0
-            for n, period in zip(grid.shape, symmetries.periods, strict=False)
-        ]
-        if not all(half.is_integer() for half in halves):
-            return Orientation((), tuple(axes), tuple(distances))
-        distances = [d + int(half) for d, half in zip(distances, halves, strict=True)]
+        drawn = _distances(grid, symmetries, turned, sign, rng)
+        if drawn is None:  # the grid has no point for it
+            flips, order, sign, drawn = [], axes, 1, [0] * grid.ndim
+        distances = drawn
     return Orientation(tuple(flips), tuple(order), tuple(distances), sign)
 
 
@@ -135,10 +132,38 @@ def _sign(flips: Sequence[int], order: Sequence[int], symmetries: Symmetries) ->
     return math.prod(signs) * (min(symmetries.mirror_signs) if swaps % 2 else 1)
 
 
-def _distance(n: int, period: int, rng: np.random.Generator) -> int:
-    """Draws by how many of n points to move: whole periods of what repeats so often, or any."""
-    count = period or n
-    return n // count * int(rng.integers(count)) if n % count == 0 else 0
+def _turned_force(
+    flips: Sequence[int], order: Sequence[int], symmetries: Symmetries
+) -> bool | None:
+    """Returns whether the waves of a force run the other way then; None if along another one."""
+    if symmetries.force is None:
+        return False
+    wave, _ = symmetries.force
+    flipped = [-k if axis in flips else k for axis, k in enumerate(wave, start=2)]
+    new = tuple(flipped[axis - 2] for axis in order)
+    return {wave: False, tuple(-k for k in wave): True}.get(new)
+
+
+def _distances(
+    grid: Grid, symmetries: Symmetries, turned: bool, sign: int, rng: np.random.Generator
+) -> list[int] | None:
+    """Draws by how many points to move along each axis; None if that would change a force.
+
+    A shift by d keeps ``cos(2 pi k . x - p)`` if k . d is a whole number; it makes up for a change
+    of sign if that is one half more, and for waves that run the other way if it is p / pi more.
+    """
+    distances = [int(rng.integers(n)) for n in grid.shape]
+    if symmetries.force is None:
+        return distances
+    wave, phase = symmetries.force
+    turns = (0.5 if sign < 0 else 0.0) + (phase / math.pi if turned else 0.0)
+    *_, axis = (axis for axis, k in enumerate(wave) if k)
+    for other, (k, n) in enumerate(zip(wave, grid.shape, strict=True)):
+        turns -= k * distances[other] / n if other != axis else 0.0
+    turns += int(rng.integers(wave[axis]))
+    step = grid.shape[axis] * turns / wave[axis]
+    distances[axis] = round(step) % grid.shape[axis]
+    return distances if math.isclose(step, round(step), abs_tol=1e-9) else None
 
 
 def _exchange(axes: list[int], free: list[int], grid: Grid, rng: np.random.Generator) -> list[int]:
