@@ -139,7 +139,9 @@ NARROW_EPOCHS = (60, 16, 2, 1, 0)
 """A narrow network takes more steps to the same error, and each is cheaper."""
 
 
-def _fine_scales(experiment: str, finest: int, *overrides: str, direct: Method) -> Suite:
+def _fine_scales(
+    experiment: str, finest: int, *overrides: str, direct: Method, seeds: tuple[int, ...] = (1,)
+) -> Suite:
     """Returns a suite on a problem that coarse grids do not know: folded from an eighth on."""
     grids = [finest // 8, finest // 4, finest // 2, finest]
     restricted = (f"levels={grids[-3:]}", "schedule.epochs=[30, 12, 6]")
@@ -148,7 +150,7 @@ def _fine_scales(experiment: str, finest: int, *overrides: str, direct: Method) 
         Method("restricted", "ladder of restricted levels", restricted),
     )
     settings = (*SMALL, "model.width=32", *overrides)
-    return Suite(f"experiments/{experiment}.yaml", settings, (1, 2), (*ladders, direct))
+    return Suite(f"experiments/{experiment}.yaml", settings, seeds, (*ladders, direct))
 
 
 def _ablation(experiment: str) -> Suite:
@@ -222,26 +224,23 @@ SUITES = {
         (_ladder("schedule.epochs=[40, 44, 4, 1]"), _direct()),
     ),
     # fine scales matter: the floor of 16x16 lies between 4 and 27 %; tried on the wave, seed 0
-    "wave_64": replace(
-        _fine_scales(
-            "cno/wave",
-            64,
-            # the best of four after 30 epochs
-            direct=_direct("schedule.learning_rate=8e-3", rates=()),
-        ),
+    "wave_64": _fine_scales(
+        "cno/wave",
+        64,
+        # the best of four after 30 epochs
+        direct=_direct("schedule.learning_rate=8e-3", rates=()),
         seeds=(1, 2, 3, 4, 5),
     ),
-    "jump_64": _fine_scales("cno/discontinuous_transport", 64, direct=_direct(searched=30)),
-    "kolmogorov_64": replace(
-        _fine_scales("kolmogorov", 64, "data.rollout_steps=20", direct=_direct(searched=30)),
-        seeds=(1,),
+    "jump_64": _fine_scales(
+        "cno/discontinuous_transport", 64, direct=_direct(searched=30), seeds=(1, 2)
+    ),
+    "kolmogorov_64": _fine_scales(
+        "kolmogorov", 64, "data.rollout_steps=20", direct=_direct(searched=30)
     ),
     "allen_cahn_128": _fine_scales(
         "cno/allen_cahn", 128, direct=_direct(rates=RATES[1:], epochs=40, searched=20)
     ),
-    "shear_layer_128": replace(
-        _fine_scales("cno/shear_layer", 128, direct=_direct(epochs=40, searched=20)), seeds=(1,)
-    ),
+    "shear_layer_128": _fine_scales("cno/shear_layer", 128, direct=_direct(epochs=40, searched=20)),
     "ablation_wave": _ablation("cno/wave"),
     "ablation_jump": _ablation("cno/discontinuous_transport"),
     "poisson_3d": Suite(
