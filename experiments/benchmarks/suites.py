@@ -105,7 +105,7 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
     return (*(replace(method, equal_time=True) for method in methods), *peers)
 
 
-def _measured(levels: str, *overrides: str) -> Method:
+def _measured() -> Method:
     """Returns a ladder of folded levels with a schedule by measurement and five units of work."""
     growth = (
         "transfer.new_scales=copy",
@@ -114,7 +114,7 @@ def _measured(levels: str, *overrides: str) -> Method:
     )
     budget = "schedule.budget={work_units: 5}"
     fields = "model.fields=folded"
-    return _ladder(levels, fields, "schedule.epochs=auto", budget, *growth, *overrides)
+    return _ladder(fields, "schedule.epochs=auto", budget, *growth)
 
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
@@ -146,10 +146,10 @@ def _fine_scales(
     grids = [finest // 8, finest // 4, finest // 2, finest]
     restricted = (f"levels={grids[-3:]}", "schedule.epochs=[30, 12, 6]")
     ladders = (
-        _measured(f"levels={grids}"),
+        _measured(),
         Method("restricted", "ladder of restricted levels", restricted),
     )
-    settings = (*SMALL, "model.width=32", *overrides)
+    settings = (*SMALL, "model.width=32", f"levels={grids}", *overrides)
     return Suite(f"experiments/{experiment}.yaml", settings, seeds, (*ladders, direct))
 
 
@@ -240,7 +240,9 @@ SUITES = {
     "allen_cahn_128": _fine_scales(
         "cno/allen_cahn", 128, direct=_direct(rates=RATES[1:], epochs=40, searched=20)
     ),
-    "shear_layer_128": _fine_scales("cno/shear_layer", 128, direct=_direct(epochs=40, searched=20)),
+    "shear_layer_128": _fine_scales(
+        "cno/shear_layer", 128, direct=_direct(rates=RATES[1:], epochs=40, searched=20)
+    ),
     "ablation_wave": _ablation("cno/wave"),
     "ablation_jump": _ablation("cno/discontinuous_transport"),
     "poisson_3d": Suite(
