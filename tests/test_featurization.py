@@ -126,6 +126,20 @@ def test_same_losses_with_far_less_work(tmp_path, pretrained, precision, memory)
     assert rows[1].flops > rows[2].flops - rows[1].flops  # the features themselves are counted
 
 
+def test_heads_of_folded_levels_learn_the_same_from_features(tmp_path):
+    folded = ["model.fields=folded", "levels=[8,16]", "model.depth=2", "schedule.epochs=[2,0]"]
+    first = write_experiment(tmp_path / "first.yaml", problem={"kind": "poisson", "num_modes": 8})
+    train(first, tmp_path / "first", f"checkpoints.save={tmp_path / 'w.pt'}", *folded)
+    path = experiment(tmp_path, tmp_path / "w.pt", HEADS_ONLY)
+    losses = []
+    for more in ([], ["--overwrite", "transfer.featurize=false"]):
+        train(path, tmp_path, *folded, *more)
+        rows = read_history(tmp_path / "results" / "second" / "metrics.csv")
+        losses.append([row.train_loss for row in rows if row.level == 0][1:])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][1] < losses[0][0]
+
+
 def test_large_grids_in_bfloat16(tmp_path, pretrained):
     path = experiment(tmp_path, pretrained, HEADS_ONLY, compute={"precision": "bfloat16"})
     changes = ["levels=[32]", "model.depth=3", "schedule.epochs=1"]

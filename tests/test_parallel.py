@@ -129,12 +129,21 @@ def test_two_processes_train_as_one(experiment, expected, tmp_path, overrides):
     )
 
 
-@pytest.mark.parametrize(("optimizer", "checkpointed"), [("adamw", "false"), ("muon", "true")])
-def test_spread_parameters_train_as_whole_ones(experiment, tmp_path, optimizer, checkpointed):
-    own = f"optimizer.name={optimizer}"
-    train(experiment, tmp_path / "one", own)
-    more = ["parallel.strategy=fsdp", f"parallel.checkpoint_activations={checkpointed}"]
-    assert run_together([experiment, own, *more], tmp_path) == [0, 0], error_of(tmp_path)
+@pytest.mark.parametrize(
+    ("strategy", "optimizer", "checkpointed", "fields"),
+    [
+        ("fsdp", "adamw", "false", "restricted"),
+        ("fsdp", "muon", "true", "folded"),
+        ("ddp", "muon", "false", "folded"),
+    ],
+)
+def test_spread_and_folded_networks_train_as_in_one_process(
+    experiment, tmp_path, strategy, optimizer, checkpointed, fields
+):
+    own = [f"optimizer.name={optimizer}", f"model.fields={fields}"]
+    train(experiment, tmp_path / "one", *own)
+    more = [f"parallel.strategy={strategy}", f"parallel.checkpoint_activations={checkpointed}"]
+    assert run_together([experiment, *own, *more], tmp_path) == [0, 0], error_of(tmp_path)
     assert_same_training(tmp_path / "results" / "tiny", tmp_path / "one" / "results" / "tiny")
 
 
