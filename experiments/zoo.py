@@ -18,7 +18,12 @@ SMALL = ("output.folder=results/zoo", "output.figures=false", "model.width=24",
 CELLS, NODES, STEP = "levels=[16,32,64]", "levels=[17,33,65]", "data.rollout_steps=0"
 RESTRICTED = "schedule.epochs=[30,8,2]"
 FOLDED = "model.fields=folded", "schedule.epochs=[50,6,1]"
-LONG = "model.fields=folded", "schedule.epochs=[150,20,2]"
+COARSE = (
+    "levels=[8,16,32,64]",
+    "model.fields=folded",
+    "schedule.epochs=[100,6,1,0]",
+    "schedule.learning_rate=4.0e-3",
+)
 SURROGATES = {
     "poisson": ("poisson", CELLS, RESTRICTED, "problem.num_modes=16", "problem.smoothness=2.0"),
     "darcy": ("darcy", CELLS, RESTRICTED),
@@ -31,9 +36,8 @@ SURROGATES = {
     "smooth_transport": ("cno/smooth_transport", CELLS, *FOLDED),
     "discontinuous_transport": ("cno/discontinuous_transport", CELLS, *FOLDED),
     "allen_cahn": ("cno/allen_cahn", CELLS, *FOLDED),
-    "shear_layer": ("cno/shear_layer", CELLS, *LONG),
     "advection_diffusion": ("advection_diffusion", CELLS, *FOLDED, STEP),
-    "kolmogorov": ("kolmogorov", CELLS, *LONG, STEP),
+    "kolmogorov": ("kolmogorov", *COARSE, STEP),
 }  # fmt: skip
 
 
