@@ -38,6 +38,11 @@ SURROGATES = {
     "allen_cahn": ("cno/allen_cahn", CELLS, *FOLDED),
     "advection_diffusion": ("advection_diffusion", CELLS, *FOLDED, STEP),
     "kolmogorov": ("kolmogorov", *COARSE, STEP),
+    "navier_stokes": ("navier_stokes", *COARSE, STEP),
+    "kuramoto_sivashinsky": ("kuramoto_sivashinsky", CELLS, *FOLDED, STEP),
+    "poisson_two_phase": ("poisson_two_phase", CELLS, RESTRICTED),
+    "cno_poisson": ("cno/poisson", CELLS, *FOLDED),
+    "darcy_rough": ("darcy_rough", CELLS, *FOLDED),
 }  # fmt: skip
 
 
