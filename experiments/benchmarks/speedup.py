@@ -91,7 +91,7 @@ class SuiteRun:
         self, method: Method, seed: int, name: str, extra: Sequence[str] = ()
     ) -> Sequence[Row]:
         """Returns the history of a run, from disk if it is finished."""
-        overrides = [*self.suite.overrides, *method.overrides, f"name={name}", f"seed={seed}"]
+        overrides = [f"name={name}", f"seed={seed}"]
         overrides.append(f"output.folder={self.folder / 'runs'}")
         if method.equal_time:
             ladder = self.summaries[f"{self.suite.methods[0].name}_seed{seed}"]
@@ -99,7 +99,7 @@ class SuiteRun:
             overrides += ["schedule.epochs=auto", budget]
         if not extra and method.name in self.rates:
             overrides.append(f"schedule.learning_rate={self.rates[method.name]}")
-        config = load_config(self.suite.experiment, [*overrides, *extra])
+        config = self._config(method, *overrides, *extra)
         folder = RunFolder(self.folder / "runs" / name)
         if folder.summary.exists():
             folder.check(config, resume=True, overwrite=False)
@@ -107,6 +107,10 @@ class SuiteRun:
             train_without_report(config, folder, PEERS[method.network] if method.network else None)
         self.summaries[name] = json.loads(folder.summary.read_text())
         return read_history(folder.metrics)
+
+    def _config(self, method: Method, *extra: str) -> Config:
+        overrides = (*self.suite.overrides, *method.overrides, *extra)
+        return load_config(self.suite.experiment, overrides)
 
     def _check_comparable(self) -> None:
         """Raises an error that says what differs if runs are not on equal terms."""
@@ -146,9 +150,7 @@ class SuiteRun:
                 "environment": {key: first[key] for key in ("machine", "torch", "threads")},
                 "precision": first["precision"],
                 "data_fingerprint": first["data_fingerprint"],
-                "generation": generation_cost(
-                    load_config(self.suite.experiment, self.suite.overrides)
-                ),
+                "generation": generation_cost(self._config(self.suite.methods[0])),
                 "speed_up": [asdict(up) for up in ups],
                 "test_rel_l2": {n: s["test"]["rel_l2"] for n, s in self.summaries.items()},
                 "extra_tests_rel_l2": {
