@@ -268,7 +268,7 @@ def try_settings(overrides: Sequence[str], path: Path) -> None:
 
 def try_data(path: Path) -> None:
     """Looks into a data file and reads all of it."""
-    inspect_file(open_fields(path), progress=False)
+    inspect_file(open_fields(path))
 
 
 def try_network(path: Path) -> None:

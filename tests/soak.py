@@ -570,7 +570,7 @@ def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
 
     def read_store(path: Path) -> Any:
         again = store(path.parent)
-        pairs = [again.read(split, count) for split, count in counts.items()]
+        pairs = [again.open(split, count)[:] for split, count in counts.items()]
         return [(pair.inputs, pair.outputs) for pair in pairs]
 
     def read_block(path: Path) -> Any:

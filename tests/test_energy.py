@@ -151,17 +151,17 @@ def test_unlabelled_samples_have_the_inputs_of_the_labelled(tmp_path: Path) -> N
     unlabelled = GeneratedSource(store, labelled=False)
     assert unlabelled.prepare({"train": 7, "validation": 2, "test": 1}) == 3
     with pytest.raises(UserError, match="holds 0 train samples"):
-        store.read("train", 7)
+        store.open("train", 7)[:]
     assert GeneratedSource(store).prepare({"train": 7}) == 7
     for where in (grid, coarse):
-        found, expected = unlabelled.read("train", where, 7), store.read("train", 7)
+        found, expected = unlabelled.read("train", where, 7), store.open("train", 7)[:]
         torch.testing.assert_close(found.inputs, expected.restrict_to(where).inputs)
         profile = torch.from_numpy(Diffusion().initial_outputs(where).copy()).float()
         assert (found.outputs == profile).all()
     some = unlabelled.open("train", coarse, 7)[torch.tensor([5, 2])]
     assert torch.equal(some.inputs, found.inputs[[5, 2]])
     labels = unlabelled.read("validation", grid, 2).outputs
-    assert torch.equal(labels, store.read("validation", 2).outputs)
+    assert torch.equal(labels, store.open("validation", 2)[:].outputs)
 
 
 def test_boundary_values_are_exact(generator: torch.Generator) -> None:

@@ -12,7 +12,7 @@ from tiny import SECTIONS
 import multigrid
 from multigrid.__main__ import main
 from multigrid.config import dump_config, load_config, parse_config, parse_saved
-from multigrid.data.generation import Block, Recipe, _can_travel, generate
+from multigrid.data.generation import Block, Recipe, _can_travel, _generate_in_pool
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.registry import PROBLEMS, Registry, import_plugin
@@ -236,7 +236,8 @@ def test_samples_follow_the_code_of_a_pde_of_the_users(experiment, plugin):
 def test_workers_sample_a_pde_from_a_file(experiment):
     recipe = Recipe(load_config(experiment).pde(), Grid((8, 8)), 0)
     blocks = [Block("train", i, i + 2) for i in (0, 2)]
-    here, there = (list(generate(recipe, blocks, workers)) for workers in (1, 2))
+    here = [(block, recipe.make(block)) for block in blocks]
+    there = list(_generate_in_pool(recipe, blocks, workers=2))
     for (_, one), (_, other) in zip(here, there, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
 

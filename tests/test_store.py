@@ -10,7 +10,7 @@ from multigrid.data import SPLITS
 from multigrid.data import store as store_module
 from multigrid.data.arrays import write_array
 from multigrid.data.formats import ReaderOptions, open_container, open_fields
-from multigrid.data.formats.copies import _copy
+from multigrid.data.formats.field_file import copy_array
 from multigrid.data.generation import BLOCK, Block
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError, brief
@@ -33,7 +33,7 @@ def store(tmp_path):
 
 
 def test_samples_are_those_of_the_problem(store):
-    samples = store.read("train", 6)
+    samples = store.open("train", 6)[:]
     key = np.random.SeedSequence(0, spawn_key=(SPLITS.index("train"), 5))
     f, u = store.problem.sample(GRID, [np.random.default_rng(key)])
     assert samples.inputs.dtype == samples.outputs.dtype == torch.float32
@@ -77,13 +77,13 @@ def test_unchanged_settings_reuse_the_file(store):
 
 
 def test_more_samples_keep_the_old_bit_for_bit(store):
-    old = {split: store.read(split, count) for split, count in COUNTS.items()}
+    old = {split: store.open(split, count)[:] for split, count in COUNTS.items()}
     assert store.ensure({**COUNTS, "train": BLOCK + 10}) == BLOCK + 4
     for split, count in COUNTS.items():
-        samples = store.read(split, count)
+        samples = store.open(split, count)[:]
         assert torch.equal(samples.inputs, old[split].inputs)
         assert torch.equal(samples.outputs, old[split].outputs)
-    assert len(store.read("train", BLOCK + 10)) == BLOCK + 10
+    assert len(store.open("train", BLOCK + 10)[:]) == BLOCK + 10
 
 
 def test_samples_do_not_depend_on_how_many_were_asked_for(store, tmp_path):
@@ -91,12 +91,15 @@ def test_samples_do_not_depend_on_how_many_were_asked_for(store, tmp_path):
     large.ensure({"train": BLOCK + 10, "validation": 20, "test": 30})
     for split, count in COUNTS.items():
         torch.testing.assert_close(
-            large.read(split, count).inputs, store.read(split, count).inputs, rtol=0, atol=1e-6
+            large.open(split, count)[:].inputs,
+            store.open(split, count)[:].inputs,
+            rtol=0,
+            atol=1e-6,
         )
 
 
 def test_no_two_samples_are_alike(store):
-    everything = torch.cat([store.read(split, count).inputs for split, count in COUNTS.items()])
+    everything = torch.cat([store.open(split, count)[:].inputs for split, count in COUNTS.items()])
     distances = torch.cdist(everything.flatten(1), everything.flatten(1))
     distances.fill_diagonal_(torch.inf)
     assert distances.min() > 0.1
@@ -119,7 +122,7 @@ def test_one_sample_is_one_chunk_and_the_file_describes_itself(store):
 def test_truncated_file(store, fraction):
     content = store.path.read_bytes()
     store.path.write_bytes(content[: int(fraction * len(content))])
-    for action in (lambda: store.ensure(COUNTS), lambda: store.read("train", 6)):
+    for action in (lambda: store.ensure(COUNTS), lambda: store.open("train", 6)[:]):
         with pytest.raises(UserError, match=r"\.h5: unreadable or half-written HDF5 file"):
             action()
 
@@ -135,7 +138,7 @@ def test_missing_group(store, victim):
     with h5py.File(store.path, "a") as file:
         del file[victim]
     with pytest.raises(UserError, match=r"\.h5: unreadable"):
-        store.read("test", 1)
+        store.open("test", 1)[:]
 
 
 def test_missing_split_is_noticed_before_training(store):
@@ -147,7 +150,7 @@ def test_missing_split_is_noticed_before_training(store):
 
 def test_fewer_samples_than_asked_for(store):
     with pytest.raises(UserError):
-        store.read("train", 100)
+        store.open("train", 100)[:]
 
 
 def test_file_of_other_settings(store):
@@ -164,7 +167,7 @@ def test_interrupted_generation_is_continued(tmp_path, monkeypatch):
     interrupt(store, counts, monkeypatch, after=2)
     assert not store.path.exists()
     assert store.ensure(counts) == BLOCK + 2
-    assert torch.equal(store.read("train", 3 * BLOCK).inputs, whole.read("train", 192).inputs)
+    assert torch.equal(store.open("train", 3 * BLOCK)[:].inputs, whole.open("train", 192)[:].inputs)
     assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
 
 
@@ -228,13 +231,13 @@ def test_a_limit_of_file_sizes_is_told_where_arrays_are_copied(tmp_path, limited
     path = tmp_path / "f.npz"
     np.savez_compressed(path, x=np.zeros((100, 80, 80), np.float32))
     with pytest.raises(UserError, match=r"cannot be written: File too large$"):
-        _copy(open_container(path, ReaderOptions()), "x", tmp_path / "x.npy")
+        copy_array(open_container(path, ReaderOptions()), "x", tmp_path / "x.npy")
 
 
 def test_hdf5_files_hold_no_more_than_they_need(store, tmp_path):
     assert store.ensure({"train": 40}) == 34
     assert store.path.stat().st_size < 70_000  # of 100 kB reserved
-    assert torch.equal(store.read("train", 6).inputs, store.read("train", 40).inputs[:6])
+    assert torch.equal(store.open("train", 6)[:].inputs, store.open("train", 40)[:].inputs[:6])
     values = np.random.default_rng(0).random((3, 1, 8, 8), dtype=np.float32)
     write_array(tmp_path / "f.h5", values.shape, [values], lambda count: None, ["u"])
     with h5py.File(tmp_path / "f.h5") as file:
@@ -256,7 +259,7 @@ def test_splits_share_nothing_with_other_seeds(tmp_path):
     for seed in (0, 1):
         store = open_store(tmp_path, seed)
         store.ensure(COUNTS)
-        inputs += [store.read(split, 2).inputs for split in SPLITS]
+        inputs += [store.open(split, 2)[:].inputs for split in SPLITS]
     everything = torch.cat(inputs).flatten(1)
     distances = torch.cdist(everything, everything)
     distances.fill_diagonal_(torch.inf)
@@ -307,4 +310,4 @@ def test_damage_to_an_interrupted_generation_is_made_anew(tmp_path, monkeypatch)
     whole = open_store(tmp_path / "whole")
     whole.ensure(counts)
     for split, count in counts.items():
-        assert torch.equal(store.read(split, count).outputs, whole.read(split, count).outputs)
+        assert torch.equal(store.open(split, count)[:].outputs, whole.open(split, count)[:].outputs)

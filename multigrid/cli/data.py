@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -39,15 +38,8 @@ def generate(options: argparse.Namespace) -> None:
     source, counts, generated = make_samples(config)
     store, seconds = source.store, time.perf_counter() - started
     if options.json:
-        print_json(
-            {
-                "file": str(store.path),
-                "grid": list(store.grid.shape),
-                "samples": counts,
-                "generated": generated,
-                "seconds": seconds,
-            }
-        )
+        place = {"file": str(store.path), "grid": list(store.grid.shape)}
+        print_json({**place, "samples": counts, "generated": generated, "seconds": seconds})
     else:
         held = ", ".join(f"{count} {split}" for split, count in counts.items())
         print(f"{store.path}: {held} samples on {store.grid}; {generated} made in {seconds:.1f} s")
@@ -70,8 +62,7 @@ def inspect(options: argparse.Namespace) -> None:
 
     if options.write is not None and options.write.exists():
         raise UserError(f"{options.write}: exists already; remove it or choose another name")
-    reading = ReaderOptions.of(vars(options))
-    report = inspect_path(options.file, reading, progress=sys.stderr.isatty())
+    report = inspect_path(options.file, ReaderOptions.of(vars(options)))
     if options.write is not None:
         suggestion = report["suggestion"]
         if not suggestion:

@@ -141,11 +141,11 @@ def _open_inputs(
     options: argparse.Namespace, surrogate: "TrainedSurrogate"
 ) -> "tuple[Inputs, Grid]":
     """Returns the array of inputs, or those of a file that the run could train on."""
-    from multigrid.data.arrays import FileInputs, open_array
+    from multigrid.data.arrays import Inputs, open_array
     from multigrid.data.formats import open_fields
 
     try:
-        inputs: Inputs = open_array(options.source, options.input)
+        inputs = open_array(options.source, options.input)
         return inputs, surrogate.grids[surrogate.level_of(inputs.shape)]
     except UserError as error:
         reason, place = str(error), str(options.source)
@@ -156,7 +156,7 @@ def _open_inputs(
         raise UserError(reason)
     try:
         file = open_fields(options.source, section, surrogate.config.data.time)
-        inputs = FileInputs(file)
+        inputs = Inputs.of(file)
         return inputs, surrogate.grids[surrogate.level_of(inputs.shape)]
     except UserError as error:
         raise UserError(f"{reason}; nor is it a file as the run was trained on: {error}") from None

@@ -5,15 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from multigrid.config.section import (
-    Count,
-    FileName,
-    Fraction,
-    Positive,
-    Section,
-    Size,
-    sentence,
-)
+from multigrid.config.section import Count, FileName, Fraction, Positive, Section, Size, sentence
 from multigrid.errors import UserError
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data.formats import FieldFile, open_fields, split_folders
-from multigrid.data.formats.copies import copied, is_scattered
 from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.splits import DataFile, compare_names, divide
@@ -50,15 +49,11 @@ class FilePart(NamedTuple):
 
     def load(self, indices: np.ndarray) -> Samples:
         """Reads samples, in any order, without looking at their values."""
-        order = np.argsort(self.numbers[indices])  # as they lie in the file
-        numbers = self.numbers[indices[order]]
+        numbers = self.numbers[indices]
         inputs, *outputs = self.file.fetch(numbers)
         outputs += [self.file.fetch(numbers + step)[1] for step in range(1, self.num_steps)]
-        back = np.argsort(order)
         all_outputs = np.concatenate(outputs, axis=1) if outputs[1:] else outputs[0]
-        return Samples(
-            torch.from_numpy(inputs[back]), torch.from_numpy(all_outputs[back]), self.grid
-        )
+        return Samples(torch.from_numpy(inputs), torch.from_numpy(all_outputs), self.grid)
 
     def check(self, split: str) -> Iterator[tuple[np.ndarray, Samples]]:
         """Yields all samples with their indices block by block, in the order of the file.
@@ -110,7 +105,12 @@ class FileSource:
         self._checked: set[tuple[Path, str, int]] = set()
         self._held: dict[tuple[Path, str], Samples] = {}
         opened = list(_open_all(files, options, time))
-        self.centering = _expected_centering(opened) if centering == "auto" else centering
+        if centering == "auto":
+            stated = (f.layout.centering for _, f in opened if f.layout.centering is not None)
+            finest = max((file.shape for _, file in opened), key=math.prod)
+            self.centering = next(stated, guess_centering(finest))
+        else:
+            self.centering = centering
         self.files = divide(opened, counts, self.centering)
         nested = self.nesting()
         if nested is not None and (nested == "cell") != (self.centering == "cell"):
@@ -132,16 +132,15 @@ class FileSource:
     @property
     def place(self) -> str:
         """The files."""
-        paths = [item.file.paths for item in self.files]
-        more = [f" and {len(several) - 1} more" * (len(several) > 2) for several in paths]
-        return ", ".join(f"{p[0]}{m}" for p, m in zip(paths, more, strict=True))
+        several = [item.file.paths for item in self.files]
+        return ", ".join(f"{p[0]}{f' and {len(p) - 1} more' * (len(p) > 2)}" for p in several)
 
     @property
     def remarks(self) -> list[str]:
         """What the user must know about how the files are read."""
         files = [item.file for item in self.files]
-        lines = [line for file in files for line in file.remarks()]
-        return [*dict.fromkeys(lines), *compare_names(files), *self._copies]
+        lines = dict.fromkeys(line for file in files for line in file.remarks())
+        return [*lines, *compare_names(files), *self._copies]
 
     def unused(self, grid: Grid) -> list[str]:
         """Names the files from which no samples on a grid are read, where all are on that one."""
@@ -171,10 +170,6 @@ class FileSource:
                 f"{counted(file.group_size, 'step')} that each trajectory has"
             )
 
-    def require(self, split: str, grid: Grid, count: int) -> None:
-        """Raises a UserError if a split has fewer samples on a grid; reads none."""
-        self._part(split, grid, count)
-
     def locate(self, split: str, grid: Grid) -> FilePart:
         """Finds a split's samples for a grid: in the file of that grid, else the next finer one."""
         holding = [item for item in self.files if split in item.pools]
@@ -182,7 +177,7 @@ class FileSource:
         if not fitting:
             grids = ", ".join(dict.fromkeys(str(item.grid) for item in holding))
             possible = {coarse for item in holding for coarse in item.grid.halvings()}
-            listed = ", ".join(map(str, sorted(possible, key=lambda g: -g.size)))
+            listed = ", ".join(str(g) for g in sorted(possible, key=lambda g: -g.size))
             halved = f"can be halved to {listed}" if listed else "cannot be halved"
             raise UserError(
                 f"levels: there are no {split} samples on {grid}: the files have {grids} "
@@ -191,6 +186,26 @@ class FileSource:
         best = min(fitting, key=lambda item: item.grid.size)
         return FilePart(best.file, best.pools[split], best.grid)
 
+    def require(self, split: str, grid: Grid, count: int | None = None) -> FilePart:
+        """Finds the first samples of a split for a grid; reads none.
+
+        Raises:
+            UserError: If there are fewer.
+        """
+        count = self.counts[split] if count is None else count
+        part, more = self.locate(split, grid), ""
+        if split == "train" and self.num_steps > 1:
+            last = part.file.group_size - self.num_steps
+            numbers = part.numbers[part.numbers % part.file.group_size <= last]
+            part = part._replace(numbers=numbers, num_steps=self.num_steps)
+            more = f" that {self.num_steps - 1} steps of their trajectory follow"
+        if count > len(part.numbers):
+            raise UserError(
+                f"{part.file.path}: {count} {split} samples on {grid} are wanted (data.{split}), "
+                f"but there are {len(part.numbers)}{more}"
+            )
+        return part._replace(numbers=part.numbers[:count])
+
     def read(self, split: str, grid: Grid, count: int | None = None) -> Samples:
         """Returns the first samples of a split, restricted to a grid block by block.
 
@@ -198,7 +213,7 @@ class FileSource:
             UserError: If values are NaN or infinite, or a channel of the training samples is
                 constant, or there are too few samples, or the file is damaged.
         """
-        part = self._part(split, grid, count)
+        part = self.require(split, grid, count)
         total, key = len(part.numbers), (part.file.path, split)
         held = self._held.get(key)
         if held is not None and len(held) >= total and held.grid == part.grid:
@@ -214,9 +229,9 @@ class FileSource:
 
     def open(self, split: str, grid: Grid, count: int | None = None) -> StreamedSamples:
         """Returns what :meth:`read` does, to be read later; checks the values of all once."""
-        part = self._part(split, grid, count)
+        part = self.require(split, grid, count)
         key = part.file.path, split, len(part.numbers)
-        if self.folder is not None and any(map(is_scattered, part.file.parts)):
+        if self.folder is not None and any(p.is_scattered for p in part.file.parts):
             self._copy(part.file, self.folder)
         if key not in self._checked:
             for _ in part.check(split):
@@ -227,7 +242,7 @@ class FileSource:
     def _copy(self, file: FieldFile, folder: Path) -> None:
         """Has a file read from a plain copy, made once."""
         names = [f"{p.container.path.stem}_{_hash(p.container.paths)[:16]}" for p in file.parts]
-        file.parts = [copied(p, folder, n) for p, n in zip(file.parts, names, strict=True)]
+        file.parts = [p.copied(folder, n) for p, n in zip(file.parts, names, strict=True)]
         self._copies.append(
             f"{file.path}: is read from a copy in {folder}, as each of its compressed chunks holds "
             "several samples"
@@ -236,8 +251,7 @@ class FileSource:
     def groups(self, split: str, grid: Grid, count: int) -> Sequence[int]:
         """Returns the trajectory of each of the first samples of a split."""
         file, pool, *_ = self.locate(split, grid)
-        numbers: list[int] = (pool[:count] // file.group_size).tolist()
-        return numbers
+        return list(map(int, pool[:count] // file.group_size))
 
     def places(self, split: str, grid: Grid, count: int) -> list[str]:
         """Returns trajectory and step of the first samples of a split, if they have such."""
@@ -260,31 +274,15 @@ class FileSource:
     def nesting(self) -> Centering | None:
         """Returns the centering by which two files' outputs on two grids nest, if any do."""
         ordered = sorted(self.files, key=lambda item: item.grid.size)
-        for pair in combinations(ordered, 2):
-            shared = sorted(set(pair[0].pools) & set(pair[1].pools))
-            if pair[0].grid != pair[1].grid and shared:
-                pools = [item.pools[shared[0]] for item in pair]
+        for coarse, fine in combinations(ordered, 2):
+            shared = sorted(coarse.pools.keys() & fine.pools.keys())
+            if coarse.grid != fine.grid and shared:
+                pools = [item.pools[shared[0]] for item in (coarse, fine)]
                 count = min(NUM_COMPARED, *map(len, pools))
-                read = (i.file.read(p[:count])[1] for i, p in zip(pair, pools, strict=True))
-                nested = nested_centering(*map(torch.from_numpy, read))
-                if nested is not None:
+                outputs = coarse.file.read(pools[0][:count])[1], fine.file.read(pools[1][:count])[1]
+                if nested := nested_centering(*map(torch.from_numpy, outputs)):
                     return nested
         return None
-
-    def _part(self, split: str, grid: Grid, count: int | None) -> FilePart:
-        count = self.counts[split] if count is None else count
-        part, more = self.locate(split, grid), ""
-        if split == "train" and self.num_steps > 1:
-            last = part.file.group_size - self.num_steps
-            numbers = part.numbers[part.numbers % part.file.group_size <= last]
-            part = part._replace(numbers=numbers, num_steps=self.num_steps)
-            more = f" that {self.num_steps - 1} steps of their trajectory follow"
-        if count > len(part.numbers):
-            raise UserError(
-                f"{part.file.path}: {count} {split} samples on {grid} are wanted (data.{split}), "
-                f"but there are {len(part.numbers)}{more}"
-            )
-        return part._replace(numbers=part.numbers[:count])
 
 
 SampleSource = GeneratedSource | FileSource
@@ -304,15 +302,9 @@ def _open_all(
             yield DataFile(path, name), open_fields(paths, options, time)
         if not folders:
             file = open_fields(path, options, time)
-            only = len(file.named_splits) == 1 and len(files) > 1
-            yield DataFile(path, split or (next(iter(file.named_splits)) if only else None)), file
-
-
-def _expected_centering(opened: Sequence[tuple[DataFile, FieldFile]]) -> Centering:
-    """Returns the centering that a file states, else a guess from the sizes."""
-    stated = (file.layout.centering for _, file in opened if file.layout.centering is not None)
-    finest = max((file.shape for _, file in opened), key=math.prod)
-    return next(stated, None) or guess_centering(finest)
+            if len(file.named_splits) == 1 and len(files) > 1:
+                split = split or next(iter(file.named_splits))
+            yield DataFile(path, split), file
 
 
 def _hash(paths: Sequence[Path]) -> str:
@@ -343,8 +335,8 @@ def nested_centering(coarse: Tensor, fine: Tensor) -> Centering | None:
     for centering in ("cell", "node"):
         from_grid, to_grid = (Grid(tuple(f.shape[2:]), centering) for f in (fine, coarse))
         if halvings_between(to_grid, from_grid):
-            difference = restrict_to(fine.double(), from_grid, to_grid) - coarse
-            if difference.abs().max() <= ROUNDING * fine.abs().max():
+            error = (restrict_to(fine.double(), from_grid, to_grid) - coarse).abs().max()
+            if error <= ROUNDING * fine.abs().max():
                 fitting.append(centering)
     return fitting[0] if len(fitting) == 1 else None
 

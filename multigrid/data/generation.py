@@ -176,10 +176,13 @@ class Recipe:
         return fields
 
     def rngs(self, split: str, indices: Iterable[int]) -> list[np.random.Generator]:
-        """Returns the source of randomness of each of some samples of a split."""
-        keys = [(SPLITS.index(split), index) for index in indices]
-        seeds = [np.random.SeedSequence(self.seed, spawn_key=key) for key in keys]
-        return [np.random.default_rng(seed) for seed in seeds]
+        """Returns the source of randomness of each of some samples of a split.
+
+        Roll-outs start from those of a further split, ``trajectories``.
+        """
+        number = (*SPLITS, "trajectories").index(split)
+        seeds = (np.random.SeedSequence(self.seed, spawn_key=(number, i)) for i in indices)
+        return list(map(np.random.default_rng, seeds))
 
     def blocks(self, split: str, start: int, stop: int) -> list[Block]:
         """Divides the samples ``start`` to ``stop - 1`` of a split into blocks of bounded size."""
@@ -198,23 +201,20 @@ def _described(value: Any) -> str:
     return f"an array of shape {list(value.shape)} and type {value.dtype}"
 
 
-def generate(
-    recipe: Recipe, blocks: Sequence[Block], workers: int | None = None
-) -> Iterator[tuple[Block, Arrays]]:
-    """Yields blocks with their samples, in order; by default on every core if that pays."""
-    if workers is None and blocks:
-        start = time.perf_counter()
-        first = recipe.make(blocks[0])
-        seconds = time.perf_counter() - start
-        yield blocks[0], first
-        blocks = blocks[1:]
-        pays = seconds * len(blocks) > SERIAL_SECONDS and _can_travel(recipe)
-        workers = num_cores() if pays else 1
-    if workers == 1 or len(blocks) < 2:
-        for block in blocks:
-            yield block, recipe.make(block)
+def generate(recipe: Recipe, blocks: Sequence[Block]) -> Iterator[tuple[Block, Arrays]]:
+    """Yields blocks with their samples, in order; those after the first on all cores if it pays."""
+    if not blocks:
+        return
+    start = time.perf_counter()
+    first = recipe.make(blocks[0])
+    seconds = time.perf_counter() - start
+    yield blocks[0], first
+    blocks = blocks[1:]
+    workers = min(num_cores(), len(blocks))
+    if workers > 1 and seconds * len(blocks) > SERIAL_SECONDS and _can_travel(recipe):
+        yield from _generate_in_pool(recipe, blocks, workers)
     else:
-        yield from _generate_in_pool(recipe, blocks, min(workers or 1, len(blocks)))
+        yield from ((block, recipe.make(block)) for block in blocks)
 
 
 def _can_travel(recipe: Recipe) -> bool:
@@ -285,13 +285,11 @@ def num_cores() -> int:
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
     """Makes numerical libraries in processes started within the context use one thread each."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in THREAD_VARIABLES:
+            del os.environ[name]
+        os.environ.update(before)

@@ -31,9 +31,7 @@ PARAMETERS = "can be input channels (problem.parameters, --parameters); below ar
 Report = dict[str, Any]
 
 
-def inspect_path(
-    place: str | Path, options: ReaderOptions | None = None, progress: bool = False
-) -> Report:
+def inspect_path(place: str | Path, options: ReaderOptions | None = None) -> Report:
     """Opens a file, a folder, a pattern of names or a URL, reads all of it and reports on it.
 
     Of a data set in folders ``train``, ``valid`` and ``test`` the training files are read.
@@ -49,19 +47,16 @@ def inspect_path(
     folders = split_folders(path)
     others = {s: open_fields(paths, options) for s, paths in folders.items() if s != "train"}
     file = open_fields(folders.get("train", path), options)
-    return inspect_file(file, progress, str(place), others)
+    return inspect_file(file, str(place), others)
 
 
 def inspect_file(
-    file: FieldFile,
-    progress: bool = False,
-    place: str | None = None,
-    others: Mapping[str, FieldFile] | None = None,
+    file: FieldFile, place: str | None = None, others: Mapping[str, FieldFile] | None = None
 ) -> Report:
     """Reports on an open file, called ``place``; ``others`` are for validation and test."""
     values = ValueCheck(file.path, file.input_names, file.output_names)
     indices, layout = np.arange(file.num_samples), file.layout
-    with tqdm(total=len(indices), unit="sample", disable=not progress) as bar:
+    with tqdm(total=len(indices), unit="sample", disable=None) as bar:
         for block in file.blocks(indices):
             values.add(indices[block], *file.fetch(indices[block]))
             bar.update(block.stop - block.start)
@@ -76,7 +71,10 @@ def inspect_file(
         "grid": list(file.shape),
         "centering": centering,
         "centering_is_guess": layout.centering is None,
-        "arrays": [{"name": name, "axes": axes, "why": why} for name, axes, why in file.arrays],
+        "arrays": [
+            {"name": item.label, "axes": " ".join(item.axes), "why": item.why}
+            for item in layout.fields
+        ],
         "ignored": [name for name in file.ignored if name not in file.parameters],
         "parameters": list(file.parameters),
         "boundaries": dict(layout.boundaries),
@@ -91,14 +89,12 @@ def inspect_file(
 
 def looks_periodic(fields: np.ndarray) -> bool:
     """Whether fields ``[N, C, *grid]`` are smooth, large at the ends of axes, and go on there."""
-    fields = np.moveaxis(fields, 1, -1).astype(float)
-    spread = fields.std(axis=tuple(range(fields.ndim - 1)))
-    for axis in range(1, fields.ndim - 1):
+    fields = fields.astype(float)
+    scale = np.sqrt(fields.var(axis=(0, *range(2, fields.ndim))).mean())
+    for axis in range(2, fields.ndim):
         ends = np.take(fields, [-1, 0], axis)
         inside, across = (np.sqrt((np.diff(x, axis=axis) ** 2).mean()) for x in (fields, ends))
-        size = np.sqrt(((ends - ends.mean()) ** 2).mean())
-        scale = np.sqrt((spread**2).mean())
-        if not (across < 1.5 * inside < 0.75 * scale and size > 0.5 * scale):
+        if not (across < 1.5 * inside < 0.75 * scale and ends.std() > 0.5 * scale):
             return False
     return True
 
@@ -124,8 +120,7 @@ def _side(dtype: str, values: FieldValues) -> Report:
 
 def to_text(report: Report) -> str:
     """Returns a report for the screen."""
-    where = f"{report['centering']}-centred"
-    where += " (a guess from the sizes: odd - node, even - cell)" * report["centering_is_guess"]
+    guess = " (a guess from the sizes: odd - node, even - cell)" * report["centering_is_guess"]
     samples = f"{report['num_samples']:,}"
     if report["num_trajectories"] is not None:
         samples += f" one-step pairs of {report['num_trajectories']:,} trajectories"
@@ -135,7 +130,7 @@ def to_text(report: Report) -> str:
     rows = [
         ("reader", report["reader"]),
         ("samples", samples),
-        ("grid", f"{'x'.join(map(str, report['grid']))}, {where}"),
+        ("grid", f"{'x'.join(map(str, report['grid']))}, {report['centering']}-centred{guess}"),
         *zip(["axes", *[""] * (len(axes) - 1)], axes, strict=True),
         ("boundary", ", ".join(walls)),
         ("boundary", GUESSED_WALLS * report["looks_periodic"]),
@@ -147,12 +142,10 @@ def to_text(report: Report) -> str:
         *_side_rows("outputs", report["outputs"]),
     ]
     lines = [report["path"], *(f"  {title:<9} {text}" for title, text in rows if text)]
-    lines = [printable(line) for line in lines]
+    advice = "too few samples for training, validation and test"
     if report["suggestion"]:
-        lines += ["", "# for the experiment file:", yaml_sections(report["suggestion"])]
-    else:
-        lines += ["", "too few samples for training, validation and test"]
-    return "\n".join(lines)
+        advice = f"# for the experiment file:\n{yaml_sections(report['suggestion'])}"
+    return "\n".join([*map(printable, lines), "", advice])
 
 
 def _side_rows(title: str, side: Report) -> Iterator[tuple[str, str]]:
@@ -194,22 +187,29 @@ def _suggestion(
     if counts is None:
         return {}
     grid = Grid(file.shape, centering)
+    levels = suggest_levels(grid)
     sections: Report = {
         "problem": {"kind": "file", "file": place, **_reader_settings(file)},
         "data": {"centering": centering, **counts},
-        "levels": suggest_levels(grid),
+        "levels": levels,
     }
-    kinds = {axis: kind.partition(" ")[0] for axis, kind in file.layout.boundaries.items()}
-    walls = {axis: k if k == "periodic" else "zeros" for axis, k in kinds.items()}
-    walls = walls if set(walls) == set("xyz"[: grid.ndim]) else {}
-    model: Report = {"fields": "auto"} if len(sections["levels"]) > 1 else {}
-    if grid.is_open and (periodic or set(walls.values()) == {"periodic"}):
+    walls = {
+        axis: "periodic" if kind.startswith("periodic") else "zeros"
+        for axis, kind in file.layout.boundaries.items()
+    }
+    model: Report = {"fields": "auto"} if len(levels) > 1 else {}
+    if grid.is_open and periodic:
         model["padding"] = "periodic"
-    elif grid.is_open and "periodic" in walls.values():
-        model["padding"] = walls
+    elif grid.is_open and set(walls) == set("xyz"[: grid.ndim]) and "periodic" in walls.values():
+        model["padding"] = walls if "zeros" in walls.values() else "periodic"
     if model:
         sections["model"] = model
-    sections["schedule"] = _first_schedule(len(sections["levels"]), counts["train"] * grid.size)
+    # a few minutes, most epochs on coarse grids
+    below, share = range(len(levels))[::-1], min(1.0, FIRST_RUN / (counts["train"] * grid.size))
+    sections["schedule"] = {
+        "epochs": [max(1, round(min(40, 4 * 3**k) * share)) for k in below],
+        "learning_rate": [1e-3 * 2**k for k in below],
+    }
     if counts["train"] < BATCH_SIZE:
         sections["schedule"]["batch_size"] = counts["train"]
     if counts["test"] < 3:
@@ -217,18 +217,6 @@ def _suggestion(
     if file.time is not None and file.group_size >= 2:
         sections["data"]["rollout_steps"] = min(10, file.group_size)
     return sections
-
-
-def _first_schedule(num_levels: int, size: int) -> dict[str, Any]:
-    """Returns a schedule of a few minutes, most epochs on coarse grids.
-
-    Args:
-        num_levels: Number of levels.
-        size: Samples times points of an epoch on the finest.
-    """
-    below, share = range(num_levels - 1, -1, -1), min(1.0, FIRST_RUN / size)
-    epochs = [max(1, round(min(40, 4 * 3**k) * share)) for k in below]
-    return {"epochs": epochs, "learning_rate": [1e-3 * 2**k for k in below]}
 
 
 def _suggested_counts(file: FieldFile, others: Mapping[str, FieldFile]) -> dict[str, int] | None:

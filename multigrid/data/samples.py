@@ -22,27 +22,18 @@ def block_size(grid: Grid) -> int:
 
 @dataclass(frozen=True)
 class Samples:
-    """Input and output fields of N samples on one grid, float32, in physical units.
+    """Input and output fields of N samples on one grid, float32, in physical units."""
 
-    Attributes:
-        inputs: Tensor ``[N, in, *grid.shape]``.
-        outputs: Tensor ``[N, out, *grid.shape]``.
-        grid: Their grid.
-        features: What a frozen trunk makes of the inputs, ``[N, ...]`` each, or None.
-    """
-
-    inputs: Tensor
-    outputs: Tensor
+    inputs: Tensor  # [N, in, *grid.shape]
+    outputs: Tensor  # [N, out, *grid.shape]
     grid: Grid
-    features: Sequence[Tensor] | None = None
+    features: Sequence[Tensor] | None = None  # what a frozen trunk makes of the inputs, [N, ...]
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, index: slice | Tensor) -> "Samples":
-        features = self.features
-        if features is not None:
-            features = [tensor[index] for tensor in features]
+        features = self.features and [tensor[index] for tensor in self.features]
         return Samples(self.inputs[index], self.outputs[index], self.grid, features)
 
     @property
@@ -76,22 +67,14 @@ class StreamedSamples:
     """Samples that are read when they are asked for, restricted to a grid, and not kept.
 
     Indexing gives the same bits as indexing the same samples held in memory.
-
-    Attributes:
-        load: Reads samples by their numbers, in any order.
-        count: Number of samples.
-        num_channels: Number of input and of output channels.
-        stored_grid: The grid of what is read.
-        grid: The grid to restrict it to, of the same hierarchy.
-        device: Where to put what is read.
     """
 
-    load: Callable[[np.ndarray], Samples]
+    load: Callable[[np.ndarray], Samples]  # reads samples by their numbers, in any order
     count: int
-    num_channels: tuple[int, int]
-    stored_grid: Grid
-    grid: Grid
-    device: torch.device = CPU
+    num_channels: tuple[int, int]  # of inputs and of outputs
+    stored_grid: Grid  # of what is read
+    grid: Grid  # to restrict it to, of the same hierarchy
+    device: torch.device = CPU  # where to put it
 
     def __len__(self) -> int:
         return self.count

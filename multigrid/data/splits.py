@@ -1,7 +1,7 @@
 """Which samples of which file are for training, validation and test."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,7 @@ class DataFile(NamedTuple):
     split: str | None = None
 
 
-@dataclass(frozen=True)
-class OpenFile:
+class OpenFile(NamedTuple):
     """A file with the samples that each split takes from it, in the order of their use."""
 
     file: FieldFile
@@ -43,7 +42,11 @@ def divide(
     compare_names([file for _, file in opened])
     owners: dict[tuple[Grid, str], FieldFile] = {}
     for item, file in sorted(opened, key=lambda pair: pair[0].split is None):
-        _require_centering(file, centering)
+        if file.layout.centering not in (None, centering):
+            raise UserError(
+                f"{file.path}: is {file.layout.centering}-centred, not {centering}-centred as "
+                "data.centering says"
+            )
         grid = Grid(file.shape, centering)
         left = [split for split in SPLITS if (grid, split) not in owners]
         for split in [item.split] if item.split else left or ["train"]:
@@ -69,14 +72,6 @@ def divide(
         divided.append(OpenFile(file, grid, split_pools(file, wanted)))
     _hold_out(divided)
     return divided
-
-
-def _require_centering(file: FieldFile, centering: Centering) -> None:
-    if file.layout.centering not in (None, centering):
-        raise UserError(
-            f"{file.path}: is {file.layout.centering}-centred, not {centering}-centred as "
-            "data.centering says"
-        )
 
 
 def compare_names(files: Sequence[FieldFile]) -> list[str]:
@@ -108,11 +103,10 @@ def _hold_out(files: Sequence[OpenFile]) -> None:
     Files that name their splits are left as they are.
     """
     shared = [item for item in files if len(item.pools) > 1 and not item.file.named_splits]
-    for item in shared:
-        others = [other.pools for other in shared if other is not item]
-        for held in (pools[split] for pools in others for split in SPLITS[1:] if split in pools):
-            if "train" in item.pools:
-                item.pools["train"] = np.setdiff1d(item.pools["train"], held, assume_unique=True)
+    for (_, _, pools), (_, _, others) in permutations(shared, 2):
+        for split in others.keys() & set(SPLITS[1:]):
+            if "train" in pools:
+                pools["train"] = np.setdiff1d(pools["train"], others[split], assume_unique=True)
 
 
 def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -131,14 +125,17 @@ def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndar
     Raises:
         UserError: If a split has too few samples.
     """
-    groups = split_groups(file, counts)
-    pools = {split: _samples(groups[split], file.group_size) for split in counts}
+    groups, size, whole = split_groups(file, counts), file.group_size, ""
+    pools = {split: _samples(groups[split], size) for split in counts}
+    if size > 1:
+        whole = f"one-step pairs, {size} of each of {file.num_groups} trajectories, which are never"
+        whole = f" ({whole} divided)"
     for split, pool in pools.items():
         if len(pool) < counts[split]:
             others = ", ".join(f"{len(pools[s])} for {s} (data.{s})" for s in pools if s != split)
             raise UserError(
                 f"{file.path}: {counts[split]} {split} samples are wanted (data.{split}), but of "
-                f"the {file.num_samples} in the file{_of_trajectories(file)} only {len(pool)} are "
+                f"the {file.num_samples} in the file{whole} only {len(pool)} are "
                 f"left{f' besides {others}' if others else ''}{_reason(file, split, counts)}"
                 f"{file.reading}"
             )
@@ -175,13 +172,6 @@ def _samples(groups: range, size: int) -> np.ndarray:
     """Returns the samples of consecutive groups in the order of their use."""
     samples = np.arange(groups.start * size, groups.stop * size)
     return samples if size == 1 else np.random.default_rng(0).permutation(samples)
-
-
-def _of_trajectories(file: FieldFile) -> str:
-    """Says what a sample of a file of trajectories is."""
-    size, count = file.group_size, file.num_groups
-    whole = f"one-step pairs, {size} of each of {count} trajectories, which are never divided"
-    return f" ({whole})" if size > 1 else ""
 
 
 def _reason(file: FieldFile, split: str, counts: Mapping[str, int]) -> str:

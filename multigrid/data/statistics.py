@@ -11,13 +11,10 @@ from multigrid.metrics import CONSTANT, NEGLIGIBLE, FieldScale
 
 
 class ChannelStatistics:
-    """Mean, standard deviation and range of each channel of all fields seen, in float64.
+    """Mean, standard deviation and range ``[C]`` of the channels of all fields seen, in float64.
 
     Blocks are combined by the formulas of Chan, Golub and LeVeque (The American Statistician 37,
     1983), which lose nothing where the mean is large.
-
-    Args:
-        num_channels: Number of channels C; all statistics are ``[C]``.
     """
 
     def __init__(self, num_channels: int) -> None:
@@ -26,7 +23,7 @@ class ChannelStatistics:
         self.low = torch.full_like(self.mean, torch.inf)
         self.high = -self.low
         self._deviation = torch.zeros_like(self.mean)
-        self._sizes: list[Tensor] = []
+        self.sample_sizes: list[Tensor] = []  # root mean square of each sample [N, C], by block
 
     def add(self, fields: Tensor) -> None:
         """Looks at fields ``[N, C, *grid]``."""
@@ -34,7 +31,7 @@ class ChannelStatistics:
         low, high = values.aminmax(dim=1)
         count, mean = values.shape[1], values.mean(1)
         norms = values.unflatten(1, (len(fields), -1)).norm(dim=2).T.cpu()
-        self._sizes.append(norms / (count / len(fields)) ** 0.5)
+        self.sample_sizes.append(norms / (count / len(fields)) ** 0.5)
         deviation = values.sub_(mean[:, None]).square_().sum(1).cpu()
         step, total = mean.cpu() - self.mean, self.count + count
         self.mean = self.mean + step * (count / total)
@@ -52,11 +49,6 @@ class ChannelStatistics:
         """Root of the mean square."""
         return (self._deviation / self.count + self.mean.square()).sqrt()
 
-    @property
-    def sample_sizes(self) -> Tensor:
-        """Root mean square of each sample ``[N, C]``."""
-        return torch.cat(self._sizes)
-
     def or_size(self, spread: Tensor) -> Tensor:
         """Returns a measure of the spread ``[C]``; of a constant channel its size, or 1 if zero."""
         size = self.low.abs().maximum(self.high.abs())
@@ -65,20 +57,12 @@ class ChannelStatistics:
 
 @dataclass(frozen=True)
 class TrainingStatistics:
-    """What scaling and the measurement of errors need to know of the training samples.
-
-    Attributes:
-        inputs: Statistics of the input fields.
-        outputs: Statistics of the output fields.
-        ratios: Statistics of the output fields over the root mean square of the sample's input,
-            if they are wanted.
-        mean_output: Mean of the output fields over samples ``[out, *grid]``, in float64.
-    """
+    """What scaling and the measurement of errors need to know of the training samples."""
 
     inputs: ChannelStatistics
     outputs: ChannelStatistics
-    ratios: ChannelStatistics | None
-    mean_output: Tensor
+    ratios: ChannelStatistics | None  # of the outputs over the root mean square of the input
+    mean_output: Tensor  # over samples, [out, *grid], in float64
 
     @classmethod
     def of(cls, samples: TrainingSamples, ratios: bool = False) -> "TrainingStatistics":
@@ -90,12 +74,11 @@ class TrainingStatistics:
             seen.inputs.add(block.inputs)
             seen.outputs.add(block.outputs)
             mean += block.outputs.sum(0, dtype=torch.float64).cpu() / len(samples)
-            if seen.ratios is None:
-                continue
-            size = block.inputs.double().square().flatten(1).mean(1).sqrt()
-            size = size.where(size > 0, torch.inf)  # a zero input has no ratio
-            size = size.reshape(-1, *(1,) * (block.outputs.ndim - 1))
-            seen.ratios.add(block.outputs.double() / size)
+            if seen.ratios is not None:
+                size = block.inputs.double().square().flatten(1).mean(1).sqrt()
+                size = size.where(size > 0, torch.inf)  # a zero input has no ratio
+                size = size.reshape(-1, *(1,) * (block.outputs.ndim - 1))
+                seen.ratios.add(block.outputs.double() / size)
         return seen
 
     @property
@@ -108,11 +91,9 @@ class TrainingStatistics:
 
     def unresolved(self, names: Sequence[str]) -> str | None:
         """Returns, of the first output field whose variation is lost in float32, what is so."""
-        seen = self.outputs
-        size = seen.low.abs().maximum(seen.high.abs())
-        for name, std, largest, low, high in zip(
-            names, *(x.tolist() for x in (seen.std, size, seen.low, seen.high)), strict=True
-        ):
+        seen, stds = self.outputs, self.outputs.std.tolist()
+        for name, std, low, high in zip(names, stds, seen.low, seen.high, strict=True):
+            largest = max(abs(low.item()), abs(high.item()))
             if low < high and std <= CONSTANT * largest:
                 return (
                     f"the output field '{name}' varies by {std:.3g} (standard deviation) around "
@@ -123,9 +104,7 @@ class TrainingStatistics:
 
     def negligible(self, names: Sequence[str]) -> dict[str, list[int]]:
         """Returns, by field, the training samples whose field counts as zero in errors."""
-        small = self.outputs.sample_sizes <= NEGLIGIBLE * self.outputs.root_mean_square
-        return {
-            name: column.nonzero().flatten().tolist()
-            for name, column in zip(names, small.T, strict=True)
-            if column.any()
-        }
+        sizes = torch.cat(self.outputs.sample_sizes)
+        small = (sizes <= NEGLIGIBLE * self.outputs.root_mean_square).T
+        numbers = (column.nonzero().flatten().tolist() for column in small)
+        return {name: few for name, few in zip(names, numbers, strict=True) if few}

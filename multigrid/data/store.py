@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import h5py
@@ -52,19 +53,13 @@ class DataStore:
         self.problem = problem
         self.grid = grid
         self.recipe = Recipe(problem, grid, seed, num_steps)
+        self.fingerprint = self.recipe.fingerprint
         name = f"{problem.kind}_{grid}_{grid.centering}_seed{seed}_{self.fingerprint[:8]}.h5"
         self.path = folder / name
         self._aside = folder / f"{name}.blocks"
         self._verified: tuple[int, int, int] | None = None
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of everything that the samples depend on."""
-        return self.recipe.fingerprint
-
-    def ensure(
-        self, counts: Mapping[str, int], progress: bool = False, workers: int | None = None
-    ) -> int:
+    def ensure(self, counts: Mapping[str, int]) -> int:
         """Makes sure that every split has at least the given number of samples.
 
         Each block of samples is kept in a file with a checksum until all are there, so that an
@@ -78,13 +73,9 @@ class DataStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._alone():
-                return 0 if self._has(counts) else self._extend(counts, progress, workers)
+                return 0 if self._has(counts) else self._extend(counts)
         except OSError as error:
             raise UserError(f"{self.path}: samples could not be written: {reason(error)}") from None
-
-    def read(self, split: str, count: int) -> Samples:
-        """Reads the first samples of a split as :meth:`open` gives them."""
-        return self.open(split, count)[:]
 
     def open(self, split: str, count: int) -> StreamedSamples:
         """Returns the first ``count`` samples of a split, to be read later.
@@ -106,10 +97,8 @@ class DataStore:
 
     def _has(self, counts: Mapping[str, int]) -> bool:
         """Whether the file is there and has so many samples."""
-        if not self.path.exists():
-            return False
-        have = self._counts()
-        return all(have[split] >= count for split, count in counts.items())
+        have = self._counts() if self.path.exists() else None
+        return have is not None and all(have[split] >= count for split, count in counts.items())
 
     def _counts(self) -> dict[str, int]:
         """Returns the number of samples of each split in the file, once its checksum is right."""
@@ -160,21 +149,17 @@ class DataStore:
             path.unlink(missing_ok=True)
             lock.release()
 
-    def _extend(self, counts: Mapping[str, int], progress: bool, workers: int | None) -> int:
+    def _extend(self, counts: Mapping[str, int]) -> int:
         have = self._counts() if self.path.exists() else dict.fromkeys(SPLITS, 0)
-        blocks = [
-            block
-            for split, count in counts.items()
-            for block in self.recipe.blocks(split, have[split], count)
-        ]
+        several = (self.recipe.blocks(split, have[split], n) for split, n in counts.items())
+        blocks = list(chain.from_iterable(several))
         missing = [block for block in blocks if self._read_block(block) is None]
-        total = sum(map(len, missing))
+        total, in_file = sum(map(len, missing)), sum(map(len, blocks)) + sum(have.values())
         sample = 4 * sum(self.recipe.num_channels) * self.grid.size
-        in_file = sum(map(len, blocks)) + sum(have.values())
         require_space(self.path.parent, sample * (total + in_file))
-        hidden = None if progress else True  # None: only a terminal gets a bar
-        with tqdm(total=total, desc=f"samples {self.grid}", unit="sample", disable=hidden) as bar:
-            for block, fields in generate(self.recipe, missing, workers):
+        # disable=None: only a terminal gets a bar
+        with tqdm(total=total, desc=f"samples {self.grid}", unit="sample", disable=None) as bar:
+            for block, fields in generate(self.recipe, missing):
                 if block == missing[0]:
                     self.recipe.check_alone(block, fields)
                     self._aside.mkdir(exist_ok=True)
@@ -194,12 +179,17 @@ class DataStore:
         """Adds blocks of samples to the HDF5 file that the others are in, if there is one."""
         try:
             with reserved_hdf5(path, num_bytes, num_samples) as file:
-                create_splits(file, self.recipe)
+                if not file.attrs:
+                    create_splits(file, self.recipe)
                 for block in blocks:
                     fields = self._read_block(block)
                     if fields is None:
                         raise OSError(errno.EIO, f"{self._place(block)} is damaged")
-                    write_samples(file[block.split], block.start, *fields)
+                    group = file[block.split]
+                    for side, values in zip(SIDES, fields, strict=True):
+                        group[side].resize(block.stop, axis=0)
+                        group[side][block.start :] = values
+                    group.attrs["num_complete"] = block.stop
         except RuntimeError as error:  # what h5py raises on closing a file on a full disk
             raise OSError(errno.EIO, brief(error)) from None
 
@@ -223,16 +213,14 @@ class DataStore:
         content, checksum = content[:-32], content[-32:]
         if checksum != self._checksum(block, content):
             return None
-        values = np.frombuffer(content, np.float32)
         cut = len(block) * self.recipe.num_channels[0] * self.grid.size
-        inputs, outputs = (
-            part.reshape(len(block), -1, *self.grid.shape) for part in (values[:cut], values[cut:])
-        )
-        return inputs, outputs
+        inputs, outputs = np.split(np.frombuffer(content, np.float32), [cut])
+        shape = len(block), -1, *self.grid.shape
+        return inputs.reshape(shape), outputs.reshape(shape)
 
 
 def create_splits(file: h5py.File, recipe: Recipe) -> None:
-    """Makes the groups and datasets that an open file still lacks, and notes what is in it."""
+    """Makes the groups and datasets of a new file, and notes what is in it."""
     problem, settings = recipe.problem, recipe.settings
     file.attrs.update(
         {**settings, "parameters": json.dumps(settings["parameters"])},
@@ -240,15 +228,12 @@ def create_splits(file: h5py.File, recipe: Recipe) -> None:
         sealed=True,  # so that readers miss a checksum that is lost
     )
     for split in SPLITS:
-        group = file.require_group(split)
-        if "num_complete" in group.attrs:
-            continue
-        group.attrs["num_complete"] = 0
+        file.create_group(split).attrs["num_complete"] = 0
         outputs = problem.output_names * recipe.num_steps
-        for name, fields in (("input", problem.input_names), ("output", outputs)):
+        for side, fields in zip(SIDES, (problem.input_names, outputs), strict=True):
             shape = (len(fields), *recipe.grid.shape)
-            dataset = group.create_dataset(
-                name,
+            dataset = file[split].create_dataset(
+                side,
                 shape=(0, *shape),
                 maxshape=(None, *shape),
                 chunks=(1, *shape),
@@ -259,15 +244,6 @@ def create_splits(file: h5py.File, recipe: Recipe) -> None:
                 fillvalue=np.nan,
             )
             dataset.attrs["fields"] = list(fields)
-
-
-def write_samples(group: h5py.Group, start: int, inputs: np.ndarray, outputs: np.ndarray) -> None:
-    """Writes samples ``[n, channels, *grid]`` from number ``start`` on; what is behind is lost."""
-    stop = start + len(inputs)
-    for name, values in (("input", inputs), ("output", outputs)):
-        group[name].resize(stop, axis=0)
-        group[name][start:stop] = values
-    group.attrs["num_complete"] = stop
 
 
 class GeneratedSource:
@@ -287,7 +263,7 @@ class GeneratedSource:
         self.training = training or store
         self.labelled = labelled
         self.centering = store.grid.centering
-        self.place = str(store.path)
+        self.place, self.fingerprint = str(store.path), store.fingerprint
         self._finest: dict[str, Samples] = {}
         problem = store.problem
         self.time = TimeSetup(len(problem.output_names)) if problem.time_dependent else None
@@ -296,18 +272,13 @@ class GeneratedSource:
         """Names what no samples on a grid are read from: nothing."""
         return []
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of everything that the samples depend on."""
-        return self.store.fingerprint
-
     def prepare(self, counts: Mapping[str, int]) -> int:
         """Generates what is missing."""
         counts = self.wanted(counts)
         if self.training is self.store:
-            return self.store.ensure(counts, progress=True)
-        others = self.store.ensure({**counts, "train": 0}, progress=True)
-        return others + self.training.ensure({"train": counts["train"]}, progress=True)
+            return self.store.ensure(counts)
+        others = self.store.ensure({**counts, "train": 0})
+        return others + self.training.ensure({"train": counts["train"]})
 
     def require(self, split: str, grid: Grid, count: int) -> None:
         """Does nothing: as many as are wanted are generated."""
@@ -344,11 +315,9 @@ class GeneratedSource:
         """Returns 16 trajectories from random numbers that no split uses, whatever the split."""
         if self.time is None:
             return None
-        keys = [(len(SPLITS), index) for index in range(NUM_TRAJECTORIES)]
         recipe = replace(self.store.recipe, grid=grid)
-        seeds = [np.random.SeedSequence(recipe.seed, spawn_key=key) for key in keys]
-        arrays = [recipe.trajectory(np.random.default_rng(seed), num_steps) for seed in seeds]
-        states = torch.from_numpy(np.stack(arrays))
+        rngs = recipe.rngs("trajectories", range(NUM_TRAJECTORIES))
+        states = torch.from_numpy(np.stack([recipe.trajectory(rng, num_steps) for rng in rngs]))
         return Trajectories(states[:, 0].contiguous(), states, self.time)
 
     def _draw(self, indices: np.ndarray) -> Samples:

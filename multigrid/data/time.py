@@ -1,13 +1,15 @@
 """How a one-step surrogate is rolled out."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Target = Literal["state", "delta"]
+Values = TypeVar("Values", "Tensor", np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -16,22 +18,17 @@ class TimeSetup:
 
     The channels of an input are those of ``history`` states, oldest first, then those that stay as
     they are: fields constant in time and parameters.
-
-    Attributes:
-        num_channels: Channels of one state.
-        history: Number of states in an input.
-        target: Whether the network predicts the next state or the difference to it.
     """
 
-    num_channels: int
+    num_channels: int  # of one state
     history: int = 1
-    target: Target = "state"
+    target: Literal["state", "delta"] = "state"  # the next state, or the difference to it
 
-    def state(self, inputs: "Tensor", prediction: "Tensor") -> "Tensor":
+    def state(self, inputs: Values, prediction: Values) -> Values:
         """Returns the next state ``[N, C, *grid]`` that a prediction stands for."""
         return prediction if self.target == "state" else self.last_state(inputs) + prediction
 
-    def last_state(self, inputs: "Tensor") -> "Tensor":
+    def last_state(self, inputs: Values) -> Values:
         """Returns the latest state ``[N, C, *grid]`` of an input ``[N, in, *grid]``."""
         stop = self.history * self.num_channels
         return inputs[:, stop - self.num_channels : stop]
@@ -45,30 +42,18 @@ class TimeSetup:
         """Returns the input of the next step, ``[N, in, *grid]``."""
         import torch  # not needed to look into files
 
-        stop = self.history * self.num_channels
-        parts = (
-            inputs[:, self.num_channels : stop],
-            self.state(inputs, prediction),
-            inputs[:, stop:],
-        )
-        return torch.cat(parts, dim=1)
+        stop, state = self.history * self.num_channels, self.state(inputs, prediction)
+        return torch.cat([inputs[:, self.num_channels : stop], state, inputs[:, stop:]], dim=1)
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """True trajectories to roll out against.
+    """True trajectories to roll out against."""
 
-    Attributes:
-        inputs: The first input of each trajectory, ``[N, in, *grid]``.
-        states: The state it ends with and those that follow, ``[N, num_steps + 1, C, *grid]``.
-        setup: How states become inputs.
-        first: Number of the first one among all of the data.
-    """
-
-    inputs: "Tensor"
-    states: "Tensor"
+    inputs: "Tensor"  # the first input of each, [N, in, *grid]
+    states: "Tensor"  # the state it ends with and those that follow, [N, num_steps + 1, C, *grid]
     setup: TimeSetup
-    first: int = 0
+    first: int = 0  # number of the first one among all of the data
 
     def to(self, device: "torch.device") -> "Trajectories":
         """Returns them on a device."""

@@ -5,20 +5,18 @@ their axes is. A reader of a format is a function from the one to the other, whi
 with :data:`multigrid.register_reader`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import h5py
 
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data import SPLIT_NAMES
-from multigrid.data.formats import array_files, hdf5
-from multigrid.data.formats.array_files import Npy, OtherFile, XarrayStore, zip_members
-from multigrid.data.formats.container import (
-    Container,
-    first_bytes,
-    is_sealed,
-    require_regular_file,
-)
+from multigrid.data.formats import array_files
+from multigrid.data.formats.array_files import Npy, TorchFile, XarrayStore, partner_of, zip_members
+from multigrid.data.formats.container import Container, first_bytes, is_sealed, require_regular_file
 from multigrid.data.formats.field_file import FieldFile, Part
+from multigrid.data.formats.hdf5 import Hdf5
 from multigrid.data.formats.layout import Field, Layout, make_field
 from multigrid.data.formats.matlab import MatlabFile
 from multigrid.data.formats.readers import KNOWN, TAKE_NAMES
@@ -37,21 +35,16 @@ def open_fields(
 ) -> FieldFile:
     """Opens a data file, or several alike, with the reader that fits.
 
-    Args:
-        path: The file; or a folder, a pattern such as ``data/*.npz`` or a list of files, whose
-            samples are counted through in the order of their names.
-        options: What the user says about the file, the name of a reader among it.
-        time: How samples are made of trajectories.
+    These are named by a folder, a pattern such as ``data/*.npz`` or a list; their samples are
+    counted through in the order of their names.
 
     Raises:
         UserError: If no reader fits, or the file is missing, damaged or not safe to open.
     """
     options = options or ReaderOptions()
-    paths = expand(path) if isinstance(path, str | Path) else [Path(item) for item in path]
-    names = _candidates(options)
-    parts: list[Part] = []
-    for item in paths:
-        container = open_container(item, options)
+    names, parts = _candidates(options), []
+    for item in expand(path) if isinstance(path, str | Path) else path:
+        container = open_container(Path(item), options)
         fitting, layouts = _first_fitting(container, names, options)
         names = [fitting]
         parts += [Part.of(container, layout, options) for layout in layouts]
@@ -61,20 +54,19 @@ def open_fields(
 def expand(path: str | Path) -> list[Path]:
     """Returns the files that a name stands for: a file, all of a folder, or of a pattern."""
     path = path_of(path)
-    if is_store(path):
+    files: Iterable[Path]
+    if path.is_dir() and not is_store(path):
+        files, missing = path.iterdir(), "is a folder without data files, but a data file is needed"
+    elif any(letter in str(path) for letter in "*?[") and not path.exists():
+        anchor = Path(path.anchor)
+        files, missing = anchor.glob(str(path.relative_to(anchor))), "no data file has such a name"
+    else:
         return [path]
-    if path.is_dir():
-        files = sorted(item for item in path.iterdir() if _is_data(item))
-        if not files:
-            raise UserError(f"{path}: is a folder without data files, but a data file is needed")
-        return _without_partners(files)
-    if any(letter in str(path) for letter in "*?[") and not path.exists():
-        anchor = Path(path.anchor) if path.is_absolute() else Path()
-        files = sorted(anchor.glob(str(path.relative_to(anchor))))
-        if not files:
-            raise UserError(f"{path}: no file has such a name")
-        return _without_partners([item for item in files if _is_data(item)])
-    return [path]
+    files = sorted(item for item in files if _is_data(item))
+    if not files:
+        raise UserError(f"{path}: {missing}")
+    outputs = {partner_of(item) for item in files if item.suffix == ".npy"}
+    return [item for item in files if item not in outputs]  # which are read with the inputs
 
 
 def split_folders(path: Path) -> dict[str, list[Path]]:
@@ -103,30 +95,25 @@ def _is_data(path: Path) -> bool:
     return is_store(path) or (path.is_file() and path.suffix in SUFFIXES)
 
 
-def _without_partners(files: list[Path]) -> list[Path]:
-    """Leaves out ``.npy`` files of outputs, which are read with those of the inputs."""
-    partners = {partner for f in files if f.suffix == ".npy" for partner in Npy(f).paths[1:]}
-    return [path for path in files if path not in partners]
-
-
 def open_container(path: Path, options: ReaderOptions) -> Container:
     """Opens a file as what its first bytes say it is."""
     if is_store(path):
         return XarrayStore(path)
     require_regular_file(path)
-    if hdf5.h5py.is_hdf5(path):
+    if h5py.is_hdf5(path):
         sealed = is_sealed(path)
-        container = None if sealed is False else hdf5.Hdf5(path)
-        if container is None or (sealed is None and container.attributes.get("sealed")):
-            raise UserError(
-                f"{path}: damaged, or changed since multigrid wrote it: its checksum differs"
-            )
-        return container
+        if sealed is not False:
+            container = Hdf5(path)
+            if sealed or not container.attributes.get("sealed"):
+                return container
+        raise UserError(
+            f"{path}: damaged, or changed since multigrid wrote it: its checksum differs"
+        )
     start, members = first_bytes(path, 128), zip_members(path)
     if not start:
         raise UserError(f"{path}: the file is empty")
-    if members is not None and any(name.rpartition("/")[2] == "data.pkl" for name in members):
-        return array_files.TorchFile(path)
+    if any(name.rpartition("/")[2] == "data.pkl" for name in members or ()):
+        return TorchFile(path)
     if members and all(name.endswith(".npy") for name in members):
         return array_files.Npz(path)
     if start.startswith(array_files.NPY_SIGNATURE):
@@ -136,19 +123,19 @@ def open_container(path: Path, options: ReaderOptions) -> Container:
             )
         return Npy(path, options.output[0] if options.output else None)
     if path.suffix in (".pt", ".pth") and members is None:
-        return array_files.TorchFile(path)
+        return TorchFile(path)
     if start.startswith(PICKLE):
         raise UserError(f"{path}: is a pickle, which is refused, as opening it could run a program")
     if start.startswith(b"MATLAB 5.0") or path.suffix == ".mat":
         return MatlabFile(path)
     netcdf_3 = start.startswith((b"CDF\x01", b"CDF\x02"))
-    return XarrayStore(path) if netcdf_3 else OtherFile(path)
+    return XarrayStore(path) if netcdf_3 else Container(path)
 
 
 def _candidates(options: ReaderOptions) -> list[str]:
     """Returns the readers to try; those that know their names are none if the user names some."""
     built_in, reader = (*KNOWN, *TAKE_NAMES), options.reader
-    names = (*(name for name in READERS.names() if name not in built_in), *built_in)
+    names = *(name for name in READERS.names() if name not in built_in), *built_in
     if reader not in ("auto", *names):
         raise UserError(
             f"reader: '{reader}' is not known; allowed are auto, {', '.join(names)}"
@@ -165,15 +152,17 @@ def _first_fitting(
     container: Container, names: Sequence[str], options: ReaderOptions
 ) -> tuple[str, Sequence[Layout]]:
     for name in names:
-        layout = READERS.get(name)(container, options)
-        if layout is not None:
+        if name in TAKE_NAMES and name != container.kind:
+            continue
+        if layout := READERS.get(name)(container, options):
             return name, [layout] if isinstance(layout, Layout) else layout
     held = f", the file holds {container.contents()}" if container.names else ""
     if held and not options.named and "hdf5" in names:
         held += "; if two of these are input and output, say which with 'input' and 'output'"
-    summaries = ((READERS.get(name).__doc__ or "").split("\n")[0] for name in names)
-    tried = (f"{n} ({s.removesuffix('.')})" for n, s in zip(names, summaries, strict=True))
-    raise UserError(f"{container.path}: no reader fits{held}; tried: {'; '.join(tried)}")
+    summaries = {name: READERS.get(name).__doc__ or "" for name in names} | TAKE_NAMES
+    lines = (summaries[name].partition("\n")[0].removesuffix(".") for name in names)
+    tried = "; ".join(f"{name} ({line})" for name, line in zip(names, lines, strict=True))
+    raise UserError(f"{container.path}: no reader fits{held}; tried: {tried}")
 
 
 __all__ = [

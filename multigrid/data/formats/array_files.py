@@ -6,10 +6,11 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -20,43 +21,33 @@ from multigrid.data.formats.container import (
     first_bytes,
     plain_attributes,
     require_honest_size,
-    require_numbers,
     require_regular_file,
 )
 from multigrid.errors import UserError, brief
+from multigrid.files import require_space, reserve, written_aside
 
 NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
 BLOCK = 2**20
+Order = Literal["C", "F"]
 NAME_PAIRS = (("x", "y"), ("input", "output"), ("inputs", "outputs"), ("a", "u"), ("coeff", "sol"))
 
 
 class ArrayFile(Container):
-    """A file whose arrays are mapped or read into memory when they are first asked for.
-
-    A copy in another process reopens what stands in ``_content`` and ``_loaded``.
-    """
-
-    title = ""
+    """A file whose arrays are mapped or read into memory when they are first asked for."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._loaded: dict[str, np.ndarray] = {}
-        self._content: Any = None
 
     def _load(self, name: str) -> np.ndarray:
         """Reads or maps an array."""
         raise NotImplementedError
 
     def _array(self, opened: None, name: str, check: bool) -> StoredArray:
-        require_numbers(self.path, name, self._info(name).dtype)
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
-            require_numbers(self.path, name, self._loaded[name].dtype)
         return self._loaded[name]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": {}, "_content": None}
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -66,9 +57,7 @@ class ArrayFile(Container):
         except (UserError, pickle.UnpicklingError):
             raise
         except Exception as error:
-            name = f"{self.title} file".lstrip()
-            reason = f"damaged or truncated {name} ({brief(error)})"
-            raise UserError(f"{self.path}: {reason}") from None
+            raise UserError(f"{self.path}: damaged or truncated file ({brief(error)})") from None
 
 
 def zip_members(path: Path) -> list[str] | None:
@@ -90,94 +79,100 @@ class Npz(ArrayFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.names = tuple(name.removesuffix(".npy") for name in zip_members(path) or ())
-        self._infos: dict[str, ArrayInfo] = {}
 
-    def _info(self, name: str) -> ArrayInfo:
-        if name not in self._infos:
-            with self._reading(), zipfile.ZipFile(self.path) as archive:
-                member = archive.getinfo(f"{name}.npy")
-                with archive.open(member) as file:
-                    info, _ = read_header(self.path, file)
-            if prod(info.shape) * info.dtype.itemsize > member.file_size:
-                raise UserError(f"{self.path}: '{name}' declares more data than is there")
-            require_honest_size(self.path, name, info.shape, info.dtype.itemsize)
-            self._infos[name] = info
-        return self._infos[name]
-
-    def _load(self, name: str) -> np.ndarray:
+    @contextmanager
+    def _member(self, name: str) -> Iterator[tuple[zipfile.ZipInfo, IO[bytes], ArrayInfo, Order]]:
+        """Opens an array of the archive behind its header."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
             member = archive.getinfo(f"{name}.npy")
             with archive.open(member) as file:
-                info, is_fortran = read_header(self.path, file)
-                order: Literal["F", "C"] = "F" if is_fortran else "C"
-                start = file.tell()
-                if member.compress_type != zipfile.ZIP_STORED or not prod(info.shape):
-                    content = np.frombuffer(file.read(), info.dtype)
-                    return content.reshape(info.shape, order=order)
-                while file.read(BLOCK):  # to the end, where the archive verifies its checksum
-                    pass
-            with self.path.open("rb") as file:  # the member's own header is not always the index's
-                file.seek(member.header_offset + 26)
-                lengths = np.frombuffer(file.read(4), "<u2")
-            start += member.header_offset + 30 + int(lengths.sum())
+                yield member, file, *read_header(self.path, file)
+
+    def _describe(self, name: str) -> ArrayInfo:
+        with self._member(name) as (member, _, info, _):
+            if prod(info.shape) * info.dtype.itemsize > member.file_size:
+                raise UserError(f"{self.path}: '{name}' declares more data than is there")
+            require_honest_size(self.path, name, info.shape, info.dtype.itemsize)
+        return info
+
+    def _load(self, name: str) -> np.ndarray:
+        with self._member(name) as (member, file, info, order):
+            start = file.tell()
+            if member.compress_type != zipfile.ZIP_STORED or not prod(info.shape):
+                return np.frombuffer(file.read(), info.dtype).reshape(info.shape, order=order)
+            while file.read(BLOCK):  # to the end, where the archive verifies its checksum
+                pass
+            with self.path.open("rb") as raw:  # the member's own header is not always the index's
+                raw.seek(member.header_offset + 26)
+                start += member.header_offset + 30 + int(np.fromfile(raw, "<u2", 2).sum())
             return np.memmap(self.path, info.dtype, "r", start, info.shape, order)
 
 
 class NpyFiles(ArrayFile):
     """Arrays in ``.npy`` files, mapped, so that what is sliced is read alone."""
 
-    kind, title = "npy", "NumPy"
+    kind = "npy"
 
     def __init__(self, path: Path, files: Mapping[str, Path]) -> None:
         super().__init__(path)
         self._files = dict(files)
         self.names, self.paths = tuple(files), tuple(files.values())
 
-    def _info(self, name: str) -> ArrayInfo:
+    def _describe(self, name: str) -> ArrayInfo:
         with self._reading(), self._files[name].open("rb") as file:
             return read_header(self._files[name], file)[0]
 
     def _load(self, name: str) -> np.ndarray:
         with self._reading():
-            mapped: np.ndarray = np.load(self._files[name], mmap_mode="r", allow_pickle=False)
-        return mapped
+            return np.lib.format.open_memmap(self._files[name], "r")
+
+
+@contextmanager
+def written_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> Iterator[np.memmap]:
+    """Yields the array of a ``.npy`` file to be filled, which then gets its name.
+
+    Raises:
+        UserError: If it cannot be written, or the disk has no room for it.
+    """
+    with written_aside(path) as aside:
+        require_space(path.parent, prod(shape) * np.dtype(dtype).itemsize)
+        mapped = np.lib.format.open_memmap(aside, "w+", dtype, shape)
+        reserve(aside, aside.stat().st_size)
+        yield mapped
+        mapped.flush()
 
 
 class Npy(NpyFiles):
     """One ``.npy`` file, or two: that of the inputs and that of the outputs.
 
-    Arrays are called like their files, without a number at the end.
-
-    Args:
-        path: The file.
-        partner: Name of the second file; by default one whose name differs as ``x`` and ``y``
-            do, or ``input`` and ``output``, if there is one.
+    Arrays are called like their files, without a number at the end. The second one is by default
+    that whose name differs as ``x`` and ``y`` do, or ``input`` and ``output``, if there is one.
     """
 
     def __init__(self, path: Path, partner: str | None = None) -> None:
-        self.path = path
-        second = self._find_partner(partner)
+        second = partner_of(path)
+        if partner is not None:
+            second = path.parent / partner
+            second = second if second.exists() else Path(partner)
+            require_regular_file(second)
         name, other = (re.sub(r"[_-]\d+$", "", item.stem) for item in (path, second or path))
         if second and name == other:
             name, other = f"{name}_input", f"{name}_output"
         super().__init__(path, {name: path} | ({other: second} if second else {}))
 
-    def _find_partner(self, name: str | None) -> Path | None:
-        if name is not None:
-            beside = self.path.parent / name
-            partner = beside if beside.exists() else Path(name)
-            require_regular_file(partner)
+
+def partner_of(path: Path) -> Path | None:
+    """Returns the file of outputs that lies beside one of inputs, to judge by its name."""
+    for first, second in NAME_PAIRS:
+        pattern = rf"(?<![A-Za-z0-9]){first}(?![A-Za-z0-9])"
+        partner = path.with_stem(re.sub(pattern, second, path.stem))
+        if partner != path and partner.is_file():
             return partner
-        for first, second in NAME_PAIRS:
-            pattern = rf"(?<![A-Za-z0-9]){first}(?![A-Za-z0-9])"
-            partner = self.path.with_stem(re.sub(pattern, second, self.path.stem))
-            if partner != self.path and partner.is_file():
-                return partner
-        return None
+    return None
 
 
-def read_header(path: Path, file: IO[bytes]) -> tuple[ArrayInfo, bool]:
-    """Reads the header of a ``.npy`` file; returns too whether the first index runs fastest."""
+def read_header(path: Path, file: IO[bytes]) -> tuple[ArrayInfo, Order]:
+    """Reads the header of a ``.npy`` file: what the array is, and the order of its numbers."""
     if file.read(len(NPY_SIGNATURE)) != NPY_SIGNATURE:
         raise UserError(
             f"{path}: holds something that is not a NumPy array; pickles are refused, as opening "
@@ -194,7 +189,7 @@ def read_header(path: Path, file: IO[bytes]) -> tuple[ArrayInfo, bool]:
             f"{path}: holds pickled Python objects, which is refused, as opening them could run "
             "a program"
         )
-    return ArrayInfo(shape, dtype), is_fortran
+    return ArrayInfo(shape, dtype), "F" if is_fortran else "C"
 
 
 class TorchFile(ArrayFile):
@@ -207,15 +202,14 @@ class TorchFile(ArrayFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.names = tuple(self._tensors)
+        self.names = tuple(self.content)
         if not self.names:
             raise UserError(f"{path}: holds no tensors")
 
-    @property
-    def _tensors(self) -> dict[str, Any]:
-        if self._content is None:
-            self._content = dict(self._flatten("", self._unpickle()))
-        return cast(dict[str, Any], self._content)
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The tensors by name."""
+        return dict(self._flatten("", self._unpickle()))
 
     def _flatten(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if type(value).__name__ == "TensorDataset":
@@ -245,15 +239,14 @@ class TorchFile(ArrayFile):
                 "torch.save({'x': x, 'y': y}, path)"
             ) from None
 
-    def _info(self, name: str) -> ArrayInfo:
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
+    def _describe(self, name: str) -> ArrayInfo:
+        self._loaded[name] = self._load(name)
         return ArrayInfo(self._loaded[name].shape, self._loaded[name].dtype)
 
     def _load(self, name: str) -> np.ndarray:
         import torch
 
-        tensor = self._tensors[name]
+        tensor = self.content[name]
         if isinstance(tensor, int | float | np.ndarray | np.generic):
             return np.asarray(tensor)
         if kind := not_dense(tensor):
@@ -293,23 +286,19 @@ def _numpy_globals() -> list[Any]:
     return [np.ndarray, np.dtype, *dtypes, *functions, *names]
 
 
-class XarrayStore(ArrayFile):
+class XarrayStore(Container):
     """The variables of a zarr store or a file of netCDF 3, through xarray, which unpacks them."""
 
     kind = "xarray"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.names = tuple(sorted(str(name) for name in self._dataset.variables))
-        self.attributes = plain_attributes(self._dataset.attrs)
+        self.names = tuple(sorted(map(str, self.content.variables)))
+        self.attributes = plain_attributes(self.content.attrs)
 
-    @property
-    def _dataset(self) -> Any:
-        if self._content is None:
-            self._content = self._open()
-        return self._content
-
-    def _open(self) -> Any:
+    @cached_property
+    def content(self) -> Any:
+        """The open dataset."""
         try:
             import xarray
         except ImportError:
@@ -324,26 +313,16 @@ class XarrayStore(ArrayFile):
         except Exception as error:  # engines raise errors of many kinds
             raise UserError(f"{self.path}: cannot be read by xarray ({brief(error)})") from None
 
-    def _info(self, name: str) -> ArrayInfo:
-        variable = self._dataset.variables[name]
-        dims, is_coordinate = tuple(map(str, variable.dims)), name in self._dataset.coords
-        attributes = plain_attributes(variable.attrs)
+    def _describe(self, name: str) -> ArrayInfo:
+        variable = self.content.variables[name]
+        is_coordinate, attributes = name in self.content.coords, plain_attributes(variable.attrs)
+        dims = tuple(map(str, variable.dims))
         return ArrayInfo(variable.shape, variable.dtype, attributes, dims, is_coordinate)
 
     def chunk(self, name: str) -> int | None:
         """Returns how many values are decompressed together."""
-        chunks = self._dataset.variables[name].encoding.get("chunks")
+        chunks = self.content.variables[name].encoding.get("chunks")
         return prod(chunks) if chunks else None
 
     def _array(self, opened: None, name: str, check: bool) -> StoredArray:
-        require_numbers(self.path, name, self._info(name).dtype)
-        return self._dataset.variables[name]  # read where it is sliced
-
-
-class OtherFile(ArrayFile):
-    """A file of an unknown format: a user's reader opens its arrays, and names none."""
-
-    kind = "unknown"
-
-    def _info(self, name: str) -> ArrayInfo:
-        raise NotImplementedError
+        return self.content.variables[name]  # read where it is sliced

@@ -1,22 +1,23 @@
 """Containers: files that give named arrays with attributes, opened without running any code."""
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from multigrid.errors import UserError, nearest
+from multigrid.files import nearest_file
 
 MAX_RATIO = 200
 ALWAYS_ALLOWED = 2**26
 NUM_LISTED = 12
+NUMBERS = "fiub"  # kinds of real numbers and booleans in NumPy
 SEAL = b"\nmultigrid, SHA-256 of all before: "
 
 StoredArray: TypeAlias = Any
@@ -37,24 +38,31 @@ class ArrayInfo:
     is_coordinate: bool = False
 
 
-class Container(ABC):
-    """A file of named arrays. Nothing stays open between two reads.
+class Container:
+    """A file of named arrays, of which one of an unknown format has none.
+
+    Nothing stays open between two reads.
 
     Attributes:
         path: The file.
         attributes: Attributes of the file.
+        group_attributes: Attributes of each of its groups.
         names: Names of its arrays; ``group/name`` within groups.
+        is_matlab: Whether MATLAB has written it, though another program may have copied it.
     """
 
-    kind: ClassVar[str]
-    noun: ClassVar[str] = "array"
+    kind = "unknown"
+    noun = "array"
+    is_matlab = False
     attributes: Mapping[str, Any] = {}
+    group_attributes: Mapping[str, Mapping[str, Any]] = {}
     names: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.paths: tuple[Path, ...] = (path,)
-        self._stacks: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        self._infos: dict[str, ArrayInfo] = {}
+        self._members: dict[str, tuple[str, ...]] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._name_set
@@ -73,50 +81,43 @@ class Container(ABC):
                 groups.setdefault(group, []).append(rest)
         return groups
 
-    def group_attributes(self, group: str) -> Mapping[str, Any]:
-        """Returns the attributes of a group."""
-        return {}
-
-    @abstractmethod
-    def _info(self, name: str) -> ArrayInfo:
-        """Returns what is known of an array of the file."""
+    def _describe(self, name: str) -> ArrayInfo:
+        """Returns what is known of an array of the file; called once for each."""
+        raise NotImplementedError
 
     def chunk(self, name: str) -> int | None:
         """Returns how many values have to be decompressed together, None if they are not packed."""
         return None
 
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self) -> AbstractContextManager[Any]:
         """Opens the file; gives what :meth:`_array` takes."""
-        yield None
+        return nullcontext()
 
-    @abstractmethod
     def _array(self, opened: Any, name: str, check: bool) -> StoredArray:
         """Returns an array of an open file; ``check`` asks whether it is complete."""
+        raise NotImplementedError
 
     def info(self, name: str) -> ArrayInfo:
         """Returns what is known of an array."""
-        if name in self._stacks:
-            members, item = self._stacks[name]
-            return ArrayInfo((len(members), *item), self._info(members[0]).dtype)
-        if name in self:
-            return self._info(name)
+        if name in self._infos:
+            return self._infos[name]
         if name in self.groups:
             raise UserError(f"{self.path}: '{name}' is a group, not a {self.noun}")
-        raise UserError(
-            f"{self.path}: there is no {self.noun} '{name}'; the file holds "
-            f"{self.contents()}{nearest(name, self.names)}"
-        )
+        if name not in self:
+            raise UserError(
+                f"{self.path}: there is no {self.noun} '{name}'; the file holds "
+                f"{self.contents()}{nearest(name, self.names)}"
+            )
+        self._infos[name] = self._describe(name)
+        return self._infos[name]
 
     @cached_property
     def readable(self) -> dict[str, ArrayInfo]:
         """All arrays of which something is known."""
         infos = {}
         for name in self.names:
-            try:
-                infos[name] = self._info(name)
-            except UserError:
-                continue
+            with suppress(UserError):
+                infos[name] = self.info(name)
         return infos
 
     @property
@@ -126,25 +127,32 @@ class Container(ABC):
 
     def numeric(self) -> dict[str, ArrayInfo]:
         """Returns the readable arrays of real numbers that are not coordinates."""
-        infos = self.readable.items()
-        return {n: i for n, i in infos if i.dtype.kind in "fiub" and not i.is_coordinate}
+        return {
+            name: info
+            for name, info in self.readable.items()
+            if info.dtype.kind in NUMBERS and not info.is_coordinate
+        }
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of an array."""
+        return self.info(name).shape
 
     def stack(self, name: str, members: Sequence[str], item: tuple[int, ...] | None = None) -> str:
         """Makes an array ``[len(members), *item]`` of several alike, under a new name."""
-        first = self.info(members[0]).shape
+        first = self.shape(members[0])
         for member in members:
-            shape = self.info(member).shape
-            if shape != first:
+            if (shape := self.shape(member)) != first:
                 raise UserError(
                     f"{self.path}: '{member}' {list(shape)} and '{members[0]}' {list(first)} "
                     "disagree"
                 )
-        self._stacks[name] = tuple(members), item or first
+        self._members[name] = tuple(members)
+        self._infos[name] = ArrayInfo((len(members), *(item or first)), self.info(members[0]).dtype)
         return name
 
     def members(self, name: str) -> tuple[str, ...]:
         """Returns the names in the file that an array is made of."""
-        return self._stacks[name][0] if name in self._stacks else (name,)
+        return self._members.get(name, (name,))
 
     @contextmanager
     def open(self, check: bool = False) -> Iterator[Arrays]:
@@ -153,11 +161,16 @@ class Container(ABC):
 
             @cache
             def array(name: str) -> StoredArray:
-                if name not in self._stacks:
-                    return self._array(opened, name, check)
-                for member in self.members(name) if check else ():
-                    array(member)
-                return _Stack(array, *self._stacks[name])
+                if name in self._members:
+                    for member in self.members(name) if check else ():
+                        array(member)
+                    return _Stack(array, self.members(name), self.shape(name)[1:])
+                dtype = self.info(name).dtype
+                if dtype.kind not in NUMBERS:
+                    raise UserError(
+                        f"{self.path}: '{name}' holds {dtype}, but real numbers are needed"
+                    )
+                return self._array(opened, name, check)
 
             yield array
 
@@ -198,20 +211,13 @@ def require_regular_file(path: Path) -> None:
         if path.is_dir():
             raise UserError(f"{path}: is a folder, but a data file is needed")
         if not path.exists():
-            raise UserError(f"{path}: there is no such file{_neighbours(path)}")
+            near = nearest_file(path, f"*{path.suffix}")
+            raise UserError(f"{path}: there is no such file{near}")
         if not path.is_file():
             raise UserError(f"{path}: is not a regular file")
         path.open("rb").close()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor a folder '{path.parent}')"
-    names = sorted(item.name for item in path.parent.iterdir() if item.suffix == path.suffix)
-    more = ", ..." if len(names) > 5 else ""
-    return f"; the folder holds {', '.join(names[:5])}{more}" if names else ""
 
 
 def stamp(path: Path) -> tuple[int, int, int]:
@@ -263,23 +269,13 @@ def require_honest_size(path: Path, name: str, shape: Sequence[int], itemsize: i
         )
 
 
-def require_numbers(path: Path, name: str, dtype: np.dtype) -> None:
-    """Raises a UserError unless an array holds real numbers or booleans."""
-    if dtype.kind not in "fiub":
-        raise UserError(f"{path}: '{name}' holds {dtype}, but real numbers are needed")
-
-
 def plain_attributes(items: Mapping[Any, Any]) -> dict[str, Any]:
     """Returns the attributes that are plain numbers and text; what cannot be read is left out."""
     attributes = {}
     for name in items:
-        try:
-            value = plain(items[name])
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):
-            continue
-        if value is not None:
-            attributes[str(name)] = value
-    return attributes
+        with suppress(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):
+            attributes[str(name)] = plain(items[name])
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def plain(value: Any) -> Any:

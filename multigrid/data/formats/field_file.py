@@ -1,13 +1,17 @@
 """Data files as samples: pairs of an input and an output, or the steps of trajectories."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from multigrid.config.data import ReaderOptions, TimeConfig
+from multigrid.data.formats.array_files import NpyFiles, written_npy
 from multigrid.data.formats.container import Arrays, Container, stamp
 from multigrid.data.formats.hdf5 import runs
 from multigrid.data.formats.layout import SPACE, Field, Layout, require_stated
@@ -36,13 +40,13 @@ class Part:
     @classmethod
     def of(cls, container: Container, layout: Layout, options: ReaderOptions) -> "Part":
         """Checks that the fields fit each other, and adds the parameters."""
-        require_stated(options, layout.fields, container)
+        require_stated(options, layout.fields)
         path, sizes = container.path, _sizes(container, layout)
         shape = tuple(sizes[letter] for letter in SPACE if letter in sizes)
         if not shape or set(SPACE[: len(shape)]) - set(sizes):
             raise UserError(
                 f"{path}: a grid has the axes X, or X and Y, or X, Y and Z, but "
-                f"{readings(container, layout.fields)}; see problem.axes"
+                f"{' and '.join(map(str, layout.fields))}; see problem.axes"
             )
         if options.ndim not in (None, len(shape)):
             raise UserError(
@@ -57,29 +61,53 @@ class Part:
             layout = _with_fields(path, layout, options.fields)
         count = sizes.get("N", 1) if layout.count is None else layout.count
         parameters = chosen_parameters(container, options.parameters, count)
-        new = (p for p in parameters if not isinstance(p.array, str) or p.array not in layout.used)
+        new = (p for p in parameters if not (isinstance(p.array, str) and p.array in layout.arrays))
         layout = replace(layout, inputs=(*layout.inputs, *new))
         with container.open(check=True) as arrays:
-            for item in layout.fields:
-                if isinstance(item.array, str):
-                    arrays(item.array)
+            for name in layout.arrays:
+                arrays(name)
         return cls(container, layout, count, sizes.get("T", 1), shape)
 
+    @property
+    def is_scattered(self) -> bool:
+        """Whether a random sample takes reading or decompressing several others with it."""
+        for item in self.layout.fields:
+            if isinstance(item.array, str) and set(item.axes) & set("NT"):
+                sample = prod(size for letter, size in item.sizes() if letter not in "NT")
+                if (self.container.chunk(item.array) or 0) > 2 * sample:
+                    return True
+        return False
 
-def readings(container: Container, fields: Sequence[Field]) -> str:
-    """Says what the axes of arrays are taken for, and why."""
-    return " and ".join(
-        f"'{item.label}' {list(item.info(container).shape)} is read as [{', '.join(item.axes)}], "
-        f"{item.why}"
-        for item in fields
-    )
+    def copied(self, folder: Path, name: str) -> "Part":
+        """Returns it with its arrays in plain files of a folder, copied unless they are there.
+
+        A single step of a compressed array can be read from its copy without the rest of a chunk.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {a: folder / f"{name}_{a.replace('/', '__')}.npy" for a in self.layout.arrays}
+        with FileLock(folder / f"{name}.lock"):
+            for array, path in files.items():
+                if not path.exists():
+                    copy_array(self.container, array, path)
+        return replace(self, container=NpyFiles(self.container.path, files))
+
+
+def copy_array(container: Container, name: str, path: Path) -> None:
+    """Copies an array of a file into a ``.npy`` file, block by block."""
+    info = container.info(name)
+    size = max(1, BLOCK_BYTES // max(1, info.dtype.itemsize * prod(info.shape[1:])))
+    with container.open(check=True) as arrays, written_npy(path, info.shape, info.dtype) as copy:
+        array = arrays(name)
+        for start in range(0, len(copy) if info.shape else 1, size):
+            index = (slice(start, start + size), ...) if info.shape else ()
+            copy[index] = array[index]
 
 
 def _sizes(container: Container, layout: Layout) -> dict[str, int]:
     """Returns the sizes of the axes, in which all fields must agree."""
     sizes: dict[str, int] = {}
     for item in layout.fields:
-        for letter, size in zip(item.axes, item.info(container).shape, strict=True):
+        for letter, size in item.sizes():
             if letter != "C" and sizes.setdefault(letter, size) != size:
                 raise UserError(
                     f"{container.path}: '{item.label}' has {size} points along {letter}, but "
@@ -111,19 +139,19 @@ def _with_fields(path: Path, layout: Layout, wanted: Sequence[str]) -> Layout:
 class FieldFile:
     """One or several files of one format, read lazily as samples ``0, 1, 2, ...``.
 
-    Nothing stays open between two reads, so that it can be copied to other processes. Sample
-    ``k S + s`` of trajectories is step s of trajectory k, each of S steps. Its input is made of
-    ``history`` states, oldest first, and all fields constant in time; its output is the next state,
-    or the difference to it.
+    Nothing stays open between two reads. Sample ``k S + s`` of trajectories is step s of trajectory
+    k, each of S steps. Its input is made of ``history`` states, oldest first, and all fields
+    constant in time; its output is the next state, or the difference to it.
 
     Attributes:
         path: The first file.
         layout: The layout of the first one.
         shape: Number of points along each axis, after ``reduced_resolution``.
-        input_names: Names of the input channels.
-        output_names: Names of the output channels.
+        input_names: Names of the input channels, as ``output_names`` of the output channels.
+        num_channels: Number of input and of output channels.
         num_groups: Number of trajectories; of samples, where these are independent.
         group_size: Number of samples (steps or pairs) in each trajectory.
+        leading_test: Fraction of the groups, from the first on, that the file's authors test on.
         named_splits: The groups of each split, if the file names them.
         time: How states become inputs, if what is predicted can be rolled out.
         ignored: Names of the arrays that are not read.
@@ -148,17 +176,21 @@ class FieldFile:
         self._starts = np.cumsum([0, *(part.count for part in self.parts)])
         self.shape = tuple(-(-n // options.reduced_resolution) for n in first.shape)
         if min(self.shape) < 2:
+            whole, left = ("x".join(map(str, shape)) for shape in (first.shape, self.shape))
             raise UserError(
-                f"{self.path}: every {options.reduced_resolution}-th point of a grid "
-                f"{_times(first.shape)} leaves {_times(self.shape)}, too few"
+                f"{self.path}: every {options.reduced_resolution}-th point of a grid {whole} "
+                f"leaves {left}, too few"
             )
+        self.leading_test = first.layout.leading_test if len(self.parts) == 1 else 0.0
         self.num_groups, self.group_size = self._groups()
+        self.num_samples = self.num_groups * self.group_size
         inputs, outputs = self._channel_names()
         self._inputs = _choose(self.path, "input", inputs, options.input_channels)
         self._outputs = _choose(self.path, "output", outputs, options.output_channels)
         self.input_names = tuple(inputs[k] for k in self._inputs)
         self.output_names = tuple(outputs[k] for k in self._outputs)
-        mask = [] if options.mask is None else [options.mask]
+        self.num_channels = len(self._inputs), len(self._outputs)
+        mask = [name for name in [options.mask] if name]
         self._mask = _choose(self.path, "input", self.input_names, mask)
         self.named_splits = self._named_splits()
         self.time = self._time_setup()
@@ -167,45 +199,20 @@ class FieldFile:
         self.parameters = tuple(name for name in scalars if name in self.ignored)
 
     @property
-    def num_samples(self) -> int:
-        """Number of samples."""
-        return self.num_groups * self.group_size
-
-    @property
-    def num_channels(self) -> tuple[int, int]:
-        """Number of input and of output channels."""
-        return len(self._inputs), len(self._outputs)
-
-    @property
-    def leading_test(self) -> float:
-        """The fraction of the groups, from the first on, that the file's authors test on."""
-        return self.layout.leading_test if len(self.parts) == 1 else 0.0
-
-    @property
-    def arrays(self) -> list[tuple[str, str, str]]:
-        """What each array that is read is: its name, its axes, and where these come from."""
-        return [(item.label, " ".join(item.axes), item.why) for item in self.layout.fields]
-
-    @property
     def reading(self) -> str:
         """What axes are taken for by the user or by a guess, for the end of a sentence."""
         fields = [f for f in self.layout.fields if f.why.startswith(("as stated", "a guess"))]
-        return f"; {readings(self.parts[0].container, fields)}" if fields else ""
+        return f"; {' and '.join(map(str, fields))}" if fields else ""
 
     @property
     def dtypes(self) -> list[str]:
         """Number types of the arrays of inputs and of outputs."""
         sides = (self.layout.states or side for side in (self.layout.inputs, self.layout.outputs))
-        first = self.parts[0].container
-        return [", ".join(sorted({str(f.info(first).dtype) for f in fields})) for fields in sides]
+        return [", ".join(sorted({str(f.info.dtype) for f in fields})) for fields in sides]
 
     def remarks(self) -> list[str]:
         """Returns what a user must know of how the file is read: guesses, and what is ignored."""
-        lines = [
-            f"'{name}' is read as [{axes.replace(' ', ', ')}], {why}"
-            for name, axes, why in self.arrays
-            if why.startswith("a guess")
-        ]
+        lines = [str(item) for item in self.layout.fields if item.why.startswith("a guess")]
         if self.ignored:
             more = ", ..." if len(self.ignored) > NUM_IGNORED else ""
             lines.append(f"not used: {', '.join(self.ignored[:NUM_IGNORED])}{more}")
@@ -256,11 +263,8 @@ class FieldFile:
         inputs, _ = self.fetch([group * size for group in groups])
         states = []
         for group in groups:
-            steps, outputs = self.fetch(group * size + np.arange(num_steps))
-            stop = setup.history * setup.num_channels
-            last = steps[:, stop - setup.num_channels : stop]
-            following = outputs if setup.target == "state" else last + outputs
-            states.append(np.concatenate([last[:1], following]))
+            steps = self.fetch(group * size + np.arange(num_steps))
+            states.append(np.concatenate([setup.last_state(steps[0])[:1], setup.state(*steps)]))
         return inputs, np.stack(states)
 
     # --- what there is ---
@@ -303,11 +307,9 @@ class FieldFile:
 
     def _named_splits(self) -> dict[str, range]:
         splits: dict[str, range] = {}
-        for part, start, stop in zip(self.parts, self._starts, self._starts[1:], strict=False):
-            split = part.layout.split
-            if split is not None:
-                first = splits[split].start if split in splits else int(start)
-                splits[split] = range(first, int(stop))
+        for part, (start, stop) in zip(self.parts, pairwise(self._starts.tolist()), strict=True):
+            if split := part.layout.split:
+                splits[split] = range(splits.get(split, range(start, stop)).start, stop)
         return splits
 
     def _time_setup(self) -> TimeSetup | None:
@@ -323,10 +325,11 @@ class FieldFile:
         """Returns the names of the arrays that are not read and say nothing of the axes."""
         used: dict[Container, set[str]] = {}
         for part in self.parts:
-            members = map(part.container.members, part.layout.used)
+            members = map(part.container.members, part.layout.arrays)
             used.setdefault(part.container, set(part.container.coordinates)).update(*members)
+        names = (name for file, read in used.items() for name in file.names if name not in read)
         return tuple(
-            dict.fromkeys(n for c, names in used.items() for n in c.names if n not in names)
+            dict.fromkeys(n for n in names if not re.fullmatch(self.layout.coordinates, n))
         )
 
     # --- reading ---
@@ -353,8 +356,7 @@ class FieldFile:
                     outputs[order[run]] = values[1][:, self._outputs]
         for channel in self._mask:
             outside = inputs[:, channel] == 0
-            for fields in (inputs, outputs):
-                np.moveaxis(fields, 1, -1)[outside] = 0
+            np.moveaxis(inputs, 1, -1)[outside] = np.moveaxis(outputs, 1, -1)[outside] = 0
         return inputs, outputs
 
     def _read(self, part: Part, arrays: Arrays, rows: slice, steps: slice) -> Fields:
@@ -417,7 +419,3 @@ def _choose(path: Path, side: str, names: Sequence[str], wanted: Sequence[str] |
                 f"{nearest(name, names)}"
             )
     return list(range(len(names))) if wanted is None else [names.index(n) for n in wanted]
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from itertools import pairwise
 from math import prod
@@ -20,7 +20,6 @@ from multigrid.data.formats.container import (
     plain,
     plain_attributes,
     require_honest_size,
-    require_numbers,
 )
 from multigrid.errors import UserError, brief
 from multigrid.files import reserve
@@ -66,44 +65,38 @@ class Hdf5(Container):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._has_header = first_bytes(path, 10) == b"MATLAB 7.3"
-        self._infos: dict[str, ArrayInfo | None] = {}
+        self.group_attributes: dict[str, Mapping[str, Any]] = {}
         with open_file(path) as file:
             self.attributes = plain_attributes(file.attrs)
-            self._list(file, "", set())
-        self.names = tuple(self._infos)
-
-    @property
-    def is_matlab(self) -> bool:
-        """Whether MATLAB has written the file, though another program may have copied it."""
-        infos = (info for info in self._infos.values() if info is not None)
-        return self._has_header or any(self._is_reversed(info.attributes) for info in infos)
+            self.names = tuple(self._walk(file, "", set()))
+        infos = self._infos.values()
+        self.is_matlab = self._has_header or any("MATLAB_class" in i.attributes for i in infos)
 
     def _is_reversed(self, attributes: Mapping[str, Any]) -> bool:
         """Whether a dataset has MATLAB's order of axes."""
         return self._has_header or "MATLAB_class" in attributes
 
-    def group_attributes(self, group: str) -> Mapping[str, Any]:
-        """Returns the attributes of a group."""
-        with open_file(self.path) as file:
-            return plain_attributes(_inside(file, group).attrs)
-
-    def _list(self, group: h5py.Group, prefix: str, seen: set[int]) -> None:
-        """Notes all datasets of a group; links by name only, to be followed when asked for."""
+    def _walk(self, group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[str]:
+        """Yields the names of all datasets of a group; links are followed when asked for."""
         for name in group:
-            path = prefix + name
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                self._infos[path] = None
-                continue
-            item = group[name]
+            path, link = prefix + name, group.get(name, getlink=True)
+            item = group[name] if isinstance(link, h5py.HardLink) else None
             if isinstance(item, h5py.Dataset):
-                self._infos[path] = self._describe(item)
+                self._infos[path] = self._info(item)
+            if item is None or isinstance(item, h5py.Dataset):
+                yield path
             elif isinstance(item, h5py.Group) and name != "#refs#":
                 address = h5py.h5o.get_info(item.id).addr
                 if address not in seen:
                     seen.add(address)
-                    self._list(item, path + "/", seen)
+                    self.group_attributes[path] = plain_attributes(item.attrs)
+                    yield from self._walk(item, path + "/", seen)
 
-    def _describe(self, dataset: h5py.Dataset) -> ArrayInfo:
+    def _describe(self, name: str) -> ArrayInfo:
+        with open_file(self.path) as file:
+            return self._info(find(file, name))
+
+    def _info(self, dataset: h5py.Dataset) -> ArrayInfo:
         attributes = plain_attributes(dataset.attrs)
         shape, dtype = dataset.shape or (), dataset.dtype
         matlab = attributes.get("MATLAB_class")
@@ -124,24 +117,14 @@ class Hdf5(Container):
             plain = dataset.id.get_create_plist().get_nfilters() == 0
             return None if plain or not dataset.chunks else prod(dataset.chunks)
 
-    def _info(self, name: str) -> ArrayInfo:
-        info = self._infos[name]
-        if info is None:
-            with open_file(self.path) as file:
-                info = self._infos[name] = self._describe(find(file, name))
-        return info
-
-    @contextmanager
-    def _opened(self) -> Iterator[h5py.File]:
-        with open_file(self.path) as file:
-            yield file
+    def _opened(self) -> AbstractContextManager[h5py.File]:
+        return open_file(self.path)
 
     def _array(self, opened: h5py.File, name: str, check: bool) -> StoredArray:
         dataset = find(opened, name)
-        require_numbers(self.path, name, dataset.dtype)
         if check:
             require_complete(opened, dataset)
-        info = self._info(name)
+        info = self.info(name)
         reverse = self._is_reversed(info.attributes)
         same = dataset.dtype == info.dtype and not reverse
         return dataset if same else _Converted(dataset, info, reverse)
@@ -186,33 +169,26 @@ def _dims(dataset: h5py.Dataset) -> tuple[str, ...]:
     """Returns the names of the axes as netCDF4 gives them, or none."""
     if "DIMENSION_LIST" not in dataset.attrs:
         return ()
-    names = []
-    for dimension in dataset.dims:
-        try:
-            scale = dimension[0].name if len(dimension) else ""
-        except (RuntimeError, KeyError, ValueError):
-            scale = ""
-        names.append(scale.rpartition("/")[2])
+    names = [""] * dataset.ndim
+    for axis, dimension in enumerate(dataset.dims):
+        with suppress(RuntimeError, LookupError, ValueError):
+            names[axis] = dimension[0].name.rpartition("/")[2]
     return tuple(names)
-
-
-def _inside(file: h5py.File, name: str) -> h5py.HLObject:
-    """Returns a group or dataset that lies in this very file."""
-    link = file.get(name, getlink=True)
-    is_external = isinstance(link, h5py.ExternalLink)  # which is not even opened
-    item = None if is_external else file[name]
-    place = link.filename if item is None else item.file.filename
-    if item is None or place != file.filename:
-        raise UserError(
-            f"{file.filename}: '{name}' is a link to another file, '{Path(place).name}', which is "
-            "refused"
-        )
-    return item
 
 
 def find(file: h5py.File, name: str) -> h5py.Dataset:
     """Returns a dataset whose numbers lie in this very file."""
-    item = _inside(file, name)
+    link = file.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):  # which is not even opened
+        item, place = None, link.filename
+    else:
+        item = file[name]
+        place = item.file.filename
+    if place != file.filename:
+        raise UserError(
+            f"{file.filename}: '{name}' is a link to another file, '{Path(place).name}', which is "
+            "refused"
+        )
     if not isinstance(item, h5py.Dataset):
         raise UserError(f"{file.filename}: '{name}' is a group, not a dataset")
     if item.is_virtual or item.external:
@@ -249,12 +225,8 @@ def require_complete(file: h5py.File, dataset: h5py.Dataset) -> None:
 def reserved_hdf5(path: Path, num_bytes: int, num_samples: int) -> Iterator[h5py.File]:
     """Opens a file for writing, new or as it is, once the disk has room for all that will be in it.
 
-    HDF5 prints tracebacks where it lacks room. On closing it gives back what it has not used.
-
-    Args:
-        path: The file.
-        num_bytes: Size of the data in the finished file, without compression.
-        num_samples: Number of samples in it, of up to two chunks each.
+    HDF5 prints tracebacks where it lacks room. On closing it gives back what it has not used. The
+    finished file has ``num_bytes`` of data, before compression, in up to two chunks a sample.
     """
     room = num_bytes + num_bytes // 10 + 256 * num_samples + 2**16
     if not path.exists():

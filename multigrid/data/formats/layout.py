@@ -1,9 +1,10 @@
 """Layouts: what each axis of an array is, and which arrays are inputs and outputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -17,39 +18,37 @@ SPACE = "XYZ"
 LETTERS = "NTC" + SPACE
 
 
-def stated_axes(options: ReaderOptions, name: str, shape: Sequence[int]) -> str | None:
+def stated_axes(options: ReaderOptions, container: Container, name: str) -> str | None:
     """Returns what the user says the axes of an array are, None if nothing."""
-    stated = options.axes or {}
+    stated, shape = options.axes or {}, container.shape(name)
     if isinstance(stated, str):  # of all arrays with so many axes
         axes = stated.replace(" ", "")
         return axes if len(axes) == len(shape) else None
-    text = stated.get(name, stated.get(name.rpartition("/")[2], "")).replace(" ", "")
-    if text:
-        require_number(text, {name: shape})
-    return text or None
+    text = stated.get(name, stated.get(name.rpartition("/")[2]))
+    require_number(text, {name: shape})
+    return text and text.replace(" ", "")
 
 
-def require_number(axes: str, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Raises a UserError if none of the arrays has as many axes as the user states."""
-    if shapes and len(axes) not in map(len, shapes.values()):
+def require_number(stated: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raises a UserError if one text says what axes are, and none of the arrays has as many."""
+    if isinstance(stated, str) and shapes and len(stated.split()) not in map(len, shapes.values()):
         arrays = " and ".join(f"'{name}' has {len(s)}, {list(s)}" for name, s in shapes.items())
-        number = counted(len(axes), "axis", "axes")
-        raise UserError(f"problem.axes: '{' '.join(axes)}' names {number}, but {arrays}")
+        number = counted(len(stated.split()), "axis", "axes")
+        raise UserError(f"problem.axes: '{stated}' names {number}, but {arrays}")
 
 
-def require_stated(options: ReaderOptions, fields: Sequence["Field"], container: Container) -> None:
+def require_stated(options: ReaderOptions, fields: Sequence["Field"]) -> None:
     """Raises a UserError if the axes that the user states are not those of what is read."""
+    require_number(options.axes, {item.label: item.info.shape for item in fields})
     if isinstance(options.axes, str):
         axes = options.axes.replace(" ", "")
-        require_number(axes, {item.label: item.info(container).shape for item in fields})
         fitting = [item for item in fields if len(item.axes) == len(axes)]
-        if any(item.axes == axes for item in fitting):
-            return
-        item = fitting[0]
-        raise UserError(
-            f"problem.axes: '{options.axes}' is not how '{item.label}' is read, "
-            f"[{', '.join(item.axes)}], {item.why}; leave it out, or choose another problem.reader"
-        )
+        if all(item.axes != axes for item in fitting):
+            raise UserError(
+                f"problem.axes: '{options.axes}' is stated, but {fitting[0]}; leave it out, or "
+                "choose another problem.reader"
+            )
+        return
     names = [item.label for item in fields]
     names += [name.rpartition("/")[2] for name in names]
     for name in options.axes or {}:
@@ -62,31 +61,30 @@ def require_stated(options: ReaderOptions, fields: Sequence["Field"], container:
 
 @dataclass(frozen=True)
 class Field:
-    """An array with what its axes are.
+    """An array with what its axes are: a letter for each.
 
-    Attributes:
-        array: Its name in the container, or the array itself.
-        axes: A letter for each axis: ``N``, ``T``, ``C`` (several make up the channels together),
-            ``X``, ``Y``, ``Z``; along those that are missing it is constant.
-        channels: Names of its channels.
-        why: Where the axes come from.
+    ``N``, ``T``, ``C`` (several make up the channels together), ``X``, ``Y``, ``Z``; along those
+    that are missing it is constant.
     """
 
-    array: str | np.ndarray
+    array: str | np.ndarray  # its name in the container, or the array itself
+    info: ArrayInfo
     axes: str
-    channels: tuple[str, ...]
-    why: str = "the format"
+    channels: tuple[str, ...]  # their names
+    why: str  # where the axes come from
 
     @property
     def label(self) -> str:
         """Name of the array, or of its channel."""
         return self.array if isinstance(self.array, str) else self.channels[0]
 
-    def info(self, container: Container) -> ArrayInfo:
-        """Returns what is known of the array."""
-        if isinstance(self.array, str):
-            return container.info(self.array)
-        return ArrayInfo(self.array.shape, self.array.dtype)
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Yields the letter and the size of each axis."""
+        return zip(self.axes, self.info.shape, strict=True)
+
+    def __str__(self) -> str:
+        axes = ", ".join(self.axes)
+        return f"'{self.label}' {list(self.info.shape)} is read as [{axes}], {self.why}"
 
     def read(self, arrays: Arrays, rows: slice, steps: slice, grid: Sequence[int]) -> np.ndarray:
         """Returns some rows and steps as ``[rows, steps, channels, *grid]``.
@@ -107,37 +105,21 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which arrays of a container are inputs and outputs, and all that it says besides.
+    """Which arrays of a container are inputs and outputs, and all that it says besides."""
 
-    Attributes:
-        states: Fields that change in time and are input and output.
-        inputs: Fields that are only inputs: constants in time, or the inputs of pairs.
-        outputs: Fields that are only outputs, those of pairs.
-        count: Number of samples or trajectories, where that is less than the arrays hold.
-        split: The split that all of it is for, if the file names one.
-        centering: Where the points lie, if the file says so.
-        leading_test: The fraction of the samples, from the first on, that its authors test on.
-        coordinates: Names of arrays that only say where points and times lie.
-        boundaries: What holds on the boundary across each axis, such as ``{"x": "periodic"}``.
-        time_step: Time between two states.
-        pairs_in_trajectory: Number of consecutive pairs that are of one trajectory.
-        notes: Remarks on how the file is read.
-        grid_kind: Kind of the grid if it is not Cartesian, such as ``spherical``.
-    """
-
-    states: tuple[Field, ...] = ()
-    inputs: tuple[Field, ...] = ()
-    outputs: tuple[Field, ...] = ()
-    count: int | None = None
-    split: str | None = None
-    centering: Centering | None = None
-    leading_test: float = 0.0
-    coordinates: tuple[str, ...] = ()
-    boundaries: Mapping[str, str] = field(default_factory=dict)
-    time_step: float | None = None
-    pairs_in_trajectory: int = 1
-    notes: tuple[str, ...] = ()
-    grid_kind: str | None = None
+    states: tuple[Field, ...] = ()  # that change in time and are input and output
+    inputs: tuple[Field, ...] = ()  # that are only inputs: constants in time, or those of pairs
+    outputs: tuple[Field, ...] = ()  # that are only outputs, those of pairs
+    count: int | None = None  # samples or trajectories, where that is less than the arrays hold
+    split: str | None = None  # the split that all of it is for, if the file names one
+    centering: Centering | None = None  # where the points lie, if the file says so
+    leading_test: float = 0.0  # the fraction, from the first sample on, that its authors test on
+    coordinates: str = ""  # pattern of the names of arrays that only say where points and times lie
+    boundaries: Mapping[str, str] = field(default_factory=dict)  # such as ``{"x": "periodic"}``
+    time_step: float | None = None  # time between two states
+    pairs_in_trajectory: int = 1  # consecutive pairs that are of one trajectory
+    notes: tuple[str, ...] = ()  # remarks on how the file is read
+    grid_kind: str | None = None  # if it is not Cartesian, such as ``spherical``
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -145,9 +127,9 @@ class Layout:
         return (*self.states, *self.inputs, *self.outputs)
 
     @property
-    def used(self) -> set[str]:
-        """Names of all arrays that are read or only say where points lie."""
-        return {f.array for f in self.fields if isinstance(f.array, str)} | set(self.coordinates)
+    def arrays(self) -> list[str]:
+        """Names of the arrays of the container that are read."""
+        return [item.array for item in self.fields if isinstance(item.array, str)]
 
 
 Reader = Callable[[Container, ReaderOptions], "Layout | Sequence[Layout] | None"]
@@ -160,27 +142,26 @@ def make_field(
     name: str | None = None,
     why: str = "the format",
 ) -> Field:
-    """Returns an array of a container as a field, with names for its channels.
+    """Returns an array of a container, or one that a reader has opened itself, as a field.
 
-    Args:
-        container: The container.
-        array: Name of the array, or an array that a reader has opened itself.
-        axes: A letter for each of its axes; ``...`` stands for those of space.
-        name: Name of the field; by default that of the array without its groups.
-        why: Where the axes come from.
+    Of ``axes``, ``...`` stands for those of space. The field is called ``name``, by default like
+    the array without its groups.
 
     Raises:
         UserError: If the array has another number of axes.
     """
-    label = array if isinstance(array, str) else name or "u"
-    shape = container.info(array).shape if isinstance(array, str) else array.shape
-    axes = axes.replace("...", SPACE[: max(1, len(shape) - len(axes) + 3)])
-    if len(shape) != len(axes):
-        raise UserError(f"{container.path}: '{label}' {list(shape)} must be [{', '.join(axes)}]")
-    count = prod(n for n, letter in zip(shape, axes, strict=True) if letter == "C")
+    if isinstance(array, str):
+        label, info = array, container.info(array)
+    else:
+        label, info = name or "u", ArrayInfo(array.shape, array.dtype)
+    axes = axes.replace("...", SPACE[: max(1, len(info.shape) - len(axes) + 3)])
+    if len(info.shape) != len(axes):
+        listed = list(info.shape)
+        raise UserError(f"{container.path}: '{label}' {listed} must be [{', '.join(axes)}]")
+    count = prod(n for n, letter in zip(info.shape, axes, strict=True) if letter == "C")
     label = name or label.rpartition("/")[2]
     channels = (label,) if count == 1 else tuple(f"{label}_{index}" for index in range(count))
-    return Field(array, axes, channels, why)
+    return Field(array, info, axes, channels, why)
 
 
 # --- guesses from shapes ---
@@ -193,15 +174,9 @@ def guess_axes(
 
     Each has the axes ``lead`` and those of space, and maybe one of channels, behind the former or
     at the end. Of all choices that give one grid the one whose shortest space axis is longest is
-    taken, where a channel axis counts half: channels are fewer than points.
-
-    Args:
-        shapes: Their shapes.
-        lead: ``N`` or ``NT``.
-        ndim: Number of space dimensions; None for 2 or 3, or 1 if no array can have more.
-
-    Returns:
-        The axes of each array, or None if no choice gives one grid.
+    taken, where a channel axis counts half: channels are fewer than points. None is returned if no
+    choice gives one grid. Without ``ndim`` this has 2 or 3 dimensions, or 1 if no array can have
+    more.
     """
     allowed: tuple[int, ...] = (2, 3) if ndim is None else (ndim,)
     if ndim is None and lead == "N" and min(map(len, shapes)) == 2:

@@ -5,10 +5,8 @@ type that they are stored in instead of their own: doubles that are all whole nu
 as bytes. The format is that of "MAT-File Format" (The MathWorks, R2024b, chapter 1).
 """
 
-import mmap
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -46,34 +44,28 @@ class MatlabFile(ArrayFile):
     """The variables of a ``.mat`` file of MATLAB v5; those that are not compressed are mapped."""
 
     kind = "mat"
+    is_matlab = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._variables: dict[str, Variable] = {}
-        with self._reading(), self._mapped() as content:
-            if content[124:126] not in (b"\x00\x01", b"\x01\x00"):
+        with self._reading():
+            content = np.memmap(path, "u1", "r")
+            if bytes(content[124:126]) not in (b"\x00\x01", b"\x01\x00"):
                 raise UserError(
                     f"{path}: no file of MATLAB v5 to v7.3; save it again with save(..., '-v7')"
                 )
-            self._order = "<" if content[126:128] == b"IM" else ">"
+            self._order = "<" if bytes(content[126:128]) == b"IM" else ">"
             for number, start, size in elements(content, HEADER, self._order):
-                beginning = content[start : start + min(size, BEGINNING)]
+                beginning = bytes(content[start : start + min(size, BEGINNING)])
                 if number == COMPRESSED:
                     beginning = zlib.decompressobj().decompress(beginning, BEGINNING)[TAG:]
-                name, info = _describe(beginning, self._order)
+                name, info = read_header(beginning, self._order)
                 if name:  # what functions need has none
                     self._variables[name] = Variable(number, start, size, info)
         self.names = tuple(self._variables)
 
-    @contextmanager
-    def _mapped(self) -> Iterator[mmap.mmap]:
-        with (
-            self.path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m,
-        ):
-            yield m
-
-    def _info(self, name: str) -> ArrayInfo:
+    def _describe(self, name: str) -> ArrayInfo:
         info = self._variables[name].info
         require_honest_size(self.path, name, info.shape, info.dtype.itemsize)
         return info
@@ -81,27 +73,22 @@ class MatlabFile(ArrayFile):
     def _load(self, name: str) -> np.ndarray:
         number, start, size, info = self._variables[name]
         shape, dtype = info.shape, info.dtype
-        with self._reading(), self._mapped() as content:
-            body, offset = content[start : start + size], start
+        with self._reading():
+            body: np.ndarray = np.memmap(self.path, "u1", "r")[start : start + size]
             if number == COMPRESSED:
                 limit = BEGINNING + 8 * prod(shape)  # no number is stored in more bytes
-                body, offset = zlib.decompressobj().decompress(body, limit)[TAG:], 0
+                body = np.frombuffer(zlib.decompressobj().decompress(body.data, limit)[TAG:], "u1")
             *_, (kind, place, num_bytes) = islice(elements(body, 0, self._order), 4)
             if kind not in STORED:
                 raise ValueError(f"{name} has numbers of the unknown type {kind}")
             stored = np.dtype(self._order + STORED[kind])
             if num_bytes != prod(shape) * stored.itemsize:
                 raise ValueError(f"{name} has {num_bytes} bytes for the shape {list(shape)}")
-        if not num_bytes:
-            return np.zeros(shape, dtype)
-        if number == COMPRESSED:
-            values = np.frombuffer(body, stored, prod(shape), place).reshape(shape, order="F")
-        else:
-            values = np.memmap(self.path, stored, "r", offset + place, shape, "F")
+        values = body[place : place + num_bytes].view(stored).reshape(shape, order="F")
         return values.astype(dtype, copy=False)
 
 
-def elements(content: bytes | mmap.mmap, start: int, order: str) -> Iterator[tuple[int, int, int]]:
+def elements(content: bytes | np.ndarray, start: int, order: str) -> Iterator[tuple[int, int, int]]:
     """Yields type, place and number of bytes of each element from a place on.
 
     Raises:
@@ -123,7 +110,7 @@ def elements(content: bytes | mmap.mmap, start: int, order: str) -> Iterator[tup
         start = following
 
 
-def _describe(beginning: bytes, order: str) -> tuple[str, ArrayInfo]:
+def read_header(beginning: bytes, order: str) -> tuple[str, ArrayInfo]:
     """Returns the name of an array, its shape and its type, ``S1`` if it has no numbers."""
     parts = [
         (number, beginning[place : place + size])

@@ -22,7 +22,6 @@ from multigrid.data.formats.layout import (
     SPACE,
     Field,
     Layout,
-    Reader,
     axes_on_grid,
     grid_of,
     guess_axes,
@@ -64,50 +63,45 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
     if "fingerprint" not in container.attributes or not set(SPLITS) <= set(container.groups):
         return None
     centering = container.attributes.get("centering")
-    layouts = []
-    for split in SPLITS:
-        fields = []
-        for name in (f"{split}/input", f"{split}/output"):
-            item = make_field(container, name, "NC...")
-            names = container.info(name).attributes.get("fields", [])
-            same_number = isinstance(names, list) and len(names) == len(item.channels)
-            fields.append(replace(item, channels=tuple(names)) if same_number else item)
-        layout = Layout(
-            inputs=(fields[0],),
-            outputs=(fields[1],),
-            count=int(container.group_attributes(split).get("num_complete", 0)),
+
+    def side(name: str) -> tuple[Field]:
+        item = make_field(container, name, "NC...")
+        names = item.info.attributes.get("fields", [])
+        same_number = isinstance(names, list) and len(names) == len(item.channels)
+        return (replace(item, channels=tuple(names)) if same_number else item,)
+
+    return [
+        Layout(
+            inputs=side(f"{split}/input"),
+            outputs=side(f"{split}/output"),
+            count=int(container.group_attributes[split].get("num_complete", 0)),
             split=split,
             centering=centering if centering in ("cell", "node") else None,
-            coordinates=(f"{split}/sha256",),
+            coordinates=r"\w+/sha256",
         )
-        layouts.append(layout)
-    return layouts
+        for split in SPLITS
+    ]
 
 
 @READERS.register("well")
 def read_well(container: Container, options: ReaderOptions) -> Layout | None:
     """HDF5 of The Well: the groups t0_fields, t1_fields, ... and the attribute n_spatial_dims."""
     arrays = [name for name in container.names if re.match("t[012]_fields/", name)]
-    sizes: list[Any] = list(map(container.attributes.get, ("n_spatial_dims", "n_trajectories")))
-    if not arrays or None in sizes:
+    ndim, count = map(container.attributes.get, ("n_spatial_dims", "n_trajectories"))
+    if not arrays or ndim is None or count is None:
         return None
-    try:
-        ndim, count = map(int, sizes)
-    except (TypeError, ValueError):
+    if not isinstance(ndim, int) or not isinstance(count, int) or not 1 <= ndim <= 3:
         raise UserError(
-            f"{container.path}: n_spatial_dims and n_trajectories must be a whole number each"
-        ) from None
-    if ndim not in (1, 2, 3):
-        raise UserError(f"{container.path}: has {ndim} space dimensions, not 1, 2 or 3")
+            f"{container.path}: n_spatial_dims must be 1, 2 or 3, not {ndim}, and n_trajectories "
+            f"a whole number, not {count}"
+        )
     fields = [_well_field(container, name, ndim) for name in arrays]
     states = tuple(item for item in fields if "T" in item.axes)
     if not states:
         raise UserError(f"{container.path}: no field changes in time")
     boundaries: dict[str, str] = {}
-    conditions = container.groups.get("boundary_conditions", ())
-    for name in dict.fromkeys(name.partition("/")[0] for name in conditions):
-        attributes = container.group_attributes(f"boundary_conditions/{name}")
-        axes = attributes.get("associated_dims", [])
+    for group, attributes in container.group_attributes.items():
+        axes = attributes.get("associated_dims", []) if group.startswith("boundary_") else []
         for axis in [axes] if isinstance(axes, str) else axes:
             boundaries[str(axis)] = str(attributes.get("bc_type", "unknown")).lower()
     kind = str(container.attributes.get("grid_type", "cartesian"))
@@ -115,7 +109,7 @@ def read_well(container: Container, options: ReaderOptions) -> Layout | None:
         states=states,
         inputs=tuple(item for item in fields if "T" not in item.axes),
         count=count,
-        coordinates=tuple(n for n in container.names if n.startswith(("dimensions/", "boundary_"))),
+        coordinates="(dimensions|boundary_conditions)/.*",
         boundaries=boundaries,
         time_step=_time_step(container, "dimensions/time"),
         grid_kind=None if kind in ("cartesian", "uniform") else kind,
@@ -136,7 +130,7 @@ def _well_field(container: Container, array: str, ndim: int) -> Field:
 
 def _time_step(container: Container, name: str) -> float | None:
     """Returns the distance of the first two times, None if there are no such."""
-    if name not in container or len(container.info(name).shape) != 1:
+    if name not in container or len(container.shape(name)) != 1:
         return None
     times = container.read(name)
     return float(times[1] - times[0]) if len(times) > 1 else None
@@ -149,32 +143,33 @@ def read_pdebench(container: Container, options: ReaderOptions) -> Layout | None
         return None
     names = set(container.names)
     numbered = sorted(group for group in container.groups if re.fullmatch(r"\d{4,}", group))
+    times = f"{numbered[0]}/grid/t" if numbered else "t-coordinate"
     common: dict[str, Any] = {
         "leading_test": 0.1,  # PDEBench tests on the first int(0.1 N)
-        "coordinates": tuple(sorted(n for n in names if n.endswith("-coordinate"))),
-        "time_step": _time_step(container, "t-coordinate"),
+        "coordinates": r"t|.*-coordinate|\d{4,}/grid/.*",
+        "time_step": _time_step(container, times),
     }
     if {"nu", "tensor"} <= names:
-        return pair_layout(container, options, ("nu",), ("tensor",), **common)
+        return named_layout(container, options, ("nu",), ("tensor",), **common)
     if numbered and f"{numbered[0]}/data" in container:
         array = container.stack("data", [f"{group}/data" for group in numbered])
-        common["coordinates"] = tuple(n for n in names if re.match(r"\d{4,}/grid/", n))
-        common["time_step"] = _time_step(container, f"{numbered[0]}/grid/t")
         return Layout((make_field(container, array, "NT...C"),), **common)
     if {"velocity", "particles"} <= names:
-        common["coordinates"] += tuple({"t"} & names)
-        states = tuple(make_field(container, n, "NT...C") for n in ("velocity", "particles"))
-        force = tuple(make_field(container, n, "N...C") for n in {"force"} & names)
-        return Layout(states, force, **common)
+        states = _those_there(container, "NT...C", "velocity", "particles")
+        return Layout(states, _those_there(container, "N...C", "force"), **common)
     if not {"tensor", "density"} & names:
         return None
-    fluid = [n for n in ("density", "pressure", "Vx", "Vy", "Vz") if n in names]
-    fields = ["tensor"] if "tensor" in names else fluid
-    states = tuple(make_field(container, n, "NT...") for n in fields)
+    fluid = ("density", "pressure", "Vx", "Vy", "Vz")
+    states = _those_there(container, "NT...", *(("tensor",) if "tensor" in names else fluid))
     if "periodic" in container.path.name:
         space = set(states[0].axes.lower()) & set("xyz")
         common["boundaries"] = dict.fromkeys(sorted(space), "periodic (says the name)")
     return Layout(states, **common)
+
+
+def _those_there(container: Container, axes: str, *names: str) -> tuple[Field, ...]:
+    """Returns as fields the arrays of these names that there are."""
+    return tuple(make_field(container, name, axes) for name in names if name in container)
 
 
 @READERS.register("cno")
@@ -190,14 +185,15 @@ def read_cno(container: Container, options: ReaderOptions) -> Layout | None:
     samples = [by_number[key] for key in sorted(by_number)]
     sizes = set(Counter(sample for sample, *_ in by_number).values())
     if samples[0] in container:  # arrays, not groups: trajectories [t, c, x, y]
-        return _trajectories(container, options, [container.stack("u", samples)], [])
+        states = (container.stack("u", samples),)
+        return named_layout(container, options, states, states)
     for side in ("input", "output"):
-        item = container.info(f"{samples[0]}/{side}").shape
+        item = container.shape(f"{samples[0]}/{side}")
         square = isqrt(prod(item))
         flat = (square, square) if len(item) == 1 and square**2 == prod(item) else None
         container.stack(side, [f"{sample}/{side}" for sample in samples], item=flat)
     size = sizes.pop() if len(sizes) == 1 else 1  # several steps of each sample
-    return pair_layout(container, options, ("input",), ("output",), pairs_in_trajectory=size)
+    return named_layout(container, options, ("input",), ("output",), pairs_in_trajectory=size)
 
 
 @READERS.register("pdearena")
@@ -207,14 +203,14 @@ def read_pdearena(container: Container, options: ReaderOptions) -> list[Layout] 
         return None
     layouts = []
     for group, names in container.groups.items():
-        shapes = {f"{group}/{name}": container.info(f"{group}/{name}").shape for name in names}
-        states = [name for name, shape in shapes.items() if len(shape) >= 4]
+        paths = (f"{group}/{name}" for name in names)
+        states = [path for path in paths if len(container.shape(path)) >= 4]
         if not states or not {"u", "vx", "vy", "vor", "pres"} & set(names):
             return None
         layout = Layout(
-            tuple(make_field(container, name, "NT...") for name in states),
+            _those_there(container, "NT...", *states),
             split=SPLIT_NAMES[group],
-            coordinates=tuple(f"{group}/{n}" for n in names if n in ("t", "x", "y", "dt")),
+            coordinates=r"\w+/(t|x|y|dt)",
             time_step=_time_step(container, f"{group}/t"),
         )
         layouts.append(layout)
@@ -228,28 +224,25 @@ def read_poseidon(container: Container, options: ReaderOptions) -> Layout | None
     others = set(container.numeric()) - set(names) - {"c"}
     if container.kind != "hdf5" or len(names) != 1 or others or options.axes:
         return None
-    shape = container.info(names[0]).shape
+    shape = container.shape(names[0])
     if len(shape) not in (4, 5) or (len(shape) == 5 and 2 * shape[2] > min(shape[3:])):
         return None
     axes = "NTCXY" if len(shape) == 5 else "NTXY"
     why = "a guess: Poseidon's layout" if names[0] == "data" or len(shape) == 4 else "the format"
-    constants = tuple(make_field(container, n, "NXY") for n in ("c",) if n in container)
-    return Layout((make_field(container, names[0], axes, why=why),), constants)
+    states = (make_field(container, names[0], axes, why=why),)
+    return Layout(states, _those_there(container, "NXY", "c"))
 
 
 @READERS.register("fno")
 def read_fno(container: Container, options: ReaderOptions) -> Layout | None:
     """FNO's Navier-Stokes files (.mat): trajectories 'u' [N,x,y,t] that start from 'a' [N,x,y]."""
-    is_matlab = container.kind == "mat" or getattr(container, "is_matlab", False)
-    if not is_matlab or not {"a", "u"} <= set(container.names) or options.axes:
+    if not container.is_matlab or not {"a", "u"} <= set(container.names) or options.axes:
         return None
-    first, whole = container.info("a").shape, container.info("u").shape
+    first, whole = container.shape("a"), container.shape("u")
     if whole[:-1] != first or len(first) not in (2, 3, 4):
         return None
-    states = make_field(container, "u", "N...T")
     note = "'a' is the state before the first one of 'u', which are not a time step apart"
-    coordinates = tuple(n for n in ("t",) if n in container)
-    return Layout((states,), coordinates=coordinates, notes=(note,))
+    return Layout((make_field(container, "u", "N...T"),), coordinates="t", notes=(note,))
 
 
 @READERS.register("dimensions")
@@ -264,11 +257,10 @@ def read_dimensions(container: Container, options: ReaderOptions) -> Layout | No
     states = tuple(item for item in fields if "T" in item.axes)
     if not states or _usual_pair(container):
         return None
-    dims = {dim.lower() for item in states for dim in item.info(container).dims}
+    dims = {dim.lower() for item in states for dim in item.info.dims}
     return Layout(
         states,
         tuple(item for item in fields if "T" not in item.axes),
-        coordinates=tuple(container.coordinates),
         grid_kind="latitude-longitude" if dims & {"lat", "latitude"} else None,
     )
 
@@ -287,28 +279,12 @@ def _axes_by_dims(container: Container, name: str) -> str | None:
 # --- arrays of any names ---
 
 
-def _reader_of(kind: str, summary: str) -> Reader:
-    def read(container: Container, options: ReaderOptions) -> Layout | None:
-        return read_named(container, options) if container.kind == kind else None
-
-    read.__doc__ = summary
-    return read
-
-
-for _kind, _summary in TAKE_NAMES.items():
-    READERS.register(_kind)(_reader_of(_kind, _summary))
-
-
 def read_named(container: Container, options: ReaderOptions) -> Layout | None:
     """Reads arrays named by the user, of usual names, or the only one there is."""
     path, kind = container.path, container.kind
     pair = _named_pair(container, options) or _alone(container, options)
     if pair is not None:
-        inputs, outputs = pair
-        _require_number(container, options, (*inputs, *outputs))
-        if set(outputs) <= set(inputs):
-            return _trajectories(container, options, outputs, inputs)
-        return pair_layout(container, options, inputs, outputs)
+        return named_layout(container, options, *pair)
     if kind == "hdf5":
         return None  # what no reader fits says more
     if kind == "npy":
@@ -320,6 +296,10 @@ def read_named(container: Container, options: ReaderOptions) -> Layout | None:
         f"{path}: name the arrays with 'input' and 'output' (the same array for trajectories); "
         f"the file holds {container.contents()}"
     )
+
+
+for _kind in TAKE_NAMES:
+    READERS.register(_kind)(read_named)
 
 
 def _usual_pair(container: Container) -> tuple[str, ...] | None:
@@ -335,13 +315,13 @@ def _named_pair(
     names = container.names
     if container.kind == "npy" and (options.named or not options.fields):
         return (names[:1], names[1:]) if len(names) == 2 else None
-    if options.named and not (options.input and options.output):
+    if options.input and options.output:
+        return options.input, options.output
+    if options.named:
         raise UserError(
             f"{container.path}: name both arrays, 'input' and 'output'; the file holds "
             f"{container.contents()}"
         )
-    if options.input and options.output:
-        return options.input, options.output
     if options.fields:
         return options.fields, options.fields
     unnamed = container.kind == "neuraloperator" and names == ("0", "1")
@@ -353,64 +333,38 @@ def _alone(
     container: Container, options: ReaderOptions
 ) -> tuple[Sequence[str], Sequence[str]] | None:
     """Returns the name of the only array that may hold trajectories, as input and output."""
-    large = {n: len(i.shape) for n, i in container.numeric().items() if len(i.shape) >= 3}
-    names = list(large)
+    names = [name for name, info in container.numeric().items() if len(info.shape) >= 3]
     if len(names) != 1:
         return None
-    _require_number(container, options, names)
-    clear = _clear_axes(container, options, names[0]) or options.ndim == 1
-    return (names, names) if clear or large[names[0]] > 3 else None
+    clear = options.axes or options.ndim == 1 or _axes_by_dims(container, names[0])
+    return (names, names) if clear or len(container.shape(names[0])) > 3 else None
 
 
-def pair_layout(
+def named_layout(
     container: Container,
     options: ReaderOptions,
     inputs: Sequence[str],
     outputs: Sequence[str],
     **more: Any,
 ) -> Layout:
-    """Returns the layout of arrays of inputs and of outputs, ``[N, ...]`` each."""
-    first, second = (container.info(names[0]).shape for names in (inputs, outputs))
-    clear = [_clear_axes(container, options, names[0]) for names in (inputs, outputs)]
-    if not any(clear) and (not first or not second or first[0] != second[0]):
-        raise UserError(
-            f"{container.path}: input {list(first)} and output {list(second)} must have the same "
-            "number of samples along their first axis"
-        )
-    fields = _describe(container, options, (*inputs, *outputs), (inputs[0], outputs[0]), "N")
-    return Layout((), fields[: len(inputs)], fields[len(inputs) :], **more)
+    """Returns the layout of pairs of arrays, or of trajectories if all outputs are inputs as well.
 
-
-def _trajectories(
-    container: Container, options: ReaderOptions, states: Sequence[str], inputs: Sequence[str]
-) -> Layout:
-    """Returns the layout of trajectories; inputs that are not states do not change in time."""
-    constants = [name for name in inputs if name not in states]
-    fields = _describe(container, options, (*states, *constants), states[:1], "NT")
-    for item in fields[: len(states)]:
-        if "T" not in item.axes:
-            raise UserError(
-                f"{container.path}: '{item.array}' is input and output, but has no time axis: a "
-                "network would only learn to copy it"
-            )
-    return Layout(fields[: len(states)], fields[len(states) :])
-
-
-def _describe(
-    container: Container,
-    options: ReaderOptions,
-    names: Sequence[str],
-    leading: Sequence[str],
-    lead: str,
-) -> tuple[Field, ...]:
-    """Returns arrays as fields: their axes are stated, named in the file, or a guess.
-
-    The shapes of the ``leading`` ones give the grid, that of the others follow.
+    What the axes are is stated, named in the file, or a guess from the shapes of the first arrays,
+    which give the grid of the others.
     """
-    shapes = {name: container.info(name).shape for name in names}
-    clear = {name: _clear_axes(container, options, name) for name in names}
-    axes = {name: pair for name, pair in clear.items() if pair is not None}
+    shapes = {name: container.shape(name) for name in (*inputs, *outputs)}
+    require_number(options.axes, shapes)
+    axes = {name: pair for name in shapes if (pair := _clear_axes(container, options, name))}
+    evolves = set(outputs) <= set(inputs)
+    leading = outputs[:1] if evolves else (inputs[0], outputs[0])
     if not axes.keys() & set(leading):
+        first, second = shapes[leading[0]], shapes[leading[-1]]
+        if not evolves and (not first or first[:1] != second[:1]):
+            raise UserError(
+                f"{container.path}: input {list(first)} and output {list(second)} must have the "
+                "same number of samples along their first axis"
+            )
+        lead = "NT" if evolves else "N"
         guessed = guess_axes([shapes[name] for name in leading], lead, options.ndim)
         if guessed is None:
             listed = " and ".join(f"'{name}' {list(shapes[name])}" for name in leading)
@@ -420,8 +374,8 @@ def _describe(
                 f"disagree on the {wanted} grid; say it with problem.axes, as in 'N T C X Y'"
             )
         axes |= {name: (text, GUESS) for name, text in zip(leading, guessed, strict=True)}
-    first = next(name for name in leading if name in axes)
-    grid, fields = grid_of(axes[first][0], shapes[first]), []
+    first_clear = next(name for name in leading if name in axes)
+    grid, fields = grid_of(axes[first_clear][0], shapes[first_clear]), {}
     for name, shape in shapes.items():
         text, why = axes.get(name) or (axes_on_grid(shape, grid), GUESS)
         if text is None:
@@ -429,22 +383,23 @@ def _describe(
                 f"{container.path}: '{name}' {list(shape)} has no axes of the grid {list(grid)}; "
                 "say with problem.axes what its axes are"
             )
-        fields.append(make_field(container, name, text, name, why))
-    return tuple(fields)
-
-
-def _require_number(container: Container, options: ReaderOptions, names: Sequence[str]) -> None:
-    """Raises a UserError if one text says what the axes are, and is too long or short for all."""
-    if isinstance(options.axes, str):
-        axes = options.axes.replace(" ", "")
-        require_number(axes, {name: container.info(name).shape for name in names})
+        if evolves and name in outputs and "T" not in text:
+            raise UserError(
+                f"{container.path}: '{name}' is input and output, but has no time axis: a network "
+                "would only learn to copy it"
+            )
+        fields[name] = make_field(container, name, text, name, why)
+    constants = tuple(fields[name] for name in inputs if not (evolves and name in outputs))
+    results = tuple(fields[name] for name in outputs)
+    return Layout(results, constants, **more) if evolves else Layout((), constants, results, **more)
 
 
 def _clear_axes(container: Container, options: ReaderOptions, name: str) -> tuple[str, str] | None:
     """Returns the axes that the user or the file names, and which of them; None if neither."""
-    stated = stated_axes(options, name, container.info(name).shape)
-    named = None if stated else _axes_by_dims(container, name)
-    return (stated, "as stated") if stated else (named, "names of the axes") if named else None
+    if stated := stated_axes(options, container, name):
+        return stated, "as stated"
+    named = _axes_by_dims(container, name)
+    return (named, "names of the axes") if named else None
 
 
 # --- scalars ---
@@ -456,10 +411,11 @@ def available_parameters(container: Container, count: int) -> dict[str, Field]:
     These are arrays with one value for each of ``count`` trajectories, or one for the file, and
     numbers among the attributes of the file.
     """
-    available: dict[str, Field] = {}
-    for name, value in container.attributes.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            available[name] = Field(np.float64(value) * np.ones(()), "", (name,), "an attribute")
+    available = {
+        name: make_field(container, np.array(float(value)), "", name, "an attribute")
+        for name, value in container.attributes.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
     forms = {(count,): "N", (count, 1): "NC", (1, count): "CN"}  # MATLAB's vectors have two axes
     for name, info in container.numeric().items():
         axes = "C" * len(info.shape) if prod(info.shape) == 1 else forms.get(info.shape)
@@ -476,7 +432,7 @@ def chosen_parameters(container: Container, wanted: Sequence[str], count: int) -
         matches = [n for n in available if name in (n, n.rpartition("/")[2])]
         if not matches and name in container.numeric():
             raise UserError(
-                f"{container.path}: '{name}' {list(container.info(name).shape)} is no parameter: "
+                f"{container.path}: '{name}' {list(container.shape(name))} is no parameter: "
                 f"there must be one value, or one for each of the {count} samples or trajectories "
                 "(axis N, see problem.axes)"
             )

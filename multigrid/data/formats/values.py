@@ -1,7 +1,6 @@
 """Checks of the values of a file: range, NaN and infinite values, constant channels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +10,13 @@ from multigrid.errors import UserError
 NUM_NAMED = 5
 
 
-@dataclass
 class FieldValues:
-    """What has been seen of the inputs or of the outputs.
+    """The range of finite values of each channel of the inputs or of the outputs."""
 
-    Attributes:
-        names: Names of the channels.
-        low: The smallest finite value of each channel.
-        high: The largest finite value of each channel.
-        bad: For each sample with NaN or infinite values how many it has.
-    """
-
-    names: tuple[str, ...]
-    low: np.ndarray
-    high: np.ndarray
-    bad: dict[int, int] = field(default_factory=dict)
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.low, self.high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+        self.bad: dict[int, int] = {}  # how many NaN and infinite values a sample has
 
     def add(self, indices: np.ndarray, fields: np.ndarray) -> None:
         """Looks at samples ``[n, channels, *grid]``."""
@@ -42,21 +33,14 @@ class FieldValues:
         self.low = np.minimum(self.low, low.min(axis=0, initial=np.inf))
         self.high = np.maximum(self.high, high.max(axis=0, initial=-np.inf))
 
-    @property
-    def constant(self) -> list[str]:
-        """Names of the channels that have one value everywhere."""
-        return [name for name, same in zip(self.names, self.low == self.high, strict=True) if same]
-
 
 class ValueCheck:
     """What has been seen of a file."""
 
     def __init__(self, path: Path, input_names: Sequence[str], output_names: Sequence[str]) -> None:
         self.path = path
-        self.inputs, self.outputs = (
-            FieldValues(tuple(names), np.full(len(names), np.inf), np.full(len(names), -np.inf))
-            for names in (input_names, output_names)
-        )
+        self.inputs, self.outputs = FieldValues(input_names), FieldValues(output_names)
+        self._sides = ("input", self.inputs), ("output", self.outputs)
 
     def add(self, indices: np.ndarray, inputs: np.ndarray, outputs: np.ndarray) -> None:
         """Looks at samples; ``indices`` are their numbers in the file."""
@@ -65,7 +49,7 @@ class ValueCheck:
 
     def require_finite(self) -> None:
         """Raises a UserError if NaN or infinite values have been seen."""
-        for kind, fields in (("input", self.inputs), ("output", self.outputs)):
+        for kind, fields in self._sides:
             if fields.bad:
                 raise UserError(
                     f"{self.path}: the {kind} holds {sum(fields.bad.values())} NaN or infinite "
@@ -74,9 +58,9 @@ class ValueCheck:
 
     def require_variation(self) -> None:
         """Raises a UserError if a channel has had one value everywhere."""
-        for kind, fields in (("input", self.inputs), ("output", self.outputs)):
-            for name, low in zip(fields.names, fields.low, strict=True):
-                if name in fields.constant:
+        for kind, fields in self._sides:
+            for name, low, high in zip(fields.names, fields.low, fields.high, strict=True):
+                if low == high:
                     raise UserError(
                         f"{self.path}: the {kind} channel '{name}' is constant, {low:g} in all "
                         "training samples; there is nothing to learn from it"
