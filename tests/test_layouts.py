@@ -279,10 +279,9 @@ def test_a_folder_of_the_well(tmp_path: Path) -> None:
     alphas = np.repeat([1.0, 2.0, 3.0], 4)[:, None, None, None] * np.ones((1, 1, X, Y))
     assert_steps(file, states, alphas)
     assert sorted(pool.tolist()) == list(range(48))
-    described = file
-    assert described.input_names == ("density", "velocity_0", "velocity_1", "alpha")
-    assert described.layout.boundaries == {"x": "periodic", "y": "periodic"}
-    assert described.layout.time_step == pytest.approx(0.1)
+    assert file.input_names == ("density", "velocity_0", "velocity_1", "alpha")
+    assert file.layout.boundaries == {"x": "periodic", "y": "periodic"}
+    assert file.layout.time_step == pytest.approx(0.1)
     report = inspect_path(tmp_path / "set", options=options)
     assert report["suggestion"]["problem"]["file"] == str(tmp_path / "set")
     assert report["suggestion"]["model"] == {"padding": "periodic"}
@@ -313,14 +312,16 @@ def test_spherical_grids_are_refused_or_asked_for(tmp_path: Path) -> None:
 def test_pdearena(tmp_path: Path) -> None:
     arrays = {f"train/{n}": (k + 1.0) * U for k, n in enumerate(("u", "vx", "vy"))}
     arrays |= {"train/buo_y": np.linspace(0.2, 0.5, N), "train/t": np.arange(T) * 1.5}
+    arrays["train/dt"] = np.full(N, 1.5)
     train = save(tmp_path / "NavierStokes2D_train_1.h5", arrays)
     valid = {name.replace("train", "valid"): array for name, array in arrays.items()}
     valid = save(tmp_path / "NavierStokes2D_valid_1.h5", valid)
-    file = open_fields(train, options=ReaderOptions(parameters=("buo_y",)))
+    file = open_fields(train, options=ReaderOptions(parameters=("buo_y", "dt")))
     assert file.reader == "pdearena"
     states = np.stack([U, 2 * U, 3 * U], axis=2)
     buo = np.linspace(0.2, 0.5, N)[:, None, None, None] * np.ones((1, 1, X, Y))
-    assert_steps(file, states, buo)
+    assert_steps(file, states, np.concatenate([buo, np.full_like(buo, 1.5)], axis=1))
+    assert file.ignored == ()
     assert file.named_splits == {"train": range(N)}
     assert open_fields(valid).named_splits == {"validation": range(N)}
     files = [DataFile(train), DataFile(valid), DataFile(valid, "test")]

@@ -84,11 +84,10 @@ def assert_reads(
     file: FieldFile, inputs: np.ndarray, outputs: np.ndarray, indices: np.ndarray = ORDER
 ) -> None:
     """Reads some samples in any order, and all of them, and compares bit for bit."""
-    described = file
-    assert described.num_samples == len(inputs)
-    assert described.shape == inputs.shape[2:]
-    assert len(described.input_names) == inputs.shape[1]
-    assert len(described.output_names) == outputs.shape[1]
+    assert file.num_samples == len(inputs)
+    assert file.shape == inputs.shape[2:]
+    assert len(file.input_names) == inputs.shape[1]
+    assert len(file.output_names) == outputs.shape[1]
     for chosen in (indices, np.arange(len(inputs)), np.array([], int)):
         got = file.read(chosen)
         for values, expected in zip(got, (inputs, outputs), strict=True):
@@ -207,10 +206,9 @@ def test_well(tmp_path: Path) -> None:
     density = RNG.standard_normal((5, 5, 8, 6), dtype=np.float32)
     velocity = RNG.standard_normal((5, 5, 8, 6, 2), dtype=np.float32)
     file = open_fields(save_well(tmp_path / "f.hdf5", density, velocity))
-    described = file
     assert file.reader == "well"
-    assert described.output_names == ("density", "tide", "velocity_0", "velocity_1")
-    assert described.input_names == (*described.output_names, "depth", "mask")
+    assert file.output_names == ("density", "tide", "velocity_0", "velocity_1")
+    assert file.input_names == (*file.output_names, "depth", "mask")
     whole = density.shape
     states = np.stack(
         [
@@ -384,6 +382,8 @@ def test_missing_files(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere" / "f.h5", "nor a folder")
     refused(tmp_path / "nothing", "is a folder without data files")
     refused(tmp_path / "there.h5", "is empty")
+    (tmp_path / "notes.txt").touch()
+    refused(tmp_path / "*.txt", r"\*.txt: no data file has such a name")
     os.mkfifo(tmp_path / "pipe.h5")
     refused(tmp_path / "pipe.h5", "not a regular file")
 

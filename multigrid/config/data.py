@@ -34,10 +34,6 @@ class TimeConfig(Section):
     trajectory: Positive | None = None
     """the number of successive pairs of one trajectory, in files of pairs, or null"""
 
-    def states(self, num_steps: int) -> range:
-        """Returns the numbers of the states that are used, of so many."""
-        return range(num_steps)[self.start : self.end : self.stride]
-
 
 class DataConfig(Section):
     """What is generated or read, and how it is presented to the network."""

@@ -75,19 +75,17 @@ class FilePart(NamedTuple):
 
 
 class FileSource:
-    """The samples of a data set of one or several files.
+    """The samples of a data set of one or several files, for different grids or splits.
 
-    Files of several grids may be given; those of one grid may be for different splits. The
-    training samples of a file never have the number of a sample with which another file validates
-    or tests, if both are for several splits, as the same field may be there on another grid.
+    The training samples of a file never have the number of a sample with which another file
+    validates or tests, if both are for several splits: the same field may be there on another grid.
     Training samples that have been read on their file's grid are kept for the coarser levels.
 
     Files to stream, of whose compressed chunks each holds several samples, are copied to ``folder``
     first, if there is one: random access would decompress each chunk many times.
 
-    A folder with the folders ``train``, ``valid`` and ``test`` stands for the files in these. The
-    centering ``auto`` takes what fits how files of several grids nest, else what a file says, else
-    nodes for odd sizes.
+    The centering ``auto`` takes what fits how files of several grids nest, else what a file says,
+    else nodes for odd sizes.
     """
 
     def __init__(
@@ -120,6 +118,8 @@ class FileSource:
                     f"{nested}-centred, not {centering}-centred as data.centering says"
                 )
             self.centering, self.files = nested, divide(opened, counts, nested)
+        several = [item.file.paths for item in self.files]
+        self.place = ", ".join(f"{p[0]}{f' and {len(p) - 1} more' * (len(p) > 2)}" for p in several)
         first = self.files[0].file
         self.input_names, self.output_names = first.input_names, first.output_names
         self.time = first.time
@@ -128,12 +128,6 @@ class FileSource:
     def fingerprint(self) -> str:
         """Hash of the files: of large ones of blocks spread evenly over them."""
         return _hash([path for item in self.files for path in item.file.paths])
-
-    @property
-    def place(self) -> str:
-        """The files."""
-        several = [item.file.paths for item in self.files]
-        return ", ".join(f"{p[0]}{f' and {len(p) - 1} more' * (len(p) > 2)}" for p in several)
 
     @property
     def remarks(self) -> list[str]:

@@ -263,10 +263,5 @@ def _varying_parameters(file: FieldFile) -> list[str]:
 
 def suggest_levels(finest: Grid) -> list[int | list[int]]:
     """Returns the grids of a ladder up to ``finest``, coarsest first."""
-    grids = [finest]
-    while len(grids) < MAX_LEVELS and grids[0].halves:
-        coarser = grids[0].coarsen()
-        if min(coarser.shape) < COARSEST:
-            break
-        grids.insert(0, coarser)
-    return [g.shape[0] if len(set(g.shape)) == 1 else list(g.shape) for g in grids]
+    grids = [finest, *finest.halvings(smallest=COARSEST)][:MAX_LEVELS]
+    return [g.shape[0] if len(set(g.shape)) == 1 else list(g.shape) for g in reversed(grids)]

@@ -58,10 +58,8 @@ def divide(
             owners[grid, split] = file
     for split in SPLITS:
         if not any(split == owned for _, owned in owners):
-            raise UserError(
-                f"no file has {split} samples; leave 'split' out for the file to take them "
-                "from, or add a file"
-            )
+            advice = "leave 'split' out for the file to take them from, or add a file"
+            raise UserError(f"no file has {split} samples; {advice}")
     finest = max((g for g, split in owners if split == "train"), key=lambda g: g.size)
     divided = []
     for _, file in opened:
@@ -110,17 +108,13 @@ def _hold_out(files: Sequence[OpenFile]) -> None:
 
 
 def split_pools(file: FieldFile, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Divides the samples of a file among the splits that are taken from it.
+    """Returns the numbers of all samples of each split taken from a file, in the order of use.
 
     What the file names, or its authors test on, is respected. Of the rest, the last samples are
     for testing, those before them for validation, and all others for training; a file that is
     for one split alone gives it all. A trajectory is in one split only, and the steps of a
     split's trajectories are in a fixed random order. So the training samples wanted change
     neither the other splits nor each other, and no sample is in two splits.
-
-    Returns:
-        For each of these splits the numbers of all its samples, in the order of their use; at
-        least as many as wanted.
 
     Raises:
         UserError: If a split has too few samples.

@@ -60,13 +60,10 @@ class DataStore:
         self._verified: tuple[int, int, int] | None = None
 
     def ensure(self, counts: Mapping[str, int]) -> int:
-        """Makes sure that every split has at least the given number of samples.
+        """Generates what a split has less than the given number of samples; returns how many.
 
         Each block of samples is kept in a file with a checksum until all are there, so that an
         interrupted generation goes on from the sound ones.
-
-        Returns:
-            The number of samples that had to be generated.
         """
         if self._has(counts):
             return 0

@@ -172,7 +172,7 @@ class FieldFile:
         self.paths = tuple(dict.fromkeys(path for p in self.parts for path in p.container.paths))
         self._stamps = {path: stamp(path) for path in self.paths if path.is_file()}
         self._evolves = bool(self.layout.states)  # samples are steps in time, not pairs
-        self._states = time.states(first.num_steps)
+        self._states = range(first.num_steps)[time.start : time.end : time.stride]
         self._starts = np.cumsum([0, *(part.count for part in self.parts)])
         self.shape = tuple(-(-n // options.reduced_resolution) for n in first.shape)
         if min(self.shape) < 2:
@@ -222,10 +222,9 @@ class FieldFile:
         return [*lines, *self.layout.notes]
 
     def fetch(self, indices: Sequence[int] | np.ndarray) -> Fields:
-        """Reads samples, in any order, as float32, without looking at their values.
+        """Reads inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]`` of samples in any order.
 
-        Returns:
-            Inputs ``[n, in, *grid]`` and outputs ``[n, out, *grid]``.
+        They are in float32, and their values are not checked.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.num_samples:
@@ -251,11 +250,9 @@ class FieldFile:
             yield slice(start, min(start + size, len(indices)))
 
     def trajectories(self, groups: Sequence[int], num_steps: int) -> Fields | None:
-        """Reads the beginnings of trajectories.
+        """Reads first inputs ``[n, in, *grid]`` and states ``[n, num_steps + 1, C, *grid]``.
 
-        Returns:
-            First inputs ``[n, in, *grid]`` and states ``[n, num_steps + 1, C, *grid]``, or None
-            if what is predicted cannot be rolled out, or the trajectories are shorter.
+        None if what is predicted cannot be rolled out, or the trajectories are shorter.
         """
         setup, size = self.time, self.group_size
         if setup is None or size < num_steps or not len(groups):

@@ -77,7 +77,6 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
             count=int(container.group_attributes[split].get("num_complete", 0)),
             split=split,
             centering=centering if centering in ("cell", "node") else None,
-            coordinates=r"\w+/sha256",
         )
         for split in SPLITS
     ]
@@ -155,19 +154,19 @@ def read_pdebench(container: Container, options: ReaderOptions) -> Layout | None
         array = container.stack("data", [f"{group}/data" for group in numbered])
         return Layout((make_field(container, array, "NT...C"),), **common)
     if {"velocity", "particles"} <= names:
-        states = _those_there(container, "NT...C", "velocity", "particles")
-        return Layout(states, _those_there(container, "N...C", "force"), **common)
+        states = _present(container, "NT...C", "velocity", "particles")
+        return Layout(states, _present(container, "N...C", "force"), **common)
     if not {"tensor", "density"} & names:
         return None
     fluid = ("density", "pressure", "Vx", "Vy", "Vz")
-    states = _those_there(container, "NT...", *(("tensor",) if "tensor" in names else fluid))
+    states = _present(container, "NT...", *(("tensor",) if "tensor" in names else fluid))
     if "periodic" in container.path.name:
         space = set(states[0].axes.lower()) & set("xyz")
         common["boundaries"] = dict.fromkeys(sorted(space), "periodic (says the name)")
     return Layout(states, **common)
 
 
-def _those_there(container: Container, axes: str, *names: str) -> tuple[Field, ...]:
+def _present(container: Container, axes: str, *names: str) -> tuple[Field, ...]:
     """Returns as fields the arrays of these names that there are."""
     return tuple(make_field(container, name, axes) for name in names if name in container)
 
@@ -208,7 +207,7 @@ def read_pdearena(container: Container, options: ReaderOptions) -> list[Layout] 
         if not states or not {"u", "vx", "vy", "vor", "pres"} & set(names):
             return None
         layout = Layout(
-            _those_there(container, "NT...", *states),
+            _present(container, "NT...", *states),
             split=SPLIT_NAMES[group],
             coordinates=r"\w+/(t|x|y|dt)",
             time_step=_time_step(container, f"{group}/t"),
@@ -230,7 +229,7 @@ def read_poseidon(container: Container, options: ReaderOptions) -> Layout | None
     axes = "NTCXY" if len(shape) == 5 else "NTXY"
     why = "a guess: Poseidon's layout" if names[0] == "data" or len(shape) == 4 else "the format"
     states = (make_field(container, names[0], axes, why=why),)
-    return Layout(states, _those_there(container, "NXY", "c"))
+    return Layout(states, _present(container, "NXY", "c"))
 
 
 @READERS.register("fno")
