@@ -539,7 +539,7 @@ def mistaken(original, tmp_path_factory):
         ("predict results/poisson flat.npy a.npy", "as in x[:, None]"),
         ("predict results/poisson finer.npy a.npy", "restrict it to 32x32"),
         ("predict results/poisson nan.npy a.npy", "the prediction of sample 1 is not finite"),
-        ("predict results/poisson cut.npy a.npy", "damaged or truncated NumPy file"),
+        ("predict results/poisson cut.npy a.npy", "damaged or truncated file"),
         ("predict results/poisson cut.h5 a.npy", "damaged, truncated or unreadable"),
         ("predict results/poisson pickled.npy a.npy", "pickled Python objects, which is refused"),
         ("predict results/poisson none.npy a.npy", "none.npy: holds no sample"),
