@@ -8,90 +8,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multigrid.api import configure, train
-    from multigrid.config import Config
-    from multigrid.errors import UserError
-    from multigrid.grid import Grid, Hierarchy
-    from multigrid.ladder.experiment import Experiment
-    from multigrid.models.growth import UNetFamily
-    from multigrid.models.transfer import transfer_weights
-    from multigrid.models.unet import UNet
-    from multigrid.problems.base import PDE, Symmetries
-    from multigrid.registry import (
-        register_block,
-        register_callback,
-        register_loss,
-        register_metric,
-        register_network,
-        register_optimizer,
-        register_problem,
-        register_reader,
-    )
-    from multigrid.report import figures
-    from multigrid.report.comparison import compare
-    from multigrid.schedule import build_schedule
-    from multigrid.surrogate import TrainedSurrogate, load
-    from multigrid.training.callbacks import Callback
+    from multigrid.api import configure as configure
+    from multigrid.api import train as train
+    from multigrid.config import Config as Config
+    from multigrid.errors import UserError as UserError
+    from multigrid.grid import Grid as Grid
+    from multigrid.grid import Hierarchy as Hierarchy
+    from multigrid.ladder.experiment import Experiment as Experiment
+    from multigrid.models.growth import UNetFamily as UNetFamily
+    from multigrid.models.transfer import transfer_weights as transfer_weights
+    from multigrid.models.unet import UNet as UNet
+    from multigrid.problems.base import PDE as PDE
+    from multigrid.problems.base import Symmetries as Symmetries
+    from multigrid.registry import register_block as register_block
+    from multigrid.registry import register_callback as register_callback
+    from multigrid.registry import register_loss as register_loss
+    from multigrid.registry import register_metric as register_metric
+    from multigrid.registry import register_network as register_network
+    from multigrid.registry import register_optimizer as register_optimizer
+    from multigrid.registry import register_problem as register_problem
+    from multigrid.registry import register_reader as register_reader
+    from multigrid.report import figures as figures
+    from multigrid.report.comparison import compare as compare
+    from multigrid.schedule import build_schedule as build_schedule
+    from multigrid.surrogate import TrainedSurrogate as TrainedSurrogate
+    from multigrid.surrogate import load as load
+    from multigrid.training.callbacks import Callback as Callback
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "PDE",
-    "Callback",
-    "Config",
-    "Experiment",
-    "Grid",
-    "Hierarchy",
-    "Symmetries",
-    "TrainedSurrogate",
-    "UNet",
-    "UNetFamily",
-    "UserError",
-    "build_schedule",
-    "compare",
-    "configure",
-    "figures",
-    "load",
-    "register_block",
-    "register_callback",
-    "register_loss",
-    "register_metric",
-    "register_network",
-    "register_optimizer",
-    "register_problem",
-    "register_reader",
-    "train",
-    "transfer_weights",
-]
+REGISTERED = "block", "callback", "loss", "metric", "network", "optimizer", "problem", "reader"
 
-_PLACES = {
-    "Callback": "training.callbacks",
-    "Config": "config",
-    "Experiment": "ladder.experiment",
-    "Grid": "grid",
-    "Hierarchy": "grid",
-    "PDE": "problems.base",
-    "Symmetries": "problems.base",
-    "TrainedSurrogate": "surrogate",
-    "UNet": "models.unet",
-    "UNetFamily": "models.growth",
-    "UserError": "errors",
-    "build_schedule": "schedule",
-    "compare": "report.comparison",
-    "configure": "api",
-    "figures": "report",
-    "load": "surrogate",
-    "register_block": "registry",
-    "register_callback": "registry",
-    "register_loss": "registry",
-    "register_metric": "registry",
-    "register_network": "registry",
-    "register_optimizer": "registry",
-    "register_problem": "registry",
-    "register_reader": "registry",
-    "train": "api",
-    "transfer_weights": "models.transfer",
+_HOMES = {
+    "api": ("configure", "train"),
+    "config": ("Config",),
+    "errors": ("UserError",),
+    "grid": ("Grid", "Hierarchy"),
+    "ladder.experiment": ("Experiment",),
+    "models.growth": ("UNetFamily",),
+    "models.transfer": ("transfer_weights",),
+    "models.unet": ("UNet",),
+    "problems.base": ("PDE", "Symmetries"),
+    "registry": tuple(f"register_{noun}" for noun in REGISTERED),
+    "report": ("figures",),
+    "report.comparison": ("compare",),
+    "schedule": ("build_schedule",),
+    "surrogate": ("TrainedSurrogate", "load"),
+    "training.callbacks": ("Callback",),
 }
+_PLACES = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,24 +8,14 @@ from multigrid.cli import COMMANDS
 from multigrid.cli.command import Command, until_the_reader_leaves
 from multigrid.errors import nearest, printable
 
-USAGE = "usage: multigrid <command> [arguments]"
+HELP = """usage: multigrid <command> [arguments]
 
+Trains PDE surrogates from a coarse grid to a fine one.
 
-def help_text() -> str:
-    """Returns the list of commands."""
-    lines = [f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items()]
-    return "\n".join(
-        [
-            USAGE,
-            "",
-            "Trains PDE surrogates from a coarse grid to a fine one.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "'multigrid <command> --help' shows arguments and examples.",
-        ]
-    )
+commands:
+{commands}
+
+'multigrid <command> --help' shows arguments and examples."""
 
 
 def find(name: str) -> Command:
@@ -41,21 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
-        print(help_text())
-        return 0 if given else 2
-    if given[0] == "--version":
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in ("", "-h", "--help"):
+        summaries = (f"  {command:<11}{summary}" for command, (_, summary) in COMMANDS.items())
+        print(HELP.format(commands="\n".join(summaries)))
+        return 0 if name else 2
+    if name == "--version":
         from multigrid import __version__
 
         print(f"multigrid {__version__}")
         return 0
-    name, *rest = given
     if name not in COMMANDS:
-        allowed = ", ".join(COMMANDS)
-        hint = nearest(name, COMMANDS)
-        told = f"error: '{printable(name)}' is not a command; there are {allowed}{hint}"
-        print(told, file=sys.stderr)
+        hint = f"there are {', '.join(COMMANDS)}{nearest(name, COMMANDS)}"
+        print(f"error: '{printable(name)}' is not a command; {hint}", file=sys.stderr)
         return 2
     return find(name).main(rest)
 

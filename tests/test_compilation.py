@@ -92,7 +92,7 @@ def test_compiled_training_is_the_same_and_resumes_to_the_bit(experiment, tmp_pa
     [
         ([], 2),
         (["parallel.accumulate=2", "parallel.checkpoint_activations=true"], 1),
-        (["model.padding=periodic", "model.normalization=group", "model.bottleneck=attention"], 2),
+        (["model.padding=periodic", "model.normalization=group"], 2),
         (["data.centering=node", "model.form=classic", "levels=[5,9]"], 2),
     ],
     ids=["plain", "in parts, checkpointed", "other layers", "classic, nodes"],

@@ -610,6 +610,13 @@ def test_a_run_of_an_earlier_version_is_read_under_the_names_of_this_one(write):
         load_config(path)
 
 
+def test_a_key_of_an_earlier_version_is_passed_over_where_its_value_is_what_there_is_now(write):
+    saved = read_saved(write(with_value("model.bottleneck", "conv")))
+    assert saved.model == read_saved(write(BASE)).model
+    with pytest.raises(UserError, match=r"model\.bottleneck: unknown key"):
+        read_saved(write(with_value("model.bottleneck", "dense")))
+
+
 def test_the_section_transfer_of_an_earlier_version_does_not_matter(write):
     old = {"regime": "fine-tuning", "warmup": 0.1, "rules": [{"level": 0, "freeze": True}]}
     assert read_saved(write({**BASE, "transfer": old})).transfer.mode == "finetuning"

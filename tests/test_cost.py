@@ -11,7 +11,6 @@ from multigrid.models.cost import (
     activation_bytes,
     count_flops,
     count_parameters,
-    scale_flops,
     without_data,
 )
 from multigrid.models.growth import UNetFamily
@@ -108,21 +107,6 @@ def test_activations_grow_with_batch_and_element_size(unet):
     one = activation_bytes(unet, (8, 2, 8, 8), 2)
     assert 1.9 * one < activation_bytes(unet, (16, 2, 8, 8), 2) <= 2 * one
     assert activation_bytes(unet, (8, 2, 8, 8), 4) == 2 * one
-
-
-def test_flops_of_the_scales_add_up(unet):
-    coarse, fine = scale_flops(unet, (1, 2, 8, 8))
-    assert coarse + fine == unet_flops()
-    assert coarse < fine
-
-
-def test_printing_a_network_shows_its_scales(unet):
-    header, _, coarse, fine = str(unet).splitlines()
-    assert header.split() == ["Scale", "Grid", "Width", "Parameters", "FLOPs/sample"]
-    assert coarse.split()[:3] == ["0", "4x4", "5"]
-    assert fine.split()[:3] == ["1", "8x8", "5"]
-    parameters = [int(line.split()[3].replace(",", "")) for line in (coarse, fine)]
-    assert sum(parameters) == count_parameters(unet)
 
 
 def test_printing_a_family_shows_its_ladder():

@@ -44,7 +44,6 @@ def test_the_plain_network_is_the_same_function_with_the_same_gradient(
         {"form": "classic"},
         {"padding": "periodic"},
         {"norm": "group"},
-        {"bottleneck": "dense"},
         {"centering": "node"},
     ],
 )

@@ -249,44 +249,14 @@ def test_going_back_keeps_what_has_unfrozen(tmp_path, pretrained):
     assert straight < summary["flops"] < 1.3 * straight
 
 
-def test_dense_bottleneck_at_a_fixed_grid_transfers_whole_and_at_a_growing_one_is_new(tmp_path):
-    model = {"bottleneck": "dense", "width": 8, "depth": 1}
-    experiment = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", model=model)
-    summary = train(experiment, tmp_path)
-    assert report_of(level(tmp_path, 1, 16))["totals"]["mismatched"]["tensors"] == 0
-    assert summary["levels"][1]["transferred"] == summary["levels"][0]["parameters"]
-    train(experiment, tmp_path, "--overwrite", "model.growth=false")
-    wrong = [
-        t for t in report_of(level(tmp_path, 1, 16))["tensors"] if t["status"] != "TRANSFERRED"
-    ]
-    assert {t["key"] for t in wrong} == {
-        "scales.0.bottleneck.mix.weight",
-        "scales.0.bottleneck.mix.bias",
-    }
-    assert {t["status"] for t in wrong} == {"MISMATCHED"}
+def test_tensors_of_another_shape_are_told_and_trained_anew(tmp_path, pretrained):
+    train(second(tmp_path, pretrained, model={"width": [8, 8, 8, 9]}), tmp_path)
+    wrong = not_transferred(level(tmp_path, 1, 16))
+    assert set(wrong.values()) == {"MISMATCHED"}
+    assert {key.split(".")[1] for key in wrong} == {"3"}
     log = (tmp_path / "results" / "second" / "run.log").read_text()
-    assert "Skipping layer scales.0.bottleneck.mix.weight: 16x16 -> 64x64" in log
-    assert "warning: 2 tensors have another shape" in log
-    assert (
-        run(experiment, tmp_path, "--overwrite", "model.growth=false", "model.bottleneck=conv") == 0
-    )
-
-
-def test_attention_bottleneck_trains_and_its_position_embedding_follows_the_grid(tmp_path):
-    model = {"bottleneck": "attention", "width": 8, "depth": 1, "growth": False}
-    experiment = write_experiment(
-        tmp_path / "e.yaml",
-        **POISSON,
-        name="second",
-        model=model,
-        transfer={"allow": ["*.position"]},
-    )
-    train(experiment, tmp_path)
-    wrong = [
-        t for t in report_of(level(tmp_path, 1, 16))["tensors"] if t["status"] != "TRANSFERRED"
-    ]
-    assert [t["key"] for t in wrong] == ["scales.0.bottleneck.position.weight"]
-    assert "warning" not in (tmp_path / "results" / "second" / "run.log").read_text()
+    assert "Skipping layer scales.3.stem.conv.weight: 8x1x3x3 -> 9x1x3x3" in log
+    assert f"warning: {len(wrong)} tensors have another shape" in log
 
 
 def named_by_size(grid):
@@ -429,7 +399,7 @@ MISTAKES = [
     ({"transfer": {"mode": "full"}, "schedule": {"transferred_ratio": 0.5}}, "has no effect"),
     ({"checkpoints": {"save": "weights.h5"}}, "a .pt or .safetensors file"),
     ({"checkpoints": {"save": "nowhere/w.pt"}}, "the folder nowhere does not exist"),
-    ({"model": {"bottleneck": "dens"}}, "did you mean 'dense'"),
+    ({"model": {"normalization": "grup"}}, "did you mean 'group'"),
     (
         {"transfer": {"transplant": [{"load": "none.pt", "pattern": "scales.0"}]}},
         "transfer.transplant[0].load: no such file",

@@ -35,6 +35,9 @@ __all__ = [
 RENAMED = {("recovery", "accumulate"): "split_batches"}
 """Keys of earlier versions, by section, and what they are called now."""
 
+GONE = {("model", "bottleneck"): "conv"}
+"""Keys of earlier versions, and the one value of theirs that is what there is now."""
+
 
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), problem: PDE | None = None
@@ -98,6 +101,10 @@ def parse_saved(raw: Any, source: str) -> Config:
         section = current.get(name)
         if isinstance(section, Mapping) and old in section:
             current[name] = {new if key == old else key: section[key] for key in section}
+    for (name, old), value in GONE.items():
+        section = current.get(name)
+        if isinstance(section, Mapping) and section.get(old) == value:
+            current[name] = {key: section[key] for key in section if key != old}
     transfer = current.get("transfer")
     if isinstance(transfer, Mapping) and "regime" in transfer:
         current["transfer"] = {}  # of an earlier version; it only mattered in training

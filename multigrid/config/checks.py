@@ -170,7 +170,7 @@ def _contradictions(config: Config) -> Clashes:
         yield key, clash, f"is not possible with {other}"
     single = config.rollout_training.curriculum == [1]
     yield "rollout_training.method", single, "has no effect with rollout_training.steps 1"
-    for name in ("form", "width", "block", "num_blocks", "growth", "normalization", "bottleneck"):
+    for name in ("form", "width", "block", "num_blocks", "growth", "normalization"):
         own = config.model.network != "unet"
         yield f"model.{name}", own, f"has no effect on model.network '{config.model.network}'"
 

@@ -58,8 +58,6 @@ class ModelConfig(Section):
     padding: Outside | dict[str, Outside] = "zeros"
     """'zeros', 'replicate' or 'periodic', or that for each axis, as in {x: periodic, y: zeros}"""
     normalization: Literal["none", "group", "instance"] = "none"
-    bottleneck: Literal["conv", "dense", "attention"] = "conv"
-    """'conv', or 'dense' or 'attention' over all points of the coarsest grid"""
     prolongation: int = Field(4, ge=1, le=6)
     """the polynomial degree of the prolongation, 1 to 6"""
 

@@ -135,7 +135,6 @@ def network_family(
         norm=model.normalization,
         block=model.block,
         prolongation=model.prolongation,
-        bottleneck=model.bottleneck,
         growth=model.growth,
         fields=model.fields,
         seed=config.seed,

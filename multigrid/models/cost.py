@@ -49,18 +49,6 @@ def count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
     return Flops(forward, counter.get_total_flops())
 
 
-def scale_flops(network: nn.Module, shape: Sequence[int]) -> list[int]:
-    """Returns the floating-point operations of a forward pass in each of ``network.scales``."""
-    with FlopCounter() as counter:
-        run_without_data(network, shape)
-    totals: dict[str, int] = {}
-    for name, by_operator in counter.get_flop_counts().items():
-        path = name.split(".")
-        if len(path) == 4 and path[1] == "scales":
-            totals[path[2]] = totals.get(path[2], 0) + sum(by_operator.values())
-    return [totals[key] for key in sorted(totals, key=int)]
-
-
 class FlopCounter(FlopCounterMode):
     """Counts as PyTorch does, and Fourier transforms and complex products besides.
 

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from multigrid.errors import UserError
 from multigrid.grid import Centering, Grid
 from multigrid.hardware import full_precision
 from multigrid.registry import register_block
@@ -19,17 +18,8 @@ Padding = OneOutside | Mapping[str, OneOutside]
 """What lies outside the grid: the same across all axes, or that for each of ``x``, ``y``, ``z``."""
 
 Normalization = Literal["none", "group", "instance"]
-Bottleneck = Literal["conv", "dense", "attention"]
 
-MAX_POINTS = 4096
-"""Points of the largest grid all of which a bottleneck may connect."""
-
-_TORCH_PADDING: dict[OneOutside, Literal["zeros", "replicate", "circular"]] = {
-    "zeros": "zeros",
-    "replicate": "replicate",
-    "periodic": "circular",
-}
-_PAD_MODE: dict[OneOutside, str] = {**_TORCH_PADDING, "zeros": "constant"}
+_PAD_MODE = {"zeros": "constant", "replicate": "replicate", "periodic": "circular"}
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
@@ -41,7 +31,7 @@ def conv(
     """Returns a convolution that keeps the grid: ``[N, in, *grid] -> [N, out, *grid]``."""
     width = (kernel - 1) // 2
     if isinstance(padding, str):
-        mode = _TORCH_PADDING[padding]
+        mode = "circular" if padding == "periodic" else padding
         return _CONV[ndim](in_channels, out_channels, kernel, stride, width, padding_mode=mode)
     layer = _CONV[ndim](in_channels, out_channels, kernel, stride)
     layer.register_forward_pre_hook(partial(_pad_first, width, padding))
@@ -91,10 +81,9 @@ def folding_factors(fine: Grid, coarse: Grid) -> tuple[int, ...]:
 def fold(x: Tensor, factors: Sequence[int]) -> Tensor:
     """Lays blocks of fine values into the channels of a coarse grid (space to depth).
 
-    Point i of an axis holds the fine values ``f i, ..., f i + f - 1``. Where f does not divide
-    their number, as for nodes with both boundary points, the last value is repeated up to a
-    multiple: ``[N, C, *fine]`` becomes ``[N, C f^d, *coarse]`` with ``ceil(n / f)`` points for n
-    fine ones.
+    ``[N, C, *fine]`` becomes ``[N, C f^d, *coarse]``: point i of an axis holds the fine values
+    ``f i, ..., f i + f - 1``. Where f does not divide their number, as for nodes with both boundary
+    points, the last value is repeated up to a multiple.
     """
     if set(factors) == {1}:
         return x
@@ -269,64 +258,3 @@ class Head(nn.Module):
         hidden = F.silu(self.hidden(x)).movedim(1, -1)
         with full_precision(x.device):
             return self.project(hidden.to(self.project.weight.dtype)).movedim(-1, 1)
-
-
-class DenseBottleneck(nn.Module):
-    """A linear map between all points of the grid, the same for each channel, around a skip."""
-
-    def __init__(self, grid: Grid, width: int) -> None:
-        super().__init__()
-        self.mix = nn.Linear(grid.size, grid.size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[N, C, *grid]`` to the same shape."""
-        return x + self.mix(x.flatten(2)).reshape(x.shape)
-
-
-class AttentionBottleneck(nn.Module):
-    """Self-attention over all points of the grid around a skip, with learned positions.
-
-    Pre-normalised, after Vaswani et al., arXiv:1706.03762, and Xiong et al., arXiv:2002.04745.
-    """
-
-    def __init__(self, grid: Grid, width: int) -> None:
-        super().__init__()
-        self.position = PositionEmbedding(grid.size, width)
-        self.norm = nn.LayerNorm(width)
-        heads = next(n for n in (4, 3, 2, 1) if width % n == 0)
-        self.attend = nn.MultiheadAttention(width, heads, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[N, C, *grid]`` to the same shape."""
-        points = self.norm(self.position(x.flatten(2).mT))
-        mixed, _ = self.attend(points, points, points, need_weights=False)
-        return x + mixed.mT.reshape(x.shape)
-
-
-class PositionEmbedding(nn.Module):
-    """Adds a learned vector to each point."""
-
-    def __init__(self, num_points: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_points, width))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws small random vectors."""
-        nn.init.normal_(self.weight, std=0.02)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[N, points, C]`` to the same shape."""
-        return x + self.weight
-
-
-def build_bottleneck(kind: Bottleneck, grid: Grid, width: int) -> nn.Module | None:
-    """Returns what follows the encoder of the coarsest scale; nothing for ``conv``."""
-    if kind == "conv":
-        return None
-    if grid.size > MAX_POINTS:
-        raise UserError(
-            f"model.bottleneck: '{kind}' connects all points of the bottleneck's grid, {grid}, of "
-            f"which there may be {MAX_POINTS} at most; use 'conv' or more scales (model.depth)"
-        )
-    return (DenseBottleneck if kind == "dense" else AttentionBottleneck)(grid, width)
