@@ -8,8 +8,9 @@ import torch
 from dirichlet import dirichlet_energy
 
 from experiments.benchmarks.darcy_solver import assemble
+from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.solvers.conjugate_gradients import NotConvergedError, conjugate_gradients
+from multigrid.solvers.conjugate_gradients import conjugate_gradients
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes
 from multigrid.solvers.finite_elements import FastElements, StiffnessOperator, solve_between_plates
 from multigrid.solvers.finite_volumes import (
@@ -76,7 +77,7 @@ def test_every_system_ends_by_itself():
 
 def test_no_convergence_is_said():
     scale = np.logspace(0, 8, 30)
-    with pytest.raises(NotConvergedError, match="1 of 1 linear systems have not converged"):
+    with pytest.raises(UserError, match="1 of 1 linear systems have not converged"):
         conjugate_gradients(lambda x: scale * x, np.ones((1, 30)), np.copy, 1e-12, 5)
 
 

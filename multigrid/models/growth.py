@@ -85,21 +85,16 @@ class NetworkFamily(ABC):
 
 
 class UNetFamily(NetworkFamily):
-    """The UNets of a hierarchy.
+    """The UNets of a hierarchy, with the channels ``widths`` of each scale, coarsest first.
 
     Every scale is initialised from the seed and its own number alone, so the same scale starts
     with the same weights in a network of any size, whatever was built before.
 
     Args:
-        hierarchy: Grids of levels and scales.
-        widths: Number of channels of each scale, coarsest first.
-        in_channels: Number of input fields.
-        out_channels: Number of output fields.
         growth: Whether finer levels have more scales; otherwise the network of level 0 is used on
             every grid.
         fields: ``restricted``: a level's network takes fields on its grid; ``folded``: all take
             those of the finest, folded onto the grids of the levels.
-        seed: Seed of the initialisation.
         options: Further arguments of :class:`UNet`, such as ``form`` and ``padding``.
 
     Raises:
@@ -146,8 +141,7 @@ class UNetFamily(NetworkFamily):
                 **self.options,
             )
 
-    def input_grid(self, level: int) -> Grid:
-        """Returns the grid of the fields that the network of a level takes and gives."""
+    def input_grid(self, level: int) -> Grid:  # noqa: D102
         return self.hierarchy.finest if self.fields == "folded" else self.hierarchy.levels[level]
 
     def prepare_new(
@@ -184,13 +178,11 @@ def silence(unet: UNet, first: int) -> None:
     With the transition down into the old network and the new head's projection at zero, a pyramid
     computes exactly ``P F(R x)``, F being the network on the scales below ``first``.
     """
-    with torch.no_grad():
-        for scale in unet.iter_scales()[first:]:
-            assert scale.down is not None
-            assert scale.head is not None
-            for module in (scale.down, scale.head.project):
-                for parameter in module.parameters():
-                    parameter.zero_()
+    for scale in unet.iter_scales()[first:]:
+        assert scale.down is not None
+        assert scale.head is not None
+        for parameter in (*scale.down.parameters(), *scale.head.project.parameters()):
+            nn.init.zeros_(parameter)
 
 
 def copy_neighbours(unet: UNet, first: int) -> None:
@@ -201,8 +193,7 @@ def copy_neighbours(unet: UNet, first: int) -> None:
         for name, tensor in coarser.state_dict().items():
             copied = name.startswith(("encoder.", "decoder.", "up."))
             if copied and name in state and state[name].shape == tensor.shape:
-                state[name] = tensor
-        scale.load_state_dict(state)
+                state[name].copy_(tensor)
 
 
 def initialized(blueprint: UNet, seed: int) -> UNet:
@@ -222,7 +213,6 @@ def initialized(blueprint: UNet, seed: int) -> UNet:
 
 @contextmanager
 def _seeded(seed: int, *key: int) -> Iterator[None]:
-    """Has torch draw from a stream of its own in the context."""
     with torch.random.fork_rng(devices=[]):
         sequence = np.random.SeedSequence(seed, spawn_key=key)
         torch.manual_seed(int(sequence.generate_state(1)[0]))
@@ -271,18 +261,15 @@ class CustomFamily(NetworkFamily):
 
     def _check(self, level: int) -> None:
         network, grid = self.build(level), self.hierarchy.levels[level]
-        for name in tensors_of(network):
-            child = name.split(".")[0]
-            if child not in self._children:
-                self._children.append(child)
+        children = [name.split(".")[0] for name in tensors_of(network)]
+        self._children = list(dict.fromkeys([*self._children, *children]))
         shape = (2, self.in_channels, *grid.shape)
         try:
             shape_given = tuple(run_without_data(network, shape).shape)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = str(error).split("\n")[0]
             raise UserError(
                 f"network: on the {grid} grid it cannot take inputs of shape {list(shape)}: "
-                f"{reason}"
+                + str(error).split("\n")[0]
             ) from None
         expected = (2, self.out_channels, *grid.shape)
         if shape_given != expected:

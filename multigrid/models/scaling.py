@@ -157,8 +157,8 @@ class Surrogate(nn.Module):
         device: torch.device,
     ) -> "Surrogate":
         """Returns the surrogate of a problem on a device, with the problem's boundary values."""
-        boundary, prescribed = None, problem.boundary_values(grid)
-        if prescribed is not None:
+        boundary = None
+        if (prescribed := problem.boundary_values(grid)) is not None:
             boundary = torch.from_numpy(prescribed[0]), torch.from_numpy(prescribed[1]).float()
         return cls(network, scaling, boundary, problem.mask_channel).to(device)
 

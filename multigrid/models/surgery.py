@@ -80,8 +80,8 @@ def transplant(
 ) -> tuple[nn.Module, TransferReport]:
     """Returns a copy of any network with selected weights from a state dictionary.
 
-    ``patterns`` of names, such as ``scales.0``, say which; they must fit. In the report everything
-    not transplanted is new or unused.
+    ``patterns`` of names, such as ``scales.0``, say which; they must fit. In the report all else
+    is new.
     """
     for pattern in patterns:
         require_match(pattern, source, "patterns")

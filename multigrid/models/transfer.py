@@ -52,13 +52,13 @@ def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[s
     """
     for old in rules:
         require_match(old, names, key)
-    renamed = {name: _renamed(name, rules) for name in names}
     source: dict[str, str] = {}
-    for name, new in renamed.items():
+    for name in names:
+        new = _renamed(name, rules)
         if new in source:
             raise UserError(f"{key}: '{source[new]}' and '{name}' would both become '{new}'")
         source[new] = name
-    return renamed
+    return {name: new for new, name in source.items()}
 
 
 def _renamed(name: str, rules: Mapping[str, str]) -> str:
@@ -121,10 +121,8 @@ class TransferReport:
         """Returns one line: how much of the target was transferred, and what was left over."""
         tensors, parameters = self.count(*COPIED)
         all_tensors, all_parameters = self.count(*IN_TARGET)
-        line = (
-            f"transferred {tensors}/{all_tensors} tensors, {parameters:,}/{all_parameters:,} "
-            "parameters"
-        )
+        line = f"transferred {tensors}/{all_tensors} tensors, "
+        line += f"{parameters:,}/{all_parameters:,} parameters"
         for status in (Status.FROZEN, Status.NEW, Status.MISMATCHED, Status.UNUSED):
             tensors, parameters = self.count(status)
             if tensors:
@@ -133,11 +131,10 @@ class TransferReport:
 
     def frozen(self, names: Collection[str]) -> "TransferReport":
         """Returns the report with those of the names frozen that were transferred."""
-        entries = (
-            replace(e, status=Status.FROZEN) if e.status in COPIED and e.key in names else e
-            for e in self.entries
+        chosen = set(names) & set(self.keys(*COPIED))
+        return TransferReport(
+            tuple(replace(e, status=Status.FROZEN) if e.key in chosen else e for e in self.entries)
         )
-        return TransferReport(tuple(entries))
 
     def notices(self, loaded: bool = True) -> list[str]:
         """Returns a line for every tensor that was skipped, or layer that the other side lacks.
@@ -150,18 +147,16 @@ class TransferReport:
         new = "New layer {}: not in the network before" if grown else f"{skipped}checkpoint"
         source = [e.key for e in self.entries if e.source_shape is not None]
         target = [e.key for e in self.entries if e.status is not Status.UNUSED]
-        lines = [
-            text.format(name)
-            for status, others, text in (
-                (Status.NEW, source, new),
-                (Status.UNUSED, target, f"{skipped}network"),
-            )
-            for name in _outermost(self.keys(status), layers(others))
-        ]
-        return lines + [
-            f"Skipping layer {entry.key}: {shape_of([entry])}"
-            for entry in self.entries
-            if entry.status is Status.MISMATCHED
+        missing = _outermost(self.keys(Status.NEW), layers(source))
+        unused = _outermost(self.keys(Status.UNUSED), layers(target))
+        return [
+            *map(new.format, missing),
+            *map(f"{skipped}network".format, unused),
+            *(
+                f"Skipping layer {e.key}: {shape_of([e])}"
+                for e in self.entries
+                if e.status is Status.MISMATCHED
+            ),
         ]
 
     def table(self, depth: int = 3) -> str:
@@ -225,9 +220,10 @@ def partition(source: Mapping[str, Any], target: Mapping[str, Any]) -> TransferR
         if shapes.get(key, shape) == shape:
             status = Status.TRANSFERRED if key in shapes else Status.NEW
             if key in shapes and source[key].is_complex() and not tensor.is_complex():
+                old, new = (str(t.dtype).removeprefix("torch.") for t in (source[key], tensor))
                 raise UserError(
-                    f"'{key}' is complex in the checkpoint ({_name(source[key])}), but real in the "
-                    f"network ({_name(tensor)}), which would lose its imaginary part"
+                    f"'{key}' is complex in the checkpoint ({old}), but real in the network "
+                    f"({new}), which would lose its imaginary part"
                 )
         entries.append(Entry(key, status, shape, shapes.get(key)))
     unused = [key for key in source if key not in target]
@@ -304,10 +300,6 @@ def load_strictly(
     load_tensors(target, source)
 
 
-def _name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
 def _examples(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
     names = [f"{key} {times(shape)}" for key, shape in tensors]
     return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
@@ -315,10 +307,8 @@ def _examples(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
 
 def _outermost(names: Iterable[str], others: Collection[str]) -> list[str]:
     """Returns the shortest leading parts of the names that are not among the others."""
-    shortest: dict[str, None] = {}
-    for name in names:
-        shortest[next((p for p in _prefixes(name) if p not in others), name)] = None
-    return list(shortest)
+    shortest = (next((p for p in _prefixes(n) if p not in others), n) for n in names)
+    return list(dict.fromkeys(shortest))
 
 
 def shape_of(entries: list[Entry]) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -56,19 +57,20 @@ class Scale(nn.Module):
     ) -> None:
         super().__init__()
         ndim, centering = grid.ndim, grid.centering
+        build = partial(BLOCKS.get(block), ndim, width, padding, norm)
         self.grid = grid
         self.field_grid = field_grid
         self.factors = folding_factors(field_grid, grid)
         folded = math.prod(self.factors)  # values laid into the channels of a point
         self.stem = Stem(ndim, in_channels * folded, width, padding) if in_channels else None
-        self.encoder = _blocks(block, num_blocks, ndim, width, padding, norm)
+        self.encoder = nn.Sequential(*(build() for _ in range(num_blocks)))
         self.down: Down | None = None
         self.up: Up | None = None
         self.decoder: nn.Sequential | None = None
         if coarser_width is not None:
             self.down = Down(ndim, (width, coarser_width), centering, padding)
             self.up = Up(ndim, (coarser_width, width), centering, padding)
-            self.decoder = _blocks(block, num_blocks, ndim, width, padding, norm)
+            self.decoder = nn.Sequential(*(build() for _ in range(num_blocks)))
         hidden = max(Head.HIDDEN, 2 * folded)
         self.head = Head(ndim, width, out_channels * folded, hidden) if out_channels else None
 
@@ -78,9 +80,10 @@ class Scale(nn.Module):
             if self.grid.size < AUTOCAST_POINTS:
                 dtype = next(self.parameters()).dtype
                 x, finer = x.to(dtype), None if finer is None else finer.to(dtype)
-            lifted = [] if self.stem is None else [self.stem(fold(x, self.factors))]
-            lifted += [] if finer is None else [finer]
-            return self.encoder(sum(lifted[1:], start=lifted[0]))
+            if self.stem is not None:
+                lifted = self.stem(fold(x, self.factors))
+                finer = lifted if finer is None else lifted + finer
+            return self.encoder(finer)
 
     def send_down(self, features: Tensor) -> Tensor:
         """Returns what the features add to those of the next coarser scale."""
@@ -102,9 +105,9 @@ class Scale(nn.Module):
             return unfold(self.head(features), self.factors, self.field_grid.shape)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[None]:
-        """Returns the context to compute in: autocast, if it is on at all, but for small grids.
+        """Returns the context to compute in: autocast, if it is on, but float32 on small grids.
 
-        There float32 costs nothing, and rounding errors would reach every point.
+        There it costs nothing, and rounding errors would reach every point.
         """
         return full_precision(device) if self.grid.size < AUTOCAST_POINTS else nullcontext()
 
@@ -129,10 +132,7 @@ class UNet(ActivationCheckpointing):
     Args:
         grids: Grids of the scales, coarsest first; neighbours differ by one halving.
         widths: Number of channels of each scale, coarsest first.
-        in_channels: Number of input fields.
-        out_channels: Number of output fields.
-        form: ``pyramid`` or ``classic``.
-        num_blocks: Residual blocks per encoder and per decoder of a scale.
+        num_blocks: Blocks per encoder and per decoder of a scale.
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each convolution of a block.
         block: Registered name of the blocks, built as ``block(ndim, width, padding, norm)``.
@@ -210,11 +210,7 @@ class UNet(ActivationCheckpointing):
         return self.finish(self.features(x))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Returns what the heads are given: each scale's features ``[N, width, *grid]``.
-
-        Down to the coarsest scale and up again. The list has an entry for every scale, coarsest
-        first.
-        """
+        """Returns what the heads are given, ``[N, width, *grid]`` of each scale, coarsest first."""
         skips: list[Tensor] = []
         from_finer = None
         for k, scale in reversed([*enumerate(self.iter_scales())]):
@@ -235,23 +231,16 @@ class UNet(ActivationCheckpointing):
             if scale.head is not None:
                 correction = self.compute(scale.correct, decoded)
                 if output is not None:
-                    correction = self._prolonged(output, grid, scale.field_grid) + correction
+                    with full_precision(output.device):
+                        periodic = wraps(self.padding)
+                        output = prolong_to(
+                            output, grid, scale.field_grid, self.prolongation, periodic
+                        )
+                    correction = output + correction
                 output, grid = correction, scale.field_grid
         assert output is not None
         return output
 
-    def _prolonged(self, output: Tensor, grid: Grid, finer: Grid) -> Tensor:
-        with full_precision(output.device):
-            periodic = wraps(self.padding)
-            return prolong_to(output, grid, finer, self.prolongation, periodic)
-
     def _grid_of_fields(self, k: int) -> Grid:
         """Returns the grid of the fields that a scale takes and gives."""
         return self.field_grid if k >= self.first_folded else self.grids[k]
-
-
-def _blocks(
-    block: str, num_blocks: int, ndim: int, width: int, padding: Padding, norm: Normalization
-) -> nn.Sequential:
-    build = BLOCKS.get(block)
-    return nn.Sequential(*(build(ndim, width, padding, norm) for _ in range(num_blocks)))

@@ -1,13 +1,12 @@
 """Benchmarks of the Convolutional Neural Operator: the wave equation, Allen-Cahn and transport.
 
 After Raonic et al. (arXiv 2302.01178); their Poisson problem, Darcy flow and shear layer stand with
-others of their kind. Splits, metric (``min_max_rel_l1``), the scaling by the range of the training
-samples and that transport is not scaled are those of their program
+others of their kind. Splits, metric (``min_max_rel_l1``) and scaling by the range of the training
+samples, none for transport, are those of their program
 (github.com/camlab-ethz/ConvolutionalNeuralOperator, ``CNOBenchmarks.py`` and
 ``Error_Distribution.py``, read in November 2026). It reads finished files, so that equations and
-constants are after the paper's description, and what that leaves open is said at each problem. Its
-coordinates run from 0 to 1 on 64 points, which are nodes with the boundary; samples here are
-evaluated at cell centres.
+constants are after the paper, and what that leaves open is said at each problem. Its 64 points are
+nodes with the boundary; samples here are evaluated at cell centres.
 """
 
 from abc import abstractmethod
@@ -109,10 +108,7 @@ class AllenCahn(SineSeries, PDE):
         return in_groups(pairs, self.resolution**2, rngs)
 
     def advance(self, first: np.ndarray) -> np.ndarray:
-        """Returns the sine coefficients ``[N, n, n]`` at the time T for those at 0, ``[N, K, K]``.
-
-        The solver has n modes along each axis; K may be any number up to n.
-        """
+        """Returns the solver's sine coefficients ``[N, n, n]`` at T for ``[N, K, K]`` at 0."""
         modes = _SineTransform(max(self.resolution, self.num_modes + 1) - 1)
         start = np.zeros((len(first), modes.size, modes.size))
         start[:, : first.shape[1], : first.shape[2]] = first
@@ -126,7 +122,6 @@ class AllenCahn(SineSeries, PDE):
         return modes.to_modes(flow.advance(modes.to_points(start), self.substeps))
 
     def _first(self, rng: np.random.Generator) -> np.ndarray:
-        """Draws the coefficients of a first state, ``[1, K, K]``."""
         decay = self.decay
         if self.largest_decay is not None:
             decay = rng.uniform(self.decay, self.largest_decay)

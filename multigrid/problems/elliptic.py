@@ -51,10 +51,10 @@ class EllipticPDE(PDE):
     def discrete_equation(self, inputs: Any, outputs: Any, grid: Grid) -> tuple[Any, Any]:
         """Returns ``-div(a grad u)`` and f at all cells, or at all nodes but the outermost.
 
-        The labels of Darcy flow satisfy the equation on the grid they were solved on; those of
-        Poisson's, exact solutions, to second order in the spacing. Labels restricted to a coarser
-        grid do not where a jumps: the residual of two phases is 50 % of f from 128x128 cells to
-        64x64 (90 % for nodes), and pulls away from the labels; 6 % for log-normal permeability.
+        The labels of Darcy flow satisfy the equation on the grid they were solved on, those of
+        Poisson's to second order. Labels restricted to a coarser grid do not where a jumps: from
+        128x128 cells to 64x64 the residual of two phases is 50 % of f (90 % for nodes), and pulls
+        away from the labels; that of log-normal permeability is 6 %.
         """
         coefficient, source = self.terms(inputs)
         image = apply_diffusion(coefficient, outputs[:, 0], grid)
@@ -88,8 +88,7 @@ class Poisson(SinePoisson):
 
         f = sum_k f_k prod_d sin(pi k_d x_d),    u = sum_k f_k / (pi^2 |k|^2) prod_d sin(pi k_d x_d)
 
-    is the exact solution of the differential equation, evaluated at the points of the grid, which
-    are cell centres, or nodes with the boundary points where u and f vanish.
+    is the exact solution of the differential equation.
     """
 
     ndim: SpaceDimensions = 2
@@ -157,16 +156,13 @@ class DarcyFlow(EllipticPDE):
 
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws permeabilities and the pressures they give."""
-        field = gaussian_fields(
-            closed_axes(grid), rngs, "cosine", self.smoothness, self.inverse_length, self.num_modes
-        )
-        a = self.permeability(field)
+        series = self.smoothness, self.inverse_length, self.num_modes
+        a = self.permeability(gaussian_fields(closed_axes(grid), rngs, "cosine", *series))
         coefficient, source = self.terms(a[:, None])
         on_grid = (slice(None), *(slice(n) for n in grid.shape))
-        solution = solve_diffusion(
-            coefficient, source[on_grid], grid, self.tolerance, self.is_smooth
-        )
-        return a[on_grid][:, None], solution.values[:, None]
+        how = grid, self.tolerance, self.is_smooth
+        u = solve_diffusion(coefficient, source[on_grid], *how).values
+        return a[on_grid][:, None], u[:, None]
 
     def check_grids(self, levels: Sequence[Grid]) -> None:
         """Checks that the series of the field is short enough to be summed."""
@@ -212,8 +208,8 @@ class TwoPhaseDarcy(DarcyFlow):
 class TwoPhasePoisson(TwoPhaseDarcy):
     """-Laplace(u) = 1/a on the unit box, u = 0 on its boundary, a as in two-phase Darcy flow.
 
-    This is ``-div(a grad u) = 1`` divided by a, if the jumps of a are ignored. A fast Poisson
-    solve gives a sample, to the tolerance. For training before Darcy flow.
+    This is ``-div(a grad u) = 1`` divided by a, if the jumps of a are ignored. For training before
+    Darcy flow, as a fast Poisson solve gives a sample.
     """
 
     is_smooth = True

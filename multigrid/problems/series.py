@@ -74,7 +74,7 @@ def gaussian_fields(
     inverse_length: float,
     num_modes: int,
 ) -> np.ndarray:
-    """Draws fields N(0, (-Laplace + tau^2)^-alpha) on the unit box, cut after some modes.
+    """Draws N fields N(0, (-Laplace + tau^2)^-alpha) on the unit box, cut after some modes.
 
     The constant mode is left out, so that each field has zero mean over the box, and the variance
     averaged over the box is scaled to one. The modes are fixed and not those of a grid: one set of

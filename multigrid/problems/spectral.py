@@ -1,8 +1,7 @@
 """Periodic equations in time, solved by one spectral integrator: each gives its two terms."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 import numpy as np
@@ -53,10 +52,9 @@ class SpectralPDE(PDE):
     a network has to map a state onto the next one.
 
     A subclass is a dataclass of parameters, of which ``time_step`` and ``substeps`` are needed,
-    and gives ``fields`` and the methods :meth:`symbol`, :meth:`nonlinear` and
-    :meth:`first_states`. The box has the length ``extent`` along each axis, in units of the
-    equation, which is solved on a multiple of the grid asked for with at least ``resolution``
-    points along each axis.
+    and gives ``fields``, :meth:`symbol`, :meth:`nonlinear` and maybe :meth:`first_states`. The box
+    has the length ``extent`` along each axis, in units of the equation, which is solved on a
+    multiple of the grid asked for with at least ``resolution`` points along each axis.
     """
 
     fields: tuple[str, ...]
@@ -72,12 +70,12 @@ class SpectralPDE(PDE):
     time_dependent = True
 
     def __post_init__(self) -> None:
-        count = self.num_states
         self.input_names, self.output_names = self.fields, tuple(f"{f}_next" for f in self.fields)
-        if count > 1:
-            names = [f"{field}_{i}" for i in range(2 * count) for field in self.fields]
-            half = count * len(self.fields)
-            self.input_names, self.output_names = tuple(names[:half]), tuple(names[half:])
+        if (count := self.num_states) > 1:
+            blocks = (range(count), range(count, 2 * count))
+            self.input_names, self.output_names = (
+                tuple(f"{field}_{i}" for i in block for field in self.fields) for block in blocks
+            )
 
     @abstractmethod
     def symbol(self, modes: FourierModes) -> np.ndarray:
@@ -87,9 +85,9 @@ class SpectralPDE(PDE):
     def nonlinear(self, modes: FourierModes) -> Term:
         """Returns N, a function of spectra ``[N, components, *modes]`` to such spectra."""
 
-    @abstractmethod
     def first_states(self, grid: Grid, rngs: Generators) -> np.ndarray:
-        """Draws states ``[N, components, *grid]`` at t = 0."""
+        """Draws states ``[N, components, *grid]`` at t = 0, by default smooth Gaussian fields."""
+        return np.stack([self.smooth_fields(grid, rngs) for _ in self.fields], axis=1)
 
     def smooth_fields(
         self, grid: Grid, rngs: Generators, smoothness: float = 2.0, inverse_length: float = 10.0
@@ -106,49 +104,37 @@ class SpectralPDE(PDE):
 
     def sequences(self, grid: Grid, rngs: Generators, num_steps: int) -> np.ndarray:
         """Draws blocks of states and those that follow, ``[N, num_steps + 1, C, *grid]``."""
-        fine = self._solver_grid(grid)
-        integrator, size = self._integrator(fine), max(1, CACHED_POINTS // fine.size)
+        flow = self._integrator(self._solver_grid(grid))
+        size = max(1, CACHED_POINTS // flow.modes.grid.size)
         groups = [rngs[start : start + size] for start in range(0, len(rngs), size)]
-        drawn = [islice(self._drawn(integrator, grid, some), num_steps + 1) for some in groups]
-        return np.concatenate([np.stack(list(states), axis=1) for states in drawn])
-
-    def _drawn(
-        self, integrator: ExponentialRungeKutta, grid: Grid, rngs: Generators
-    ) -> Iterator[np.ndarray]:
-        """Yields consecutive blocks of states from random start times on."""
-        state = self.first_states(integrator.modes.grid, rngs)
-        starts = np.array([self.first_start + rng.integers(self.num_starts) for rng in rngs])
-        for time in range(starts.max()):
-            later = starts > time
-            state[later] = integrator.advance(state[later], self.substeps)
-        return self._blocks(integrator, state, grid)
+        return np.concatenate([self._solve(flow, grid, some, num_steps, True) for some in groups])
 
     def trajectory(self, grid: Grid, rng: np.random.Generator, num_steps: int) -> np.ndarray:
         """Returns consecutive blocks of states from the first start time on."""
-        fine = self._solver_grid(grid)
-        integrator = self._integrator(fine)
-        state = self.first_states(fine, [rng])
-        for _ in range(self.first_start):
-            state = integrator.advance(state, self.substeps)
-        return np.concatenate(list(islice(self._blocks(integrator, state, grid), num_steps + 1)))
+        flow = self._integrator(self._solver_grid(grid))
+        return self._solve(flow, grid, [rng], num_steps, False)[0]
 
-    def _blocks(
-        self, integrator: ExponentialRungeKutta, state: np.ndarray, grid: Grid
-    ) -> Iterator[np.ndarray]:
-        """Yields consecutive blocks of states from a state on, without end."""
+    def _solve(
+        self, flow: ExponentialRungeKutta, grid: Grid, rngs: Generators, num_steps: int, later: bool
+    ) -> np.ndarray:
+        """Returns ``num_steps + 1`` blocks from the first start time on, or from a random one."""
+        modes, state = flow.modes, self.first_states(flow.modes.grid, rngs)
+        delays = [rng.integers(self.num_starts) if later else 0 for rng in rngs]
+        starts = self.first_start + np.array(delays)
+        for time in range(starts.max()):
+            waiting = starts > time
+            state[waiting] = flow.advance(state[waiting], self.substeps)
         states = []
-        while True:
-            modes = integrator.modes
+        for number in range(count := (num_steps + 1) * self.num_states):
             states.append(
                 state if modes.grid == grid else modes.sampled(modes.to_modes(state), grid)
             )
-            if len(states) == self.num_states:
-                yield np.concatenate(states, axis=1)
-                states = []
-            state = integrator.advance(state, self.substeps)
+            if number + 1 < count:
+                state = flow.advance(state, self.substeps)
+        shape = len(rngs), num_steps + 1, -1, *grid.shape
+        return np.stack(states, axis=1).reshape(shape)
 
     def _solver_grid(self, grid: Grid) -> Grid:
-        """Returns the grid to solve on."""
         self.check_grids([grid])
         if min(grid.shape) >= self.resolution:
             return grid

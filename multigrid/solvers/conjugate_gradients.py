@@ -13,10 +13,6 @@ Operator = Callable[[np.ndarray], np.ndarray]
 REPLACEMENT = 1e-3
 
 
-class NotConvergedError(UserError):
-    """The iteration did not reach its tolerance."""
-
-
 @dataclass(frozen=True)
 class Solution:
     """Solutions ``[N, ...]``, and the number of iterations that each took, ``[N]``."""
@@ -49,7 +45,7 @@ def conjugate_gradients(
             and the residual recomputed now and then, in float64, so that any tolerance is met.
 
     Raises:
-        NotConvergedError: If a system has not converged after ``max_iterations``.
+        UserError: If a system has not converged after ``max_iterations``.
     """
     total = np.zeros_like(right_side)
     residual: np.ndarray = right_side.astype(np.float32 if single else np.float64)
@@ -61,7 +57,7 @@ def conjugate_gradients(
     iterations = np.zeros(len(residual), dtype=np.int64)
     while active.any():
         if iterations.max() == max_iterations:
-            raise NotConvergedError(
+            raise UserError(
                 f"{active.sum()} of {len(active)} linear systems have not converged to "
                 f"{tolerance:g} after {max_iterations} iterations of conjugate gradients; a lower "
                 "contrast of the coefficients or a larger tolerance may help"

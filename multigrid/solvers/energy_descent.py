@@ -12,22 +12,17 @@ from multigrid.fields import prolong_to
 from multigrid.grid import Grid
 from multigrid.solvers.finite_elements import StiffnessOperator
 
-NUM_STEPS = 16
-
 
 class EnergyDescent:
     """Steps of conjugate gradients that lower the energy of fields between the plates.
 
-    The energy is that of the fields prolonged to a finer grid, and the steps lead to the best
-    among the fields of the coarse one, the Galerkin solution. The preconditioner is that of
-    ``solve_between_plates`` on the coarse grid, the inverse for nu = 1 scaled from both sides by
-    ``nu^(-1/2)``. The first steps get the direction to the solution about right, its length less.
-    Both grids are node-centred with both boundary points on all axes.
+    The energy is that of the fields prolonged to a finer grid, and the steps lead to the Galerkin
+    solution, the best field of the coarse one. The preconditioner is that of
+    ``solve_between_plates`` on the coarse grid. The first steps get the direction to the solution
+    about right, its length less. Both grids have nodes on the boundary, on all axes.
     """
 
-    def __init__(
-        self, grid: Grid, finer: Grid, degree: int = 4, num_steps: int = NUM_STEPS
-    ) -> None:
+    def __init__(self, grid: Grid, finer: Grid, degree: int = 4, num_steps: int = 16) -> None:
         self.spacing = finer.spacing
         self.num_steps = num_steps
         self._prolongations = [] if finer == grid else _prolongations(grid, finer, degree)
@@ -75,8 +70,7 @@ def _eigenmodes(grid: Grid) -> tuple[list[Tensor], Tensor]:
     diagonal, for the one-dimensional mass and stiffness matrices M and S without the given
     end nodes of the first axis; and the inverse eigenvalues ``[*modes]``.
     """
-    eigenvalues: list[np.ndarray] = []
-    modes: list[Tensor] = []
+    eigenvalues, modes = [], []
     for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
         free = slice(1, -1) if axis == 0 else slice(None)
         values, vectors = scipy.linalg.eigh(

@@ -54,12 +54,11 @@ class FourierModes:
     @cached_property
     def gradient(self) -> list[np.ndarray]:
         """The symbols of the first derivatives, zero for the shortest wave of even grids."""
-        symbols = []
-        for n, k in zip(self.grid.shape, self.wavenumbers, strict=True):
-            symbols.append(1j * np.where(np.abs(k) < np.abs(k).max() * (1 - 0.5 / n), k, 0))
-            if n % 2:
-                symbols[-1] = 1j * k
-        return symbols
+        pairs = zip(self.grid.shape, self.wavenumbers, strict=True)
+        return [
+            1j * (k if n % 2 else np.where(np.abs(k) < np.abs(k).max() * (1 - 0.5 / n), k, 0))
+            for n, k in pairs
+        ]
 
     @cached_property
     def resolved(self) -> np.ndarray:
@@ -74,10 +73,9 @@ class FourierModes:
 
         This grid must be node-centred; the sizes of the other one divide its sizes.
         """
-        points = self.to_points(self._moved(modes, grid))
-        strides = [m // n for m, n in zip(self.grid.shape, grid.shape, strict=True)]
-        where: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in strides))
-        return points[where]
+        pairs = zip(self.grid.shape, grid.shape, strict=True)
+        where: tuple[Any, ...] = (..., *(slice(None, None, m // n) for m, n in pairs))
+        return self.to_points(self._moved(modes, grid))[where]
 
     def truncated(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
         """Evaluates the waves of fields that a coarser grid can have, at its points.
@@ -95,8 +93,7 @@ class FourierModes:
             gap = [(0, 0)] * modes.ndim
             gap[axis] = (0, n - 2 * half + 1)
             modes = np.concatenate([np.pad(low, gap), high], axis)
-        scale = grid.size / self.grid.size
-        return FourierModes(grid).to_points(scale * modes)
+        return FourierModes(grid).to_points(grid.size / self.grid.size * modes)
 
     def _moved(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
         """Moves fields so that the first point of a grid comes to lie at zero."""
@@ -143,13 +140,8 @@ class ExponentialRungeKutta:
         at_a = self._nonlinear(a)
         at_b = self._nonlinear(half + self._half * at_a)
         c = self._half_decay * a + self._half * (2 * at_b - at_start)
-        at_c = self._nonlinear(c)
-        return (
-            self._decay * spectrum
-            + self._first * at_start
-            + self._middle * (at_a + at_b)
-            + self._last * at_c
-        )
+        total = self._decay * spectrum + self._first * at_start + self._middle * (at_a + at_b)
+        return total + self._last * self._nonlinear(c)
 
 
 def _weights(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

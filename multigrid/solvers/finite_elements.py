@@ -34,15 +34,12 @@ class StiffnessOperator:
             offset = tuple(int(y - x) for x, y in zip(a, b, strict=True))
             if offset < (0,) * ndim:
                 continue
-            values = sum(
-                float(weight) * corner
-                for weight, corner in zip(triples[p, q], at_corner, strict=True)
-            )
-            if not any(offset):
-                entries = self._diagonal
-            else:
+            entries = self._diagonal
+            if any(offset):
                 entries = self._entries.setdefault(offset, 0 * nu[_neighbours(offset)[0]])
-            entries[_entry_slices(offset, a, shape)] += values
+            pairs = zip(triples[p, q], at_corner, strict=True)
+            where = _entry_slices(offset, a, shape)
+            entries[where] += sum(float(weight) * corner for weight, corner in pairs)
 
     def __call__(self, u: Any) -> Any:
         """Maps nodal values ``[N, *grid]``, of nu's library, to ``K u``, of the same shape."""
@@ -57,11 +54,10 @@ class StiffnessOperator:
 class FastElements:
     """Inverse of the Q1 stiffness matrix of -Delta, Dirichlet on the first axis, else natural.
 
-    The matrix is a sum of tensor products of one-dimensional stiffness and mass matrices. On the
-    first axis, where both end nodes are given, sine transforms of type 1 diagonalise them. On the
-    others, where the end nodes are unknown, cosine transforms of type 1 do so after the rows of
-    the end nodes have been doubled. With ``theta = pi k / n`` the eigenvalues are
-    ``2 (1 - cos theta) / h`` for stiffness and ``h (2 + cos theta) / 3`` for mass.
+    A sum of tensor products of one-dimensional stiffness and mass matrices, with the eigenvalues
+    ``2 (1 - cos theta) / h`` and ``h (2 + cos theta) / 3``, ``theta = pi k / n``. Sine transforms
+    of type 1 diagonalise them on the first axis, where both end nodes are given; cosine transforms
+    of type 1 do so on the others, after the rows of the end nodes have been doubled.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -88,12 +84,10 @@ class FastElements:
             ends = np.moveaxis(inner, axis, 0)
             ends[0] *= 2
             ends[-1] *= 2
+        natural: Any = {"type": 1, "axes": self._natural, "overwrite_x": True}
         spectrum = scipy.fft.dst(inner, type=1, axis=1, overwrite_x=True)
-        if self._natural:
-            spectrum = scipy.fft.dctn(spectrum, type=1, axes=self._natural, overwrite_x=True)
-        spectrum *= self._inverse
-        if self._natural:
-            spectrum = scipy.fft.idctn(spectrum, type=1, axes=self._natural, overwrite_x=True)
+        spectrum = scipy.fft.dctn(spectrum, **natural) * self._inverse
+        spectrum = scipy.fft.idctn(spectrum, **natural)
         u = np.zeros_like(f)
         u[:, 1:-1] = scipy.fft.idst(spectrum, type=1, axis=1, overwrite_x=True)
         return u
@@ -137,17 +131,13 @@ def _solve_one(nu: np.ndarray, grid: Grid, elements: FastElements, tolerance: fl
 def _triple_integrals(spacing: tuple[float, ...]) -> np.ndarray:
     """Returns ``int grad phi_a . grad phi_b phi_c`` over one element, for all corners a, b, c."""
     same = np.eye(2)
-    slopes = 2 * same - 1
-    stiffness = [np.repeat(slopes[:, :, None], 2, axis=2) / (2 * h) for h in spacing]
+    stiffness = [np.repeat((2 * same - 1)[:, :, None], 2, axis=2) / (2 * h) for h in spacing]
     equal = same[:, :, None] * same[:, None, :]
     mass = [h * (equal / 6 + 1 / 12) for h in spacing]
-    num_corners = 2 ** len(spacing)
-    total: np.ndarray = np.zeros((num_corners,) * 3)
+    kron: Any = np.kron
+    total: np.ndarray = np.zeros((2 ** len(spacing),) * 3)
     for axis in range(len(spacing)):
-        term: np.ndarray = np.ones((1, 1, 1))
-        for d in range(len(spacing)):
-            term = np.kron(term, stiffness[d] if d == axis else mass[d])
-        total += term
+        total += reduce(kron, [*mass[:axis], stiffness[axis], *mass[axis + 1 :]])
     return total
 
 

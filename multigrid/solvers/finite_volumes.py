@@ -30,9 +30,9 @@ def unknowns(grid: Grid) -> tuple[slice, ...]:
 class DiffusionOperator:
     """The matrix of -div(a grad u) for all samples, stored by diagonals.
 
-    A face between two points has the harmonic mean of their coefficients, exact where they jump
-    half-way in between. A face on the boundary is half a spacing away from a cell's centre.
-    The coefficients ``[N, *points]`` are given at ``closed_axes(grid)``.
+    A face between two points has the harmonic mean of their coefficients ``[N, *points]``, given at
+    ``closed_axes(grid)``: exact where they jump half-way in between. A face on the boundary is half
+    a spacing away from a cell's centre.
     """
 
     def __init__(self, coefficient: np.ndarray, grid: Grid) -> None:
@@ -62,10 +62,9 @@ class DiffusionOperator:
 class FastPoisson:
     """Inverse of the finite-volume Laplacian -Delta_h with zero Dirichlet values.
 
-    Along each axis -Delta_h is the three-point formula at the unknown points. The boundary lies
-    half a cell beyond the outermost cell centres, where the diagonal entry becomes 3 / h^2, or one
-    spacing beyond the outermost interior nodes. Sine transforms of type 2 (cells) or 1 (nodes)
-    diagonalise it, with the eigenvalues ``4 sin^2(pi k / (2 n)) / h^2`` for n intervals.
+    The three-point formula along each axis, with the boundary half a cell beyond the outermost
+    cell centres, or at the nodes beyond the outermost interior ones. Sine transforms of type 2
+    (cells) or 1 (nodes) diagonalise it: ``4 sin^2(pi k / (2 n)) / h^2`` for n intervals.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -96,8 +95,7 @@ class FastPoisson:
 def equations(grid: Grid) -> tuple[slice, ...]:
     """Returns where in a grid ``apply_diffusion`` holds: everywhere but at the outermost nodes.
 
-    These are the unknowns, except for the last ones of grids whose right end is not a boundary
-    node: a coefficient beyond the grid goes into their equations.
+    An unknown at the right end of a grid is left out: a coefficient beyond goes into its equation.
     """
     outermost = slice(None) if grid.centering == "cell" else slice(1, -1)
     return (outermost,) * grid.ndim
@@ -136,22 +134,16 @@ def solve_diffusion(
 ) -> Solution:
     """Solves -div(a grad u) = f in the unit box, u = 0 on its boundary.
 
-    Second order for smooth a. Conjugate gradients, preconditioned by the Poisson solver: the
-    number of iterations grows with the contrast of a and not with the grid.
+    Second order for smooth a. Conjugate gradients to the tolerance, preconditioned by the Poisson
+    solver: the number of iterations grows with the contrast of a and not with the grid. If a is
+    ``smooth``, the preconditioner is scaled from both sides by ``a^(-1/2)``: the fewer iterations
+    the smoother a is, whatever its contrast, and far more where a jumps.
 
-    Args:
-        coefficient: Positive a at the points of ``closed_axes(grid)``, ``[N, *points]``.
-        source: f at the points of the grid, ``[N, *grid]``.
-        grid: Cell-centred or node-centred grid.
-        tolerance: As in ``conjugate_gradients``.
-        smooth: Whether to scale the preconditioner from both sides by ``a^(-1/2)``: the fewer
-            iterations the smoother a is, whatever its contrast, and far more where a jumps.
-
-    Returns:
-        u on the grid, ``[N, *grid]``, zero at nodes on the boundary, and the iterations.
+    The coefficient a is positive, at the points of ``closed_axes(grid)``, ``[N, *points]``, the
+    source f at those of the grid, ``[N, *grid]``; so is u, zero at nodes on the boundary.
 
     Raises:
-        NotConvergedError: If the contrast is too high for the preconditioner.
+        UserError: If the contrast is too high for the preconditioner.
     """
     poisson = FastPoisson(grid)
     size = max(1, BATCH_POINTS // grid.size)
