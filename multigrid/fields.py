@@ -92,14 +92,12 @@ def _matrix(
 ) -> Tensor:
     key = n, centering, degree, periodic, dtype, device
     if key not in _matrices:
-        matrix = prolongation_matrix(n, centering, degree, periodic)
+        matrix = _prolongation(n, centering, degree, periodic)
         _matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
     return _matrices[key]
 
 
-def prolongation_matrix(
-    n_fine: int, centering: Centering, degree: int, periodic: bool
-) -> np.ndarray:
+def _prolongation(n_fine: int, centering: Centering, degree: int, periodic: bool) -> np.ndarray:
     """Returns the one-dimensional prolongation as a matrix ``[n_fine, n_coarse]``.
 
     Each fine value takes the ``degree + 1`` nearest coarse ones, fewer where a grid that does not
@@ -124,14 +122,11 @@ def _weights(x: float, num_points: int, centering: Centering) -> np.ndarray:
     They solve the moment equations ``sum_j w_j f_j(p) = f(p)`` for all monomials p up to the
     degree, f being the point value (nodes) or the cell average (cells of width 1 and 1/2).
     """
-    powers = np.arange(num_points)
-    positions = np.arange(num_points, dtype=float)
+    powers, positions = np.arange(num_points), np.arange(num_points, dtype=float)
     if centering != "cell":
-        moments, target = positions[None, :] ** powers[:, None], x**powers
-    else:
-        moments = _cell_average(positions[None, :], 1.0, powers[:, None])
-        target = _cell_average(np.asarray(x), 0.5, powers)
-    return np.linalg.solve(moments, target)
+        return np.linalg.solve(positions[None, :] ** powers[:, None], x**powers)
+    moments = _cell_average(positions[None, :], 1.0, powers[:, None])
+    return np.linalg.solve(moments, _cell_average(np.asarray(x), 0.5, powers))
 
 
 def _cell_average(centre: np.ndarray, width: float, power: np.ndarray) -> np.ndarray:

@@ -110,13 +110,12 @@ class Grid:
     def halvings(self, padded: bool = False, smallest: int = 4) -> "list[Grid]":
         """Returns the grids that this one is halved to, the next coarser one first.
 
-        Odd numbers of cells are halved only where they may be ``padded``.
+        Odd numbers of cells are halved only where they may be ``padded``, and no axis to fewer
+        points than ``smallest``, which is at least 2.
         """
         grid, coarser = self, list[Grid]()
-        while grid.halves or (padded and grid.can_coarsen):
+        while (padded or grid.halves) and (min(grid.shape) + 1) // 2 >= smallest:
             grid = grid.coarsen()
-            if min(grid.shape) < smallest:
-                break
             coarser.append(grid)
         return coarser
 
@@ -127,16 +126,10 @@ def guess_centering(shape: Sequence[int]) -> Centering:
 
 
 def halvings_between(coarse: Grid, fine: Grid, padded: bool = False) -> int | None:
-    """Returns how often ``fine`` must be halved to give the shape of ``coarse``, or None.
-
-    Odd numbers of cells are halved only where they may be ``padded``.
-    """
-    count = 0
-    while fine.size > coarse.size and (fine.halves or (padded and fine.can_coarsen)):
-        fine = fine.coarsen()
-        count += 1
-    same = fine.shape == coarse.shape and fine.centering == coarse.centering
-    return count if same else None
+    """Returns how often ``fine`` must be halved to give the shape of ``coarse``, or None."""
+    chain = [(grid.shape, grid.centering) for grid in (fine, *fine.halvings(padded, 2))]
+    place = coarse.shape, coarse.centering
+    return chain.index(place) if place in chain else None
 
 
 def refinements(coarse: Grid, num_halvings: int = 1) -> list[Grid]:
@@ -200,9 +193,7 @@ class Hierarchy:
         """
         pairs = enumerate(pairwise(levels), start=1)
         steps = [_halvings(coarse, fine, index, padded) for index, (coarse, fine) in pairs]
-        scales = [levels[-1]]
-        for _ in range(sum(steps)):
-            scales.append(scales[-1].coarsen())
+        scales = [levels[-1], *levels[-1].halvings(padded, 2)][: 1 + sum(steps)]
         inner = _inner_scales(scales[-1], min_size, depth, padded)
         tops = [len(inner) + sum(steps[:level]) for level in range(len(levels))]
         return cls((*inner, *scales[::-1]), tuple(tops))
@@ -210,20 +201,13 @@ class Hierarchy:
 
 def _inner_scales(coarsest: Grid, min_size: int, depth: int | None, padded: bool) -> list[Grid]:
     """Returns the scales below level 0, coarsest first."""
-    grid, inner = coarsest, list[Grid]()
-    while len(inner) != depth:
-        if not (grid.can_coarsen if padded else grid.halves):
-            if depth is None:
-                break
-            raise UserError(
-                f"model.depth: {depth} scales below the coarsest level {coarsest} are not "
-                f"possible, at most {len(inner)} are"
-            )
-        grid = grid.coarsen()
-        if depth is None and min(grid.shape) < min_size:
-            break
-        inner.append(grid)
-    return inner[::-1]
+    inner = coarsest.halvings(padded, min_size if depth is None else 2)
+    if depth is not None and depth > len(inner):
+        raise UserError(
+            f"model.depth: {depth} scales below the coarsest level {coarsest} are not possible, at "
+            f"most {len(inner)} are"
+        )
+    return inner[:depth][::-1]
 
 
 def _halvings(coarse: Grid, fine: Grid, index: int, padded: bool) -> int:
@@ -235,9 +219,8 @@ def _halvings(coarse: Grid, fine: Grid, index: int, padded: bool) -> int:
     count = halvings_between(coarse, fine, padded)
     if count is None:
         ratio = max(f / c for f, c in zip(fine.shape, coarse.shape, strict=True))
-        steps = max(1, round(np.log2(ratio)))
         kind = "cell" if fine.centering == "cell" else "node"
-        options = " or ".join(str(grid) for grid in refinements(coarse, steps))
+        options = " or ".join(map(str, refinements(coarse, max(1, round(np.log2(ratio))))))
         what = f"the nearest size that can is {options}"
         if padded:
             below = ", ".join(map(str, fine.halvings(padded))) or "none"

@@ -13,8 +13,8 @@ number: fields in any unit give the same relative errors. :func:`negligible_fiel
 samples to which it applies.
 
 Users add metrics with ``multigrid.register_metric(name)``, or hand them in as ``metrics={name:
-function}``. A function that takes a parameter ``grid`` or ``field`` as well is given the
-:class:`Grid` or the :class:`FieldScale`.
+function}``. A function that takes ``grid`` or ``field`` as well is given the :class:`Grid` or the
+:class:`FieldScale`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +72,7 @@ def rel_l2(prediction: Tensor, truth: Tensor, field: FieldScale = UNKNOWN) -> Te
 @METRICS.register("rel_l1")
 def rel_l1(prediction: Tensor, truth: Tensor, field: FieldScale = UNKNOWN) -> Tensor:
     """Relative L1 error ``sum |p - u| / sum |u|``."""
-    error, size = ((prediction - truth).abs().flatten(1).sum(1), truth.abs().flatten(1).sum(1))
+    error, size = (x.abs().flatten(1).sum(1) for x in (prediction - truth, truth))
     return _over(error, size, field.size * truth[0].numel())
 
 
@@ -131,13 +131,11 @@ def band_error(
     over that axis's Nyquist wavenumber. By Parseval's identity the squares of the three add up to
     the square of the relative L2 error.
     """
+    grid = truth.shape[2:]
     axes = list(range(2, truth.ndim))
     coefficients = torch.fft.fftn(prediction - truth, dim=axes, norm="ortho").abs()
-    wavenumber = torch.zeros(truth.shape[2:], device=truth.device)
-    for axis, n in enumerate(truth.shape[2:]):
-        along = 2 * torch.fft.fftfreq(n, device=truth.device).abs()
-        shape = [n if other == axis else 1 for other in range(len(axes))]
-        wavenumber = torch.maximum(wavenumber, along.reshape(shape))
+    along = [2 * torch.fft.fftfreq(n, device=truth.device).abs() for n in grid]
+    wavenumber = torch.stack(torch.meshgrid(along, indexing="ij")).amax(0)
     first, last = BANDS[band]
     error = _norm(coefficients * ((wavenumber >= first) & (wavenumber < last)))
     return _over(error, _norm(truth), field.size * truth[0].numel() ** 0.5)
@@ -238,14 +236,12 @@ def negligible_fields(
     truth: Tensor, fields: Sequence[FieldScale], names: Sequence[str]
 ) -> dict[str, list[int]]:
     """Returns the numbers of the samples whose field counts as zero, by field if there are any."""
-    sizes = torch.stack([block.double().square().flatten(1).mean(1) for block in truth.unbind(1)])
-    typical = sizes.new_tensor([NEGLIGIBLE * field.size for field in fields])
-    small = (sizes.sqrt() <= typical[:, None]).cpu()
-    return {
-        name: row.nonzero().flatten().tolist()
-        for name, row in zip(names, small, strict=True)
-        if row.any()
+    sizes = [block.double().square().flatten(1).mean(1).sqrt() for block in truth.unbind(1)]
+    numbers = {
+        name: (size <= NEGLIGIBLE * field.size).nonzero().flatten().tolist()
+        for name, size, field in zip(names, sizes, fields, strict=True)
     }
+    return {name: samples for name, samples in numbers.items() if samples}
 
 
 def negligible_notes(numbers: Mapping[str, Sequence[int]]) -> list[str]:

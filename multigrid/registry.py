@@ -75,7 +75,7 @@ class Registry:
         Raises:
             UserError: If there is nothing; the sentence has the nearest valid name.
         """
-        allowed = self.names() if name not in self._items else ()
+        allowed = () if name in self._items else self.names()
         if name not in self._items:
             raise UserError(
                 f"there is no {self.noun} '{name}'; there are {', '.join(allowed)}"

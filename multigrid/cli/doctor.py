@@ -7,7 +7,6 @@ import json
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +39,11 @@ class Trial(NamedTuple):
     difference: float
     agrees: bool
 
+    @property
+    def name(self) -> str:
+        """Where and how it was trained."""
+        return f"{self.device} in {self.precision}"
+
 
 def execute(options: argparse.Namespace) -> None:
     """Describes the machine, trains on it and prints a block to paste into an issue."""
@@ -50,18 +54,13 @@ def execute(options: argparse.Namespace) -> None:
         rows = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in t] for t in trials]
         facts_lines = [f"{key}: {value}" for key, value in facts.items()]
         print("```", *facts_lines, "", table(Trial._fields, rows), "```", sep="\n")
-    wrong = [f"{trial.device} in {trial.precision}" for trial in trials if not trial.agrees]
-    if wrong:
+    if wrong := [trial.name for trial in trials if not trial.agrees]:
         raise UserError(f"doctor: {', '.join(wrong)} does not agree with the CPU in float32")
     if not options.json:
-        print(f"all is well: {_verdict(trials)}")
-
-
-def _verdict(trials: Sequence[Trial]) -> str:
-    first, *others = [f"{trial.device} in {trial.precision}" for trial in trials]
-    if not others:
-        return f"{first} trains and predicts, and there is nothing else to compare with"
-    return f"{', '.join(others)} agree{'s' * (len(others) == 1)} with {first}"
+        first, *others = [trial.name for trial in trials]
+        verdict = f"{', '.join(others)} agree{'s' * (len(others) == 1)} with {first}"
+        alone = f"{first} trains and predicts, and there is nothing else to compare with"
+        print(f"all is well: {verdict if others else alone}")
 
 
 def describe_machine() -> dict[str, str]:

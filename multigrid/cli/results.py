@@ -21,12 +21,8 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", metavar="NAME", help="what the speed-ups refer to, by default the first"
     )
-    parser.add_argument(
-        "--figure",
-        type=file_path,
-        metavar="FILE",
-        help="figure to write: .png, .pdf or .svg; none by default",
-    )
+    names = "figure to write: .png, .pdf or .svg; none by default"
+    parser.add_argument("--figure", type=file_path, metavar="FILE", help=names)
     parser.add_argument("--overwrite", action="store_true", help="replace the figure's file")
     add_json(parser)
 
@@ -55,12 +51,8 @@ def compare(options: argparse.Namespace) -> None:
 def add_figures(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``plot``."""
     add_runs(parser)
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        action="append",
-        help="png (the default), pdf or svg; may be given several times",
-    )
+    several = "png (the default), pdf or svg; may be given several times"
+    parser.add_argument("--format", choices=FORMATS, action="append", help=several)
     parser.add_argument(
         "--output", type=file_path, metavar="FOLDER", help="where to write, by default into the run"
     )

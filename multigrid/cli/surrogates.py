@@ -61,14 +61,17 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measures every level and prints tables by level, by wavelength and of the worst samples."""
     if options.file is not None and options.split is not None:
         raise UserError("--split: is for the run's samples; all samples of a file are used")
-    given = _given_reader_arguments(options)
+    reader = argparse.ArgumentParser()
+    add_reader(reader)
+    defaults = vars(reader.parse_args([]))
+    given = [name for name, value in defaults.items() if getattr(options, name) != value]
     if options.file is None and given:
-        raise UserError(f"{given[0]}: says how to read a data file, but none is given")
+        flag = given[0].replace("_", "-")
+        raise UserError(f"--{flag}: says how to read a data file, but none is given")
+    from multigrid.config.data import ReaderOptions
     from multigrid.surrogate import load
 
     surrogate = load(options.run, options.device)
-    from multigrid.config.data import ReaderOptions
-
     evaluation = surrogate.evaluate(
         options.file,
         split=options.split or "test",
@@ -83,31 +86,16 @@ def evaluate(options: argparse.Namespace) -> None:
         print(evaluation.to_text(options.worst))
 
 
-def _given_reader_arguments(options: argparse.Namespace) -> list[str]:
-    """Returns the flags on how to read a file that differ from the defaults."""
-    parser = argparse.ArgumentParser()
-    add_reader(parser)
-    defaults = vars(parser.parse_args([]))
-    given = [name for name, value in defaults.items() if getattr(options, name) != value]
-    return [f"--{name.replace('_', '-')}" for name in given]
-
-
 def add_prediction(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``predict``."""
     add_trained(parser)
-    parser.add_argument(
-        "source",
-        type=file_path,
-        metavar="input",
-        help="inputs [N, fields, *grid]: .npy, .npz or .h5",
-    )
+    inputs = "inputs [N, fields, *grid]: .npy, .npz or .h5"
+    parser.add_argument("source", type=file_path, metavar="input", help=inputs)
     parser.add_argument(
         "target", type=file_path, metavar="output", help="file to write: .npy or .h5"
     )
     parser.add_argument(
-        "--input",
-        metavar="NAME",
-        help="name of the input array; needed if a file holds several arrays",
+        "--input", metavar="NAME", help="name of the input array, where a file holds several"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     add_json(parser)

@@ -38,6 +38,16 @@ class Trial:
         """Where its results go."""
         return RunFolder(Path(self.config.output.folder) / self.config.name)
 
+    @property
+    def changed(self) -> str:
+        """In which keys a run that is there already differs."""
+        return ", ".join(self.folder.changed_keys(self.config))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.folder.summary.exists()
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
@@ -65,12 +75,12 @@ def execute(options: argparse.Namespace) -> None:
     """Trains what is not finished yet, and shows the table of what is."""
     trials = plan(options.experiment, options.overrides, options.sets, options.seeds)
     if options.dry_run:
-        finished = []
         for number, trial in enumerate(trials):
-            there = state(trial)
+            there = "finished" if trial.is_finished else "to train"
+            if trial.changed:
+                there = f"there with other settings, these keys differ: {trial.changed}"
             print(f"{number}: {trial.config.name}, {there}", file=sys.stderr)
-            if there == "finished":
-                finished.append(trial)
+        finished = [trial for trial in trials if trial.is_finished and not trial.changed]
         if finished:
             show(finished, options.json, write=False)
         return
@@ -78,14 +88,18 @@ def execute(options: argparse.Namespace) -> None:
         raise UserError(f"--task: {options.task} is not from 0 to {len(trials) - 1}")
     chosen = trials if options.task is None else [trials[options.task]]
     for trial in chosen:
-        check(trial)
+        if trial.changed:
+            raise UserError(
+                f"{trial.folder.path}: was trained with other settings; these keys differ: "
+                f"{trial.changed}; use another name=... for the sweep, or remove this folder"
+            )
     if options.task is not None:
         from multigrid.run import train_ladder
 
         train_ladder(chosen[0].config, resume=True)
         return
     failures = train_all(trials, options.experiment, options.jobs)
-    finished = [trial for trial in trials if trial.folder.summary.exists()]
+    finished = [trial for trial in trials if trial.is_finished]
     if finished:
         show(finished, options.json)
     if failures:
@@ -93,28 +107,6 @@ def execute(options: argparse.Namespace) -> None:
         raise UserError(
             f"{len(failures)} of {len(trials)} runs failed, which the same command tries again; "
             f"{name}: {sentence}"
-        )
-
-
-def state(trial: Trial) -> str:
-    """Returns what is there of a run, in words."""
-    changed = trial.folder.changed_keys(trial.config)
-    if changed:
-        return f"there with other settings, these keys differ: {', '.join(changed)}"
-    return "finished" if trial.folder.summary.exists() else "to train"
-
-
-def check(trial: Trial) -> None:
-    """Checks that what is there of a run is what the sweep would train.
-
-    Raises:
-        UserError: If it has other settings.
-    """
-    changed = trial.folder.changed_keys(trial.config)
-    if changed:
-        raise UserError(
-            f"{trial.folder.path}: was trained with other settings; these keys differ: "
-            f"{', '.join(changed)}; use another name=... for the sweep, or remove this folder"
         )
 
 
@@ -173,7 +165,7 @@ def train_all(trials: Sequence[Trial], experiment: Path, jobs: int) -> dict[str,
     Returns:
         What the runs that have failed say, by name.
     """
-    waiting = [trial for trial in trials if not trial.folder.summary.exists()]
+    waiting = [trial for trial in trials if not trial.is_finished]
     if jobs > 1:  # which would generate the same samples at the same time
         from multigrid.ladder.components import make_samples
 

@@ -32,22 +32,14 @@ __all__ = [
     "write_saved",
 ]
 
-RENAMED = {("recovery", "accumulate"): "split_batches"}
-"""Keys of earlier versions, by section, and what they are called now."""
-
-GONE = {("model", "bottleneck"): "conv"}
-"""Keys of earlier versions, and the one value of theirs that is what there is now."""
-
 
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), problem: PDE | None = None
 ) -> Config:
-    """Reads and validates an experiment file, some settings of it replaced.
+    """Reads a YAML file and validates it, some settings of it replaced.
 
-    Args:
-        path: YAML file.
-        overrides: Assignments ``section.key=value``, the value in YAML.
-        problem: A PDE to use instead of the section ``problem``.
+    ``overrides`` are assignments ``section.key=value``, the value in YAML, and ``problem`` is a PDE
+    to use instead of the section of that name.
 
     Raises:
         UserError: For the first thing that is wrong.
@@ -96,18 +88,14 @@ def parse_saved(raw: Any, source: str) -> Config:
     Reading a saved configuration runs no code: plugins have to be imported already, but for those
     whose losses, optimizers and callbacks only a training needs.
     """
-    current = dict(raw) if isinstance(raw, Mapping) else {}
-    for (name, old), new in RENAMED.items():
-        section = current.get(name)
-        if isinstance(section, Mapping) and old in section:
-            current[name] = {new if key == old else key: section[key] for key in section}
-    for (name, old), value in GONE.items():
-        section = current.get(name)
-        if isinstance(section, Mapping) and section.get(old) == value:
-            current[name] = {key: section[key] for key in section if key != old}
-    transfer = current.get("transfer")
-    if isinstance(transfer, Mapping) and "regime" in transfer:
-        current["transfer"] = {}  # of an earlier version; it only mattered in training
+    sections = raw.items() if isinstance(raw, Mapping) else ()
+    current = {k: dict(v) if isinstance(v, Mapping) else v for k, v in sections}
+    if isinstance(recovery := current.get("recovery"), dict) and "accumulate" in recovery:
+        recovery["split_batches"] = recovery.pop("accumulate")
+    if isinstance(model := current.get("model"), dict) and model.get("bottleneck") == "conv":
+        del model["bottleneck"]  # the kind that is left
+    if isinstance(transfer := current.get("transfer"), dict) and "regime" in transfer:
+        transfer.clear()  # it only mattered in training
     try:
         return _validated(current, saved=True)
     except UserError as error:
@@ -198,9 +186,8 @@ def dump_config(config: Config) -> str:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns the dotted keys whose values differ between two dumped configurations."""
-    flat_old, flat_new = dict(flatten(old)), dict(flatten(new))
-    keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
-    missing = object()
+    flat_old, flat_new, missing = dict(flatten(old)), dict(flatten(new)), object()
+    keys = {**flat_old, **flat_new}
     return [key for key in keys if flat_old.get(key, missing) != flat_new.get(key, missing)]
 
 
@@ -209,13 +196,11 @@ def changed_settings(saved: Config, config: Config) -> list[str]:
 
     What only the samples show is passed over while it is ``auto``: they are not open yet.
     """
-    unknown = {
-        "data.centering": config.data.centering == "auto",
-        "model.fields": config.model.fields == "auto",
-        "plugins": True,  # where a file lies changes nothing
-    }
+    passed_over = ["plugins"]  # where a file lies changes nothing
+    passed_over += ["data.centering"] * (config.data.centering == "auto")
+    passed_over += ["model.fields"] * (config.model.fields == "auto")
     changed = changed_keys(saved.model_dump(), config.model_dump())
-    return [key for key in changed if not unknown.get(key)]
+    return [key for key in changed if key not in passed_over]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,18 +25,18 @@ def check_config(config: Config) -> None:
         _check_grids(config, config.hierarchy())
     _check_budget(config)
     _check_levels(config)
-    if config.output.num_predictions > data.test:
-        raise UserError(
-            f"output.num_predictions: {config.output.num_predictions} is more than data.test, "
-            f"{data.test}"
-        )
+    if (shown_samples := config.output.num_predictions) > data.test:
+        what = f"{shown_samples} is more than data.test, {data.test}"
+        raise UserError(f"output.num_predictions: {what}")
     for key, clash, why in (*_missing_hooks(config), *_contradictions(config)):
         section, field = key.split(".")
         values = getattr(config, section)
         value, default = getattr(values, field), type(values).model_fields[field].default
         if clash and value != default:
             raise UserError(f"{key}: {shown(value)} {why}; it must be {shown(default)}")
-    _check_rollout_training(config)
+    steps = config.rollout_training.curriculum
+    if not steps or steps != sorted(set(steps)):
+        raise UserError(f"rollout_training.steps: {steps} must be a list of rising numbers")
     _check_transfer(config)
     _check_extra_tests(config)
 
@@ -110,20 +110,17 @@ def _check_levels(config: Config) -> None:
                     f"but there {'is' if num_levels == 1 else 'are'} "
                     f"{counted(num_levels, 'level')}"
                 )
-    train, size, microbatches = config.data.train, "schedule.batch_size", "parallel.accumulate"
+    train = config.data.train
     settings = config.samples(), config.per_level("batch_size"), config.per_level("accumulate")
     for k, (samples, batch, accumulate) in enumerate(zip(*settings, strict=True)):
         if samples > train:
             raise UserError(f"levels[{k}].samples: {samples} is more than data.train, {train}")
         if batch > samples:
-            raise UserError(
-                f"{size}: {batch} is more than the {samples} training samples of level {k}"
-            )
+            what = f"{batch} is more than the {samples} training samples of level {k}"
+            raise UserError(f"schedule.batch_size: {what}")
         if accumulate > batch:
-            raise UserError(
-                f"{microbatches}: a batch of {batch} cannot be taken in {accumulate} parts on "
-                f"level {k}"
-            )
+            what = f"a batch of {batch} cannot be taken in {accumulate} parts on level {k}"
+            raise UserError(f"parallel.accumulate: {what}")
 
 
 Clashes = Iterator[tuple[str, bool, str]]
@@ -193,12 +190,6 @@ def _contradictions(config: Config) -> Clashes:
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):
         yield key, not used, f"has no effect beside {other}"
-
-
-def _check_rollout_training(config: Config) -> None:
-    steps = config.rollout_training.steps
-    if isinstance(steps, list) and (not steps or steps != sorted(set(steps))):
-        raise UserError(f"rollout_training.steps: {steps} must be a list of rising numbers")
 
 
 def _check_transfer(config: Config) -> None:
