@@ -151,9 +151,9 @@ FIGURES = {
     "slices": _predictions_3d,
     "rollout": lambda: plot_rollout(
         RollOut(np.array([0, 2, 5]), fields(3, 2, 8, 8), fields(3, 2, 8, 8)),
-        [0.1, 0.2, 0.3, 0.4, 0.5],
         ("u", "v"),
         "title",
+        [0.1, 0.2, 0.3, 0.4, 0.5],
     ),
     "spectra": lambda: plot_spectra(
         [1.0, *(1 / np.arange(1, 32) ** 2)],
@@ -248,7 +248,7 @@ def test_names_with_dollar_signs_are_no_formulas(tmp_path):
     rollout = RollOut(np.array([0, 2]), fields(2, 1, 8, 8), fields(2, 1, 8, 8))
     for figure in (
         plot_predictions(Examples.of(names, square, square, 2 * square), name),
-        plot_rollout(rollout, [0.1, 0.2], (name,), name),
+        plot_rollout(rollout, (name,), name, [0.1, 0.2]),
         plot_comparison({name: [history()]}, None, name),
         plot_convergence(history(), name, [name]),
         plot_ladder([parts(0, ("scales.0.encoder.a", "NEW"))], name),

@@ -146,7 +146,7 @@ def test_a_point_tells_its_numbers(opened):
     ActionChains(opened).move_to_element(find(opened, "#chart circle")[1]).perform()
     shown = find(opened, "#tip")[0].text
     assert shown.startswith("level 0, 8x8, epoch 1")
-    assert f"{rows[1]['error']:.3g}"[:4] in shown
+    assert f"{rows[1]['val_rel_l2']:.3g}"[:4] in shown
 
 
 @in_browser

@@ -48,9 +48,9 @@ def plot_predictions(examples: Examples, heading: str) -> Figure:
 
 def plot_rollout(
     rollout: RollOut,
-    errors: Sequence[float] | np.ndarray,
     names: Sequence[str],
     heading: str,
+    errors: Sequence[float] | np.ndarray,
     persistence: Sequence[float] | np.ndarray = (),
 ) -> Figure:
     """Draws truth, prediction and error of a trajectory at some steps, and the error over steps.
@@ -111,11 +111,7 @@ def _size(shape: tuple[int, ...], height: float) -> tuple[float, float]:
 
 
 def _draw(
-    axis: Axes,
-    heading: str,
-    field: np.ndarray,
-    scale: tuple[str, float, float],
-    bar: bool = False,
+    axis: Axes, heading: str, field: np.ndarray, scale: tuple[str, float, float], bar: bool
 ) -> None:
     """Draws a field ``[x, y]`` as an image, or ``[x]`` as a line."""
     kind, low, high = scale
@@ -125,9 +121,8 @@ def _draw(
         axis.plot(field, color=COLOURS[1 if kind == "error" else 0], linewidth=1)
         margin = 0.05 * (high - low)
         axis.set_ylim(low - margin, high + margin)
-        axis.tick_params(labelsize=7, labelleft=bar)
         axis.yaxis.tick_right()
-        axis.tick_params(labelright=bar, labelleft=False)
+        axis.tick_params(labelsize=7, labelright=bar, labelleft=False)
         return
     axis.set_yticks([])
     colours: Any = COLOUR_MAPS[kind]

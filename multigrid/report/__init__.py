@@ -17,16 +17,10 @@ def write_report(
     folder: Path | None = None,
     formats: Sequence[str] = ("png",),
 ) -> list[Path]:
-    """Draws what the result files of a run allow, finished or not.
+    """Draws what the result files of a run allow, finished or not, and returns the files written.
 
-    Args:
-        run: Folder of the run.
-        figures: Whether to draw figures, which takes about a second.
-        folder: Where to write, by default into the run's folder.
-        formats: What the figures are written as: ``png``, ``pdf`` or ``svg``.
-
-    Returns:
-        The files written.
+    ``figures``, which take about a second, may be left out, and are written in some ``formats`` out
+    of png, pdf and svg; all goes into ``folder``, by default the run's own.
 
     Raises:
         UserError: If there is no run, a result file is damaged or a file cannot be written.
@@ -90,17 +84,12 @@ def draw_figures(record: RunRecord, against: str | None = None) -> "dict[str, Fi
     if examples is not None:
         grid = "x".join(map(str, examples.grid))
         figures["predictions"] = plot_predictions(examples, f"{name}: test samples on {grid}")
-    if examples is not None and examples.rollout is not None and record.is_finished:
-        errors, persistence = (
-            np.array(record.summary.get(key, ()), dtype=float)  # NaN for null
-            for key in ("rollout", "rollout_persistence")
-        )
-        title = f"{name}: {examples.rollout.label or 'a trajectory'}, rolled out"
-        figures["rollout"] = plot_rollout(
-            examples.rollout, errors, examples.output_names, title, persistence
-        )
+    if examples is not None and (rollout := examples.rollout) is not None and record.is_finished:
+        keys = "rollout", "rollout_persistence"
+        errors = (np.array(record.summary.get(key, ()), dtype=float) for key in keys)  # null is NaN
+        title = f"{name}: {rollout.label or 'a trajectory'}, rolled out"
+        figures["rollout"] = plot_rollout(rollout, examples.output_names, title, *errors)
     if record.spectra is not None:
-        figures["spectra"] = plot_spectra(
-            *record.spectra, f"{name}: error of each level by wavelength"
-        )
+        title = f"{name}: error of each level by wavelength"
+        figures["spectra"] = plot_spectra(*record.spectra, title)
     return figures

@@ -96,10 +96,9 @@ class Comparison:
         names = list(dict.fromkeys(name for row in self.rows for name in row["test_by_field"]))
         if len(names) < 2:
             return text
-        fields = [[row["test_by_field"].get(name) for name in names] for row in self.rows]
         by_field = [
-            [row["method"], *(_range(spread) if spread else "-" for spread in spreads)]
-            for row, spreads in zip(self.rows, fields, strict=True)
+            [row["method"], *(_range(row["test_by_field"].get(name)) for name in names)]
+            for row in self.rows
         ]
         return f"{text}\n\ntest error by output field\n{table(['Method', *names], by_field)}"
 
@@ -109,7 +108,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [
         str(len(row["runs"])),
         _range(row["best_validation"]),
-        _range(row["test"]) if row["test"] else "-",
+        _range(row["test"]),
         f"{row['seconds']['median']:.1f}",
         f"{row['work_units']['median']:.2f}",
         si(row["flops"]["median"]),
@@ -117,11 +116,9 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparison:
-    """Compares runs; those that differ in name and seed only are one method.
+    """Compares the runs of some folders; those that differ in name and seed only are one method.
 
-    Args:
-        runs: Folders of the runs.
-        baseline: The method that speed-ups refer to, by default that of the first run.
+    Speed-ups refer to the method ``baseline``, by default that of the first run.
 
     Raises:
         UserError: If a folder holds no run, or one that has trained nothing yet, or there is no
@@ -146,8 +143,7 @@ def compare(runs: Iterable[str | Path], baseline: str | None = None) -> Comparis
     target = statistics.median_high(map(best_error, base))
     rows = [_summarise(name, members, base, target) for name, members in groups.items()]
     histories = {name: [record.rows for record in members] for name, members in groups.items()}
-    notes = [*_differences(records), *_equal_seeds(groups)]
-    return Comparison(baseline, target, rows, notes, histories)
+    return Comparison(baseline, target, rows, _differences(records, groups), histories)
 
 
 def _groups(runs: Sequence[RunRecord]) -> Groups:
@@ -157,18 +153,15 @@ def _groups(runs: Sequence[RunRecord]) -> Groups:
         settings = run.config.model_dump()
         del settings["data"]["folder"]
         compared = {key: value for key, value in settings.items() if key not in INDIFFERENT}
-        # a configuration does not describe a user's network; its tensors do, from the first epoch
-        # on
+        # a configuration does not describe a user's network; its tensors do, from epoch 1 on
         tensors = run.levels[0].tensors if run.levels else ()
         network = [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
         key = json.dumps([compared, network], sort_keys=True, default=str)
         by_settings.setdefault(key, []).append(run)
     groups: Groups = {}
     for members in by_settings.values():
-        name = _method(members)
-        if name in groups:  # other settings under the same name
-            name = str(members[0].folder.path)
-        groups[name] = members
+        name = _method(members)  # which others may have as well
+        groups[str(members[0].folder.path) if name in groups else name] = members
     return groups
 
 
@@ -196,7 +189,6 @@ def _summarise(
     finished = [run.summary for run in runs if run.is_finished]
     tests = [summary["test"]["rel_l2"] for summary in finished]
     by_field = [summary.get("test_by_field", {}).get("rel_l2", {}) for summary in finished]
-    fields = by_field[0] if by_field else {}
     speed_up: dict[str, float | None] = {}
     comparable = _same_samples([*runs, *baseline])
     for quantity in QUANTITIES:
@@ -214,7 +206,7 @@ def _summarise(
         "test": _spread(tests) if tests else None,
         "test_by_field": {
             name: _spread([errors[name] for errors in by_field if name in errors])
-            for name in fields
+            for name in next(iter(by_field), ())
         },
         **{key: _spread([getattr(run.rows[-1], key) for run in runs]) for key in QUANTITIES},
         "speed_up": speed_up,
@@ -228,8 +220,8 @@ def _same_samples(runs: Sequence[RunRecord]) -> bool:
     return len(prints) <= 1 and len(counts) == 1
 
 
-def _differences(runs: Sequence[RunRecord]) -> list[str]:
-    """Returns a sentence for each thing that is not the same for all finished runs."""
+def _differences(runs: Sequence[RunRecord], groups: Groups) -> list[str]:
+    """Returns a sentence for each thing that makes finished runs hard to compare."""
     summaries = [run.summary for run in runs if run.is_finished]
     notes = []
     for key, sentence in TERMS.items():
@@ -238,14 +230,8 @@ def _differences(runs: Sequence[RunRecord]) -> list[str]:
             notes.append(sentence.format(", ".join(values)))
     if unfinished := [str(run.folder.path) for run in runs if not run.is_finished]:
         notes.append(f"unfinished, so without a test: {', '.join(unfinished)}")
-    return notes
-
-
-def _equal_seeds(groups: Groups) -> list[str]:
-    """Returns a sentence for each method with several runs of the same seed."""
-    notes = []
-    for name, runs in groups.items():
-        seeds = [run.config.seed for run in runs]
+    for name, members in groups.items():
+        seeds = [run.config.seed for run in members]
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             listed = ", ".join(map(str, twice))
             notes.append(f"{name}: several runs have the same seed ({listed}), so ranges are small")
@@ -267,8 +253,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def _range(spread: Mapping[str, float]) -> str:
-    text = f"{spread['median']:.4g}"
-    if spread["low"] < spread["high"]:
-        text += f" ({spread['low']:.4g} to {spread['high']:.4g})"
-    return text
+def _range(spread: Mapping[str, float] | None) -> str:
+    if spread is None:
+        return "-"
+    low, high = f"{spread['low']:.4g}", f"{spread['high']:.4g}"
+    return f"{spread['median']:.4g}" + f" ({low} to {high})" * (spread["low"] < spread["high"])

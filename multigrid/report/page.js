@@ -22,7 +22,7 @@
 
   const HEIGHT = 420, LEFT = 70, RIGHT = 16, TOP = 14, BOTTOM = 46;
   const chart = document.getElementById("chart");
-  const finite = data.rows.filter((row) => row.error !== null && row.finest !== null);
+  const finite = data.rows.filter((row) => row.val_rel_l2 !== null && row.val_finest_rel_l2 !== null);
   const tip = document.getElementById("tip");
   const state = { x: "epochs", finest: true, hidden: new Set() };
   let points = [], width = 0;
@@ -56,7 +56,7 @@
     const shown = finite.filter((row) => !state.hidden.has(row.level));
     points = [];
     if (!shown.length) return;
-    const errors = shown.flatMap((r) => (state.finest ? [r.error, r.finest] : [r.error]));
+    const errors = shown.flatMap((r) => (state.finest ? [r.val_rel_l2, r.val_finest_rel_l2] : [r.val_rel_l2]));
     const low = Math.min(...errors) / 1.15, high = Math.max(...errors) * 1.15;
     const xs = shown.map((row) => row[state.x]);
     const first = Math.min(...xs), last = Math.max(...xs, first + 1e-9);
@@ -93,12 +93,12 @@
     const line = (key) => rows.map((r, i) => `${i ? "L" : "M"}${X(r[state.x])} ${Y(r[key])}`).join("");
     const common = { fill: "none", stroke: colour, "data-level": level };
     if (state.finest) {
-      const dotted = { d: line("finest"), "stroke-dasharray": "2 4", "stroke-width": 1.5 };
+      const dotted = { d: line("val_finest_rel_l2"), "stroke-dasharray": "2 4", "stroke-width": 1.5 };
       element("path", { ...common, ...dotted, class: "finest" }, svg);
     }
-    element("path", { ...common, d: line("error"), "stroke-width": 2, class: "level" }, svg);
+    element("path", { ...common, d: line("val_rel_l2"), "stroke-width": 2, class: "level" }, svg);
     for (const row of rows) {
-      const place = { cx: X(row[state.x]), cy: Y(row.error) };
+      const place = { cx: X(row[state.x]), cy: Y(row.val_rel_l2) };
       element("circle", { ...place, r: 3, fill: colour, "data-level": level }, svg);
       points.push({ row, x: place.cx, y: place.cy });
     }
@@ -117,9 +117,9 @@
     const row = best.row;
     tip.textContent = [
       `level ${row.level}, ${row.grid}, epoch ${row.epoch}`,
-      `error ${short(row.error)}, on the finest grid ${short(row.finest)}`,
+      `error ${short(row.val_rel_l2)}, on the finest grid ${short(row.val_finest_rel_l2)}`,
       `${short(row.seconds)} s, ${short(row.work_units)} work units`,
-      row.rate === null ? "on entering the level" : `learning rate ${short(row.rate)}`,
+      row.learning_rate === null ? "on entering the level" : `learning rate ${short(row.learning_rate)}`,
     ].join("\n");
     const left = best.x + 14;
     tip.style.top = `${best.y + 10}px`;

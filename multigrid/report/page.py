@@ -1,6 +1,7 @@
 """``report.html``: a run on one self-contained page. Imports neither torch nor matplotlib."""
 
 from base64 import b64encode
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,8 @@ def write_page(record: RunRecord, folder: Path) -> Path:
         loader=loader, autoescape=True, trim_blocks=True, finalize=_printable
     )
     environment.filters["kind"] = _kind
-    template = environment.get_template("page.html")
     config, data = record.config, _data(record)
-    page = template.render(
+    page = environment.get_template("page.html").render(
         name=config.name,
         problem=config.kind,
         levels=", ".join(str(grid) for grid in config.hierarchy().levels),
@@ -94,10 +94,9 @@ def _figures(record: RunRecord, folder: Path) -> dict[str, str]:
     """Returns the drawn figures as ``data:`` addresses."""
     uris = {}
     for name in ("ladder", "spectra"):
-        for path in (folder / f"{name}.png", record.folder.path / f"{name}.png"):
-            if name not in uris and path.is_file():
-                content = b64encode(path.read_bytes()).decode("ascii")
-                uris[name] = f"data:image/png;base64,{content}"
+        for path in (record.folder.path / f"{name}.png", folder / f"{name}.png"):
+            if path.is_file():  # the one in the report's folder counts
+                uris[name] = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
     return uris
 
 
@@ -109,11 +108,11 @@ def _results(record: RunRecord) -> dict[str, Any]:
     rows = [[name, *(number(errors[name]) for errors in tests.values())] for name in names]
     others = baselines(summary)
     for name in dict.fromkeys(name for errors in others.values() for name in errors):
-        values = (others[test].get(name) if test in others else None for test in tests)
+        values = (others.get(test, {}).get(name) for test in tests)
         rows.append([f"rel_l2, {name}", *("" if v is None else number(v) for v in values)])
     shown = dict(summary)
-    if summary.get("peak_memory_bytes") is not None:
-        shown["peak_memory_bytes"] = f"{si(summary['peak_memory_bytes'])}B"
+    if (memory := summary.get("peak_memory_bytes")) is not None:
+        shown["peak_memory_bytes"] = f"{si(memory)}B"
     return {
         "cards": [
             (f"{summary['test']['rel_l2'] or np.nan:.3%}", "test error (mean relative L2)"),
@@ -125,7 +124,7 @@ def _results(record: RunRecord) -> dict[str, Any]:
         "remarks": record.remarks,
         "stages": stage_table(summary),
         "tests": (["Metric", *tests], rows),
-        "direct": _direct(record),
+        "direct": record.direct and compare([record.folder.direct, record.folder.path]),
         "rollout": rollout and (rollout["trajectories"], rollout_table(rollout)),
         "environment": [
             [ENVIRONMENT[key], number(shown[key])] for key in ENVIRONMENT if key in shown
@@ -133,38 +132,20 @@ def _results(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _direct(record: RunRecord) -> dict[str, Any] | None:
-    """Returns the ladder beside the training on the finest grid alone."""
-    if record.direct is None:
-        return None
-    comparison = compare([record.folder.direct, record.folder.path])
-    return {"table": comparison.table(), "target": number(comparison.target)}
-
-
 def _transfer(level: LevelParts) -> tuple[str, list[list[str]]]:
     statuses = sorted({t["status"] for t in level.tensors}, reverse=True)
     counts = ", ".join(f"{level.count(s):,} parameters {s.lower()}" for s in statuses)
-    shapes = ("shape", "source_shape")
-    rows = [
-        [t["key"], t["status"], *("x".join(map(str, t[key] or ())) for key in shapes)]
-        for t in level.tensors
-    ]
+    rows = []
+    for t in level.tensors:
+        shapes = ("x".join(map(str, t[key] or ())) for key in ("shape", "source_shape"))
+        rows.append([t["key"], t["status"], *shapes])
     return f"level {level.level}, {level.grid}: {counts}", rows
 
 
 def _data(record: RunRecord) -> dict[str, Any]:
     """Returns what the page's script draws."""
-    names = ("stage", "level", "grid", "epoch", "seconds", "work_units")
-    rows = [
-        {
-            **{name: getattr(row, name) for name in names},
-            "error": row.val_rel_l2,
-            "finest": row.val_finest_rel_l2,
-            "epochs": epochs,
-            "rate": row.learning_rate,
-        }
-        for row, epochs in zip(record.rows, epochs_so_far(record.rows), strict=True)
-    ]
+    counts = epochs_so_far(record.rows)
+    rows = [asdict(row) | {"epochs": n} for row, n in zip(record.rows, counts, strict=True)]
     return {
         "rows": rows,
         "quantities": QUANTITIES,
@@ -184,10 +165,8 @@ def frames(examples: Examples) -> list[dict[str, Any]]:
                 shown.append({"title": title, "panels": panels})
     if (rollout := examples.rollout) is not None:
         for channel, name in enumerate(examples.output_names):
-            for index, step in enumerate(rollout.steps):
-                truth, prediction = (
-                    fields[index, channel] for fields in (rollout.truth, rollout.prediction)
-                )
+            states = rollout.truth[:, channel], rollout.prediction[:, channel]
+            for step, truth, prediction in zip(rollout.steps, *states, strict=True):
                 scale, error = colour_range(truth), prediction - truth
                 panels = [
                     _panel(f"truth {name}", truth, scale),
@@ -217,5 +196,5 @@ def _panel(name: str, field: np.ndarray, scale: tuple[str, float, float]) -> dic
         "low": low,
         "high": high,
         "limits": limits,
-        "data": b64encode(np.nan_to_num(scaled).round().astype("<u2").tobytes()).decode("ascii"),
+        "data": b64encode(np.nan_to_num(scaled).round().astype("<u2").tobytes()).decode(),
     }

@@ -76,15 +76,12 @@ class RunRecord:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The summary."""
-        path = self.folder.summary
         if not self.is_finished:
             raise UserError(
                 f"{self.folder.path}: the run is unfinished; continue it with --resume first"
             )
-        summary = self._read(path, SUMMARY)
-        _require(path, summary["test"], ("rel_l2",))
-        for stage in summary["levels"]:
-            _require(path, stage, STAGE)
+        summary = self._read(self.folder.summary, SUMMARY, levels=STAGE)
+        _require(self.folder.summary, summary["test"], ("rel_l2",))
         return summary
 
     @cached_property
@@ -110,9 +107,7 @@ class RunRecord:
         path = self.folder.spectra
         if not path.is_file():
             return None
-        raw = self._read(path, ("truth", "levels"))
-        for item in raw["levels"]:
-            _require(path, item, ("level", "grid", "error"))
+        raw = self._read(path, ("truth", "levels"), levels=("level", "grid", "error"))
         levels = [LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]]
         return raw["truth"], levels
 
@@ -126,20 +121,23 @@ class RunRecord:
             if path.is_file():
                 bottom = 0 if self.config.model.growth else top - hierarchy.tops[0]
                 grids = [str(scale) for scale in hierarchy.scales[bottom : top + 1]]
-                report = self._read(path, ("tensors",))
+                report = self._read(path, ("tensors",), tensors=TENSOR)
                 if report.get("level", level) != level:
                     raise UserError(f"{path}: is of level {report['level']}, not of this folder's")
-                tensors = report["tensors"]
-                for tensor in tensors:
-                    _require(path, tensor, TENSOR)
-                levels.append(LevelParts(level, str(grid), grids, tensors))
+                levels.append(LevelParts(level, str(grid), grids, report["tensors"]))
         return levels
 
-    def _read(self, path: Path, keys: Iterable[str]) -> dict[str, Any]:
-        """Returns the content of a JSON file, which must be of this run and have some keys."""
+    def _read(self, path: Path, keys: Iterable[str], **lists: Iterable[str]) -> dict[str, Any]:
+        """Returns the content of a JSON file, which must be of this run and have some keys.
+
+        So must the entries of its ``lists``.
+        """
         value = read_json(path)
         _require(path, value, keys)
         require_run(path, value.get("run", ""), self.folder.identity)
+        for name, inner in lists.items():
+            for entry in value[name]:
+                _require(path, entry, inner)
         return dict(value)
 
 
@@ -231,10 +229,8 @@ def describe(summary: Mapping[str, Any]) -> str:
         lines.append(f"{name}: {_pairs(errors)}")
         if others := baselines(summary).get(name):
             lines.append(f"  rel_l2 of baselines: {_pairs(others)}")
-    for name, key in (
-        ("roll-out, relative L2 error after each step", "rollout"),
-        ("persistence", "rollout_persistence"),
-    ):
+    after = "roll-out, relative L2 error after each step"
+    for name, key in ((after, "rollout"), ("persistence", "rollout_persistence")):
         if steps := summary.get(key):
             lines.append(f"{name}: {'  '.join(map(number, steps))}")
     lines += [f"note: {remark}" for remark in remarks(summary)]
