@@ -80,21 +80,22 @@ class Command:
                 for plugin in getattr(options, "plugins", ()):
                     import_plugin(plugin)
                 self.execute(options)
-        except UserError as error:
-            _say(f"error: {error}")
-            return USER_ERROR
         except BrokenPipeError:
             raise
+        except UserError as error:
+            status, told = USER_ERROR, f"error: {error}"
         except OSError as error:  # a name that is too long, say
-            _say(f"error: {printable(str(error.filename or ''))}: {error.strerror or error}")
-            return USER_ERROR
+            name = printable(str(error.filename or ""))
+            status, told = USER_ERROR, f"error: {name}: {error.strerror or error}"
         except signals.Interrupted as signal:
-            _say(f"stopped by {signal}; {self.on_signal(program, options)}")
-            return STOPPED
+            status, told = STOPPED, f"stopped by {signal}; {self.on_signal(program, options)}"
         except KeyboardInterrupt:
-            _say(f"interrupted; {self.on_signal(program, options)}")
-            return INTERRUPTED
-        return SUCCESS
+            status, told = INTERRUPTED, f"interrupted; {self.on_signal(program, options)}"
+        else:
+            return SUCCESS
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine, whatever its processes
+            print(told, file=sys.stderr)
+        return status
 
 
 def until_the_reader_leaves(call: Callable[[], int]) -> int:
@@ -107,12 +108,6 @@ def until_the_reader_leaves(call: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
-
-
-def _say(sentence: str) -> None:
-    """Prints to standard error, once for each machine where several processes do the same."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(sentence, file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -143,14 +138,9 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Adds the user's Python files that a run has used."""
-    parser.add_argument(
-        "--plugin",
-        dest="plugins",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a Python file or module that registers a PDE or another part that the run has used",
-    )
+    what = "a Python file or module that registers a PDE or another part that the run has used"
+    appended: dict[str, Any] = {"action": "append", "default": [], "dest": "plugins"}
+    parser.add_argument("--plugin", **appended, metavar="FILE", help=what)
 
 
 class _Axes(argparse.Action):

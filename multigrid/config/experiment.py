@@ -7,7 +7,6 @@ from inspect import Parameter, isclass, signature
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
-from pydantic_core import PydanticUndefined
 
 from multigrid.config.data import DataConfig, FileConfig, LevelConfig
 from multigrid.config.section import (
@@ -120,12 +119,13 @@ class Config(Section):
         shapes = list[tuple[int, ...]]()
         for index, level in enumerate(self.levels):
             size = level.grid if isinstance(level, LevelConfig) else level
-            shapes.append((size,) * ndim if isinstance(size, int) else tuple(size))
-            key, shape = f"levels[{index}]", shapes[-1]
+            shape = (size,) * ndim if isinstance(size, int) else tuple(size)
+            key = f"levels[{index}]"
             if len(shape) != ndim:
                 raise UserError(f"{key}: {list(shape)} must have {ndim} numbers, one an axis")
             if min(shape) < 4:
                 raise UserError(f"{key}: {min(shape)} points are too few, at least 4 needed")
+            shapes.append(shape)
         return shapes
 
     @property
@@ -196,23 +196,18 @@ def parse_problem(raw: Any) -> Section:
     if isinstance(raw, Section):
         return raw
     if not isinstance(raw, Mapping):
-        raise UserError(
-            f"problem: {shown(raw)} is not allowed; it must be a mapping with the key 'kind'"
-        )
+        what = "it must be a mapping with the key 'kind'"
+        raise UserError(f"problem: {shown(raw)} is not allowed; {what}")
     kinds, kind = (*PROBLEMS.names(), "file"), raw.get("kind")
-    allowed = f"it must be one of {', '.join(kinds)}"
-    if kind is None:
-        raise UserError(f"problem.kind: missing; {allowed}")
     if kind not in kinds:
-        raise UserError(
-            f"problem.kind: {shown(kind)} is not allowed; {allowed}{nearest(kind, kinds)}"
-        )
+        what = "missing" if kind is None else f"{shown(kind)} is not allowed"
+        hint = f"it must be one of {', '.join(kinds)}" + nearest(kind, kinds) * (kind is not None)
+        raise UserError(f"problem.kind: {what}; {hint}")
     model = FileConfig if kind == "file" else problem_section(PROBLEMS.get(kind))
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        others = keys_of({"problem": raw})
-        raise UserError(sentence(error, model, "problem", others)) from None
+        raise UserError(sentence(error, model, "problem", keys_of({"problem": raw}))) from None
 
 
 @cache
@@ -220,8 +215,7 @@ def problem_section(problem: type[PDE]) -> type[Section]:
     """Returns the section that the constructor of a PDE defines by its annotated parameters."""
     if not (isclass(problem) and issubclass(problem, PDE)):
         raise UserError(f"problem.kind: {problem!r} is registered, but is no subclass of PDE")
-    if problem.__abstractmethods__:
-        missing = ", ".join(sorted(problem.__abstractmethods__))
+    if missing := ", ".join(sorted(problem.__abstractmethods__)):
         raise UserError(f"problem.kind: the class {problem.__name__} has no method {missing}")
     hints = get_type_hints(problem.__init__, include_extras=True)
     fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
@@ -309,11 +303,8 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:
     for name, field in section.model_fields.items():
         if name == "kind":
             continue
-        default = field.default
-        inner = section_in(field.annotation)
-        text = "required" if default is PydanticUndefined else shown(default)
-        if isinstance(default, Section):
-            text = "see below"
+        text = "required" if field.is_required() else shown(field.default)
+        text = "see below" if isinstance(field.default, Section) else text
         yield Setting(prefix + name, text, allowed(field))
-        if inner is not None and prefix:
+        if (inner := section_in(field.annotation)) is not None and prefix:
             yield from _rows(inner, f"{prefix}{name}.")

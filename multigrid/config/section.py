@@ -81,10 +81,7 @@ def plain(value: Any) -> Any:
 
 
 def sentence(
-    error: ValidationError,
-    root: type[Section],
-    prefix: str = "",
-    others: Sequence[str] = (),
+    error: ValidationError, root: type[Section], prefix: str = "", others: Sequence[str] = ()
 ) -> str:
     """Returns one sentence for the most helpful error of validating ``root``, at ``prefix``.
 
@@ -95,11 +92,8 @@ def sentence(
     details = error.errors(include_url=False)
     first = max(details, key=lambda d: (d["type"] == "extra_forbidden", len(d["loc"])))
     model, path, description = _locate(first["loc"], root, prefix)
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, UserError):  # a complete sentence
-        return str(cause)
-    if cause is not None:
-        return f"{path}: {cause}"
+    if (cause := first.get("ctx", {}).get("error")) is not None:
+        return str(cause) if isinstance(cause, UserError) else f"{path}: {cause}"
     if first["type"] == "extra_forbidden":
         key, keys = str(first["loc"][-1]), list(model.model_fields)
         path = f"{path}.{key}" if path else key

@@ -13,16 +13,11 @@ MAX_FILE_BYTES = 200_000
 MAX_DEPTH = 20
 
 # Numbers as in YAML 1.2, where 024 is 24 and 1:20 is a text, and with 1e-3 and 1_000 besides.
-NUMBERS = (
+FRACTION = r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+SCALARS = (
     ("int", r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+|0o[0-7]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?",
-        "-+.0123456789",
-    ),
+    ("float", FRACTION, "-+.0123456789"),
     ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
-)
-OTHERS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 )
@@ -59,7 +54,7 @@ class _Dumper(yaml.SafeDumper):
     """Writes what :class:`_Loader`, and readers of YAML 1.1, read back unchanged."""
 
 
-for _name, _pattern, _first in NUMBERS + OTHERS:
+for _name, _pattern, _first in SCALARS:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(
             f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), list(_first)
@@ -112,11 +107,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raw = _parse_yaml(path.read_text(encoding="utf-8"))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except FileNotFoundError as error:
-        near = nearest_file(path, "*.yaml", "*.yml")
-        raise UserError(f"{path}: cannot be read: {error.strerror}{near}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        missing = isinstance(error, FileNotFoundError)
+        near = nearest_file(path, "*.yaml", "*.yml") if missing else ""
+        raise UserError(f"{path}: cannot be read: {error.strerror}{near}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):

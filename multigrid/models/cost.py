@@ -38,10 +38,7 @@ class Flops(NamedTuple):
 
 
 def count_flops(network: nn.Module, shape: Sequence[int]) -> Flops:
-    """Returns the floating-point operations of a forward and of a training pass.
-
-    Those that are done twice to save memory count once.
-    """
+    """Returns the operations of one pass; those that are done twice to save memory count once."""
     with FlopCounter() as counter:
         output = run_without_data(network, shape)
         forward = counter.get_total_flops()
@@ -102,10 +99,10 @@ def run_without_data(network: nn.Module, shape: Sequence[int]) -> torch.Tensor:
 def activation_bytes(
     network: nn.Module, shape: Sequence[int], element_size: int, checkpointed: bool = False
 ) -> float:
-    """Returns about how much memory the activations of a training step take.
+    """Returns about how many bytes the activations of a training step take, parameters left out.
 
     What is kept for the backward pass, and the largest of it once more for gradients; within 10 %
-    of the peak for UNets. What kernels need for themselves is left out, and so are parameters.
+    of the peak for UNets. What kernels need for themselves is left out.
     """
     twin = without_data(network).train()
     set_activation_checkpointing(twin, False)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -28,7 +28,7 @@ class FieldScaling:
     channel to the range [0, 1]; ``homogeneous``: each sample is divided by the root mean square of
     its input, and the output multiplied by it, which is exact where the problem is homogeneous. The
     shift of a channel is subtracted, then it is divided by its scale; that of a constant one is its
-    absolute value, or 1. Errors are measured relative to what is typical of each output field.
+    absolute value, or 1. ``fields`` is what is typical of each output field.
     """
 
     kind: NormalizationKind
@@ -47,15 +47,16 @@ class FieldScaling:
     def of(cls, kind: NormalizationKind, seen: TrainingStatistics) -> "FieldScaling":
         """Returns the scaling for statistics of training samples, with ratios if homogeneous."""
         in_channels, out_channels = len(seen.inputs.mean), len(seen.outputs.mean)
+        unscaled = cls.identity(in_channels, out_channels, seen.fields)
         if kind == "none":
-            return cls.identity(in_channels, out_channels, seen.fields)
+            return unscaled
         if kind == "homogeneous":
             assert seen.ratios is not None
             unit = binary_unit(seen.inputs.root_mean_square.square().mean().sqrt().item())
             ratios = seen.ratios.root_mean_square
-            scale = (ratios * unit).where(ratios > 0, 1.0)
-            inputs = (0.0,) * in_channels, (unit,) * in_channels
-            return cls(kind, *inputs, (0.0,) * out_channels, tuple(scale.tolist()), seen.fields)
+            scale = tuple((ratios * unit).where(ratios > 0, 1.0).tolist())
+            units = (unit,) * in_channels
+            return replace(unscaled, kind=kind, input_scale=units, output_scale=scale)
 
         def pick(part: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
             is_range = kind == "min-max"

@@ -57,7 +57,7 @@ def plot_convergence(
     handles: dict[int, Line2D] = {}
     lines_of_direct: list[Line2D] = []
     for axis, quantity in zip(axes, against, strict=True):
-        costs = epochs_so_far(rows) if quantity == "epochs" else _costs(rows, quantity)
+        costs = epochs_so_far(rows) if quantity == "epochs" else _column(rows, quantity)
         _draw_stages(axis, rows, np.asarray(costs, dtype=float), handles)
         axis.set(xlabel=COSTS.get(quantity, quantity), yscale="log")
         if quantity == "epochs":
@@ -65,8 +65,8 @@ def plot_convergence(
         elif direct:
             style: Any = {"color": "0.35", "linestyle": "--", "marker": "x", "markersize": 4}
             style["label"] = f"direct training on {direct[0].grid}"
-            errors = [row.val_finest_rel_l2 for row in direct]
-            lines_of_direct = axis.plot(_costs(direct, quantity), errors, **style)
+            errors = _column(direct, "val_finest_rel_l2")
+            lines_of_direct = axis.plot(_column(direct, quantity), errors, **style)
     _share_errors(axes)
     axes[0].set_ylabel("validation error\n(mean relative L2)")
     styled = []
@@ -78,8 +78,8 @@ def plot_convergence(
     return figure
 
 
-def _costs(rows: Sequence[Row], quantity: str) -> list[float]:
-    return [getattr(row, quantity) for row in rows]
+def _column(rows: Sequence[Row], name: str) -> list[float]:
+    return [getattr(row, name) for row in rows]
 
 
 def _draw_stages(
@@ -87,17 +87,16 @@ def _draw_stages(
 ) -> None:
     width, last_label = np.ptp(x) or 1.0, -np.inf
     for stage in sorted({row.stage for row in rows}):
-        indices = [i for i, row in enumerate(rows) if row.stage == stage]
-        level, grid = rows[indices[0]].level, rows[indices[0]].grid
+        here = [row for row in rows if row.stage == stage]
+        places = x[[row.stage == stage for row in rows]]
+        level, grid, start = here[0].level, here[0].grid, places[0]
         colour, marker = COLOURS[level % len(COLOURS)], MARKERS[level % len(MARKERS)]
-        finest = [rows[i].val_finest_rel_l2 for i in indices]
-        errors = [rows[i].val_rel_l2 for i in indices]
+        finest, errors = _column(here, "val_finest_rel_l2"), _column(here, "val_rel_l2")
         if finest != errors:
-            axis.plot(x[indices], finest, color=colour, linestyle=":", linewidth=1.2)
-        (line,) = axis.plot(x[indices], errors, color=colour, marker=marker, markersize=3.5)
+            axis.plot(places, finest, color=colour, linestyle=":", linewidth=1.2)
+        (line,) = axis.plot(places, errors, color=colour, marker=marker, markersize=3.5)
         line.set_label(f"level {level}: {grid}")
         handles.setdefault(level, line)
-        start = x[indices[0]]
         if stage:
             axis.axvline(start, color="0.75", linewidth=0.8, zorder=0)
         if stage and start - last_label > 0.05 * width:  # those of shorter stages would overlap
@@ -143,21 +142,20 @@ def draw_method(
     quantity: str,
     colour: str,
     label: str,
-    style: str = "-",
+    style: str,
 ) -> None:
     """Draws the lowest error so far: the median over histories, and their range.
 
     Of an even number the median is what at least half of them have reached, as for speed-ups.
     """
-    costs = [np.array([getattr(row, quantity) for row in rows]) for rows in histories]
-    errors = [np.minimum.accumulate([row.val_finest_rel_l2 for row in rows]) for rows in histories]
+    costs = [np.array(_column(rows, quantity)) for rows in histories]
+    errors = [np.minimum.accumulate(_column(rows, "val_finest_rel_l2")) for rows in histories]
     start = max(cost[cost > 0].min() for cost in costs)
     end = min(cost.max() for cost in costs)
     x = np.geomspace(start, end, 200)
     x[[0, -1]] = start, end
-    curves = np.stack(
-        [e[np.searchsorted(c, x, "right") - 1] for c, e in zip(costs, errors, strict=True)]
-    )
+    pairs = zip(costs, errors, strict=True)
+    curves = np.stack([error[np.searchsorted(c, x, "right") - 1] for c, error in pairs])
     median = np.quantile(curves, 0.5, axis=0, method="higher")
     axis.plot(x, median, color=colour, linestyle=style, label=plain(label))
     axis.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
@@ -185,12 +183,8 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], headin
         style["marker"] = MARKERS[number % len(MARKERS)]
         draw(item.error, label=f"error of level {number}: {grid}", **style)
         axis.axvline(max(item.grid), color=style["color"], linestyle=":", linewidth=1)
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="wavenumber (half-waves across the box)",
-        ylabel="amplitude in each half octave\nover the norm of the truth",
-    )
+    axis.set(xscale="log", yscale="log", xlabel="wavenumber (half-waves across the box)")
+    axis.set_ylabel("amplitude in each half octave\nover the norm of the truth")
     tidy(axis)
     octaves = [2**k for k in range(int(np.log2(len(truth))) + 1)]
     axis.xaxis.set_major_locator(FixedLocator(octaves))

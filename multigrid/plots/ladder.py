@@ -10,14 +10,13 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from multigrid.plots.style import Picture
 from multigrid.records.history import COPIED, LevelParts
 
-# Fill and hatch: blue and orange differ for colour-blind readers, the hatch also in grey.
+# Label, fill, hatch and colour of arrows: blue and orange differ for colour-blind readers, the
+# hatch also in grey.
 LOOKS = {
-    "transferred": ("#9CC9E8", ""),
-    "mixed": ("#CFE3D8", "xx"),
-    "new": ("#F2B35E", "////"),
+    "transferred": ("transferred", "#9CC9E8", "", "#0072B2"),
+    "mixed": ("transferred in part", "#CFE3D8", "xx", "#009E73"),
+    "new": ("new", "#F2B35E", "////", "#C46A00"),
 }
-LABELS = {"transferred": "transferred", "mixed": "transferred in part", "new": "new"}
-ARROWS = {"transferred": "#0072B2", "mixed": "#009E73", "new": "#C46A00"}
 EDGE = "0.25"
 STEP = 0.62
 UNIT = 0.8  # inches
@@ -47,8 +46,8 @@ def plot_ladder(levels: Sequence[LevelParts], caption: str, folded: bool = False
     axis.axis("off")
     looks = {look for level in levels for look in level.parts().values()}
     handles = [
-        Patch(facecolor=fill, hatch=hatch, edgecolor=EDGE, label=LABELS[look])
-        for look, (fill, hatch) in LOOKS.items()
+        Patch(facecolor=fill, hatch=hatch, edgecolor=EDGE, label=label)
+        for look, (label, fill, hatch, _) in LOOKS.items()
         if look in looks
     ]
     figure.put_legend(handles)
@@ -104,12 +103,10 @@ def _draw_u(axis: Axes, level: LevelParts, centre: float) -> None:
 def _box(axis: Axes, x: float, y: float, look: str | None, width: float = 0.36) -> None:
     if look is None:
         return
-    fill, hatch = LOOKS[look]
-    shape: Any = {"boxstyle": "round,pad=0,rounding_size=0.04", "linewidth": 0.9}
-    corner = (x - width / 2, y - 0.14)
-    axis.add_patch(
-        FancyBboxPatch(corner, width, 0.28, facecolor=fill, hatch=hatch, edgecolor=EDGE, **shape)
-    )
+    _, fill, hatch, _ = LOOKS[look]
+    style: Any = {"boxstyle": "round,pad=0,rounding_size=0.04", "linewidth": 0.9}
+    style |= {"facecolor": fill, "hatch": hatch, "edgecolor": EDGE}
+    axis.add_patch(FancyBboxPatch((x - width / 2, y - 0.14), width, 0.28, **style))
 
 
 def _arrow(
@@ -119,4 +116,4 @@ def _arrow(
         return
     style: Any = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0}
     style["linestyle"] = "-" if look == "transferred" else (0, (2, 1.2))
-    axis.add_patch(FancyArrowPatch(start, end, color=ARROWS[look], linewidth=1.6, **style))
+    axis.add_patch(FancyArrowPatch(start, end, color=LOOKS[look][3], linewidth=1.6, **style))

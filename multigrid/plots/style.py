@@ -138,10 +138,8 @@ def legend_columns(labels: Sequence[str], width: float) -> int:
 def panels(count: int, size: tuple[float, float], more: float) -> tuple[Picture, list[Axes]]:
     """Returns a figure with panels side by side.
 
-    Args:
-        count: Number of panels.
-        size: Width and height of one with its labels, in inches.
-        more: Height for title and legend.
+    The ``size`` is width and height of one with its labels, in inches, ``more`` the height for
+    title and legend.
     """
     figure = Picture((0.4 + count * size[0], size[1] + more))
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
@@ -171,10 +169,10 @@ class LogTicks(Locator):
         """Returns the ticks within limits."""
         axis: Any = self.axis
         room = min(7, max(2, axis.get_tick_space()))
-        return log_ticks(low, high, room) if 0 < low < high else []
+        return _log_ticks(low, high, room) if 0 < low < high else []
 
 
-def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
+def _log_ticks(low: float, high: float, most: int) -> list[float]:
     """Returns at least three ticks of a logarithmic axis, if so many may be."""
     powers = range(floor(log10(low)) - 1, ceil(log10(high)) + 1)
     for mantissas in MANTISSAS:
