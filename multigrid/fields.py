@@ -42,19 +42,12 @@ def restrict_to(field: Tensor, grid: Grid, target: Grid) -> Tensor:
 
 
 def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: Periodic = False) -> Tensor:
-    """Prolongs a field to the next finer grid by polynomial interpolation.
+    """Prolongs a field ``[..., *fine.coarsen().shape]`` to ``[..., *fine.shape]``.
 
-    Args:
-        field: Tensor ``[..., *fine.coarsen().shape]``.
-        fine: The grid to prolong to.
-        degree: Degree of the polynomials that are reproduced exactly. For cell-centred fields
-            the values are taken as cell averages, and an even degree is conservative: restricting
-            the result gives the field back (Harten, J. Comput. Phys. 115, 1994).
-        periodic: Whether the stencil wraps around the box instead of leaning inwards at its edge,
-            for all axes or each.
-
-    Returns:
-        Tensor ``[..., *fine.shape]``.
+    By interpolation with polynomials that reproduce those of a degree exactly. Values of
+    cell-centred fields are taken as cell averages, and an even degree is conservative: restricting
+    the result gives the field back (Harten, J. Comput. Phys. 115, 1994). The stencil wraps around
+    the box along all axes or those that are periodic, and leans inwards at the edge of others.
     """
     by_axis = periodic if isinstance(periodic, tuple) else (periodic,) * fine.ndim
     matrices = [

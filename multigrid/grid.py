@@ -181,12 +181,10 @@ class Hierarchy:
     ) -> "Hierarchy":
         """Builds the hierarchy of a ladder, all grids by halving the finest.
 
-        Args:
-            levels: Grids to train on, coarsest first; each halves to the one before.
-            min_size: Halve below level 0 while the shortest axis stays at or above this size.
-            depth: Number of scales below level 0 instead, whatever ``min_size`` says.
-            padded: Whether odd numbers of cells may be halved, for networks on folded fields: no
-                samples are restricted to such grids.
+        ``levels`` are the grids to train on, coarsest first; each halves to the one before. Level 0
+        is halved further while its shortest axis stays at or above ``min_size``, or ``depth``
+        times. Odd numbers of cells are halved where they may be ``padded``, for networks on folded
+        fields: no samples are restricted to such grids.
 
         Raises:
             UserError: If the levels do not nest, or level 0 cannot be halved ``depth`` times.

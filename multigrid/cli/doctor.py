@@ -126,8 +126,8 @@ def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Tr
     here, there = (load(folder / name, place)(inputs) for place in (device, "cpu"))
     difference = float(abs(here - there).max() / abs(there).max())
     near = first is None or abs(error / first.test_error - 1) < TRAINING_TOLERANCE[precision]
-    steps = sum(stage["epochs"] for stage in summary["levels"])
-    rate = steps * EXPERIMENT["data"]["train"] / summary["seconds"]
+    epochs = sum(stage["epochs"] for stage in summary["levels"])
+    rate = epochs * EXPERIMENT["data"]["train"] / summary["seconds"]
     agrees = near and difference < PREDICTION_TOLERANCE
     return Trial(device, precision, error, rate, difference, agrees)
 

@@ -131,11 +131,10 @@ def plan(
     trials = []
     for combination in itertools.product(*axes.values()):
         settings = dict(zip(axes, combination, strict=True))
-        name = _name(base.name, settings)
-        all_settings = {**settings, "name": name, "output.folder": str(folder)}
-        changes = [f"{key}={json.dumps(value)}" for key, value in all_settings.items()]
-        trial_overrides = [*overrides, *changes]
-        trials.append(Trial(settings, trial_overrides, load_config(experiment, trial_overrides)))
+        place = {"name": _name(base.name, settings), "output.folder": str(folder)}
+        changes = [f"{key}={json.dumps(value)}" for key, value in {**settings, **place}.items()]
+        changes = [*overrides, *changes]
+        trials.append(Trial(settings, changes, load_config(experiment, changes)))
     return trials
 
 
@@ -187,8 +186,8 @@ def train_all(trials: Sequence[Trial], experiment: Path, jobs: int) -> dict[str,
                 done += 1
                 if process.returncode:
                     errors.seek(0)
-                    lines = errors.read().decode(errors="replace").strip().splitlines()
-                    last = lines[-1] if lines else f"exit status {process.returncode}"
+                    text = errors.read().decode(errors="replace").strip()
+                    last = (text or f"exit status {process.returncode}").splitlines()[-1]
                     failures[name] = last.removeprefix("error: ")
                 outcome = failures.get(name, "finished")
                 print(f"[{done}/{len(trials)}] {name}: {outcome}", file=sys.stderr)
@@ -222,13 +221,12 @@ def show(trials: Sequence[Trial], as_json: bool, write: bool = True) -> None:
 
     comparison = compare([trial.folder.path for trial in trials])
     settings = {str(trial.folder.path): dict(trial.settings) for trial in trials}
-    values = {key: {str(s[key]) for s in settings.values()} for key in trials[0].settings}
-    varied = [key for key, given in values.items() if len(given) > 1 and key != "seed"]
+    keys = [key for key in trials[0].settings if key != "seed"]
+    varied = [key for key in keys if len({str(s[key]) for s in settings.values()}) > 1]
     rows = sorted(comparison.rows, key=lambda row: row["best_validation"]["median"])
-    lines = []
     for row in rows:
         row["settings"] = {key: settings[row["runs"][0]][key] for key in varied}
-        lines.append([*map(str, row["settings"].values()), *cells(row)])
+    lines = [[*map(str, row["settings"].values()), *cells(row)] for row in rows]
     best = str(min(settings, key=lambda path: best_error(RunRecord.open(path))))
     folder = trials[0].folder.path.parent
     figure, numbers = folder / "sweep.png", folder / "sweep.json"

@@ -59,12 +59,10 @@ def parse_config(
 ) -> Config:
     """Imports the plugins of an experiment given as plain containers, and validates it.
 
-    Args:
-        raw: Its sections; numbers of numpy, arrays, tuples, ranges and paths are accepted.
-        source: Where they come from, for the sentence.
-        problem: A PDE to use instead of the section ``problem``.
-        folder: The folder of the experiment file, which plugins are relative to, and in which data
-            files are looked for that are not in the current one; by default the current one.
+    Numbers of numpy, arrays, tuples, ranges and paths are accepted, and a PDE in place of the
+    section ``problem``. ``source`` says in sentences where they come from. Plugins are relative to
+    the ``folder`` of the experiment file, by default the current one, and data files that are not
+    in the current one are looked for in it.
 
     Raises:
         UserError: For the first thing that is wrong.

@@ -269,12 +269,9 @@ def transfer_weights(
 ) -> TransferReport:
     """Copies every tensor of equal name and shape from a state dictionary into a module.
 
-    Args:
-        source: State dictionary to copy from.
-        target: Initialised module to copy into; tensors that are new stay as they are.
-        mismatch: What to do about tensors of equal name and different shape: ``error``, ``warn`` or
-            ``allow``; they are in the report in any case.
-        allow: Patterns of tensors of which a mismatch is expected.
+    What is new in the module stays as it is. Tensors of equal name and different shape are in the
+    report; ``mismatch`` says whether they are an ``error``, give a warning (``warn``) or are
+    expected (``allow``), as those are that match the patterns ``allow``.
 
     Raises:
         UserError: If nothing at all could be transferred, or a mismatch is an error; the target

@@ -48,8 +48,7 @@ class Scale(nn.Module):
         *,
         width: int,
         coarser_width: int | None,
-        in_channels: int | None,
-        out_channels: int | None,
+        channels: tuple[int, int] | None,
         num_blocks: int,
         block: str,
         padding: Padding,
@@ -62,7 +61,7 @@ class Scale(nn.Module):
         self.field_grid = field_grid
         self.factors = folding_factors(field_grid, grid)
         folded = math.prod(self.factors)  # values laid into the channels of a point
-        self.stem = Stem(ndim, in_channels * folded, width, padding) if in_channels else None
+        self.stem = Stem(ndim, channels[0] * folded, width, padding) if channels else None
         self.encoder = nn.Sequential(*(build() for _ in range(num_blocks)))
         self.down: Down | None = None
         self.up: Up | None = None
@@ -72,7 +71,7 @@ class Scale(nn.Module):
             self.up = Up(ndim, (coarser_width, width), centering, padding)
             self.decoder = nn.Sequential(*(build() for _ in range(num_blocks)))
         hidden = max(Head.HIDDEN, 2 * folded)
-        self.head = Head(ndim, width, out_channels * folded, hidden) if out_channels else None
+        self.head = Head(ndim, width, channels[1] * folded, hidden) if channels else None
 
     def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
         """Returns the encoder's features of fields and of what the next finer scale sent down."""
@@ -186,8 +185,7 @@ class UNet(ActivationCheckpointing):
                 self._grid_of_fields(k),
                 width=widths[k],
                 coarser_width=widths[k - 1] if k else None,
-                in_channels=in_channels if form == "pyramid" or k == top else None,
-                out_channels=out_channels if form == "pyramid" or k == top else None,
+                channels=(in_channels, out_channels) if form == "pyramid" or k == top else None,
                 num_blocks=num_blocks,
                 padding=padding,
                 norm=norm,

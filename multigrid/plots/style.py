@@ -66,11 +66,9 @@ class Picture(Figure):
         """Writes a title at the top, or at that of a part, of one line or several."""
         self._heading = (part or self).suptitle(plain(text), fontsize=11)
 
-    def put_legend(self, handles: Sequence[Artist]) -> None:
-        """Puts one legend below all panels."""
-        self._put_legend(handles, self.get_figwidth())
-
-    def _put_legend(self, handles: Sequence[Artist], width: float) -> None:
+    def put_legend(self, handles: Sequence[Artist], width: float | None = None) -> None:
+        """Puts one legend below all panels, as for a figure so many inches wide."""
+        width = self.get_figwidth() if width is None else width
         columns = legend_columns([str(h.get_label()) for h in handles], width)
         style: Any = {"loc": "outside lower center", "ncols": columns, "frameon": False}
         style |= {"columnspacing": 1.2, "handlelength": 1.8, "fontsize": 9}
@@ -87,7 +85,7 @@ class Picture(Figure):
             labels = [str(handle.get_label()) for handle in handles]
             if legend in self.legends and columns != legend_columns(labels, width):
                 legend.remove()
-                self._put_legend(handles, width)
+                self.put_legend(handles, width)
         self._scale_letters(factor)
         if self._heading is not None:
             _wrap(self._heading, width - 0.3, 0.083)

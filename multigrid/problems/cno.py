@@ -163,11 +163,13 @@ class Transport(PDE):
         """Draws first states and those at time 1."""
         centres = np.stack([rng.uniform(self.low, self.high, 2) for rng in rngs])
         sizes = np.array([rng.uniform(self.smallest, self.largest) for rng in rngs])
-        first, last = (
-            self.profile(_squared_distances(grid, centres + shift), sizes.reshape(-1, 1, 1))
-            for shift in ((0.0, 0.0), VELOCITY)
-        )
-        return first[:, None], last[:, None]
+        states = []
+        for shift in ((0.0, 0.0), VELOCITY):
+            places = zip(grid.axes(), (centres + shift).T, strict=True)
+            x, y = ((axis - c[:, None]) ** 2 for axis, c in places)
+            squared = x[:, :, None] + y[:, None, :]
+            states.append(self.profile(squared, sizes.reshape(-1, 1, 1))[:, None])
+        return states[0], states[1]
 
     @abstractmethod
     def profile(self, squared: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -195,9 +197,3 @@ class DiscontinuousTransport(Transport):
     def profile(self, squared: np.ndarray, size: np.ndarray) -> np.ndarray:
         """Returns 1 within the disc, else 0."""
         return (squared <= size**2).astype(float)
-
-
-def _squared_distances(grid: Grid, centres: np.ndarray) -> np.ndarray:
-    """Returns the squares of the distances of points to centres ``[N, 2]``, ``[N, *grid]``."""
-    x, y = ((axis - c[:, None]) ** 2 for axis, c in zip(grid.axes(), centres.T, strict=True))
-    return x[:, :, None] + y[:, None, :]

@@ -80,18 +80,11 @@ def gaussian_fields(
     averaged over the box is scaled to one. The modes are fixed and not those of a grid: one set of
     random numbers gives one continuous field, whatever the points it is evaluated at.
 
-    Args:
-        axes: Coordinates of the points along each axis.
-        rngs: One generator a field.
-        basis: ``cosine``: products of cos(pi k x), k = 0..K, with zero normal derivatives on the
-            boundary, as in GRF.m of Li et al., Fourier Neural Operator (arXiv 2010.08895).
-            ``periodic``: products of 1, cos(2 pi k x) and sin(2 pi k x), k = 1..K.
-        smoothness: The exponent alpha.
-        inverse_length: The parameter tau.
-        num_modes: The number K.
-
-    Returns:
-        Array ``[N, *points]``.
+    The ``cosine`` modes are products of cos(pi k x), k = 0..K = ``num_modes``, with zero normal
+    derivatives on the boundary, as in GRF.m of Li et al., Fourier Neural Operator (arXiv
+    2010.08895); ``periodic`` ones are products of 1, cos(2 pi k x) and sin(2 pi k x), k = 1..K.
+    alpha is ``smoothness``, tau ``inverse_length``. Returns ``[N, *points]``, for points with
+    coordinates ``axes`` along each axis.
     """
     amplitudes = _amplitudes(len(axes), basis, smoothness, inverse_length, num_modes)
     values = amplitudes * np.stack([rng.standard_normal(amplitudes.shape) for rng in rngs])

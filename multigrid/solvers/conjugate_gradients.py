@@ -35,14 +35,10 @@ def conjugate_gradients(
     the preconditioner M. Where M resembles A this is the relative error in the energy norm.
     Finished systems stay as they are while others go on, so that no system depends on another.
 
-    Args:
-        operator: Maps ``[N, ...]`` to ``A_n x_n``, in the precision of its argument.
-        right_side: The ``b_n``, ``[N, ...]`` in float64.
-        preconditioner: Maps residuals ``[N, ...]`` to ``M_n^-1 r_n``, symmetric positive definite.
-        tolerance: When to stop.
-        max_iterations: When to give up.
-        single: Whether to iterate in float32, which is faster. The solution is still summed up,
-            and the residual recomputed now and then, in float64, so that any tolerance is met.
+    The operator maps ``[N, ...]`` to ``A_n x_n``, the preconditioner residuals to ``M_n^-1 r_n``,
+    both in the precision of their arguments. With ``single`` the iteration is in float32, which is
+    faster; the solution is still summed up, and the residual recomputed now and then, in float64
+    like the right-hand sides ``b_n``, ``[N, ...]``, so that any tolerance is met.
 
     Raises:
         UserError: If a system has not converged after ``max_iterations``.
