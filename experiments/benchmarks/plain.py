@@ -18,7 +18,7 @@ Layer = Callable[..., Tensor]
 
 
 class PlainUNet(nn.Module):
-    """A cell-centred pyramid with zero padding, no normalisation and a convolutional bottleneck.
+    """A cell-centred pyramid with zero padding and no normalisation.
 
     Args:
         unet: Where the weights are copied from; parameters have its names, dots as underscores.
@@ -48,7 +48,6 @@ class PlainUNet(nn.Module):
             and network.form == "pyramid"
             and network.padding == "zeros"
             and network.norm == "none"
-            and network.bottleneck == "conv"
             and network.grids[-1].centering == "cell"
             and network.grids[-1].ndim in (2, 3)
         )

@@ -148,7 +148,6 @@ class UNet(ActivationCheckpointing):
     """
 
     tail = ("*.head",)
-    bottleneck = "conv"  # the only kind, which the benchmarks still ask for
 
     def __init__(
         self,
