@@ -149,8 +149,15 @@ def _fine_scales(
         _measured(),
         Method("restricted", "ladder of restricted levels", restricted),
     )
+    narrow = replace(
+        direct,
+        name="narrow",
+        label="finest grid only, widths that halve outwards",
+        overrides=(*direct.overrides, "model.width={outer: 8, max: 32}"),
+        rates=direct.rates or RATES,
+    )
     settings = (*SMALL, "model.width=32", f"levels={grids}", *overrides)
-    return Suite(f"experiments/{experiment}.yaml", settings, seeds, (*ladders, direct))
+    return Suite(f"experiments/{experiment}.yaml", settings, seeds, (*ladders, direct, narrow))
 
 
 def _ablation(experiment: str) -> Suite:
@@ -208,6 +215,12 @@ SUITES = {
         (0,),
         (_ladder(*_poisson_schedule(4, NARROW_EPOCHS)), *_at_equal_time("128")),
     ),
+    "poisson_128_narrow": Suite(
+        "experiments/poisson.yaml",
+        (*POISSON, "model.width={outer: 16, max: 64}"),
+        (0,),
+        (POISSON_LADDER, _direct(rates=(4e-3, 8e-3))),
+    ),
     "poisson_256": Suite(
         "experiments/poisson.yaml",
         (*POISSON, "model.width=48", "levels=[16, 32, 64, 128, 256]"),
@@ -228,7 +241,7 @@ SUITES = {
         "cno/wave",
         64,
         # the best of four after 30 epochs
-        direct=_direct("schedule.learning_rate=8e-3", rates=()),
+        direct=_direct("schedule.learning_rate=8e-3", rates=(), searched=30),
         seeds=(1, 2, 3, 4, 5),
     ),
     "jump_64": _fine_scales(
