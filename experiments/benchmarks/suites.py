@@ -105,7 +105,7 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
     return (*(replace(method, equal_time=True) for method in methods), *peers)
 
 
-def _measured() -> Method:
+def _measured(levels: str) -> Method:
     """Returns a ladder of folded levels with a schedule by measurement and five units of work."""
     growth = (
         "transfer.new_scales=copy",
@@ -114,7 +114,7 @@ def _measured() -> Method:
     )
     budget = "schedule.budget={work_units: 5}"
     fields = "model.fields=folded"
-    return _ladder(fields, "schedule.epochs=auto", budget, *growth)
+    return _ladder(levels, fields, "schedule.epochs=auto", budget, *growth)
 
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
@@ -146,7 +146,7 @@ def _fine_scales(
     grids = [finest // 8, finest // 4, finest // 2, finest]
     restricted = (f"levels={grids[-3:]}", "schedule.epochs=[30, 12, 6]")
     ladders = (
-        _measured(),
+        _measured(f"levels={grids}"),
         Method("restricted", "ladder of restricted levels", restricted),
     )
     narrow = replace(
@@ -245,7 +245,11 @@ SUITES = {
         seeds=(1, 2, 3, 4, 5),
     ),
     "jump_64": _fine_scales(
-        "cno/discontinuous_transport", 64, direct=_direct(searched=30), seeds=(1, 2)
+        "cno/discontinuous_transport",
+        64,
+        "levels=[16, 32, 64]",  # whose finest the direct runs of the record are on
+        direct=_direct(searched=30),
+        seeds=(1, 2),
     ),
     "kolmogorov_64": _fine_scales(
         "kolmogorov", 64, "data.rollout_steps=20", direct=_direct(searched=30)
