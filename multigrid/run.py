@@ -215,18 +215,18 @@ def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> 
 @contextmanager
 def failures_explained(folder: RunFolder) -> Iterator[None]:
     """Turns a full disk or lack of memory during a run into one sentence."""
-    from multigrid.training.batches import is_out_of_memory
-
     try:
         yield
     except OSError as error:
         raise UserError(f"{error.filename or folder.path}: {error.strerror or error}") from None
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        # torch's errors are RuntimeErrors, that of the GPU with a name of its own
+        lacks = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not lacks and "DefaultCPUAllocator" not in str(error):
             raise
         raise UserError(
-            "out of memory outside of a training step; data.memory=stream keeps samples on disk, "
-            "a smaller schedule.batch_size makes the evaluation take fewer at once"
+            "out of memory; a larger parallel.accumulate, parallel.checkpoint_activations=true, a "
+            "smaller schedule.batch_size or model.width, or data.memory=stream take less"
         ) from None
 
 

@@ -59,7 +59,6 @@ from multigrid.training.checkpoint import (
     read_networks,
     save_weights,
 )
-from multigrid.training.featurization import FeatureFile
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -564,8 +563,6 @@ def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
     samples.ensure(counts)
     samples._aside.mkdir(exist_ok=True)
     samples._write_block(block, *samples.recipe.make(block))
-    features = FeatureFile(run / "features.bin")
-    features.write([[torch.randn(5, 3, 4, 4)], [torch.randn(4, 3, 4, 4)]])
     save_weights(run / "weights.pt", load_checkpoint(level / "best.pt")["network"], {})
 
     def read_store(path: Path) -> Any:
@@ -593,7 +590,6 @@ def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
         "best.pt": (level / "best.pt", networks),
         "saved.safetensors": (run / "saved.safetensors", networks),
         "weights.pt": (run / "weights.pt", load_weights),
-        "features.bin": (features.path, lambda path: features.read(torch.arange(9))),
         "metrics.csv": (run / "metrics.csv", lambda path: [r.__dict__ for r in rows_of(run)]),
         "summary.json": (run / "summary.json", mapping),
         "transfer.json": (level / "transfer.json", mapping),

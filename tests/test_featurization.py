@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.recorder import Recorder
 from multigrid.models.growth import UNetFamily
 from multigrid.records.history import read_history
+from multigrid.training import featurization
 from multigrid.training.checkpoint import load_checkpoint
-from multigrid.training.featurization import FeatureFile, split
-from multigrid.training.trainer import Trainer
+from multigrid.training.featurization import split
 from tests.tiny import run, train, write_experiment
 
 HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]
@@ -113,9 +112,7 @@ def test_same_losses_with_far_less_work(tmp_path, pretrained, precision, memory)
     train(path, tmp_path, f"data.memory={memory}")
     results = tmp_path / "results" / "second"
     rows = read_history(results / "metrics.csv")
-    assert (results / "level_0_16x16" / "features.bin").exists()
     train(path, tmp_path, "--overwrite", "transfer.featurize=false")
-    assert not (results / "level_0_16x16" / "features.bin").exists()
     expected = read_history(results / "metrics.csv")
     tolerance = 1e-5 if precision == "float32" else 1e-3
     for row, other in zip(rows[1:], expected[1:], strict=True):
@@ -166,7 +163,6 @@ def test_resume_equals_the_straight_run(tmp_path, pretrained):
         assert run(path, tmp_path, "--overwrite") == 75
     saved = load_checkpoint(last)
     assert len(saved["trainer"]["progress"]["losses"]) == 3
-    last.with_name("features.bin").unlink()
     pretrained.rename(tmp_path / "elsewhere.pt")  # the checkpoint holds all that is needed
     try:
         assert run(path, tmp_path, "--resume") == 0
@@ -180,20 +176,19 @@ def test_resume_equals_the_straight_run(tmp_path, pretrained):
     assert resumed["finished"][0]["frozen"] == straight["finished"][0]["frozen"] > 0
 
 
-def test_batches_in_parts_keep_their_features(tmp_path, pretrained, monkeypatch):
+def test_microbatches_keep_their_features(tmp_path, pretrained):
     path = experiment(tmp_path, pretrained, HEADS_ONLY)
     whole = train(path, tmp_path)["levels"][0]
-    original = Trainer.backward
-
-    def backward(trainer, microbatches):
-        if len(microbatches[0][0]) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(trainer, microbatches)
-
-    monkeypatch.setattr(Trainer, "backward", backward)
-    parts = train(path, tmp_path, "--overwrite")["levels"][0]
-    assert parts["part_size"] == 2
+    parts = train(path, tmp_path, "--overwrite", "parallel.accumulate=4")["levels"][0]
     assert parts["rel_l2"] == pytest.approx(whole["rel_l2"], rel=1e-3)
+
+
+def test_features_that_do_not_fit(tmp_path, pretrained, capsys, monkeypatch):
+    monkeypatch.setattr(featurization, "total_memory", lambda device: 1e4)
+    assert run(experiment(tmp_path, pretrained, HEADS_ONLY), tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "transfer.featurize: the features of" in error
+    assert "but this machine has 10 kB for a process; set it to false" in error
 
 
 def test_nothing_frozen_first_is_an_error(tmp_path, pretrained, capsys):
@@ -202,14 +197,3 @@ def test_nothing_frozen_first_is_an_error(tmp_path, pretrained, capsys):
     error = capsys.readouterr().err
     assert "transfer.featurize: nothing can be computed once" in error
     assert not (tmp_path / "results").exists()
-
-
-def test_damaged_features_are_noticed(tmp_path):
-    file = FeatureFile(tmp_path / "features.bin")
-    file.write([[torch.randn(3, 2, 4, 4)], [torch.randn(2, 2, 4, 4)]])
-    before, content = file.read(torch.tensor([4, 0])), bytearray(file.path.read_bytes())
-    content[4 * 32 * 3 + 5] ^= 1  # of the fourth sample
-    file.path.write_bytes(content)
-    assert torch.equal(file.read(torch.tensor([4, 0]))[0], before[0])
-    with pytest.raises(UserError, match="they have changed since they were written"):
-        file.read(torch.tensor([0, 3]))

@@ -63,7 +63,7 @@ def test_runs_of_another_configuration_are_not_taken_over(tmp_path):
     ("failure", "sentence"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
-        (MemoryError(), "out of memory outside of a training step"),
+        (MemoryError(), "out of memory; a larger parallel.accumulate"),
     ],
 )
 def test_what_the_machine_lacks_is_told(tmp_path, monkeypatch, failure, sentence):

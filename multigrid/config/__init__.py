@@ -32,6 +32,9 @@ __all__ = [
     "write_saved",
 ]
 
+REMOVED = {"recovery": ("accumulate", "split_batches")}
+"""Keys of earlier versions, by section."""
+
 
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), problem: PDE | None = None
@@ -88,8 +91,9 @@ def parse_saved(raw: Any, source: str) -> Config:
     """
     sections = raw.items() if isinstance(raw, Mapping) else ()
     current = {k: dict(v) if isinstance(v, Mapping) else v for k, v in sections}
-    if isinstance(recovery := current.get("recovery"), dict) and "accumulate" in recovery:
-        recovery["split_batches"] = recovery.pop("accumulate")
+    for name, keys in REMOVED.items():
+        if isinstance(section := current.get(name), dict):
+            current[name] = {key: section[key] for key in section if key not in keys}
     if isinstance(model := current.get("model"), dict) and model.get("bottleneck") == "conv":
         del model["bottleneck"]  # the kind that is left
     if isinstance(transfer := current.get("transfer"), dict) and "regime" in transfer:

@@ -205,7 +205,7 @@ class CheckpointsConfig(Section):
 
 
 class RecoveryConfig(Section):
-    """What happens when the loss is not finite or explodes, or memory runs out."""
+    """What happens when the loss is not finite or explodes."""
 
     tries: int = Field(3, ge=0, le=100)
     """how often a stage may go back to its best state, 0 (give up at once) to 100"""
@@ -214,8 +214,6 @@ class RecoveryConfig(Section):
     explosion: float | None = Field(1000.0, gt=1, allow_inf_nan=False)
     """a number above 1, how many times its lowest value the loss may be for some steps in a row, or
     null for no limit"""
-    split_batches: bool = True
-    """true or false: take a batch that does not fit into memory in microbatches"""
 
 
 class OutputConfig(Section):

@@ -184,11 +184,15 @@ class LadderRun:
             self.processes,
         )
         frozen, featurized = start.finetuning.always_frozen, None
+        features: FeaturizedSamples | None = None
         if config.transfer.featurize and split(surrogate.network, frozen):
             featurized = FeaturizedSurrogate(surrogate, frozen)
+            features = featurized.compute(samples, stage.batch_size, experiment.precision)
+            size = sum(tensor.nbytes for tensor in features.features)
+            log.info("features of %d samples: %sB in memory", len(samples), si(size))
         trainer = Trainer(
             surrogate,
-            samples if featurized is None else self._features(featurized, samples, stage),
+            features or samples,
             validator,
             stage,
             experiment.loss(samples.grid, stage.level, self.data.scaling.fields),
@@ -200,19 +204,6 @@ class LadderRun:
         if config.optimizer.carry_moments:
             trainer.load_moments(start.moments)
         return trainer
-
-    def _features(
-        self, featurized: FeaturizedSurrogate, samples: TrainingSamples, stage: Stage
-    ) -> FeaturizedSamples:
-        """Computes what depends on frozen weights alone once, for all samples of a stage."""
-        path = self.recorder.level_folder(stage.level) / "features.bin"
-        precision = self.experiment.precision
-        file = self.processes.from_first(
-            lambda: featurized.compute(samples, path, stage.batch_size, precision)
-        )
-        size = path.stat().st_size
-        log.info("features of %s samples: %sB in %s", len(samples), si(size), path)
-        return FeaturizedSamples(samples, file)
 
     def best_surrogate(self, level: int) -> Surrogate:
         """Returns the best surrogate of a level that has been trained."""

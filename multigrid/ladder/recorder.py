@@ -364,7 +364,7 @@ class Recorder(Callback):
             "outcome": outcome([row.val_rel_l2 for row in rows]),
             "reason": trainer.stage.reason,
             "went_back": trainer.divergence.events,
-            "part_size": trainer.microbatches.size,
+            "part_size": trainer.part_size,
             "compiled": trainer.is_compiled,
             "compile_seconds": progress.compile_seconds,
         }

@@ -1,8 +1,6 @@
 """The samples of each step and their augmentation: pure functions of the seed."""
 
-import logging
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +9,9 @@ from torch import Tensor
 
 from multigrid.data.samples import Samples
 from multigrid.distributed import ALONE, Processes
-from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
-from multigrid.schedule import Stage
 from multigrid.training.augmentation import Augmentation, draw
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,66 +80,3 @@ class Batches:
             rng = self.rng(epoch, step)
             drawn = draw(len(indices), self.grid, self.symmetries, rng, self.mode_shifts)
         return Batch(indices, places if share else np.arange(1), share, drawn)
-
-
-Weighted = Sequence[tuple[Samples, float]]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be allocated, on a GPU or on the CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
-class Microbatches:
-    """How many samples of a batch are taken at once, as far as is known to fit."""
-
-    def __init__(self, stage: Stage, split: bool, processes: Processes) -> None:
-        self.size = stage.part_size(processes)
-        self.largest_share = processes.largest_share(stage.batch_size)
-        self.split = split
-        self.processes = processes
-
-    def run(self, backward: Callable[[Weighted], float], samples: Samples, share: float) -> float:
-        """Calls ``backward`` with the microbatches of a batch until they fit; returns the loss."""
-        while True:
-            try:
-                return self.processes.total(backward(self._divide(samples, share)))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            self._halve(samples)  # here the error no longer keeps tensors alive
-
-    def _divide(self, samples: Samples, share: float) -> Weighted:
-        """Returns microbatches with their shares, equally many in all processes."""
-        if self.processes.size == 1 and len(samples) <= self.size:
-            return [(samples, share)]
-        divided = [(micro, share * len(micro) / len(samples)) for micro in samples.split(self.size)]
-        most = math.ceil(self.largest_share / self.size)  # all exchange gradients equally often
-        return divided + [(samples[:1], 0.0)] * (most - len(divided))
-
-    def _halve(self, samples: Samples) -> None:
-        size = min(self.size, len(samples))
-        what = f"out of memory with {size} samples at once on the {samples.grid} grid"
-        if self.processes.size > 1:
-            raise UserError(
-                f"{what}; use a larger parallel.accumulate, "
-                "parallel.checkpoint_activations=true or a smaller schedule.batch_size"
-            )
-        if size == 1:
-            raise UserError(f"{what}; not even one fits: use a smaller model.width or grid")
-        if not self.split:
-            raise UserError(
-                f"{what}; try schedule.batch_size={size // 2}, or recovery.split_batches=true to "
-                "take each batch in microbatches"
-            )
-        if samples.inputs.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.size = size // 2
-        log.warning(
-            "%s: each batch is now taken in microbatches of %d, which gives the same gradient up "
-            "to rounding",
-            what,
-            self.size,
-        )

@@ -1,28 +1,25 @@
-"""Training on features: what a frozen trunk gives is computed once and kept on disk.
+"""Training on features: what a frozen trunk gives is computed once and kept in memory.
 
 After the "bottleneck features" of transfer learning in image recognition, and exact: an epoch on
 features has the losses of one on fields.
 """
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from math import prod
-from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
-from zlib import crc32
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from multigrid.data.samples import Samples, TrainingSamples
+from multigrid.distributed import local_size
 from multigrid.errors import UserError
-from multigrid.files import written_aside
-from multigrid.hardware import PrecisionName, autocast
+from multigrid.hardware import PrecisionName, autocast, total_memory
 from multigrid.models.cost import FlopCounter, without_data
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import matches, tensors_of
+from multigrid.tables import si
 
 
 @runtime_checkable
@@ -71,50 +68,15 @@ def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
     return Split(lambda x: [first(x)], lambda f: rest(f[0])) if tensors_of(first) else None
 
 
-class FeatureFile:
-    """Features of samples in a file, one row of bytes a sample, read through a memory map."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.count = 0
-        self.layouts: list[tuple[tuple[int, ...], torch.dtype]] = []
-        self.checksums: list[int] = []
-
-    def write(self, blocks: Iterable[Sequence[Tensor]]) -> None:
-        """Writes features ``[N, C, ...]`` block after block."""
-        with written_aside(self.path) as aside, aside.open("wb") as file:
-            for block in blocks:
-                rows = [tensor.movedim(1, -1).contiguous().cpu() for tensor in block]
-                self.layouts = [(tuple(row.shape[1:]), row.dtype) for row in rows]
-                values = [row.flatten(1).view(torch.uint8) for row in rows]
-                content = torch.cat(values, dim=1).numpy()
-                content.tofile(file)
-                self.checksums += [crc32(row) for row in content]
-                self.count += len(rows[0])
-
-    def read(self, index: Tensor) -> list[Tensor]:
-        """Returns the features of samples, in any order, with the channels last in memory."""
-        sizes = [prod(shape) * dtype.itemsize for shape, dtype in self.layouts]
-        try:
-            rows = np.memmap(self.path, np.uint8, "r", shape=(self.count, sum(sizes)))
-            chosen = np.array(rows[index.numpy()])
-            if [crc32(row) for row in chosen] != [self.checksums[i] for i in index.tolist()]:
-                raise ValueError("they have changed since they were written")
-            values = torch.from_numpy(chosen)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path}: the features cannot be read: {error}") from None
-        return [
-            part.contiguous().view(dtype).reshape(-1, *shape).movedim(-1, 1)
-            for part, (shape, dtype) in zip(values.split(sizes, 1), self.layouts, strict=True)
-        ]
-
-
 class FeaturizedSamples:
-    """Training samples with the features that a frozen trunk has computed of them."""
+    """Training samples with the features that a frozen trunk has computed of them.
 
-    def __init__(self, samples: TrainingSamples, file: FeatureFile) -> None:
+    ``features`` are ``[N, *grid, C]`` each, in the memory of the CPU.
+    """
+
+    def __init__(self, samples: TrainingSamples, features: Sequence[Tensor]) -> None:
         self.samples = samples
-        self.file = file
+        self.features = features
         self.grid = samples.grid
         self.num_channels = samples.num_channels
 
@@ -122,9 +84,10 @@ class FeaturizedSamples:
         return len(self.samples)
 
     def batches(self, indices: Sequence[Tensor]) -> Generator[Samples]:
-        """Yields a batch with features for each index tensor."""
+        """Yields a batch with features ``[N, C, *grid]`` for each index tensor."""
         for index, batch in zip(indices, self.samples.batches(indices), strict=True):
-            features = [tensor.to(batch.inputs.device) for tensor in self.file.read(index)]
+            device = batch.inputs.device
+            features = [f[index].movedim(-1, 1).to(device) for f in self.features]
             yield replace(batch, features=features)
 
 
@@ -154,21 +117,25 @@ class FeaturizedSurrogate:
 
     @torch.no_grad()
     def compute(
-        self, samples: TrainingSamples, path: Path, batch_size: int, precision: PrecisionName
-    ) -> FeatureFile:
-        """Computes the features of all samples and writes them to a file."""
+        self, samples: TrainingSamples, batch_size: int, precision: PrecisionName
+    ) -> FeaturizedSamples:
+        """Computes the features of all samples.
+
+        Raises:
+            UserError: If the memory is too small for them.
+        """
         self.surrogate.eval()
-
-        def blocks() -> Iterator[Sequence[Tensor]]:
-            for block in samples.split(batch_size):
-                with autocast(block.inputs.device, precision):
-                    yield self.parts.trunk(self.surrogate.scaled(block.inputs)[0])
-
-        file = FeatureFile(path)
+        kept: list[Tensor] = []
         with FlopCounter() as counter:
-            file.write(blocks())
+            for number, block in enumerate(samples.split(batch_size)):
+                with autocast(block.inputs.device, precision):
+                    trunk = self.parts.trunk(self.surrogate.scaled(block.inputs)[0])
+                features = [tensor.movedim(1, -1) for tensor in trunk]
+                kept = kept or _room(features, len(samples))
+                for all_of_it, part in zip(kept, features, strict=True):
+                    all_of_it[number * batch_size :][: len(part)] = part
         self.flops += counter.get_total_flops()
-        return file
+        return FeaturizedSamples(samples, kept)
 
     def step_flops(self, batch: Samples) -> float:
         """Returns the operations of a forward and backward pass on the features of a batch."""
@@ -183,3 +150,15 @@ class FeaturizedSurrogate:
         parts = split(network, self.frozen)
         assert parts is not None
         return parts
+
+
+def _room(features: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Returns tensors for the features of so many samples, from those of a few."""
+    needed = count * sum(tensor[0].nbytes for tensor in features)
+    available = total_memory(torch.device("cpu")) / local_size()
+    if needed > available:
+        raise UserError(
+            f"transfer.featurize: the features of {count} samples take {si(needed)}B of memory, "
+            f"but this machine has {si(available)}B for a process; set it to false"
+        )
+    return [torch.empty(count, *tensor.shape[1:], dtype=tensor.dtype) for tensor in features]

@@ -30,7 +30,7 @@ from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_tensors, tensors_of
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Decay, Stage, learning_rate_curve
-from multigrid.training.batches import Batch, Batches, Microbatches
+from multigrid.training.batches import Batch, Batches
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.finetuning import Finetuning, Freezer
@@ -142,7 +142,7 @@ class Trainer:
             options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
         )
         self.divergence = DivergenceDetector(options.recovery)
-        self.microbatches = Microbatches(stage, options.recovery.split_batches, self.processes)
+        self.part_size = stage.part_size(self.processes)
         self.progress = Progress(flops=featurized.flops if featurized else 0.0)
         self.best: dict[str, Any] = {}
         self.should_stop = False
@@ -195,10 +195,10 @@ class Trainer:
         samples = batch.make(next(sources))
         ready = time.perf_counter()
 
-        loss = self.microbatches.run(self.backward, samples, batch.share)
-        norm = self.clip_gradient()
-        self.divergence.check(loss, norm, progress.step, batch.indices.tolist())
-        step = progress.epoch * self.num_steps + progress.step
+        loss = self.processes.total(self.backward(self.microbatches(samples, batch.share)))
+        norm, step = self.clip_gradient(), progress.step
+        self.divergence.check(loss, norm, step, batch.indices.tolist())
+        step += progress.epoch * self.num_steps
         done = (step + 1) / (self.stage.epochs * self.num_steps)
         self.optimizer.set_learning_rate(self.rate_at(step), done)
         self.optimizer.step()
@@ -207,6 +207,18 @@ class Trainer:
         progress.norms.append(norm)
         progress.epoch_seconds += time.perf_counter() - started
         progress.epoch_data_seconds += ready - started
+
+    def microbatches(self, samples: Samples, share: float) -> list[tuple[Samples, float]]:
+        """Returns what to take at once of a batch with its shares, equally much in all processes.
+
+        All exchange gradients equally often, so some repeat a sample without a share.
+        """
+        size = self.part_size
+        if self.processes.size == 1 and len(samples) <= size:
+            return [(samples, share)]
+        parts = [(part, share * len(part) / len(samples)) for part in samples.split(size)]
+        most = math.ceil(self.processes.largest_share(self.stage.batch_size) / size)
+        return parts + [(samples[:1], 0.0)] * (most - len(parts))
 
     def backward(self, microbatches: Sequence[tuple[Samples, float]]) -> float:
         """Leaves the gradient of a batch in the parameters, and returns this process's loss.
@@ -326,7 +338,6 @@ class Trainer:
             "progress": asdict(self.progress),
             "freezer": self.freezer.state_dict(),
             "divergence": self.divergence.state_dict(),
-            "microbatch": self.microbatches.size,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -334,7 +345,6 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.freezer.load_state_dict(state["freezer"], self.progress.epoch)
         self.divergence.load_state_dict(state["divergence"])
-        self.microbatches.size = state["microbatch"]
         self._renew_optimizer(state["optimizer"])
 
     def load_moments(self, state: dict[str, dict[str, Any]]) -> int:
@@ -418,7 +428,7 @@ class Trainer:
             return
         started = time.perf_counter()
         self.freezer.train()  # as in the steps to come
-        shape = (self.microbatches.size, *self.samples.num_channels[:1], *self.samples.grid.shape)
+        shape = (self.part_size, *self.samples.num_channels[:1], *self.samples.grid.shape)
         self._network = compiled(self.surrogate.network, shape, self.options.precision)
         seconds = time.perf_counter() - started
         self.progress.seconds += seconds
