@@ -114,7 +114,6 @@ def direct_config(config: Config, folder: RunFolder, work_units: float) -> Confi
         "budget": None,
         "learning_rate": rate[0] if isinstance(rate, list) else rate,
         "patience": None,
-        "stop_at_interpolation_error": False,
     }
     raw["checkpoints"] |= {"load": None, "save": None}
     raw["output"] |= {"folder": str(folder.path)}

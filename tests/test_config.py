@@ -112,7 +112,7 @@ def test_misspelt_names_are_told_with_the_nearest_one(key, value, sentence):
         ("schedule.learning_rate", float("inf")),
         ("schedule.learning_rate", "1e-3"),
         ("schedule.transferred_ratio", 1.5),
-        ("schedule.stop_at_interpolation_error", 1),
+        ("parallel.checkpoint_activations", 1),
         ("optimizer.betas", [0.9]),
         ("optimizer.clip", 0),
         ("loss.name", "l2"),
@@ -450,7 +450,7 @@ def test_unreadable_files(tmp_path):
         ("levels=[[8, 16], [16, 32]]", "levels", [[8, 16], [16, 32]]),
         ("optimizer.clip=null", "optimizer.clip", None),
         ("schedule={epochs: 4}", "schedule.epochs", 4),
-        ("schedule.stop_at_interpolation_error=true", "schedule.stop_at_interpolation_error", True),
+        ("model.growth=false", "model.growth", False),
         (" seed = 3", "seed", 3),
     ],
 )
@@ -603,7 +603,9 @@ def test_overrides_leave_the_callers_dictionary_alone():
     assert raw == BASE
 
 
-@pytest.mark.parametrize("key", ["recovery.accumulate", "recovery.split_batches"])
+@pytest.mark.parametrize(
+    "key", ["recovery.accumulate", "recovery.split_batches", "schedule.stop_at_interpolation_error"]
+)
 def test_what_an_earlier_version_set_is_passed_over_in_its_runs_alone(write, key):
     path = write(with_value(key, False))
     assert read_saved(path) == read_saved(write(BASE))

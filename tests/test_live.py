@@ -4,48 +4,28 @@ import json
 import re
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from tiny import run, train, write_experiment
 
+from multigrid.grid import Grid
 from multigrid.training import callbacks
-from multigrid.training.callbacks import TimeLeft, duration
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "0s"),
-        (59.4, "59s"),
-        (59.6, "1m00s"),
-        (90, "1m30s"),
-        (3599.7, "1h00m"),
-        (7500, "2h05m"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
+from multigrid.training.callbacks import ProgressBar
+from multigrid.training.progress import Progress
 
 
 def test_time_left(monkeypatch):
     now = 0.0
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now)
-    left = TimeLeft([2.0, 4.0, 6.0], 1)
-    assert left.estimate(0.0) is None
-    assert left.estimate(0.0) is None
-    now = 10.0
-    assert left.estimate(0.25) == (30.0, 90.0)
-    now = 40.0
-    assert left.estimate(1.0) == (0.0, 60.0)
-
-
-def test_time_left_after_a_resume(monkeypatch):
-    now = 0.0
-    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now)
-    left = TimeLeft([4.0], 0)
-    left.estimate(0.5)
-    now = 10.0
-    assert left.estimate(0.75) == (10.0, 10.0)
+    bar = ProgressBar([Grid((4, 4)), Grid((8, 8)), Grid((16, 16))])
+    run = SimpleNamespace(experiment=SimpleNamespace(stage_costs=[2.0, 4.0, 6.0]))
+    stage, progress = SimpleNamespace(level=1, index=1, epochs=2), Progress(epoch=1)
+    bar.on_level_start(run, SimpleNamespace(stage=stage, progress=progress, num_steps=8))
+    now = 10.0  # for four steps of sixteen after a resume
+    assert bar.time_left(12) == ("00:10", "01:10")
+    now = 20.0
+    assert bar.time_left(16) == ("00:00", "01:00")
 
 
 def test_lines_can_be_searched(tmp_path):
@@ -66,7 +46,7 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
           tmp_path, "schedule.epochs=[2,1]")  # fmt: skip
     shown = capsys.readouterr().err
     assert "[level 0/1 | 8x8] epoch 1/2" in shown
-    assert re.search(r"[1-8]/8 steps, \d+s left, all levels \d+s", shown), shown
+    assert re.search(r"[1-8]/8 steps, \d+:\d+ left, all levels \d+:\d+", shown), shown
 
 
 def test_tensorboard_events(tmp_path):

@@ -35,7 +35,7 @@ def train(net, optimizer, first, last):
     for step in range(first, last):
         x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(step))
         optimizer.set_learning_rate(1e-2 / (1 + step))
-        optimizer.zero_grad()
+        net.zero_grad()
         (net(x) - x.cumsum(-1)).square().mean().backward()
         optimizer.step()
 

@@ -32,7 +32,10 @@ __all__ = [
     "write_saved",
 ]
 
-REMOVED = {"recovery": ("accumulate", "split_batches")}
+REMOVED = {
+    "recovery": ("accumulate", "split_batches"),
+    "schedule": ("stop_at_interpolation_error",),
+}
 """Keys of earlier versions, by section."""
 
 

@@ -151,7 +151,7 @@ def _contradictions(config: Config) -> Clashes:
     transfer, budget = config.transfer, config.schedule.budget
     fsdp, files = config.parallel.strategy == "fsdp", config.files is not None
     timed = budget is not None and budget.seconds is not None
-    folded, restricted = (config.model.fields == name for name in ("folded", "restricted"))
+    folded = config.model.fields == "folded"
     for key, clash, other in (
         ("transfer.featurize", fsdp, "parallel.strategy 'fsdp'"),
         ("compute.compile", fsdp, "parallel.strategy 'fsdp'"),
@@ -185,7 +185,6 @@ def _contradictions(config: Config) -> Clashes:
         ("transfer.unfreeze", gradual, mode),
         ("transfer.patience", waits, "unfreezing by epochs, as nothing waits for a plateau"),
         ("data.mode_shifts", config.data.augmentation == "auto", "data.augmentation 'none'"),
-        ("schedule.stop_at_interpolation_error", restricted, "model.fields 'folded'"),
         ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):

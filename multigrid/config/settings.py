@@ -104,8 +104,6 @@ class ScheduleConfig(Section):
     first"""
     patience: Positive | None = None
     """a positive number of epochs without improvement after which a level ends, or null"""
-    stop_at_interpolation_error: bool = False
-    """true or false: end a level at the interpolation error of its grid"""
 
 
 class OptimizerConfig(Section):

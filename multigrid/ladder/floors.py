@@ -16,12 +16,12 @@ from multigrid.config import Config
 from multigrid.data.files import SampleSource
 from multigrid.data.generation import Block, Recipe
 from multigrid.data.samples import Samples
-from multigrid.fields import Periodic, prolong_to, restrict_to
+from multigrid.fields import Periodic
 from multigrid.grid import Grid
-from multigrid.metrics import mean_rel_l2
 from multigrid.models.layers import wraps
 from multigrid.problems import PDE, Problem
 from multigrid.tables import table
+from multigrid.training.evaluation import interpolation_error
 
 NUM_SAMPLES = 16
 FOLD_ABOVE = 5e-3
@@ -71,9 +71,7 @@ def floors(
     """
 
     def lost(fields: Tensor, grid: Grid) -> float:
-        fine = samples.grid
-        prolonged = prolong_to(restrict_to(fields, fine, grid), grid, fine, degree, periodic)
-        return mean_rel_l2(prolonged, fields).mean().item()
+        return interpolation_error(fields, samples.grid, grid, degree, periodic)
 
     return [Floor(grid, lost(samples.outputs, grid), lost(samples.inputs, grid)) for grid in levels]
 

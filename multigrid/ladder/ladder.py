@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class LadderRun:
         self.folder = folder
         self.processes = experiment.processes
         self.data = RunData(experiment)
-        self.recorder = Recorder(experiment, folder)
+        self.recorder = Recorder(self.data, folder)
         self.callbacks = self._callbacks()
 
     @property
@@ -140,9 +140,10 @@ class LadderRun:
         overhead = time.perf_counter() - started + self._restriction_seconds(stage)
         with signals.deferred(agreeing=self.processes.size > 1):
             try:
-                error = self.data.interpolation_error(stage.level)
-                self.recorder.enter(trainer, start, overhead, error, unfinished)
-                callbacks = [*self.callbacks, *self._early_stopping(error)]
+                self.recorder.enter(trainer, start, overhead, unfinished)
+                callbacks = [*self.callbacks]
+                if (patience := self.config.schedule.patience) is not None:
+                    callbacks.append(EarlyStopping(patience))
                 for callback in callbacks:
                     callback.on_level_start(self, trainer)
                 trainer.fit([self.recorder, *callbacks])
@@ -227,14 +228,6 @@ class LadderRun:
             callbacks.append(TensorBoard(self.folder.tensorboard))
         callbacks += build_callbacks(self.config.output.callbacks)
         return [*callbacks, *experiment.extensions.callbacks]
-
-    def _early_stopping(self, interpolation_error: float | None) -> Sequence[Callback]:
-        """Returns what ends a level early, in all processes alike."""
-        schedule = self.config.schedule
-        target = interpolation_error if schedule.stop_at_interpolation_error else None
-        if schedule.patience is None and target is None:
-            return ()
-        return (EarlyStopping(schedule.patience, target),)
 
     def _restriction_seconds(self, stage: Stage) -> float:
         """Returns the cost of a level's samples at its first visit."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from multigrid.config import Config, read_saved, write_saved
 from multigrid.errors import UserError
 from multigrid.files import rename, write_json
-from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.data import RunData
 from multigrid.ladder.initialization import Start
 from multigrid.models.cost import count_named, count_parameters
 from multigrid.models.transfer import COPIED
@@ -55,11 +55,11 @@ class Recorder(Callback):
     trainer: Trainer
     start_of_level: Start
     overhead: float
-    interpolation_error: float | None
     rel_l2_at_start: float
 
-    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
-        self.experiment = experiment
+    def __init__(self, data: RunData, folder: RunFolder) -> None:
+        self.data = data
+        self.experiment = experiment = data.experiment
         self.folder = folder
         self.processes = experiment.processes
         self.rows: list[Row] = []
@@ -93,16 +93,13 @@ class Recorder(Callback):
         trainer: Trainer,
         start: Start,
         overhead: float,
-        interpolation_error: float | None,
         unfinished: dict[str, Any] | None,
     ) -> None:
         """Begins to record a stage, or continues from its checkpoint ``unfinished``.
 
-        ``overhead`` is the time in seconds for restriction, transfer and set-up,
-        ``interpolation_error`` what prolonging the truth to the next level costs.
+        ``overhead`` is the time in seconds for restriction, transfer and set-up.
         """
         self.trainer, self.start_of_level = trainer, start
-        self.interpolation_error = interpolation_error
         self._saved_best, self._entered = None, False
         self._saved(time.monotonic())
         self.transfers[trainer.stage.level] = start.report.to_json()
@@ -357,7 +354,7 @@ class Recorder(Callback):
             "new": parameters - transferred,
             "trainable": parameters - frozen,
             "frozen": frozen,
-            "interpolation_error": self.interpolation_error,
+            "interpolation_error": self.data.interpolation_error(trainer.stage.level),
             "rel_l2_at_start": self.rel_l2_at_start,
             "rel_l2": progress.best,
             "finest_rel_l2": min(row.val_finest_rel_l2 for row in rows),

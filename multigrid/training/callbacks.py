@@ -5,7 +5,6 @@ them as ``callbacks=[...]``, and experiment files name registered ones.
 """
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -63,17 +62,14 @@ class Callback:
 
 
 class EarlyStopping(Callback):
-    """Ends a level after ``patience`` epochs without improvement, or at a validation error."""
+    """Ends a level after ``patience`` epochs without improvement."""
 
-    def __init__(self, patience: int | None = None, target_error: float | None = None) -> None:
-        self.patience = math.inf if patience is None else patience
-        self.target_error = -1.0 if target_error is None else target_error
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
-        """Stops at once where there is nothing left to gain."""
-        progress = trainer.progress
-        waited = progress.epoch - progress.best_epoch
-        if waited >= self.patience or progress.best <= self.target_error:
+        """Stops at once where a resumed level has waited long enough."""
+        if trainer.progress.epoch - trainer.progress.best_epoch >= self.patience:
             trainer.should_stop = True
 
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
@@ -84,8 +80,8 @@ class EarlyStopping(Callback):
 class ProgressBar(Callback):
     """Shows the progress of a level: a bar on a terminal or in a notebook, plain lines elsewhere.
 
-    Args:
-        grids: Grids of the levels.
+    The time left for all levels is at the pace of the present one, and so too long at first: a unit
+    of work takes longer on coarse grids. ``grids`` are those of the levels.
     """
 
     def __init__(self, grids: Sequence[Grid]) -> None:
@@ -94,38 +90,37 @@ class ProgressBar(Callback):
         self.bar: tqdm | None = None
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
-        """Starts to measure the pace, for the time left."""
-        stage = trainer.stage
+        """Starts to measure the pace."""
+        stage, costs = trainer.stage, run.experiment.stage_costs
         self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
-        self.left = TimeLeft(run.experiment.stage_costs, stage.index)
-        self.steps = max(1, stage.epochs * trainer.num_steps)
-        self._move(trainer)
+        self.total = stage.epochs * trainer.num_steps
+        cost, later = costs[stage.index], sum(costs[stage.index + 1 :])
+        self.later = later / cost * self.total if cost else 0.0
+        self.begun, self.started = self._steps(trainer), time.perf_counter()
 
     def on_step(self, trainer: Training) -> None:
         """Moves the bar."""
-        steps, left = self._move(trainer)
         if not self.shown:
             return
+        steps = self._steps(trainer)
         if self.bar is None:
             self.bar = tqdm(
                 desc=f"{self.head} epoch {trainer.progress.epoch + 1}/{trainer.stage.epochs}",
-                total=self.steps,
+                total=self.total,
                 initial=steps - 1,
                 bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} steps{postfix}",
                 leave=False,
             )
-        if left is not None:
-            text = f"{duration(left[0])} left, all levels {duration(left[1])}"
-            self.bar.set_postfix_str(text, refresh=False)
+        level, run = self.time_left(steps)
+        self.bar.set_postfix_str(f"{level} left, all levels {run}", refresh=False)
         self.bar.update(steps - self.bar.n)
 
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Logs what the epoch gave."""
-        self.close()
-        _, left = self._move(trainer)
+        self._close()
         log.info(
             "%s epoch %d/%d  train_loss=%.4g  val_rel_l2=%.4g  lr=%.1e  |g|=%.2g  %.1fs  "
-            "(data %.0f%%)%s",
+            "(data %.0f%%)  left=%s  total_left=%s",
             self.head,
             record.epoch,
             trainer.stage.epochs,
@@ -135,66 +130,26 @@ class ProgressBar(Callback):
             record.gradient_norm,
             record.seconds,
             100 * record.data_fraction,
-            f"  left={duration(left[0])}  total_left={duration(left[1])}" if left else "",
+            *self.time_left(self._steps(trainer)),
         )
-
-    def on_level_end(self, run: Any, trainer: Training) -> None:
-        """Removes the bar."""
-        self.close()
 
     def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
         """Removes the bar."""
-        self.close()
+        self._close()
 
-    def close(self) -> None:
-        """Removes the bar."""
+    def time_left(self, steps: int) -> tuple[str, str]:
+        """Returns the time left after some steps of a level, for it and for all levels."""
+        pace = (time.perf_counter() - self.started) / max(1, steps - self.begun)
+        level = pace * (self.total - steps)
+        return tqdm.format_interval(level), tqdm.format_interval(level + pace * self.later)
+
+    def _steps(self, trainer: Training) -> int:
+        return trainer.progress.epoch * trainer.num_steps + trainer.progress.step
+
+    def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-    def _move(self, trainer: Training) -> tuple[int, tuple[float, float] | None]:
-        """Returns the number of steps of the stage so far, and the time left."""
-        steps = trainer.progress.epoch * trainer.num_steps + len(trainer.progress.losses)
-        return steps, self.left.estimate(steps / self.steps)
-
-
-class TimeLeft:
-    """Estimates the time left from the work left, at the pace of the stage ``index``, which runs.
-
-    A unit of work takes longer on coarse grids, so the total is overestimated at first.
-    """
-
-    def __init__(self, work: Sequence[float], index: int) -> None:
-        self.work = work
-        self.index = index
-        self._began: tuple[float, float] | None = None
-
-    def estimate(self, fraction: float) -> tuple[float, float] | None:
-        """Returns the seconds left for the stage and for the whole run; None when first asked.
-
-        ``fraction`` is how much of the stage is done, from 0 to 1.
-        """
-        now = time.perf_counter()
-        if self._began is None:
-            self._began = fraction, now
-            return None
-        begun, started = self._began
-        done = (fraction - begun) * self.work[self.index]
-        if done <= 0:
-            return None
-        pace = (now - started) / done
-        stage = (1 - fraction) * self.work[self.index] * pace
-        return stage, stage + sum(self.work[self.index + 1 :]) * pace
-
-
-def duration(seconds: float) -> str:
-    """Returns a time as text: ``45s``, ``1m30s``, ``2h05m``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
 class TensorBoard(Callback):

@@ -63,25 +63,19 @@ class Muon(Optimizer):
                 continue
             if group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            means = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            gradients: list[Any] = [parameter.grad for parameter in parameters]
+            torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
+            # by Nesterov, as they will be
+            gradients = torch._foreach_lerp(gradients, means, group["momentum"])  # type: ignore
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-            ahead = self._look_ahead(parameters, group["momentum"])
-            for parameter, gradient in zip(parameters, ahead, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
                 by_shape.setdefault(parameter.shape, []).append((parameter, gradient))
             for pairs in by_shape.values():
                 self._update(pairs, group["lr"])
-
-    def _look_ahead(self, parameters: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
-        """Moves the running means on and returns the gradients as they will be, by Nesterov."""
-        buffers: list[Tensor] = []
-        gradients: list[Any] = []
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            buffers.append(state["momentum_buffer"])
-            gradients.append(parameter.grad)
-        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        return torch._foreach_lerp(gradients, buffers, momentum)
 
     def _update(self, pairs: list[tuple[Tensor, Tensor]], learning_rate: float) -> None:
         """Takes the step of parameters of one shape.
@@ -227,11 +221,6 @@ class NamedOptimizer:
                 warmup = group.get("warmup", 0.0)
                 rise = min(1.0, done / warmup) if warmup else 1.0
                 group["lr"] = rate * group.get("scale", 1.0) * rise
-
-    def zero_grad(self) -> None:
-        """Forgets all gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
 
     def step(self) -> None:
         """Updates all parameters."""

@@ -78,7 +78,7 @@ def training_step(
     def step() -> None:
         with autocast(device, precision):
             prediction = call(x)
-        named.zero_grad()
+        network.zero_grad()
         prediction.square().mean().backward()
         named.step()
 

@@ -226,7 +226,7 @@ class Trainer:
         Args:
             microbatches: Samples, and the share of the whole batch that they stand for.
         """
-        self.optimizer.zero_grad()
+        self.surrogate.zero_grad()
         device, batch_loss = microbatches[0][0].inputs.device, 0.0
         # what the network draws is a function of the step and the process
         rank = (self.processes.rank,) if self.processes.rank else ()
