@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from multigrid.records.history import read_history
-from multigrid.training.augmentation import draw
+from multigrid.training.batches import draw
 from multigrid.training.checkpoint import load_checkpoint
 
 

@@ -9,7 +9,7 @@ from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Symmetries
 from multigrid.problems.elliptic import CNOPoisson, Poisson
-from multigrid.training.augmentation import draw, shift_solutions
+from multigrid.training.batches import draw, shift_solutions
 
 GRIDS = [
     Grid((12,)),

@@ -20,7 +20,7 @@ from multigrid.registry import PROBLEMS
 from multigrid.solvers.exponential_runge_kutta import FourierModes
 from multigrid.solvers.finite_elements import solve_between_plates
 from multigrid.solvers.finite_volumes import solve_diffusion
-from multigrid.training.augmentation import draw, shift_solutions
+from multigrid.training.batches import draw, shift_solutions
 
 CELLS, NODES = Grid((16, 16)), Grid((17, 17), "node")
 GRIDS = {kind: NODES if kind == "diffusion" else CELLS for kind in PROBLEMS.names()}

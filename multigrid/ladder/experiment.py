@@ -235,14 +235,9 @@ class Experiment:
 
     def _trainer_options(self) -> TrainerOptions:
         config = self.config
-        optimizer = config.optimizer
         return TrainerOptions(
-            optimizer=self.extensions.optimizer or optimizer.name,
-            weight_decay=optimizer.weight_decay,
-            betas=(optimizer.betas[0], optimizer.betas[1]),
-            decay=optimizer.decay,
-            final_rate=optimizer.final_rate,
-            clip=optimizer.clip,
+            optimizer=self.extensions.optimizer or config.optimizer.name,
+            settings=config.optimizer,
             precision=self.precision,
             compile=config.compute.compile,
             symmetries=self.problem.symmetries if config.data.augmentation == "auto" else None,

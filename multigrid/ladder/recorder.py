@@ -362,7 +362,7 @@ class Recorder(Callback):
             "reason": trainer.stage.reason,
             "went_back": trainer.divergence.events,
             "part_size": trainer.part_size,
-            "compiled": trainer.is_compiled,
+            "compiled": trainer.compiled is not None,
             "compile_seconds": progress.compile_seconds,
         }
 

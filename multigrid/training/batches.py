@@ -1,17 +1,89 @@
-"""The samples of each step and their augmentation: pure functions of the seed."""
+"""The samples of each step, augmented by the exact symmetries of a problem.
+
+What is drawn is a pure function of the seed.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, reduce
+from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from multigrid.data.samples import Samples
 from multigrid.distributed import ALONE, Processes
-from multigrid.grid import Grid
+from multigrid.fields import multiply
+from multigrid.grid import Centering, Grid
 from multigrid.problems.base import Symmetries
-from multigrid.training.augmentation import Augmentation, draw
+
+LARGEST_MODE_SHIFT = 1 / 4
+"""As a fraction of the sines that the grid tells apart along an axis, whatever the samples have."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Reflected axes of ``[N, C, *grid]``, its grid's axes in their new order, shift and sign."""
+
+    flips: tuple[int, ...]
+    axes: tuple[int, ...]
+    distances: tuple[int, ...]
+    sign: int = 1
+
+    def apply(self, fields: Tensor) -> Tensor:
+        """Returns fields ``[N, C, *grid]`` in this orientation."""
+        fields = fields.flip(self.flips) if self.flips else fields
+        if list(self.axes) != sorted(self.axes):
+            fields = fields.permute(0, 1, *self.axes)
+        if self.distances:
+            fields = fields.roll(self.distances, tuple(sorted(self.axes)))
+        return -fields if self.sign < 0 else fields
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What has been drawn for a batch of B samples.
+
+    Linear problems: every sample becomes a random combination of itself and a mirrored other one,
+    its partner in the batch, with normally distributed factors ``[2, B]``. The partners' waves may
+    be made shorter, so that they lie on top of what occurs. Orientation and sign are those of the
+    whole batch.
+    """
+
+    orientation: Orientation
+    mirror: Orientation | None
+    partners: np.ndarray
+    factors: np.ndarray
+    mode_shifts: tuple[int, ...]
+    sign: int = 1
+
+    def sources(self, places: np.ndarray) -> np.ndarray:
+        """Returns, in rising order, what of the batch is needed to make some of its samples."""
+        return np.union1d(places, self.partners[places]) if self.mirror else places
+
+    def apply(self, samples: Samples, places: np.ndarray) -> Samples:
+        """Returns new samples, made from those given."""
+        fields = torch.cat([samples.inputs, samples.outputs], dim=1)
+        num_inputs = samples.inputs.shape[1]
+        if self.mirror is not None:
+            sources = self.sources(places)
+            others = torch.from_numpy(np.searchsorted(sources, self.partners[places]))
+            mirrored = self.mirror.apply(fields)[others.to(fields.device)]
+            if self.mode_shifts:
+                parts = mirrored[:, :num_inputs], mirrored[:, num_inputs:]
+                mirrored = shift_solutions(*parts, samples.grid, self.mode_shifts)
+            if len(places) < len(sources):
+                here = torch.from_numpy(np.searchsorted(sources, places))
+                fields = fields[here.to(fields.device)]
+            factors = torch.from_numpy(self.factors[:, places]).to(fields.device)
+            one, other = factors.reshape(2, -1, *(1,) * (fields.ndim - 1))
+            fields = one * fields + other * mirrored
+        fields = self.orientation.apply(fields)
+        fields = -fields if self.sign < 0 else fields
+        return Samples(fields[:, :num_inputs], fields[:, num_inputs:], samples.grid)
 
 
 @dataclass(frozen=True)
@@ -80,3 +152,145 @@ class Batches:
             rng = self.rng(epoch, step)
             drawn = draw(len(indices), self.grid, self.symmetries, rng, self.mode_shifts)
         return Batch(indices, places if share else np.arange(1), share, drawn)
+
+
+def draw(
+    count: int,
+    grid: Grid,
+    symmetries: Symmetries,
+    rng: np.random.Generator,
+    mode_shifts: float = 0.0,
+) -> Augmentation:
+    """Draws the augmentation of a batch."""
+    assert not mode_shifts or (symmetries.linear and symmetries.mode_shifts)
+    mirror, partners, factors = None, np.arange(count), np.ones((2, count), dtype=np.float32)
+    if symmetries.linear:
+        mirror = _orientation(grid, symmetries, rng)
+        partners = rng.permutation(count)
+        factors = rng.standard_normal((2, count), dtype=np.float32)
+    orientation, steps = _orientation(grid, symmetries, rng), tuple[int, ...]()
+    if mode_shifts and rng.random() < mode_shifts:
+        largest = [int(LARGEST_MODE_SHIFT * m) for m in grid.num_sines]
+        steps = tuple(int(rng.integers(step + 1)) for step in largest)
+    sign = -1 if symmetries.odd and rng.random() < 0.5 else 1
+    return Augmentation(orientation, mirror, partners, factors, steps, sign)
+
+
+def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
+    axes = list(range(2, 2 + grid.ndim))
+    free = [axis for axis in axes if axis - 2 not in symmetries.fixed_axes]
+    flips, order, distances = [], axes, []
+    if symmetries.reflections:
+        mirrors = [axis for axis in free if grid.is_symmetric(axis - 2)]
+        flips = [axis for axis in mirrors if rng.random() < 0.5]
+    if symmetries.rotations:
+        order = _exchange(axes, free, grid, rng)
+    turned = _turned_force(flips, order, symmetries)
+    if turned is None:
+        flips, order, turned = [], axes, False
+    sign = _sign(flips, order, symmetries)
+    if symmetries.shifts:
+        drawn = _distances(grid, symmetries, turned, sign, rng)
+        if drawn is None:  # the grid has no point for it
+            flips, order, sign, drawn = [], axes, 1, [0] * grid.ndim
+        distances = drawn
+    return Orientation(tuple(flips), tuple(order), tuple(distances), sign)
+
+
+def _sign(flips: Sequence[int], order: Sequence[int], symmetries: Symmetries) -> int:
+    """Returns what fields are multiplied by when they are mirrored and their axes exchanged."""
+    signs = [symmetries.mirror_signs[axis - 2] for axis in flips]
+    swaps = sum(a > b for a, b in combinations(order, 2))
+    return math.prod(signs) * (min(symmetries.mirror_signs) if swaps % 2 else 1)
+
+
+def _turned_force(
+    flips: Sequence[int], order: Sequence[int], symmetries: Symmetries
+) -> bool | None:
+    """Returns whether the waves of a force run the other way then; None if along another one."""
+    if symmetries.force is None:
+        return False
+    wave, _ = symmetries.force
+    flipped = [-k if axis in flips else k for axis, k in enumerate(wave, start=2)]
+    new = tuple(flipped[axis - 2] for axis in order)
+    return {wave: False, tuple(-k for k in wave): True}.get(new)
+
+
+def _distances(
+    grid: Grid, symmetries: Symmetries, turned: bool, sign: int, rng: np.random.Generator
+) -> list[int] | None:
+    """Draws by how many points to move along each axis; None if that would change a force.
+
+    A shift by d keeps ``cos(2 pi k . x - p)`` if k . d is a whole number; it makes up for a change
+    of sign if that is one half more, and for waves that run the other way if it is p / pi more.
+    """
+    distances = [int(rng.integers(n)) for n in grid.shape]
+    if symmetries.force is None:
+        return distances
+    wave, phase = symmetries.force
+    turns = (0.5 if sign < 0 else 0.0) + (phase / math.pi if turned else 0.0)
+    *_, axis = (axis for axis, k in enumerate(wave) if k)
+    for other, (k, n) in enumerate(zip(wave, grid.shape, strict=True)):
+        turns -= k * distances[other] / n if other != axis else 0.0
+    turns += int(rng.integers(wave[axis]))
+    step = grid.shape[axis] * turns / wave[axis]
+    distances[axis] = round(step) % grid.shape[axis]
+    return distances if math.isclose(step, round(step), abs_tol=1e-9) else None
+
+
+def _exchange(axes: list[int], free: list[int], grid: Grid, rng: np.random.Generator) -> list[int]:
+    """Returns the axes with those free ones of equal length in random order."""
+    result = list(axes)
+    for length in {grid.shape[axis - 2] for axis in free}:
+        places = [axis for axis in free if grid.shape[axis - 2] == length]
+        for place, axis in zip(places, rng.permutation(places), strict=True):
+            result[place - 2] = int(axis)
+    return result
+
+
+def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence[int]) -> Tensor:
+    """Moves all waves of right-hand sides and solutions of ``-Laplace(u) = f`` to shorter ones.
+
+    With u = 0 on the boundary of the unit box every sine is an eigenfunction of the Laplacian:
+
+        f = sum_k f_k prod_d sin(pi k_d x_d),    u = sum_k f_k / (pi^2 |k|^2) prod_d sin(pi k_d x_d)
+
+    and with the same f_k at the modes k + s instead of k this gives another solution. It is exact
+    on every grid that tells apart all modes of the fields, whether the values are those at points
+    or averages, restricted or not: these differ by a factor for each mode, which is the same for f
+    and for u. Modes beyond those of the grid are left out. Returns both fields, concatenated.
+    """
+    wavenumbers = [torch.arange(1.0, m + 1, device=inputs.device) for m in grid.num_sines]
+    squares = reduce(lambda a, b: a[..., None] + b, [k**2 for k in wavenumbers])
+    margins = [margin for step in reversed(steps) for margin in (step, -step)]
+    f = _sine_transform(inputs, grid, inverse=True)
+    g = _sine_transform(outputs, grid, inverse=True) * squares
+    f, g = pad(f, margins), pad(g, margins)
+    return _sine_transform(torch.cat([f, g / squares], dim=1), grid, inverse=False)
+
+
+def _sine_transform(fields: Tensor, grid: Grid, inverse: bool) -> Tensor:
+    """Returns the values of a series of sines, or the coefficients of values."""
+    matrices = [
+        _sines(n, h, grid.centering, inverse, fields.dtype, fields.device)
+        for n, h in zip(grid.shape, grid.spacing, strict=True)
+    ]
+    return multiply(fields, matrices)
+
+
+@lru_cache(maxsize=64)
+def _sines(
+    n: int,
+    spacing: float,
+    centering: Centering,
+    inverse: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Returns the matrix from coefficients to values ``[n, m]``, or back ``[m, n]``."""
+    line = Grid((n,), centering, (spacing,))
+    (x,), (m,) = line.axes(), line.num_sines
+    matrix = np.sin(np.pi * np.outer(x, np.arange(1, m + 1)))
+    if inverse:
+        matrix = matrix.T / np.sum(matrix**2, axis=0)[:, None]  # its columns are orthogonal
+    return torch.as_tensor(matrix, dtype=dtype, device=device)

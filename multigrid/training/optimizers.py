@@ -186,7 +186,7 @@ class NamedOptimizer:
         name: OptimizerName = "muon",
         options: Mapping[str, ParameterOptions] | None = None,
         weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         matrix_dtype: torch.dtype = torch.float32,
         processes: Processes = ALONE,
     ) -> None:
@@ -201,7 +201,7 @@ class NamedOptimizer:
                 "scale": one.scale,
                 "weight_decay": weight_decay if one.weight_decay is None else one.weight_decay,
                 "warmup": one.warmup,
-                "betas": betas,
+                "betas": tuple(betas),
             }
             for one, keys in names.items()
         ]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multigrid.config.settings import RecoveryConfig
+from multigrid.config.settings import OptimizerConfig, RecoveryConfig
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.distributed import ALONE, Processes
 from multigrid.errors import UserError
@@ -29,7 +29,7 @@ from multigrid.models.layers import set_activation_checkpointing
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_tensors, tensors_of
 from multigrid.problems.base import Symmetries
-from multigrid.schedule import Decay, Stage, learning_rate_curve
+from multigrid.schedule import Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
@@ -59,15 +59,12 @@ Validator = Callable[[Surrogate], tuple[float, ...]]
 class TrainerOptions:
     """What is the same for the trainers of all levels; the settings of the same names tell more.
 
+    ``settings`` are those of the ``optimizer``, which may be another than they name;
     ``symmetries`` is what to augment with, or None; ``seed`` that of data order and augmentation.
     """
 
     optimizer: OptimizerName = "muon"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    decay: Decay = "cosine"
-    final_rate: float = 0.01
-    clip: float | None = 1.0
+    settings: OptimizerConfig = field(default_factory=OptimizerConfig)
     precision: PrecisionName = "float32"
     compile: bool = False
     symmetries: Symmetries | None = None
@@ -98,6 +95,7 @@ class Trainer:
     Attributes:
         progress: Where it stands.
         best: Copies of weights, optimizer state and progress at the lowest validation error.
+        compiled: What is called instead of the network, if it is compiled.
         should_stop: Ends the stage after the epoch; set by callbacks such as early stopping.
     """
 
@@ -138,15 +136,15 @@ class Trainer:
             options.mode_shifts,
         )
         self.num_steps = self.batches.num_steps
-        self.rate = learning_rate_curve(
-            options.decay, stage.epochs * self.num_steps, stage.warmup, options.final_rate
-        )
+        decay, final_rate = options.settings.decay, options.settings.final_rate
+        total = stage.epochs * self.num_steps
+        self.rate = learning_rate_curve(decay, total, stage.warmup, final_rate)
         self.divergence = DivergenceDetector(options.recovery)
         self.part_size = stage.part_size(self.processes)
         self.progress = Progress(flops=featurized.flops if featurized else 0.0)
         self.best: dict[str, Any] = {}
         self.should_stop = False
-        self._network: Callable[[Tensor], Tensor] | None = None
+        self.compiled: Callable[[Tensor], Tensor] | None = None
         self._renew_optimizer({})
         self.progress.seconds = time.perf_counter() - started
 
@@ -243,7 +241,7 @@ class Trainer:
 
     def _loss(self, samples: Samples) -> Tensor:
         """Returns the loss of some samples: of one step, or of a roll-out."""
-        network = self.featurized.finish(samples) if self.featurized else self._network
+        network = self.featurized.finish(samples) if self.featurized else self.compiled
 
         def predict(inputs: Tensor) -> Tensor:
             with autocast(inputs.device, self.options.precision):
@@ -261,15 +259,10 @@ class Trainer:
         """Scales the gradient down to the limit, and returns its norm before."""
         gradients = [p.grad for p in self.surrogate.parameters() if p.grad is not None]
         norm: float = self.processes.whole(nn.utils.get_total_norm(gradients)).item()
-        limit = self.options.clip
+        limit = self.options.settings.clip
         if limit is not None and norm > limit:  # by a number: faster than by a tensor
             torch._foreach_mul_(gradients, limit / norm)
         return norm
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether the network is compiled."""
-        return self._network is not None
 
     def rate_at(self, step: int) -> float:
         """Returns the rate of new weights at a step of the stage."""
@@ -349,13 +342,10 @@ class Trainer:
 
     def load_moments(self, state: dict[str, dict[str, Any]]) -> int:
         """Loads the optimizer's state of parameters of the same shape; returns how many take it."""
-        parameters = self.optimizer.parameters
+        parameters, spread = self.optimizer.parameters, self.processes.spread_like
         return self.optimizer.load_state_dict(
             {
-                key: {
-                    name: self.processes.spread_like(value, parameters[key])
-                    for name, value in entry.items()
-                }
+                key: {name: spread(value, parameters[key]) for name, value in entry.items()}
                 for key, entry in state.items()
                 if key in parameters
             }
@@ -404,12 +394,13 @@ class Trainer:
 
     def _renew_optimizer(self, state: dict[str, Any]) -> None:
         """Builds the optimizer for what is trained now, with a state."""
+        settings = self.options.settings
         self.optimizer = NamedOptimizer(
             self.surrogate.network,
             self.options.optimizer,
             self.finetuning.options,
-            self.options.weight_decay,
-            self.options.betas,
+            settings.weight_decay,
+            settings.betas,
             getattr(torch, self.options.precision),
             self.processes,
         )
@@ -424,12 +415,12 @@ class Trainer:
     # small things
 
     def _compile(self) -> None:
-        if not self.options.compile or self._network is not None:
+        if not self.options.compile or self.compiled:
             return
         started = time.perf_counter()
         self.freezer.train()  # as in the steps to come
         shape = (self.part_size, *self.samples.num_channels[:1], *self.samples.grid.shape)
-        self._network = compiled(self.surrogate.network, shape, self.options.precision)
+        self.compiled = compiled(self.surrogate.network, shape, self.options.precision)
         seconds = time.perf_counter() - started
         self.progress.seconds += seconds
         self.progress.compile_seconds += seconds
