@@ -15,8 +15,8 @@ from multigrid import UserError
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.records.examples import choose_samples, colour_range
 from multigrid.report.comparison import _method
-from multigrid.rollout import RolloutErrors, measure_rollout
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
+from multigrid.training.rollouts import RolloutErrors, measure_rollout
 
 RNG = np.random.default_rng(0)
 

@@ -20,7 +20,7 @@ FLOORS = {
     },
     "equations": {"solvers", "problems"},
     "settings": {"config", "plots", "records"},
-    "families": {"data", "models", "rollout"},
+    "families": {"data", "models"},
     "do": {"distributed", "schedule", "training"},
     "drive": {"ladder", "measurement", "report", "surrogate"},
     "run": {"run", "cli", "api"},

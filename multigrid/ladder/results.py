@@ -19,9 +19,9 @@ from multigrid.ladder.recorder import Recorder
 from multigrid.metrics import mean_rel_l2
 from multigrid.models.scaling import Surrogate
 from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
-from multigrid.rollout import RolloutErrors, Step, measure_rollout, roll_out
 from multigrid.schedule import Stage
 from multigrid.training.evaluation import evaluate, predict
+from multigrid.training.rollouts import RolloutErrors, Step, measure_rollout, roll_out
 
 NUM_SPECTRA, NUM_STEPS = 64, 6
 

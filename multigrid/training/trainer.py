@@ -43,8 +43,8 @@ from multigrid.training.progress import (
     EpochRecord,
     Progress,
 )
+from multigrid.training.rollouts import Unrolling
 from multigrid.training.speed import compiled
-from multigrid.training.unrolling import Unrolling
 
 log = logging.getLogger(__name__)
 
