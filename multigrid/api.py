@@ -75,9 +75,7 @@ def train(
 
 
 def configure(
-    experiment: str | Path | Mapping[str, Any] | Config,
-    *overrides: str,
-    problem: PDE | None = None,
+    experiment: str | Path | Mapping[str, Any] | Config, *overrides: str, problem: PDE | None = None
 ) -> Config:
     """Returns the checked configuration of an experiment.
 

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -206,10 +206,3 @@ def code_version() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str]]:
-    """Returns what differs between two environments, as ``{key: [before, now]}``."""
-    return {
-        key: [before.get(key, "unknown"), now[key]] for key in now if before.get(key) != now[key]
-    }

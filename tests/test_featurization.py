@@ -14,7 +14,7 @@ from multigrid.models.growth import UNetFamily
 from multigrid.records.history import read_history
 from multigrid.training import featurization
 from multigrid.training.checkpoint import load_checkpoint
-from multigrid.training.featurization import split
+from multigrid.training.featurization import trains_its_tail
 from tests.tiny import run, train, write_experiment
 
 HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]
@@ -30,28 +30,17 @@ def unet(form="pyramid"):
 def test_the_heads_finish_what_the_rest_has_computed(form):
     network = unet(form)
     frozen = [k for k in network.state_dict() if ".head." not in k]
-    parts = split(network, frozen)
+    assert trains_its_tail(network, frozen)
     x = torch.randn(2, 1, 16, 16)
-    torch.testing.assert_close(parts.tail(parts.trunk(x)), network(x), rtol=0, atol=0)
+    assert torch.equal(network.finish(network.features(x)), network(x))
 
 
 def test_where_the_trunk_is_trained_there_is_nothing_to_keep():
     network = unet()
     for frozen in ([], [k for k in network.state_dict() if not k.startswith("scales.2.encoder")]):
-        assert split(network, frozen) is None
-    assert split(network, network.state_dict()) is None
-    assert split(nn.Linear(2, 2), ["weight"]) is None
-
-
-def test_a_chain_of_modules_is_split_after_those_that_are_frozen():
-    chain = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    x = torch.randn(5, 2)
-    parts = split(chain, ["0.weight", "0.bias"])
-    (features,) = parts.trunk(x)
-    assert features.shape == (5, 3)
-    assert features.min() == 0
-    assert torch.equal(parts.tail([features]), chain(x))
-    assert split(chain, ["2.weight", "2.bias"]) is None
+        assert not trains_its_tail(network, frozen)
+    assert not trains_its_tail(network, network.state_dict())
+    assert not trains_its_tail(nn.Linear(2, 2), ["weight"])
 
 
 class Tailed(nn.Module):
@@ -74,11 +63,8 @@ class Tailed(nn.Module):
 
 
 def test_a_network_may_tell_its_tail():
-    network = Tailed()
-    x = torch.randn(5, 2)
-    parts = split(network, ["first.weight", "first.bias"])
-    assert torch.equal(parts.tail(parts.trunk(x)), network(x))
-    assert split(network, ["first.weight"]) is None
+    assert trains_its_tail(Tailed(), ["first.weight", "first.bias"])
+    assert not trains_its_tail(Tailed(), ["first.weight"])
 
 
 @pytest.fixture(scope="module")

@@ -77,9 +77,7 @@ class ShortEpoch:
             experiment.loss(samples.grid, self.stage.level, self._scaling.fields),
             replace(experiment.options, symmetries=symmetries),
             plan,
-            featurized=FeaturizedSurrogate(surrogate, plan.always_frozen)
-            if with_features
-            else None,
+            featurized=FeaturizedSurrogate(surrogate) if with_features else None,
         )
         stopwatch = _Stopwatch()
         trainer.fit([stopwatch])

@@ -27,7 +27,7 @@ def measure_features(config: Config) -> str:
     samples, batch_size = short.samples, short.stage.batch_size
     names = experiment.family.blueprint(short.stage.level).state_dict()
     plan = Finetuning(unfreezings={name: Unfreezing() for name in names if ".head." not in name})
-    featurized = FeaturizedSurrogate(short.surrogate(), plan.always_frozen)
+    featurized = FeaturizedSurrogate(short.surrogate())
     features = featurized.compute(samples, batch_size, experiment.precision)
     size = sum(tensor.nbytes for tensor in features.features)
     data: dict[str, Samples | FeaturizedSamples] = {"fields": samples, "features": features}

@@ -26,13 +26,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from multigrid import signals
-from multigrid.distributed import (
-    Processes,
-    Strategy,
-    local_rank,
-    local_size,
-    num_processes,
-)
+from multigrid.distributed import Processes, Strategy, local_rank, local_size, num_processes
 from multigrid.distributed.heartbeat import BEAT_SECONDS, PATIENCE, Heartbeat
 from multigrid.errors import UserError, brief
 from multigrid.hardware import choose_device

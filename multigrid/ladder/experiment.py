@@ -80,12 +80,8 @@ class Extensions:
 class Experiment:
     """Everything that a run needs, built from its configuration.
 
-    Args:
-        config: The configuration.
-        extensions: What is handed in from Python.
-        resumed: Whether not to read the files of weights to start from yet, as the checkpoints of
-            a run hold what it still needs of them.
-        processes: The processes that train together.
+    ``resumed``: the files of weights to start from are not read yet, as the checkpoints of a run
+    hold what it still needs of them.
 
     Raises:
         UserError: If the objects cannot be built, for instance from unreadable files.
@@ -111,8 +107,7 @@ class Experiment:
         self.processes = processes
         self.extensions = extensions or Extensions()
         self.num_steps = max(config.rollout_training.curriculum)
-        source = problem_and_source(config, config.labelled, self.num_steps)
-        self.problem, self.source = source
+        self.problem, self.source = problem_and_source(config, config.labelled, self.num_steps)
         self.config, self.fields_reason = settle(config, self.problem, self.source)
         config = self.config
         self.hierarchy = config.hierarchy()
@@ -137,9 +132,8 @@ class Experiment:
         self.loaded = self.processes.from_first(lambda: weights_to_load(self.config))
         plans = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
-            networks = [self.family.blueprint(stage.level) for stage in self.stages]
-            frozen = [plan.always_frozen for plan in plans]
-            require_features(zip(networks, frozen, strict=True))
+            pairs = zip(self.stages, plans, strict=True)
+            require_features((self.family.blueprint(s.level), p.always_frozen) for s, p in pairs)
 
     # what the trainers need
 
@@ -251,17 +245,9 @@ class Experiment:
 
     def _stages(self, epochs: Sequence[int]) -> list[Stage]:
         """Returns the schedule, with so many epochs at each visit to a level."""
-        config = self.config
-        return build_schedule(
-            config.schedule.cycle,
-            epochs,
-            config.per_level("batch_size"),
-            config.per_level("learning_rate"),
-            config.per_level("transferred_ratio"),
-            config.per_level("warmup"),
-            config.per_level("accumulate"),
-            config.per_level("checkpoint_activations"),
-        )
+        names = ("batch_size", "learning_rate", "transferred_ratio", "warmup", "accumulate")
+        settings = map(self.config.per_level, (*names, "checkpoint_activations"))
+        return build_schedule(self.config.schedule.cycle, epochs, *settings)
 
     @cached_property
     def epoch_flops(self) -> list[float]:
@@ -296,18 +282,18 @@ class Experiment:
         budget, before = self.config.budget, self.stages[: len(finished)]
         if before and not before[-1].epochs:
             return before  # it was the last one
-        outcomes, target = self._outcomes(finished), budget.error or 0.0
+        unit = "work_units" if budget.seconds is None else "seconds"
+        outcomes = [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
         expected = sum(self.epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
         pace = sum(stage.cost for stage in outcomes) / expected if expected else 1.0
         costs = [pace * cost for cost in self.epoch_costs]  # seconds were estimated
-        choice = choose(outcomes, budget.amount, costs, target)
-        if choice is None:
-            choice = self._last_choice(outcomes)
+        choice = choose(outcomes, budget.amount, costs, budget.error or 0.0)
+        choice = choice or self._last_choice(outcomes)
         if choice is None:
             return before
-        stage = self._stages([choice.epochs] * len(self.config.levels))[choice.level]
-        index, source, reason = len(finished), choice.source, choice.reason
-        return [*before, replace(stage, index=index, source=source, reason=reason)]
+        level, epochs, source, reason = choice
+        stage = self._stages([epochs] * len(self.config.levels))[level]
+        return [*before, replace(stage, index=len(finished), source=source, reason=reason)]
 
     def _last_choice(self, outcomes: Sequence[Outcome]) -> Choice | None:
         """Returns the stage without epochs that makes the best network so far the result.
@@ -322,11 +308,6 @@ class Experiment:
         if kept == len(outcomes) - 1 and level == outcomes[kept].level:
             return None
         return Choice(level, 0, kept, "the best network so far is the result")
-
-    def _outcomes(self, finished: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-        """Returns what the finished stages have cost, in the unit of the budget, and brought."""
-        unit = "work_units" if self.config.budget.seconds is None else "seconds"
-        return [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
 
     def _chosen_epochs(self) -> list[int]:
         """Returns the epochs of each level: the configured ones, or what the budget allows."""
@@ -390,22 +371,15 @@ class Experiment:
         state = weights if self.options.optimizer == "muon" else 2 * weights
         spread = self.processes.size if self.processes.shards else 1
         shape = (1, self.family.in_channels, *self.sample_grid(stage.level).shape)
-        activations = activation_bytes(
-            network,
-            shape,
-            2 if self.precision == "bfloat16" else 4,
-            stage.checkpoint_activations,
-        )
-        unrolled = self.unrolling is not None and self.unrolling.method == "unrolled"
-        graphs = self.num_steps if unrolled else 1  # that are alive at once
-        overhead = CPU_OVERHEAD if self.device.type == "cpu" else 1.0
+        element = 2 if self.precision == "bfloat16" else 4
+        activations = activation_bytes(network, shape, element, stage.checkpoint_activations)
+        if self.unrolling is not None and self.unrolling.method == "unrolled":
+            activations *= self.num_steps  # whose graphs are alive at once
+        if self.device.type == "cpu":
+            activations *= CPU_OVERHEAD
+        whole = PROCESS_BYTES + self._sample_bytes() + weights + state
         return (
-            PROCESS_BYTES
-            + self._sample_bytes()
-            + (2 * weights + state) / spread
-            + weights
-            + state
-            + stage.part_size(self.processes) * overhead * activations * graphs
+            whole + (2 * weights + state) / spread + stage.part_size(self.processes) * activations
         )
 
     def warn_of_memory(self) -> None:
@@ -425,16 +399,16 @@ class Experiment:
 
     def _sample_bytes(self) -> float:
         """Returns the memory of all samples that are held."""
-        channels = self.family.in_channels + self.family.out_channels
+        num_inputs, num_outputs = self.problem.num_channels
         counts: dict[Grid, int] = {}  # levels with the same fields share their samples
         for level, count in enumerate(self.config.samples()):
             grid = self.sample_grid(level)
             counts[grid] = max(count, counts.get(grid, 0))
-        more = (self.num_steps - 1) * self.family.out_channels
-        train = [4.0 * (channels + more) * count * grid.size for grid, count in counts.items()]
+        channels = num_inputs + self.num_steps * num_outputs
+        train = [4 * channels * count * grid.size for grid, count in counts.items()]
         unseen = self.counts["validation"] + self.counts["test"]
-        held = sum(size for size in train if self.holds_bytes(int(size)))
-        return held + 4.0 * channels * unseen * self.hierarchy.finest.size
+        held = 4.0 * (num_inputs + num_outputs) * unseen * self.hierarchy.finest.size
+        return held + sum(size for size in train if self.holds_bytes(size))
 
     @property
     def _memory(self) -> float:

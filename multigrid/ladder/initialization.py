@@ -27,12 +27,7 @@ from multigrid.models.transfer import (
 )
 from multigrid.schedule import Stage
 from multigrid.training.checkpoint import load_weights
-from multigrid.training.finetuning import (
-    Finetuning,
-    check_finetuning,
-    check_rules,
-    plan_finetuning,
-)
+from multigrid.training.finetuning import Finetuning, check_finetuning, check_rules, plan_finetuning
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,9 @@ from typing import Any
 from torch import nn
 
 from multigrid import signals
-from multigrid.data.samples import TrainingSamples
 from multigrid.errors import UserError
 from multigrid.files import write_json
 from multigrid.grid import Grid
-from multigrid.hardware import changes
 from multigrid.ladder.data import RunData
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
@@ -36,7 +34,7 @@ from multigrid.training.callbacks import (
 )
 from multigrid.training.checkpoint import load_checkpoint, save_weights
 from multigrid.training.evaluation import LevelValidator
-from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate, split
+from multigrid.training.featurization import FeaturizedSurrogate, trains_its_tail
 from multigrid.training.progress import DivergedError
 from multigrid.training.trainer import Trainer
 
@@ -44,18 +42,11 @@ log = logging.getLogger(__name__)
 
 
 class LadderRun:
-    """One run of an experiment.
+    """One run of an experiment, whose results go into a folder.
 
-    Args:
-        experiment: What to run.
-        folder: Where the results go.
-
-    Attributes:
-        config: The experiment's configuration.
-        recorder: What the run has done so far: rows of the metrics, finished stages, checkpoints.
-        data: Its samples.
-        test_results: What the last level gives on the test samples, once the run is over; in the
-            first process only.
+    ``recorder`` has what it has done so far: rows of the metrics, finished stages, checkpoints.
+    ``test_results`` is what the last level gives on the test samples, once the run is over; in the
+    first process only.
     """
 
     test_results: TestResults
@@ -77,8 +68,7 @@ class LadderRun:
     def train(self, resume: bool = False) -> None:
         """Trains the stages of the schedule that are not finished, and tests the result.
 
-        Args:
-            resume: Continue from the last checkpoints in the folder.
+        With ``resume`` it continues from the last checkpoints in the folder.
         """
         latest = self.recorder.restore() if resume else None
         if latest is None:
@@ -118,7 +108,7 @@ class LadderRun:
     def _next_stage(self, unfinished: bool) -> Stage | None:
         """Returns the stage after those finished; one by measurement is chosen now."""
         experiment, finished = self.experiment, self.recorder.finished
-        if self.experiment.is_automatic and not unfinished:
+        if experiment.is_automatic and not unfinished:
             experiment.stages = self.processes.from_first(lambda: experiment.extended(finished))
         return experiment.stages[len(finished)] if len(experiment.stages) > len(finished) else None
 
@@ -133,17 +123,22 @@ class LadderRun:
 
     def _train_level(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Transfers weights into the level's network, trains it and saves it."""
-        started = time.perf_counter()
-        samples = self.data.train[stage.level]
-        start = self._initialize(stage, unfinished)
-        trainer = self._trainer(stage, start, samples)
-        overhead = time.perf_counter() - started + self._restriction_seconds(stage)
+        started, initializer = time.perf_counter(), self.experiment.initializer
+        if unfinished is None:
+            states = self.recorder.states(stage)
+            start = initializer.start(stage, self.recorder.loaded, states)
+        else:
+            path = self.recorder.level_folder(stage.level) / LAST
+            start = initializer.resume(stage, unfinished, path)
+        trainer = self._trainer(stage, start)
+        overhead = time.perf_counter() - started
+        if not any(done["level"] == stage.level for done in self.recorder.finished):
+            overhead += self.data.restriction_seconds[stage.level]
         with signals.deferred(agreeing=self.processes.size > 1):
             try:
                 self.recorder.enter(trainer, start, overhead, unfinished)
-                callbacks = [*self.callbacks]
-                if (patience := self.config.schedule.patience) is not None:
-                    callbacks.append(EarlyStopping(patience))
+                patience = self.config.schedule.patience
+                callbacks = [*self.callbacks, *([EarlyStopping(patience)] if patience else [])]
                 for callback in callbacks:
                     callback.on_level_start(self, trainer)
                 trainer.fit([self.recorder, *callbacks])
@@ -164,17 +159,8 @@ class LadderRun:
                         self.recorder.save()
                 raise
 
-    def _initialize(self, stage: Stage, unfinished: dict[str, Any] | None) -> Start:
-        """Builds the network of a stage and fills it from earlier stages or its checkpoint."""
-        initializer = self.experiment.initializer
-        if unfinished is None:
-            states = self.recorder.states(stage)
-            return initializer.start(stage, self.recorder.loaded, states)
-        path = self.recorder.level_folder(stage.level) / LAST
-        return initializer.resume(stage, unfinished, path)
-
-    def _trainer(self, stage: Stage, start: Start, samples: TrainingSamples) -> Trainer:
-        experiment, config = self.experiment, self.config
+    def _trainer(self, stage: Stage, start: Start) -> Trainer:
+        experiment, config, samples = self.experiment, self.config, self.data.train[stage.level]
         surrogate = self._surrogate(start.network, samples.grid)
         validator = LevelValidator(
             self.data.validation,
@@ -184,10 +170,10 @@ class LadderRun:
             stage.batch_size,
             self.processes,
         )
-        frozen, featurized = start.finetuning.always_frozen, None
-        features: FeaturizedSamples | None = None
-        if config.transfer.featurize and split(surrogate.network, frozen):
-            featurized = FeaturizedSurrogate(surrogate, frozen)
+        featurized, features = None, None
+        frozen = start.finetuning.always_frozen
+        if config.transfer.featurize and trains_its_tail(surrogate.network, frozen):
+            featurized = FeaturizedSurrogate(surrogate)
             features = featurized.compute(samples, stage.batch_size, experiment.precision)
             size = sum(tensor.nbytes for tensor in features.features)
             log.info("features of %d samples: %sB in memory", len(samples), si(size))
@@ -229,11 +215,6 @@ class LadderRun:
         callbacks += build_callbacks(self.config.output.callbacks)
         return [*callbacks, *experiment.extensions.callbacks]
 
-    def _restriction_seconds(self, stage: Stage) -> float:
-        """Returns the cost of a level's samples at its first visit."""
-        visited = any(done["level"] == stage.level for done in self.recorder.finished)
-        return 0.0 if visited else self.data.restriction_seconds[stage.level]
-
     def _test(self) -> None:
         """Tests the best surrogate of the last stage, and writes its weights if they are wanted."""
         if not self.processes.is_first:
@@ -253,8 +234,7 @@ class LadderRun:
             self.experiment.begin()  # which a resumed run need not do
         self.recorder.loaded = self.experiment.loaded
         if self.processes.is_first:
-            now = self.experiment.environment
-            self.folder.journal.note("started", **now)
+            self.folder.journal.note("started", **self.experiment.environment)
 
     def _continue(self, latest: dict[str, Any]) -> None:
         """Writes down from where the run goes on, and what has changed since it stopped there."""
@@ -262,18 +242,20 @@ class LadderRun:
         self.experiment.epoch_costs = latest["epoch_costs"]
         if not self.processes.is_first or self.folder.summary.exists():
             return  # if all is done, only the report is made again
-        now = self.experiment.environment
-        changed = changes(latest["environment"], now)
+        before, now = latest["environment"], self.experiment.environment
+        changed = {
+            key: [before.get(key, "unknown"), value]
+            for key, value in now.items()
+            if before.get(key) != value
+        }
         progress = latest["trainer"]["progress"]
         place = {"epoch": progress["epoch"], "step": len(progress["losses"])}
         self.folder.journal.note("resumed", stage=latest["stage"], **place, changed=changed)
-        for key, (before, after) in changed.items():
+        for key, values in changed.items():
             log.warning(
                 "resumed with a different %s: %s before, %s now; the result may differ from that "
                 "of an uninterrupted run",
-                key,
-                before,
-                after,
+                *(key, *values),
             )
 
     def _note_end(self, reason: BaseException) -> None:

@@ -89,11 +89,7 @@ class Recorder(Callback):
     # a level
 
     def enter(
-        self,
-        trainer: Trainer,
-        start: Start,
-        overhead: float,
-        unfinished: dict[str, Any] | None,
+        self, trainer: Trainer, start: Start, overhead: float, unfinished: dict[str, Any] | None
     ) -> None:
         """Begins to record a stage, or continues from its checkpoint ``unfinished``.
 

@@ -6,8 +6,7 @@ features has the losses of one on fields.
 
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import replace
-from itertools import takewhile
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -39,33 +38,24 @@ class HasTail(Protocol):
         """Returns the network's output."""
 
 
-class Split(NamedTuple):
-    """A network in two: a frozen trunk, and the tail that is trained on its features."""
-
-    trunk: Callable[[Tensor], Sequence[Tensor]]
-    tail: Callable[[Sequence[Tensor]], Tensor]
-
-
-def split(network: nn.Module, frozen: Collection[str]) -> Split | None:
-    """Splits a network that has a tail, or a chain of modules after the leading frozen ones.
-
-    Returns None if nothing is left to train, or the trunk is not frozen as a whole.
-    """
+def trains_its_tail(network: nn.Module, frozen: Collection[str]) -> TypeGuard[HasTail]:
+    """Whether a network has a tail, something of which is trained and nothing besides."""
+    if not isinstance(network, HasTail):
+        return False
     names = set(tensors_of(network))
-    if names <= set(frozen):
-        return None
-    if isinstance(network, HasTail):
-        trunk = {name for name in names if not matches(name, network.tail)}
-        return Split(network.features, network.finish) if trunk and trunk <= set(frozen) else None
-    if not isinstance(network, nn.Sequential):
-        return None
-    is_frozen = (
-        all(f"{name}.{key}" in frozen for key in tensors_of(child))
-        for name, child in network.named_children()
-    )
-    count = len(list(takewhile(bool, is_frozen)))
-    first, rest = network[:count], network[count:]
-    return Split(lambda x: [first(x)], lambda f: rest(f[0])) if tensors_of(first) else None
+    trunk = {name for name in names if not matches(name, network.tail)}
+    return bool(trunk) and trunk <= set(frozen) and not names <= set(frozen)
+
+
+def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> None:
+    """Checks that there is something to compute once."""
+    if not any(trains_its_tail(network, frozen) for network, frozen in networks):
+        raise UserError(
+            "transfer.featurize: nothing can be computed once, as more than the network's heads is "
+            "trained; freeze the rest with transfer.rules, such as {pattern: '*', freeze: true} "
+            "and {pattern: '*.head', freeze: false}, or set it to false (a network of your own "
+            "must have tail, features and finish)"
+        )
 
 
 class FeaturizedSamples:
@@ -91,29 +81,17 @@ class FeaturizedSamples:
             yield replace(batch, features=features)
 
 
-def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> None:
-    """Checks that there is something to compute once."""
-    if not any(split(network, frozen) for network, frozen in networks):
-        raise UserError(
-            "transfer.featurize: nothing can be computed once, as more than the network's heads is "
-            "trained; freeze the rest with transfer.rules, such as {pattern: '*', freeze: true} "
-            "and {pattern: '*.head', freeze: false}, or set it to false (a network of your own "
-            "must be a torch.nn.Sequential, or have tail, features and finish)"
-        )
-
-
 class FeaturizedSurrogate:
     """A surrogate whose network is finished from features instead of being run on fields."""
 
-    def __init__(self, surrogate: Surrogate, frozen: Collection[str]) -> None:
+    def __init__(self, surrogate: Surrogate) -> None:
         self.surrogate = surrogate
-        self.frozen = frozen
+        self.network = cast(HasTail, surrogate.network)
         self.flops = 0.0
-        self.parts = self._split(surrogate.network)
 
     def finish(self, batch: Samples) -> Callable[[Tensor], Tensor]:
         """Returns what gives the network's output for a batch, from its features alone."""
-        return lambda x: self.parts.tail(batch.features or ())
+        return lambda x: self.network.finish(batch.features or ())
 
     @torch.no_grad()
     def compute(
@@ -129,11 +107,11 @@ class FeaturizedSurrogate:
         with FlopCounter() as counter:
             for number, block in enumerate(samples.split(batch_size)):
                 with autocast(block.inputs.device, precision):
-                    trunk = self.parts.trunk(self.surrogate.scaled(block.inputs)[0])
-                features = [tensor.movedim(1, -1) for tensor in trunk]
+                    computed = self.network.features(self.surrogate.scaled(block.inputs)[0])
+                features = [tensor.movedim(1, -1) for tensor in computed]
                 kept = kept or _room(features, len(samples))
-                for all_of_it, part in zip(kept, features, strict=True):
-                    all_of_it[number * batch_size :][: len(part)] = part
+                for whole, part in zip(kept, features, strict=True):
+                    whole[number * batch_size :][: len(part)] = part
         self.flops += counter.get_total_flops()
         return FeaturizedSamples(samples, kept)
 
@@ -143,13 +121,8 @@ class FeaturizedSurrogate:
         dtype = next(twin.parameters()).dtype  # there is no autocast here
         features = [tensor.to("meta", dtype) for tensor in batch.features or ()]
         with FlopCounter() as counter:
-            self._split(twin).tail(features).sum().backward()
+            cast(HasTail, twin).finish(features).sum().backward()
         return float(counter.get_total_flops())
-
-    def _split(self, network: nn.Module) -> Split:
-        parts = split(network, self.frozen)
-        assert parts is not None
-        return parts
 
 
 def _room(features: Sequence[Tensor], count: int) -> list[Tensor]:

@@ -86,10 +86,7 @@ def training_step(
 
 
 def step_seconds(
-    network: nn.Module,
-    shape: tuple[int, ...],
-    optimizer: OptimizerName,
-    precision: PrecisionName,
+    network: nn.Module, shape: tuple[int, ...], optimizer: OptimizerName, precision: PrecisionName
 ) -> float:
     """Returns about how long a step of a training takes, batches and augmentation included."""
     step = training_step(network, shape, optimizer, precision)
