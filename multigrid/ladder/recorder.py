@@ -97,7 +97,7 @@ class Recorder(Callback):
         """
         self.trainer, self.start_of_level = trainer, start
         self._saved_best, self._entered = None, False
-        self._saved(time.monotonic())
+        self._steps_since_saving, self._saved_at = 0, time.monotonic()
         self.transfers[trainer.stage.level] = start.report.to_json()
         self._write_transfers()
         if unfinished is not None:
@@ -108,28 +108,19 @@ class Recorder(Callback):
             self._entered = True
             return
         self.overhead = overhead
-        stage, head = trainer.stage, self._head()
-        log.info(
-            "%s stage %d: %s, batch %d, rate %.1e%s",
-            *(
-                head,
-                stage.index,
-                counted(stage.epochs, "epoch"),
-                stage.batch_size,
-                stage.learning_rate,
-            ),
-            f"  ({stage.reason})" if stage.reason else "",
-        )
+        stage, grids = trainer.stage, self.experiment.hierarchy.levels
+        head = f"[level {stage.level}/{len(grids) - 1} | {grids[stage.level]}]"
+        reason = f"  ({stage.reason})" if stage.reason else ""
+        what = f"batch {stage.batch_size}, rate {stage.learning_rate:.1e}{reason}"
+        log.info("%s stage %d: %s, %s", head, stage.index, counted(stage.epochs, "epoch"), what)
         if start.report.keys(*COPIED):
             notices = start.report.notices(loaded=bool(self.loaded))
             log.info("%s", "\n".join([start.report.totals(), *notices]))
         record = trainer.measure_start()
         self.rel_l2_at_start = record.val_rel_l2
         self._append(record)
-        log.info(
-            "%s on entering  val_rel_l2=%.4g  on the finest grid %.4g",
-            *(head, record.val_rel_l2, record.val_finest_rel_l2),
-        )
+        errors = record.val_rel_l2, record.val_finest_rel_l2
+        log.info("%s on entering  val_rel_l2=%.4g  on the finest grid %.4g", head, *errors)
         self._entered = True
 
     def on_step(self, trainer: Training) -> None:
@@ -196,7 +187,7 @@ class Recorder(Callback):
                     save_best(folder / BEST, checkpoint)
                     self._saved_best = trainer.best
             self.saving_seconds += time.perf_counter() - started
-        self._saved(time.monotonic())
+        self._steps_since_saving, self._saved_at = 0, time.monotonic()
 
     def restore(self) -> dict[str, Any] | None:
         """Restores rows, finished stages and best states from the latest sound checkpoint.
@@ -255,12 +246,12 @@ class Recorder(Callback):
         try:
             checkpoint = load_checkpoint(path)
             if checkpoint.keys() >= KEYS:
-                if not checkpoint.keys() >= {"transfers", "stages"}:
-                    raise UserError(
-                        f"{path}: was written by an earlier version, whose runs cannot be resumed; "
-                        "use another name=..., or --overwrite to start again"
-                    )
-                return checkpoint
+                if checkpoint.keys() >= {"transfers", "stages"}:
+                    return checkpoint
+                raise UserError(
+                    f"{path}: was written by an earlier version, whose runs cannot be resumed; "
+                    "use another name=..., or --overwrite to start again"
+                )
             problem = f"{path}: holds no state of a run"
         except DamagedError as error:
             problem = str(error)
@@ -277,9 +268,6 @@ class Recorder(Callback):
         minutes = self.experiment.config.checkpoints.minutes
         return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
-    def _saved(self, now: float) -> None:
-        self._steps_since_saving, self._saved_at = 0, now
-
     def _later_levels(self) -> Collection[int]:
         experiment = self.experiment
         if experiment.is_automatic:
@@ -288,16 +276,11 @@ class Recorder(Callback):
 
     # rows and summaries
 
-    def _head(self) -> str:
-        num_levels = len(self.experiment.hierarchy.levels)
-        grid = self.experiment.hierarchy.levels[self.trainer.stage.level]
-        return f"[level {self.trainer.stage.level}/{num_levels - 1} | {grid}]"
-
     def _append(self, record: EpochRecord) -> None:
         """Adds a row and writes the metrics file."""
         stage, progress = self.trainer.stage, self.trainer.progress
-        earlier = [row for row in self.rows if row.stage < stage.index]
-        before = earlier[-1] if earlier else Row.zero()
+        earlier = (row for row in reversed(self.rows) if row.stage < stage.index)
+        before = next(earlier, Row.zero())
         self.rows.append(
             Row(
                 stage=stage.index,
@@ -329,16 +312,16 @@ class Recorder(Callback):
             write_json(self.level_folder(level) / "transfer.json", content)
 
     def _summary(self) -> dict[str, Any]:
-        trainer, progress = self.trainer, self.trainer.progress
+        trainer, progress, stage = self.trainer, self.trainer.progress, self.trainer.stage
         network, report = trainer.surrogate.network, self.start_of_level.report
         parameters = count_parameters(network)
         transferred = count_named(network, report.keys(*COPIED))
         frozen = count_named(network, trainer.finetuning.frozen())
-        rows = [row for row in self.rows if row.stage == trainer.stage.index]
+        rows = [row for row in self.rows if row.stage == stage.index]
         return {
-            "stage": trainer.stage.index,
-            "level": trainer.stage.level,
-            "grid": list(self.experiment.hierarchy.levels[trainer.stage.level].shape),
+            "stage": stage.index,
+            "level": stage.level,
+            "grid": list(self.experiment.hierarchy.levels[stage.level].shape),
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
             "seconds": self.overhead + progress.seconds,
@@ -350,12 +333,12 @@ class Recorder(Callback):
             "new": parameters - transferred,
             "trainable": parameters - frozen,
             "frozen": frozen,
-            "interpolation_error": self.data.interpolation_error(trainer.stage.level),
+            "interpolation_error": self.data.interpolation_error(stage.level),
             "rel_l2_at_start": self.rel_l2_at_start,
             "rel_l2": progress.best,
             "finest_rel_l2": min(row.val_finest_rel_l2 for row in rows),
             "outcome": outcome([row.val_rel_l2 for row in rows]),
-            "reason": trainer.stage.reason,
+            "reason": stage.reason,
             "went_back": trainer.divergence.events,
             "part_size": trainer.part_size,
             "compiled": trainer.compiled is not None,

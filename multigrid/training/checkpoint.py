@@ -36,9 +36,8 @@ class DamagedError(UserError):
     """A file does not hold what was written to it."""
 
 
-_MARK = b"\nmultigrid sha256 "
-_TRAILER = re.compile(re.escape(_MARK) + rb"([0-9a-f]{64})\n\Z")
-_TRAILER_BYTES = len(_MARK) + 65
+_TRAILER = re.compile(rb"\nmultigrid sha256 ([0-9a-f]{64})\n\Z")
+_TRAILER_BYTES = 83
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
@@ -64,7 +63,7 @@ def _to_bytes(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     content = buffer.getvalue()
-    return content + _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    return content + b"\nmultigrid sha256 %s\n" % hashlib.sha256(content).hexdigest().encode()
 
 
 def _read(path: Path) -> bytes:
@@ -133,10 +132,8 @@ def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]
     path = located(path)
     _check_exists(path, key)
     weights = _read_weights(path)
-    wrapped = [w for w in WRAPPERS if all(key.startswith(w) for key in weights)]
-    while weights and wrapped:
+    while wrapped := [w for w in WRAPPERS if weights and all(k.startswith(w) for k in weights)]:
         weights = {key.removeprefix(wrapped[0]): tensor for key, tensor in weights.items()}
-        wrapped = [w for w in WRAPPERS if all(key.startswith(w) for key in weights)]
     return {printable(key): tensor for key, tensor in weights.items()}
 
 
@@ -305,10 +302,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
     payload = _load(path, _read(path))
-    for key in CONTAINERS:
-        if isinstance(payload, dict) and isinstance(payload.get(key), dict):
-            payload = payload[key]
-            break
+    if isinstance(payload, dict):
+        inner = (payload[key] for key in CONTAINERS if isinstance(payload.get(key), dict))
+        payload = next(inner, payload)
     if not isinstance(payload, dict) or not payload:
         kind = "an empty mapping" if payload == {} else f"a value of type {type(payload).__name__}"
         raise UserError(f"{path}: holds no state dictionary, but {kind}")

@@ -83,14 +83,15 @@ class Trainer:
 
     Args:
         surrogate: The surrogate, initialised.
-        samples: Training samples on its grid, in memory or on disk.
+        samples: Training samples on its grid, in memory or on disk; with the features if it is
+            ``featurized``, with the outputs of all steps for ``unrolling``.
         validate: Measures it on the validation samples.
         stage: Epochs, batch size and learning rates.
         loss: What to minimise, a mean over the samples that it is given.
         options: What is the same on all levels.
         finetuning: How each of the network's tensors is trained.
-        featurized: Predicts from features of the batches, which ``samples`` must have then.
-        unrolling: How roll-outs are trained; ``samples`` have the outputs of all steps then.
+        featurized: Predicts from features of the batches.
+        unrolling: How roll-outs are trained.
 
     Attributes:
         progress: Where it stands.
@@ -112,29 +113,18 @@ class Trainer:
         unrolling: Unrolling | None = None,
     ) -> None:
         started = time.perf_counter()
-        self.surrogate = surrogate
-        self.samples = samples
-        self.validate = validate
-        self.stage = stage
-        self.loss = loss
-        self.options = options
+        self.surrogate, self.samples, self.validate = surrogate, samples, validate
+        self.stage, self.loss, self.options = stage, loss, options
         self.processes = options.processes
         self.finetuning = finetuning or Finetuning()
-        self.featurized = featurized
-        self.unrolling = unrolling
+        self.featurized, self.unrolling = featurized, unrolling
         self.freezer = Freezer(surrogate.network, self.finetuning)
         self._blueprint = without_data(surrogate.network)
         set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
         self.processes.spread(surrogate.network)
-        self.batches = Batches(
-            len(samples),
-            samples.grid,
-            stage.batch_size,
-            (options.seed, stage.index),
-            options.symmetries,
-            self.processes,
-            options.mode_shifts,
-        )
+        key, symmetries = (options.seed, stage.index), options.symmetries
+        more = key, symmetries, self.processes, options.mode_shifts
+        self.batches = Batches(len(samples), samples.grid, stage.batch_size, *more)
         self.num_steps = self.batches.num_steps
         decay, final_rate = options.settings.decay, options.settings.final_rate
         total = stage.epochs * self.num_steps
@@ -175,8 +165,12 @@ class Trainer:
         return self.should_stop or self.progress.epoch >= self.stage.epochs
 
     def train_epoch(self, callbacks: Sequence[Callback] = ()) -> EpochRecord:
-        """Takes the steps that the epoch still lacks, and validates."""
-        self._unfreeze()
+        """Takes the steps that the epoch still lacks, and validates.
+
+        Weights scheduled for it are unfrozen before; the optimizer's state of others is kept.
+        """
+        if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
+            self._renew_optimizer(self.processes.whole(self.optimizer.state_dict()))
         self.freezer.train()
         planned = self.batches.epoch(self.progress.epoch, self.progress.step)
         if planned:
@@ -221,8 +215,7 @@ class Trainer:
     def backward(self, microbatches: Sequence[tuple[Samples, float]]) -> float:
         """Leaves the gradient of a batch in the parameters, and returns this process's loss.
 
-        Args:
-            microbatches: Samples, and the share of the whole batch that they stand for.
+        ``microbatches`` are samples with the share of the whole batch that they stand for.
         """
         self.surrogate.zero_grad()
         device, batch_loss = microbatches[0][0].inputs.device, 0.0
@@ -372,25 +365,16 @@ class Trainer:
                 f"{what}{after}; try a smaller schedule.learning_rate than "
                 f"{self.stage.learning_rate:g}"
             )
-        network = self.surrogate.network
-        current, best = tensors_of(network), self.best["network"]
-        load_tensors(network, {k: self.processes.spread_like(best[k], current[k]) for k in best})
+        network, spread = self.surrogate.network, self.processes.spread_like
+        current = tensors_of(network)
+        load_tensors(network, {k: spread(x, current[k]) for k, x in self.best["network"].items()})
         self._renew_optimizer(self.best["trainer"]["optimizer"])
         progress.start_epoch(self.epoch_flops * progress.step / self.num_steps)
         log.warning(
-            "%s: back to the state after epoch %d, learning rate times %g from here on (try %d "
-            "of %d)",
-            what,
-            progress.best_epoch,
-            self.divergence.rate_factor,
-            len(self.divergence.events),
-            tries,
+            f"{what}: back to the state after epoch {progress.best_epoch}, learning rate times "
+            f"{self.divergence.rate_factor:g} from here on (try {len(self.divergence.events)} of "
+            f"{tries})"
         )
-
-    def _unfreeze(self) -> None:
-        """Unfreezes weights scheduled for this epoch; the optimizer's state of others is kept."""
-        if self.freezer.update(self.progress.epoch, self.progress.best_epoch):
-            self._renew_optimizer(self.processes.whole(self.optimizer.state_dict()))
 
     def _renew_optimizer(self, state: dict[str, Any]) -> None:
         """Builds the optimizer for what is trained now, with a state."""
