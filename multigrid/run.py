@@ -68,7 +68,7 @@ def _dry_run(config: Config) -> None:
         experiment = Experiment(config, processes=processes)
         if processes.is_first:
             print(experiment.describe(), flush=True)
-            with _on_screen():
+            with _logging():
                 experiment.warn_of_memory()
 
 
@@ -185,10 +185,6 @@ def _train(
         folder.claim(experiment.config, overwrite)
     folder.tidy()
     with _logging(folder):
-        owner = folder.lock.taken_over
-        if owner is not None:
-            who = f"process {owner.get('pid')} on {owner.get('host')}"
-            log.warning("took over the lock of %s, which no longer runs", who)
         experiment.warn_of_memory()
         run.train(resume)
         summary = run.write_results()
@@ -230,31 +226,23 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
 
 
 @contextmanager
-def _logging(folder: RunFolder) -> Iterator[None]:
+def _logging(folder: RunFolder | None = None) -> Iterator[None]:
     """Logs to the screen and, with times, to the run's log file within the context."""
-    try:
-        file = _LogFile(folder.log, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
-    file.setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    try:
-        with _on_screen(file):
-            yield
-    finally:
-        file.close()
-
-
-@contextmanager
-def _on_screen(*more: logging.Handler) -> Iterator[None]:
-    """Logs to the screen and to further handlers within the context."""
-    screen = logging.StreamHandler(sys.stdout)
-    screen.setFormatter(_Formatter("%(message)s"))
+    shown: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    shown[0].setFormatter(_Formatter("%(message)s"))
+    if folder is not None:
+        try:
+            shown.append(_LogFile(folder.log, encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
+        shown[1].setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handlers, level = log.handlers, log.level
-    log.handlers = [screen, *more]
+    log.handlers = shown
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        shown[-1].close()
         log.handlers = handlers
         log.setLevel(level)
 

@@ -460,8 +460,10 @@ def silent_heart(monkeypatch):
 
 def test_silence_is_death(silent_heart):
     silent_heart._latest[1] = b"7 (on a machine, process id 8)"
-    assert silent_heart._judge(1, heartbeat.PATIENCE) is None
-    gone = silent_heart._judge(1, heartbeat.PATIENCE + 1)
+    silent_heart._silent[1] = heartbeat.PATIENCE
+    assert silent_heart._judge(1) is None
+    silent_heart._silent[1] += 1
+    gone = silent_heart._judge(1)
     assert str(gone).startswith("process 1 of 2 (on a machine, process id 8) has died")
 
 
@@ -474,5 +476,5 @@ def test_silence_is_death(silent_heart):
     ],
 )
 def test_how_another_one_ends_is_known(silent_heart, end, gone):
-    silent_heart._ends[1] = end
-    assert repr(silent_heart._judge(1, 1000)) == repr(gone)
+    silent_heart._ends[1], silent_heart._silent[1] = end, 1000
+    assert repr(silent_heart._judge(1)) == repr(gone)

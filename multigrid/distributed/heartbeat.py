@@ -4,6 +4,7 @@ Once a second each process writes a number into the store that they share. Colle
 do not suffice: their time limit cannot tell a process that is gone from one that compiles.
 """
 
+import itertools
 import os
 import socket
 import sys
@@ -28,11 +29,9 @@ GRACE_SECONDS = 18.0
 class Heartbeat:
     """Tells the other processes that this one lives, and how it ends; notices who is gone.
 
-    The store must be used by nobody else, and give up after a while.
-
-    Attributes:
-        gone: What to raise, as another process has ended before its time; or None.
-        busy: Held while this process must not be ended, as while it saves.
+    The store must be used by nobody else, and give up after a while. ``gone`` is what to raise once
+    another process has ended before its time; ``busy`` is held while this one must not be ended, as
+    while it saves.
     """
 
     def __init__(self, rank: int, size: int, store: dist.Store) -> None:
@@ -40,9 +39,8 @@ class Heartbeat:
         self.gone: BaseException | None = None
         self.busy = threading.RLock()
         self._patience = PATIENCE
-        self._others = [other for other in range(size) if other != rank]
-        self._latest: dict[int, bytes] = {}
-        self._silent = dict.fromkeys(self._others, 0)
+        self._latest = {other: b"" for other in range(size) if other != rank}
+        self._silent = dict.fromkeys(self._latest, 0)
         self._ends: dict[int, str] = {}
         self._noticed, self._over = threading.Event(), threading.Event()
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
@@ -72,17 +70,17 @@ class Heartbeat:
     def _beat(self) -> None:
         """Counts silent beats; not seconds, so that a paused process does not count as dead."""
         name = f"(on {socket.gethostname()}, process id {os.getpid()})"
-        number = 0
-        while self.gone is None:
-            number += 1
+        for number in itertools.count():
             try:
                 self.store.set(f"beat/{self.rank}", f"{number} {name}")
-                for other in self._others:
+                for other in self._latest:
                     self._listen_to(other)
             except RuntimeError:  # process 0 keeps the store
                 self._ends.setdefault(0, "lost")
-            gone = [self._judge(other, self._silent[other]) for other in self._others]
-            self.gone = next((reason for reason in gone if reason is not None), None)
+            gone = filter(None, (self._judge(other) for other in self._latest))
+            self.gone = next(gone, None)
+            if self.gone is not None:
+                break
             if self._over.wait(BEAT_SECONDS):
                 return
         self._noticed.set()
@@ -91,12 +89,12 @@ class Heartbeat:
     def _listen_to(self, other: int) -> None:
         if self.store.check([f"end/{other}"]):
             self._ends[other] = self.store.get(f"end/{other}").decode()
-        before = self._latest.get(other)
+        before = self._latest[other]
         if self.store.check([f"beat/{other}"]):
             self._latest[other] = self.store.get(f"beat/{other}")
-        self._silent[other] = 0 if self._latest.get(other) != before else self._silent[other] + 1
+        self._silent[other] = 0 if self._latest[other] != before else self._silent[other] + 1
 
-    def _judge(self, other: int, silent: int) -> BaseException | None:
+    def _judge(self, other: int) -> BaseException | None:
         """Returns what to raise because of another process, if anything."""
         kind, _, text = self._ends.get(other, "").partition(" ")
         process = f"process {other} of {self.size}"
@@ -104,9 +102,9 @@ class Heartbeat:
             return Interrupted(text)
         if kind == "failed":
             return UserError(f"{process}: {text}")
-        if kind == "done" or (not kind and silent <= self._patience):
+        if kind == "done" or (not kind and self._silent[other] <= self._patience):
             return None
-        name = self._latest.get(other, b"").decode().partition(" ")[2]
+        name = self._latest[other].decode().partition(" ")[2]
         return UserError(
             f"{process} {name} has died or no longer answers; what was saved is sound: --resume "
             "goes on from there"

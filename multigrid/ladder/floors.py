@@ -32,10 +32,7 @@ FOLD_ABOVE = 5e-3
 class Floor:
     """What a level's grid lacks of the finest fields.
 
-    Attributes:
-        grid: The level's grid.
-        output: Mean relative L2 error of restricted and prolonged outputs.
-        input: The same of the inputs.
+    The mean relative L2 errors of restricted and prolonged outputs, and of inputs.
     """
 
     grid: Grid
@@ -61,13 +58,9 @@ def some_samples(config: Config, problem: Problem, source: SampleSource) -> Samp
 def floors(
     samples: Samples, levels: Sequence[Grid], degree: int, periodic: Periodic
 ) -> list[Floor]:
-    """Returns the floors of the levels of a ladder.
+    """Returns the floors of some levels, from samples on the finest grid.
 
-    Args:
-        samples: Samples on the finest level's grid.
-        levels: Grids of the levels, coarsest first.
-        degree: Polynomial degree of the prolongation.
-        periodic: Whether the prolongation wraps around.
+    The prolongation is of a polynomial degree, and wraps around if ``periodic``.
     """
 
     def lost(fields: Tensor, grid: Grid) -> float:

@@ -60,13 +60,11 @@ PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
 class FolderLock(AbstractContextManager[Any]):
     """The system's lock on a folder, which ends with its process, and its owner in ``run.lock``.
 
-    Where a file system has no locks, the owner's file alone counts. ``taken_over`` is the owner
-    that left such a file without ending properly, or None.
+    Where a file system has no locks, the owner's file alone counts.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.lock"
-        self.taken_over: dict[str, Any] | None = None
         self._system = FileLock(folder / ".lock", timeout=0, thread_local=False)
         self._held = False
 
@@ -82,14 +80,13 @@ class FolderLock(AbstractContextManager[Any]):
             if self._owner():
                 hint = f"stop it first, or remove {self.path} if it has ended,"
                 raise self._refusal(hint) from None
-        owner = self._owner()
         try:
             me = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
             write_json(self.path, me)
         except BaseException:
             self._system.release()
             raise
-        self.taken_over, self._held = owner or None, True
+        self._held = True
 
     def release(self) -> None:
         """Gives the lock back and removes its files."""
@@ -104,11 +101,10 @@ class FolderLock(AbstractContextManager[Any]):
         self.release()
 
     def _owner(self) -> dict[str, Any]:
-        try:
+        with suppress(OSError, ValueError):
             owner = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return owner if isinstance(owner, dict) else {}
+            return owner if isinstance(owner, dict) else {}
+        return {}
 
     def _refusal(self, hint: str) -> UserError:
         owner, age = self._owner(), ""
@@ -146,13 +142,6 @@ class RunFolder:
             return ""
         return text.rpartition(YAML[0])[2].strip() if YAML[0] in text else ""
 
-    @property
-    def pictures(self) -> list[Path]:
-        """The figures that may be there, in any format."""
-        return [
-            self.path / f"{name}.{ending}" for name in PICTURES for ending in ("png", "pdf", "svg")
-        ]
-
     def level(self, level: int, grid: Grid, make: bool = True) -> Path:
         """Returns the folder of a level, made if necessary and wanted."""
         folder = self.path / f"level_{level}_{grid}"
@@ -187,11 +176,8 @@ class RunFolder:
     @property
     def results(self) -> list[Path]:
         """What training from the beginning would replace: best surrogates, results of a run."""
-        files = (self.summary, self.examples, self.spectra)
-        return [
-            *sorted(self.path.glob("level_*_*/best.pt")),
-            *(path for path in files if path.exists()),
-        ]
+        files = [path for path in (self.summary, self.examples, self.spectra) if path.exists()]
+        return [*sorted(self.path.glob("level_*_*/best.pt")), *files]
 
     def refusal(self, lacking: str) -> UserError:
         """Returns the refusal of a resume that could only start again, over what there is."""
@@ -238,23 +224,22 @@ class RunFolder:
         """Checks that nothing else has the names of a run's files and folders."""
         sizes = ["x".join(map(str, shape)) for shape in config.shapes()]
         folders = [self.path / f"level_{level}_{size}" for level, size in enumerate(sizes)]
-        for path in (self.tensorboard, self.direct, *folders):
-            if path.exists() and not path.is_dir():
-                raise UserError(
-                    f"{path}: is a file, where the run needs a folder; remove it, or use another "
-                    "name=..."
+        folders += [self.tensorboard, self.direct]
+        for path in (*folders, *self._files()):
+            if path.exists() and path.is_dir() != (path in folders):
+                have, need = (
+                    ("folder", "writes a file") if path.is_dir() else ("file", "needs a folder")
                 )
-        for path in self._files():
-            if path.is_dir():
                 raise UserError(
-                    f"{path}: is a folder, where the run writes a file; remove it, or use another "
-                    "name=..."
+                    f"{path}: is a {have}, where the run {need}; remove it, or use another name=..."
                 )
 
     def _files(self) -> list[Path]:
         """Returns the files that a run writes, level folders and others aside."""
         first = [self.config, self.log, self.metrics, self.summary, self.journal.path]
-        return [*first, self.examples, self.spectra, self.report, *self.pictures]
+        endings = ("png", "pdf", "svg")
+        pictures = [self.path / f"{name}.{ending}" for name in PICTURES for ending in endings]
+        return [*first, self.examples, self.spectra, self.report, *pictures]
 
     def _clear(self) -> None:
         """Removes the files of an earlier run, and nothing else; all of them or none."""
