@@ -58,7 +58,7 @@ def expand(name: str) -> str:
 def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:
     """Writes a file as :func:`written_aside` does, and reads it back before it gets its name."""
     with written_aside(path, previous) as aside:
-        with create(aside) as file:
+        with aside.open("wb") as file:
             write(file, content)
         if read_back(aside) != content:
             raise OSError(errno.EIO, "what was written reads back differently")
@@ -146,9 +146,7 @@ def _finite(value: Any) -> Any:
 def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Yields where to write a file, which then gets its name; a failure leaves nothing behind.
 
-    Args:
-        path: Target file; its folder must exist.
-        previous: Where to keep the file that was there before; by default it is replaced.
+    The file that was there before is kept as ``previous``, or replaced. The folder must exist.
 
     Raises:
         UserError: If it cannot be written; a file already there is untouched.
@@ -156,7 +154,17 @@ def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
     aside = path.with_name(path.name + PART)
     try:
         yield aside
-        put_in_place(aside, path, previous)
+        sync(aside)
+        kept = previous if previous is not None and path.exists() else None
+        if kept is not None:
+            rename(path, kept)
+        try:
+            rename(aside, path)
+        except OSError:
+            if kept is not None:
+                rename(kept, path)
+            raise
+        sync_folder(path.parent)
     except OSError as error:
         discard(aside)
         raise UserError(f"{path}: cannot be written: {reason(error)}") from None
@@ -168,21 +176,6 @@ def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
 def reason(error: OSError) -> str:
     """Returns what the system says of a file, without the state that HDF5 adds."""
     return brief(OSError(error.strerror)) if error.strerror else brief(error)
-
-
-def put_in_place(aside: Path, path: Path, previous: Path | None = None) -> None:
-    """Flushes a finished file to disk and gives it its name, or leaves all names as they are."""
-    sync(aside)
-    moved = previous is not None and path.exists()
-    if previous is not None and moved:
-        rename(path, previous)
-    try:
-        rename(aside, path)
-    except OSError:
-        if previous is not None and moved:
-            rename(previous, path)
-        raise
-    sync_folder(path.parent)
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
@@ -215,11 +208,6 @@ def discard(aside: Path) -> None:
     """Removes what is left of a file that could not be written."""
     with suppress(OSError):  # the folder is read-only or gone: the error that led here says more
         aside.unlink(missing_ok=True)
-
-
-def create(path: Path) -> BinaryIO:
-    """Opens a file for writing."""
-    return path.open("wb")
 
 
 def write(file: BinaryIO, content: bytes) -> None:

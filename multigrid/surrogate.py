@@ -95,11 +95,6 @@ class TrainedSurrogate:
 
     Each takes fields on the grid of its level, folded ones on that of the finest. ``config`` is the
     configuration of the run, ``problem`` what was learned, ``device`` where it computes.
-
-    Args:
-        weights: The networks of some levels, of one and the same run.
-        device: Where to compute.
-        network: The factory of the networks, if the user has given one.
     """
 
     def __init__(
@@ -112,9 +107,8 @@ class TrainedSurrogate:
         self._weights = {item.level: item for item in weights}
         finest = self._weights[max(self._weights)]
         self.config: Config = parse_saved(finest.about["config"], f"{finest.path}: configuration")
-        names = finest.about["fields"]
+        files, names = self.config.files, finest.about["fields"]
         fields = tuple(names["input"]), tuple(names["output"])
-        files = self.config.files
         self.problem: Problem = self.config.pde() if files is None else file_problem(files, *fields)
         levels = self.config.hierarchy().levels
         for item in weights:
@@ -180,12 +174,9 @@ class TrainedSurrogate:
         return outputs[0] if single else outputs
 
     def predict(self, inputs: Fields, batch_size: int = 32, level: int | None = None) -> Fields:
-        """Maps input fields to output fields in batches, without gradients.
+        """Maps input fields ``[N, in, *grid]`` as a call does, in batches and without gradients.
 
-        Args:
-            inputs: As for a call, ``[N, in, *grid]``; an array may be memory-mapped.
-            batch_size: Samples at once, which bounds the memory.
-            level: As for a call.
+        An array may be memory-mapped; ``batch_size`` samples at once bound the memory.
         """
         empty = np.empty((0, len(self.output_names), *inputs.shape[2:]), dtype=np.float32)
         outputs = np.concatenate([empty, *self.stream(inputs, batch_size, level)])
@@ -198,11 +189,8 @@ class TrainedSurrogate:
     ) -> Iterator[np.ndarray]:
         """Yields the outputs of batch after batch, as arrays.
 
-        Args:
-            inputs: A tensor or array ``[N, in, *grid]``, or whatever can be sliced and is as large,
-                such as a dataset of an HDF5 file.
-            batch_size: Samples at once.
-            level: As for a call.
+        ``inputs`` are a tensor or array ``[N, in, *grid]``, or whatever can be sliced and is as
+        large, such as a dataset of an HDF5 file.
         """
         level = self.level_of(inputs.shape, level)
         for start in range(0, len(inputs), batch_size):
@@ -246,10 +234,9 @@ class TrainedSurrogate:
                 f"{stream.place}: the samples are on {stream.grid}, which halves to none of the "
                 f"run's grids {_names_of(self._grids)}"
             )
-        for level in chosen:
-            self._of(level)  # which must have been trained
         grids, model = self.config.hierarchy().levels, self.config.model
-        networks = {k: LevelNetwork(grids[k], self._grids[k], self.surrogate(k)) for k in chosen}
+        surrogates = {level: self.surrogate(level) for level in chosen}
+        networks = {k: LevelNetwork(grids[k], self._grids[k], surrogates[k]) for k in chosen}
         how = batch_size, model.prolongation, wraps(model.padding), self.time
         errors = measure(networks, self.output_names, stream, *how)
         finest, rollout = networks[chosen[-1]], None
@@ -263,11 +250,12 @@ class TrainedSurrogate:
 
     def _notes(self, data: str | Path) -> list[str]:
         """Returns what a reader must know of errors on a file."""
-        notes, section = [], self.config.files
+        notes, section, path = [], self.config.files, Path(data).resolve()
         entries = [] if section is None else section.entries()
-        path = Path(data).resolve()
-        files = {Path(entry.file).resolve(): entry.split for entry in entries}
-        if path in files and files[path] in (None, "train"):
+        trained = [
+            Path(entry.file).resolve() for entry in entries if entry.split in (None, "train")
+        ]
+        if path in trained:
             notes.append(
                 "the run was trained on samples of this file; without a file, its test samples "
                 "alone are measured"
@@ -309,10 +297,10 @@ class TrainedSurrogate:
     @property
     def time(self) -> TimeSetup | None:
         """How states become inputs, if what is predicted can be rolled out."""
-        about = self._weights[max(self._weights)].about.get("time")
-        if about is None and self.problem.time_dependent:
-            return TimeSetup(len(self.output_names))  # a run of an earlier version
-        return TimeSetup(**about) if about else None
+        if about := self._weights[max(self._weights)].about.get("time"):
+            return TimeSetup(**about)
+        # that of a run of an earlier version
+        return TimeSetup(len(self.output_names)) if self.problem.time_dependent else None
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
         """Applies the surrogate to its outputs again and again.
@@ -367,15 +355,11 @@ class TrainedSurrogate:
         return self._built[level]
 
     def save(self, path: str | Path, levels: Sequence[int] | None = None) -> None:
-        """Writes networks as ``.safetensors``, with all that :func:`load` needs.
+        """Writes networks, by default the finest, as ``.safetensors`` that :func:`load` takes.
 
         The tensors have the names of the network's parameters; configuration, names of the fields
         and scaling are in the metadata under ``multigrid``, as JSON. Names of several levels begin
         with ``level_<k>.``.
-
-        Args:
-            path: The file.
-            levels: What to write, by default the finest level alone.
 
         Raises:
             UserError: If the name has another ending, there is no such level, or the file cannot be

@@ -206,7 +206,9 @@ def _explained(heartbeat: Heartbeat) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not _is_connection(error):
+        words = ("gloo", "nccl", "connection", "socket", "timed out")
+        broken = any(word in str(error).lower() for word in words)
+        if not (broken or isinstance(error, dist.DistError)):
             raise
         gone = heartbeat.explain()
         if gone is None:
@@ -217,11 +219,6 @@ def _explained(heartbeat: Heartbeat) -> Iterator[None]:
         if isinstance(heartbeat.gone, UserError):
             raise heartbeat.gone from None
         raise
-
-
-def _is_connection(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return any(word in text for word in ("gloo", "nccl", "connection", "socket", "timed out"))
 
 
 def _start(device: torch.device) -> Heartbeat:

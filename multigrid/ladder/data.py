@@ -1,6 +1,5 @@
 """The samples of a run: what it trains on at each level, and what it validates and tests on."""
 
-import logging
 import time
 from dataclasses import replace
 
@@ -13,12 +12,10 @@ from multigrid.errors import UserError, printable
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
 from multigrid.ladder.experiment import Experiment
-from multigrid.metrics import negligible_fields, negligible_notes
+from multigrid.metrics import negligible_fields
 from multigrid.models.scaling import FieldScaling
 from multigrid.tables import counted
 from multigrid.training.evaluation import interpolation_error
-
-log = logging.getLogger(__name__)
 
 NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
 NUM_TRAJECTORIES = 16
@@ -33,8 +30,7 @@ class RunData:
         scaling: How fields are scaled for the network, the same on all levels.
         seconds: Time to generate or read the finest ones.
         line: Where the samples come from, for the log.
-        mean_output: Mean of the training outputs ``[out, *grid]`` on the finest grid, if there are
-            any.
+        mean_output: Mean of the training outputs ``[out, *grid]`` on the finest grid; None without.
         negligible: By split and output field, the numbers of the samples whose field counts as
             zero in relative errors.
     """
@@ -84,12 +80,6 @@ class RunData:
             if isinstance(samples, Samples) and samples.grid == grid and len(samples) > count:
                 return samples[:count]
         return self.experiment.training_samples(grid, count)
-
-    def log_negligible(self) -> None:
-        """Names the samples whose errors cannot be relative to their output fields."""
-        for split, by_field in self.negligible.items():
-            for note in negligible_notes(by_field):
-                log.warning("%s %s", split, note)
 
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""

@@ -18,6 +18,7 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.ladder.recorder import BEST, LAST, Recorder, is_finished
 from multigrid.ladder.results import TestResults, summarise, write_examples, write_spectra
+from multigrid.metrics import negligible_notes
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
 from multigrid.records.history import Row
@@ -77,14 +78,18 @@ class LadderRun:
             self._continue(latest)
         unfinished = None if latest is None or is_finished(latest) else latest
         log.info("%s\n%s", self.experiment.describe(), self.data.line)
-        self.data.log_negligible()
+        for split, by_field in self.data.negligible.items():
+            for note in negligible_notes(by_field):
+                log.warning("%s %s", split, note)
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
             while (stage := self._next_stage(unfinished is not None)) is not None:
                 self._train_level(stage, unfinished)
                 unfinished = None
-            self._tell_unreached()
+            budget, error = self.config.schedule.budget, self.recorder.finished[-1]["finest_rel_l2"]
+            if budget is not None and budget.error is not None and error > budget.error:
+                log.warning("budget spent at an error of %.4g, above %g", error, budget.error)
             self._test()
         except (UserError, Interrupted, RuntimeError, MemoryError) as reason:
             self._note_end(reason)
@@ -111,15 +116,6 @@ class LadderRun:
         if experiment.is_automatic and not unfinished:
             experiment.stages = self.processes.from_first(lambda: experiment.extended(finished))
         return experiment.stages[len(finished)] if len(experiment.stages) > len(finished) else None
-
-    def _tell_unreached(self) -> None:
-        """Warns if a schedule by measurement has ended above the error that was wanted."""
-        budget = self.config.schedule.budget
-        if budget is None or budget.error is None:
-            return
-        error = self.recorder.finished[-1]["finest_rel_l2"]
-        if error > budget.error:
-            log.warning("budget spent at an error of %.4g, above %g", error, budget.error)
 
     def _train_level(self, stage: Stage, unfinished: dict[str, Any] | None) -> None:
         """Transfers weights into the level's network, trains it and saves it."""

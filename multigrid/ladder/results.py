@@ -20,7 +20,7 @@ from multigrid.metrics import mean_rel_l2
 from multigrid.models.scaling import Surrogate
 from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
 from multigrid.schedule import Stage
-from multigrid.training.evaluation import evaluate, predict
+from multigrid.training.evaluation import Errors, evaluate, predict
 from multigrid.training.rollouts import RolloutErrors, Step, measure_rollout, roll_out
 
 NUM_SPECTRA, NUM_STEPS = 64, 6
@@ -32,9 +32,7 @@ class TestResults:
 
     Attributes:
         prediction: Predicted outputs ``[N, out, *grid]``.
-        errors: Every metric, the mean over output fields.
-        by_field: Every metric of each output field, ``{metric: {field: value}}``.
-        extra: As ``errors``, on each further test set.
+        extra: Every metric on each further test set, the mean over output fields.
         baselines: By test set, relative L2 errors of guesses that every surrogate must beat.
         rollout: Errors of a roll-out, and those of persistence; None if there was none.
         trajectories: The true trajectories that it was compared with.
@@ -42,8 +40,7 @@ class TestResults:
 
     samples: Samples
     prediction: Tensor
-    errors: dict[str, float]
-    by_field: dict[str, dict[str, float]]
+    errors: Errors
     extra: dict[str, dict[str, float]]
     baselines: dict[str, dict[str, float]]
     rollout: tuple[RolloutErrors, RolloutErrors] | None
@@ -64,8 +61,7 @@ class TestResults:
             baselines[name] = baseline_errors(others, data)
         true = data.trajectories(grid)
         rollout = None if true is None else measure_rollout(surrogate.eval(), true)
-        several = errors.mean, errors.by_field, extra, baselines
-        return cls(samples, prediction, *several, rollout, true)
+        return cls(samples, prediction, errors, extra, baselines, rollout, true)
 
 
 def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
@@ -85,6 +81,14 @@ def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
 def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[str, Any]:
     """Returns the content of ``summary.json`` of a finished run, as plain containers."""
     experiment, last = data.experiment, recorder.rows[-1]
+    rollout: dict[str, Any] = {"rollout": []}
+    if results.rollout is not None:
+        surrogate, persistence = results.rollout
+        rollout = {
+            "rollout": surrogate.mean_nrmse(),
+            "rollout_persistence": persistence.mean_nrmse(),
+            "rollout_metrics": surrogate.to_json(persistence),
+        }
     with_saving = last.seconds + last.evaluation_seconds + recorder.saving_seconds
     return {
         "name": experiment.config.name,
@@ -93,12 +97,12 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
         "fields": experiment.fields_reason or experiment.config.model.fields,
         "handed_in": experiment.extensions.places,
         "levels": recorder.finished,
-        "test": results.errors,
-        "test_by_field": results.by_field,
+        "test": results.errors.mean,
+        "test_by_field": results.errors.by_field,
         "negligible_fields": {split: rows for split, rows in data.negligible.items() if rows},
         "extra_tests": results.extra,
         "baselines": results.baselines,
-        **_rollout(results.rollout),
+        **rollout,
         "events": recorder.folder.journal.read(),
         "seconds": last.seconds,
         "saving_seconds": recorder.saving_seconds,
@@ -117,17 +121,6 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
         "code": code_version(),
         "machine": machine(experiment.device),
         "peak_memory_bytes": peak_memory(experiment.device),
-    }
-
-
-def _rollout(errors: tuple[RolloutErrors, RolloutErrors] | None) -> dict[str, Any]:
-    if errors is None:
-        return {"rollout": []}
-    surrogate, persistence = errors
-    return {
-        "rollout": surrogate.mean_nrmse(),
-        "rollout_persistence": persistence.mean_nrmse(),
-        "rollout_metrics": surrogate.to_json(persistence),
     }
 
 
