@@ -119,12 +119,9 @@ class Evaluation:
     def worst(self, count: int = 5) -> list[dict[str, Any]]:
         """Returns the samples with the largest relative L2 errors on the finest level."""
         errors = self.levels[-1].errors["rel_l2"]
+        places = [{"place": place} for place in self.places] or [{}] * len(errors)
         order = errors.argsort(descending=True)[:count].tolist()
-        worst: list[dict[str, Any]] = []
-        for index in order:
-            place = {"place": self.places[index]} if self.places else {}
-            worst.append({"sample": index, **place, "rel_l2": errors[index].item()})
-        return worst
+        return [{"sample": i, **places[i], "rel_l2": errors[i].item()} for i in order]
 
     def to_json(self, num_worst: int = 5) -> dict[str, Any]:
         """Returns plain containers."""
@@ -139,7 +136,7 @@ class Evaluation:
             }
             for item in self.levels
         ]
-        answer = {
+        return {
             "data": self.place,
             "grid": list(self.grid.shape),
             "samples": self.count,
@@ -147,8 +144,8 @@ class Evaluation:
             "worst": self.worst(num_worst),
             "notes": list(self.notes),
             "negligible_fields": self.levels[-1].negligible,
+            **({} if self.rollout is None else {"rollout": self.rollout}),
         }
-        return answer if self.rollout is None else {**answer, "rollout": self.rollout}
 
     def to_text(self, num_worst: int = 5) -> str:
         """Returns tables by level, by wavelength and of the worst samples."""
@@ -163,13 +160,9 @@ class Evaluation:
             by_level.append([*name, *(f"{value:.4g}" for value in values)])
             by_band.append([*name, *(f"{item.mean(band):.4g}" for band in BANDS)])
         header = ["Level", "Grid", *SHOWN, "Median", "Worst", *(ends[name] for name in last)]
+        place = f"{self.place}: {self.count} samples on {self.grid}"
         blocks = [
-            "\n".join(
-                [
-                    f"{self.place}: {self.count} samples on {self.grid}",
-                    *(f"note: {note}" for note in self.notes),
-                ]
-            ),
+            "\n".join([place, *(f"note: {note}" for note in self.notes)]),
             "errors on the grid of each level's fields (rel_l2: mean, median, worst), and of its "
             f"prediction prolonged to the samples' grid\n{table(header, by_level)}",
             "relative L2 error by wavelength, in thirds up to the grid's limit\n"

@@ -25,8 +25,7 @@ log = logging.getLogger(__name__)
 class Training(Protocol):
     """What callbacks may rely on of the trainer of a level.
 
-    The stage (level, epochs, ...), where it stands, the steps of an epoch, and ``should_stop``,
-    which ends the level after the epoch once it is set.
+    ``num_steps`` are those of an epoch; ``should_stop`` ends the level after the epoch.
     """
 
     stage: Stage

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from multigrid.config.settings import RuleConfig, TransferConfig
+from multigrid.config.settings import TransferConfig
 from multigrid.errors import UserError
 from multigrid.models.transfer import matches, require_match, tensors_of
 from multigrid.tables import counted
@@ -65,7 +65,9 @@ def plan_finetuning(
     if there is none; ``lower`` is 1 in the mode ``full`` and for weights that are not slow, else
     ``ratio``. Groups (scales, modules) are counted outwards.
     """
-    inwards = _steps_inwards(names, group_of, transferred)
+    groups = {group_of(name) for name in names}
+    new = groups - {group_of(name) for name in transferred} or {max(groups, default=0) + 1}
+    inwards = {group: max(0, min(abs(group - other) for other in new) - 1) for group in groups}
     some_are_new = any(name not in transferred for name in names)
     options: dict[str, ParameterOptions] = {}
     unfreezings: dict[str, Unfreezing] = {}
@@ -84,19 +86,15 @@ def plan_finetuning(
         for name in names:
             if matches(name, rule.patterns()) and rule.concerns(name in transferred):
                 options[name] = replace(options[name], **rule.optimizer_options())
-                if name in transferred and rule.freeze is not None:
-                    unfreezings[name] = _unfreezing(rule)
+                if name not in transferred or rule.freeze is None:
+                    continue
+                if rule.freeze == "plateau":
+                    unfreezings[name] = Unfreezing(plateaus=1)
+                else:
+                    epoch = math.inf if rule.freeze is True else rule.freeze
+                    unfreezings[name] = Unfreezing(epoch)
     frozen = {name: when for name, when in unfreezings.items() if when != Unfreezing(0)}
     return Finetuning(options, frozen, section.patience)
-
-
-def _steps_inwards(
-    names: Collection[str], group_of: Callable[[str], int], transferred: Collection[str]
-) -> dict[int, int]:
-    """Returns how many transferred groups lie between each and the nearest that is all new."""
-    groups = {group_of(name) for name in names}
-    new = groups - {group_of(name) for name in transferred} or {max(groups, default=0) + 1}
-    return {group: max(0, min(abs(group - other) for other in new) - 1) for group in groups}
 
 
 def _gradual(unfreeze: int | list[int] | str, steps: int, some_are_new: bool) -> Unfreezing:
@@ -110,12 +108,6 @@ def _gradual(unfreeze: int | list[int] | str, steps: int, some_are_new: bool) ->
     if isinstance(unfreeze, int):
         return Unfreezing(turn * unfreeze)
     return Unfreezing(plateaus=turn) if turn else Unfreezing(0)
-
-
-def _unfreezing(rule: RuleConfig) -> Unfreezing:
-    if rule.freeze == "plateau":
-        return Unfreezing(plateaus=1)
-    return Unfreezing() if rule.freeze is True else Unfreezing(rule.freeze or 0)
 
 
 def check_finetuning(

@@ -85,7 +85,7 @@ class Muon(Optimizer):
         """
         parameters, gradients = map(list, zip(*pairs, strict=True))
         if self.processes.shards:
-            gradients = [self.processes.whole(gradient) for gradient in gradients]
+            gradients = list(map(self.processes.whole, gradients))
         matrices = torch.stack([gradient.movedim(1, -1).flatten(1) for gradient in gradients])
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
         rows, columns, *kernel = pairs[0][0].shape
@@ -136,23 +136,19 @@ def muon(
     groups: Groups, dtype: torch.dtype = torch.float32, processes: Processes = ALONE
 ) -> list[Optimizer]:
     """Returns Muon for hidden weights of two or more axes and AdamW for the rest."""
-    hidden, rest = (
-        [part for group in groups if (part := _part(group, wanted))["params"]]
-        for wanted in (True, False)
-    )
+    chosen: dict[bool, Groups] = {True: [], False: []}
+    for group in groups:
+        for hidden, part in chosen.items():
+            pairs = zip(group["names"], group["params"], strict=True)
+            named = {key: p for key, p in pairs if is_hidden(key, p) == hidden}
+            if named:
+                part.append({**group, "names": list(named), "params": list(named.values())})
     optimizers: list[Optimizer] = []
-    if hidden:
-        optimizers.append(Muon(hidden, dtype=dtype, processes=processes))
-    if rest:
-        optimizers.append(adamw(rest))
+    if chosen[True]:
+        optimizers.append(Muon(chosen[True], dtype=dtype, processes=processes))
+    if chosen[False]:
+        optimizers.append(adamw(chosen[False]))
     return optimizers
-
-
-def _part(group: dict[str, Any], hidden: bool) -> dict[str, Any]:
-    """Returns a group with only its hidden parameters, or only the others."""
-    pairs = zip(group["names"], group["params"], strict=True)
-    chosen = {key: p for key, p in pairs if is_hidden(key, p) == hidden}
-    return {**group, "names": list(chosen), "params": list(chosen.values())}
 
 
 NARROW, WIDE = 8, 32

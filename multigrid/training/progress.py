@@ -88,11 +88,9 @@ class Divergence(Exception):  # noqa: N818 (an event that is handled, not an err
             return f"{self.reason} on the {grid} grid after epoch {epoch}"
         named = ", ".join(map(str, self.samples[:NUM_NAMED]))
         more = len(self.samples) - NUM_NAMED
-        tail = f" and {more} more" if more > 0 else ""
-        return (
-            f"{self.reason} on the {grid} grid in epoch {epoch}, step {self.step + 1}, with the "
-            f"training samples {named}{tail}"
-        )
+        where = f"on the {grid} grid in epoch {epoch}, step {self.step + 1}"
+        samples = f"training samples {named}" + (f" and {more} more" if more > 0 else "")
+        return f"{self.reason} {where}, with the {samples}"
 
 
 @dataclass
@@ -131,15 +129,9 @@ class DivergenceDetector:
             return False
         self.rate_factor *= self.options.factor
         self.num_exploded = 0
-        self.events.append(
-            {
-                "epoch": epoch,
-                "step": None if divergence.step is None else divergence.step + 1,
-                "reason": divergence.reason,
-                "samples": divergence.samples,
-                "rate_factor": self.rate_factor,
-            }
-        )
+        step = None if divergence.step is None else divergence.step + 1
+        what = {"reason": divergence.reason, "samples": divergence.samples}
+        self.events.append({"epoch": epoch, "step": step, **what, "rate_factor": self.rate_factor})
         return True
 
     def state_dict(self) -> dict[str, Any]:
