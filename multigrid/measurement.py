@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multigrid import metrics
 from multigrid.config import Config
 from multigrid.data import SPLITS
 from multigrid.data.files import places
@@ -19,14 +20,6 @@ from multigrid.errors import UserError, nearest
 from multigrid.fields import Periodic, prolong_to
 from multigrid.grid import Centering, Grid, halvings_between
 from multigrid.ladder.components import problem_and_source
-from multigrid.metrics import (
-    field_errors,
-    negligible_fields,
-    negligible_notes,
-    over_fields,
-    per_field,
-    rel_l2_by_field,
-)
 from multigrid.models.scaling import Surrogate
 from multigrid.report.record import number, rollout_table
 from multigrid.tables import table
@@ -168,14 +161,14 @@ class Evaluation:
             "relative L2 error by wavelength, in thirds up to the grid's limit\n"
             + table(["Level", "Grid", *BANDS.values()], by_band),
         ]
-        finest, metrics = self.levels[-1], [*SHOWN, "vrmse"]
+        finest, shown = self.levels[-1], [*SHOWN, "vrmse"]
         if len(names := list(finest.by_field["rel_l2"])) > 1:
-            rows = [[name, *(f"{finest.by_field[m][name]:.4g}" for m in metrics)] for name in names]
-            blocks.append(f"by output field on {finest.grid}\n{table(['Field', *metrics], rows)}")
+            rows = [[name, *(f"{finest.by_field[m][name]:.4g}" for m in shown)] for name in names]
+            blocks.append(f"by output field on {finest.grid}\n{table(['Field', *shown], rows)}")
         worst = [[number(value) for value in row.values()] for row in self.worst(num_worst)]
         columns = ["Sample", *["Place"] * bool(self.places), "rel_l2"]
         blocks.append(f"worst samples on {finest.grid}\n{table(columns, worst)}")
-        blocks += [f"note: {note}" for note in negligible_notes(finest.negligible)]
+        blocks += [f"note: {note}" for note in metrics.negligible_notes(finest.negligible)]
         if self.rollout is not None:
             count, text = self.rollout["trajectories"], table(*rollout_table(self.rollout))
             blocks.append(f"roll-outs of {count} trajectories: mean (lowest to highest)\n{text}")
@@ -273,21 +266,21 @@ def measure(
             samples = block.restrict_to(grid).to(surrogate.input_shift.device)
             prediction = predict(surrogate, samples.inputs, batch_size)
             fields = surrogate.scaling.fields
-            values = field_errors(prediction, samples.outputs, grid, fields)
+            values = metrics.field_errors(prediction, samples.outputs, grid, fields)
             prolonged = prolong_to(prediction, grid, block.grid, degree, periodic)
-            values["on_data_grid"] = rel_l2_by_field(prolonged.cpu(), block.outputs, fields)
+            values["on_data_grid"] = metrics.rel_l2_by_field(prolonged.cpu(), block.outputs, fields)
             if time is not None:
                 state = time.persistence(samples.inputs)
-                values["persistence"] = rel_l2_by_field(state, samples.outputs, fields)
+                values["persistence"] = metrics.rel_l2_by_field(state, samples.outputs, fields)
             for name, value in values.items():
                 errors[level][name].append(value.cpu())
-            for name, rows in negligible_fields(samples.outputs, fields, names).items():
+            for name, rows in metrics.negligible_fields(samples.outputs, fields, names).items():
                 negligible[level][name] += [start + row for row in rows]
         start += len(block)
     measured = []
-    for level, metrics in errors.items():
-        joined = {name: torch.cat(values) for name, values in metrics.items()}
-        by_field = per_field(joined, names)
+    for level, by_metric in errors.items():
+        joined = {name: torch.cat(values) for name, values in by_metric.items()}
+        by_field = metrics.per_field(joined, names)
         grid, small = networks[level].grid, dict(negligible[level])
-        measured.append(LevelErrors(level, grid, over_fields(joined), by_field, small))
+        measured.append(LevelErrors(level, grid, metrics.over_fields(joined), by_field, small))
     return measured

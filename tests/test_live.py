@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from functools import partial
+from functools import partialmethod
 from types import SimpleNamespace
 
 import pytest
@@ -41,7 +41,9 @@ def test_lines_can_be_searched(tmp_path):
 
 def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(callbacks, "tqdm", partial(callbacks.tqdm, mininterval=0))
+    bar = type("Bar", (callbacks.tqdm,), {})
+    bar.__init__ = partialmethod(callbacks.tqdm.__init__, mininterval=0)
+    monkeypatch.setattr(callbacks, "tqdm", bar)
     train(write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4}),
           tmp_path, "schedule.epochs=[2,1]")  # fmt: skip
     shown = capsys.readouterr().err

@@ -51,7 +51,7 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process."""
-        return flag
+        return self.total(flag) > 0
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Returns, in all processes, what a call gives in the first one."""
@@ -59,7 +59,10 @@ class Processes:
 
     def first_then_others(self, call: Callable[[], T]) -> T:
         """Has the first process make a call before the others make it."""
-        return call()
+        if self.is_first:
+            result = call()
+        self.total(0)
+        return result if self.is_first else call()
 
     def require_equal(self, facts: Mapping[str, Any]) -> None:
         """Checks that all processes have the same facts, plain values by name."""

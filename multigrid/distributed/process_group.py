@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -63,10 +64,6 @@ class ProcessGroup(Processes):
         dist.all_reduce(tensor)
         return tensor.item()
 
-    def any(self, flag: bool) -> bool:
-        """Returns whether the flag is set in any process."""
-        return self.total(flag) > 0
-
     def from_first(self, make: Callable[[], T]) -> T:
         """Returns, in all processes, what a call gives in the first one."""
         result: T = self._broadcast(make() if self.is_first else None, 0)
@@ -91,13 +88,6 @@ class ProcessGroup(Processes):
                     f"process {rank} of {self.size} was started otherwise than process 0: "
                     f"{', '.join(differences)}"
                 )
-
-    def first_then_others(self, call: Callable[[], T]) -> T:
-        """Has the first process make a call before the others make it."""
-        if self.is_first:
-            result = call()
-        self.total(0)
-        return result if self.is_first else call()
 
     def each(self, compute: Callable[[slice], Tensor], count: int) -> Tensor:
         """Returns numbers for each sample; every process computes equally many."""
@@ -257,23 +247,19 @@ def _start(device: torch.device) -> Heartbeat:
 
 def _bounded(call: Callable[[], T]) -> T:
     """Returns what a call gives; it would wait for ever if something else listens on the port."""
-    outcome: list[Any] = []
+    outcome: Future[T] = Future()
 
     def work() -> None:
         try:
-            outcome.append(call())
+            outcome.set_result(call())
         except (RuntimeError, ValueError, OSError) as error:
-            outcome.append(error)
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(TO_START.total_seconds() + 2)
-    if not outcome:
+    threading.Thread(target=work, daemon=True).start()
+    wait([outcome], TO_START.total_seconds() + 2)
+    if not outcome.done():
         raise TimeoutError("what listens there is no process of this run")
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    result: T = outcome[0]
-    return result
+    return outcome.result()
 
 
 def _await_listener(address: str, port: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multigrid import schedule
 from multigrid.config import Config
 from multigrid.data import SPLITS
 from multigrid.data.samples import TrainingSamples
@@ -26,18 +27,6 @@ from multigrid.models.growth import NetworkFactory
 from multigrid.models.layers import ActivationCheckpointing, set_activation_checkpointing, wraps
 from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.registry import place_of
-from multigrid.schedule import (
-    Choice,
-    Outcome,
-    Stage,
-    build_schedule,
-    check_shares,
-    choose,
-    last_kept,
-    level_sequence,
-    schedule_table,
-    spread_budget,
-)
 from multigrid.tables import counted, si
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import require_features
@@ -243,11 +232,11 @@ class Experiment:
 
     # the schedule and its cost
 
-    def _stages(self, epochs: Sequence[int]) -> list[Stage]:
+    def _stages(self, epochs: Sequence[int]) -> list[schedule.Stage]:
         """Returns the schedule, with so many epochs at each visit to a level."""
         names = ("batch_size", "learning_rate", "transferred_ratio", "warmup", "accumulate")
         settings = map(self.config.per_level, (*names, "checkpoint_activations"))
-        return build_schedule(self.config.schedule.cycle, epochs, *settings)
+        return schedule.build_schedule(self.config.schedule.cycle, epochs, *settings)
 
     @cached_property
     def epoch_flops(self) -> list[float]:
@@ -277,17 +266,17 @@ class Experiment:
         costs = [self.epoch_costs[stage.level] * stage.epochs for stage in self.stages]
         return [*costs, max(0.0, self.config.budget.amount - sum(costs))]
 
-    def extended(self, finished: Sequence[Mapping[str, Any]]) -> list[Stage]:
+    def extended(self, finished: Sequence[Mapping[str, Any]]) -> list[schedule.Stage]:
         """Returns a schedule by measurement after its finished stages: with the next, if any."""
         budget, before = self.config.budget, self.stages[: len(finished)]
         if before and not before[-1].epochs:
             return before  # it was the last one
         unit = "work_units" if budget.seconds is None else "seconds"
-        outcomes = [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
+        outcomes = [schedule.Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
         expected = sum(self.epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
         pace = sum(stage.cost for stage in outcomes) / expected if expected else 1.0
         costs = [pace * cost for cost in self.epoch_costs]  # seconds were estimated
-        choice = choose(outcomes, budget.amount, costs, budget.error or 0.0)
+        choice = schedule.choose(outcomes, budget.amount, costs, budget.error or 0.0)
         choice = choice or self._last_choice(outcomes)
         if choice is None:
             return before
@@ -295,19 +284,19 @@ class Experiment:
         stage = self._stages([epochs] * len(self.config.levels))[level]
         return [*before, replace(stage, index=len(finished), source=source, reason=reason)]
 
-    def _last_choice(self, outcomes: Sequence[Outcome]) -> Choice | None:
+    def _last_choice(self, outcomes: Sequence[schedule.Outcome]) -> schedule.Choice | None:
         """Returns the stage without epochs that makes the best network so far the result.
 
         None if it is that already. Restricted networks are grown to the finest grid, which
         preserves what they compute.
         """
-        kept = last_kept(outcomes)
+        kept = schedule.last_kept(outcomes)
         level = outcomes[kept].level
         if self.config.model.fields == "restricted":
             level = len(self.config.levels) - 1
         if kept == len(outcomes) - 1 and level == outcomes[kept].level:
             return None
-        return Choice(level, 0, kept, "the best network so far is the result")
+        return schedule.Choice(level, 0, kept, "the best network so far is the result")
 
     def _chosen_epochs(self) -> list[int]:
         """Returns the epochs of each level: the configured ones, or what the budget allows."""
@@ -316,9 +305,9 @@ class Experiment:
             return config.per_level("epochs")
         if self.is_automatic:  # an epoch on each, until they are chosen
             return [1] * len(config.levels)
-        sequence = level_sequence(config.schedule.cycle, len(config.levels))
+        sequence = schedule.level_sequence(config.schedule.cycle, len(config.levels))
         visits = [sequence.count(level) for level in range(len(config.levels))]
-        return spread_budget(config.budget.amount, self.epoch_costs, visits)
+        return schedule.spread_budget(config.budget.amount, self.epoch_costs, visits)
 
     def _epoch_costs(self) -> list[float]:
         """Returns what an epoch on each level costs in the unit of the budget, if there is one.
@@ -349,7 +338,7 @@ class Experiment:
 
     def _check_processes(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""
-        check_shares(self.stages, self.processes)
+        schedule.check_shares(self.stages, self.processes)
         for stage in self.stages:
             network = self.family.blueprint(stage.level)
             if stage.checkpoint_activations and not isinstance(network, ActivationCheckpointing):
@@ -360,7 +349,7 @@ class Experiment:
 
     # memory
 
-    def memory_bytes(self, stage: Stage) -> float:
+    def memory_bytes(self, stage: schedule.Stage) -> float:
         """Returns about how much memory a process takes in a stage.
 
         Weights, gradients, optimizer state and the copy of the best state; samples that are held;
@@ -451,7 +440,7 @@ class Experiment:
             return f"stages are chosen by measurement, within a budget of {limits}"
         work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
         flops = sum(work) * self.epoch_flops[-1]
-        stages = schedule_table(self.stages, self.hierarchy.levels, work)
+        stages = schedule.schedule_table(self.stages, self.hierarchy.levels, work)
         return f"{stages}\n\ntotal: {sum(work):.2f} work units, {si(flops)}FLOPs"
 
     def _workers(self) -> str:

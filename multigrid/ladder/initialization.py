@@ -11,20 +11,8 @@ from torch import Tensor, nn
 from multigrid.config import Config
 from multigrid.config.settings import TransferConfig
 from multigrid.errors import UserError
+from multigrid.models import transfer
 from multigrid.models.growth import NetworkFamily, UNetFamily
-from multigrid.models.transfer import (
-    COPIED,
-    IN_TARGET,
-    TransferReport,
-    check_report,
-    load_strictly,
-    matches,
-    partition,
-    rename,
-    require_match,
-    tensors_of,
-    transfer_weights,
-)
 from multigrid.schedule import Stage
 from multigrid.training.checkpoint import load_weights
 from multigrid.training.finetuning import Finetuning, check_finetuning, check_rules, plan_finetuning
@@ -41,7 +29,7 @@ class Start:
     """
 
     network: nn.Module
-    report: TransferReport
+    report: transfer.TransferReport
     finetuning: Finetuning
     slow: frozenset[str] = frozenset()
     moments: dict[str, Any] = field(default_factory=dict)
@@ -53,13 +41,13 @@ def weights_to_load(config: Config) -> dict[str, Tensor]:
     loaded: dict[str, Tensor] = {}
     if config.checkpoints.load is not None:
         weights = load_weights(Path(config.checkpoints.load))
-        new = rename(weights, section.rename, "transfer.rename")
+        new = transfer.rename(weights, section.rename, "transfer.rename")
         loaded = {new[name]: tensor for name, tensor in weights.items()}
     for index, entry in enumerate(section.transplant):
         weights = load_weights(Path(entry.load), f"transfer.transplant[{index}].load")
         for pattern in entry.patterns():
-            require_match(pattern, weights, f"transfer.transplant[{index}].pattern")
-        loaded |= {k: t for k, t in weights.items() if matches(k, entry.patterns())}
+            transfer.require_match(pattern, weights, f"transfer.transplant[{index}].pattern")
+        loaded |= {k: t for k, t in weights.items() if transfer.matches(k, entry.patterns())}
     return loaded
 
 
@@ -92,21 +80,21 @@ class Initializer:
                 "be 'fresh'"
             )
         largest = max(stage.level for stage in stages)
-        names = tensors_of(self.family.blueprint(largest))
+        names = transfer.tensors_of(self.family.blueprint(largest))
         check_rules(section, names)
         for pattern in section.allow:
-            require_match(pattern, names, "transfer.allow")
+            transfer.require_match(pattern, names, "transfer.allow")
         plans: list[Finetuning] = []
         before: dict[str, Tensor] = {}
         seen: dict[int, dict[str, Tensor]] = {}
         for stage in stages:
             network = self.family.blueprint(stage.level)
-            tensors = tensors_of(network)
+            tensors = transfer.tensors_of(network)
             weights = {**loaded, **seen.get(stage.level, {}), **before}
-            report = partition(weights, tensors)
+            report = transfer.partition(weights, tensors)
             plan = self._plan(stage, report, _slow(report, before or loaded))
             if weights:
-                check_report(report, section.mismatch, section.allow)
+                transfer.check_report(report, section.mismatch, section.allow)
                 parameters = [name for name, _ in network.named_parameters()]
                 where = f"the network of level {stage.level}"
                 check_finetuning(plan, parameters, stage.epochs, where)
@@ -119,19 +107,21 @@ class Initializer:
     ) -> Start:
         """Builds the network of a stage and fills it; of the best ``states``, later ones count."""
         section, network = self.section, self.family.build(stage.level)
-        shapes = {name: tensor.shape for name, tensor in tensors_of(network).items()}
+        shapes = {name: tensor.shape for name, tensor in transfer.tensors_of(network).items()}
         weights, moments, latest = dict(loaded), dict[str, Any](), loaded
         for state in states:
             latest = state["network"]
             weights |= latest
             of = state["trainer"]["optimizer"]
             moments |= {k: of[k] for k in of if latest[k].shape == shapes.get(k)}
-        report = partition(weights, network.state_dict())
+        report = transfer.partition(weights, network.state_dict())
         if weights:
-            transfer_weights(weights, network, section.mismatch, section.allow)
-            for warning in check_report(report, section.mismatch, section.allow):
+            transfer.transfer_weights(weights, network, section.mismatch, section.allow)
+            for warning in transfer.check_report(report, section.mismatch, section.allow):
                 log.warning("%s", warning)
-            self.family.prepare_new(network, report.keys(*COPIED), section.new_scales == "copy")
+            self.family.prepare_new(
+                network, report.keys(*transfer.COPIED), section.new_scales == "copy"
+            )
         slow = _slow(report, latest)
         plan = self._plan(stage, report, slow)
         return Start(network, report.frozen(plan.frozen()), plan, slow, moments)
@@ -139,26 +129,28 @@ class Initializer:
     def resume(self, stage: Stage, checkpoint: Mapping[str, Any], path: Path) -> Start:
         """Builds the network of a stage and fills it from the checkpoint of its own in a file."""
         network = self.family.build(stage.level)
-        load_strictly(checkpoint["network"], network, path)
-        report = TransferReport.from_json(checkpoint["transfers"][stage.level])
+        transfer.load_strictly(checkpoint["network"], network, path)
+        report = transfer.TransferReport.from_json(checkpoint["transfers"][stage.level])
         slow = frozenset(checkpoint["start"]["slow"])
         return Start(network, report, self._plan(stage, report, slow), slow)
 
-    def _plan(self, stage: Stage, report: TransferReport, slow: Collection[str]) -> Finetuning:
+    def _plan(
+        self, stage: Stage, report: transfer.TransferReport, slow: Collection[str]
+    ) -> Finetuning:
         return plan_finetuning(
             self.section,
-            report.keys(*IN_TARGET),
+            report.keys(*transfer.IN_TARGET),
             self.family.group_of,
-            set(report.keys(*COPIED)),
+            set(report.keys(*transfer.COPIED)),
             slow,
             stage.transferred_ratio,
         )
 
 
-def _slow(report: TransferReport, latest: Mapping[str, Tensor]) -> frozenset[str]:
+def _slow(report: transfer.TransferReport, latest: Mapping[str, Tensor]) -> frozenset[str]:
     """Returns what learns at a lower rate: what has just been trained or was loaded.
 
     And that only beside something else.
     """
-    slow = frozenset(name for name in report.keys(*COPIED) if name in latest)
-    return frozenset() if slow == set(report.keys(*IN_TARGET)) else slow
+    slow = frozenset(name for name in report.keys(*transfer.COPIED) if name in latest)
+    return frozenset() if slow == set(report.keys(*transfer.IN_TARGET)) else slow

@@ -6,21 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multigrid import signals
+from multigrid import metrics, signals
 from multigrid.data.samples import Samples
 from multigrid.distributed import ALONE, Processes
 from multigrid.fields import Periodic, prolong_to, restrict_to
 from multigrid.grid import Grid
-from multigrid.metrics import (
-    FieldScale,
-    Metric,
-    field_errors,
-    mean_over_fields,
-    mean_rel_l2,
-    per_field,
-    registered_metrics,
-    rel_l2_by_field,
-)
 from multigrid.models.scaling import Surrogate
 
 
@@ -69,11 +59,11 @@ class LevelValidator:
         samples, finest = self.samples[part], self.finest[part]
         fields = surrogate.scaling.fields
         prediction = predict(surrogate, samples.inputs, self.batch_size)
-        by_field = rel_l2_by_field(prediction, samples.outputs, fields)
+        by_field = metrics.rel_l2_by_field(prediction, samples.outputs, fields)
         errors = on_finest = by_field.mean(1)
         if samples.grid != finest.grid:
             prolonged = prolong_to(prediction, samples.grid, finest.grid, *self.prolongation)
-            on_finest = mean_rel_l2(prolonged, finest.outputs, fields)
+            on_finest = metrics.mean_rel_l2(prolonged, finest.outputs, fields)
         return torch.cat([torch.stack([errors, on_finest], dim=1), by_field], dim=1)
 
 
@@ -87,15 +77,15 @@ class Errors(NamedTuple):
 def evaluate(
     prediction: Tensor,
     samples: Samples,
-    fields: Sequence[FieldScale],
+    fields: Sequence[metrics.FieldScale],
     names: Sequence[str],
-    metrics: Mapping[str, Metric] | None = None,
+    more: Mapping[str, metrics.Metric] | None = None,
 ) -> Errors:
     """Returns every metric of a prediction."""
-    functions = {**registered_metrics(), **(metrics or {})}
-    values = field_errors(prediction, samples.outputs, samples.grid, fields, functions)
-    table = per_field(values, names)
-    return Errors(mean_over_fields(table), table)
+    functions = {**metrics.registered_metrics(), **(more or {})}
+    values = metrics.field_errors(prediction, samples.outputs, samples.grid, fields, functions)
+    table = metrics.per_field(values, names)
+    return Errors(metrics.mean_over_fields(table), table)
 
 
 def interpolation_error(
@@ -104,9 +94,9 @@ def interpolation_error(
     coarse: Grid,
     degree: int,
     periodic: Periodic,
-    fields: Sequence[FieldScale] = (),
+    fields: Sequence[metrics.FieldScale] = (),
 ) -> float:
     """Returns what prolongation costs: the mean relative L2 error of the prolonged restriction."""
     restricted = restrict_to(truth, fine, coarse)
     prolonged = prolong_to(restricted, coarse, fine, degree, periodic)
-    return mean_rel_l2(prolonged, truth, fields).mean().item()
+    return metrics.mean_rel_l2(prolonged, truth, fields).mean().item()
