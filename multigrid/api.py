@@ -77,12 +77,7 @@ def train(
 def configure(
     experiment: str | Path | Mapping[str, Any] | Config, *overrides: str, problem: PDE | None = None
 ) -> Config:
-    """Returns the checked configuration of an experiment.
-
-    Args:
-        experiment: An experiment file, its content as a dictionary, or a configuration.
-        overrides: Settings to replace, ``section.key=value``.
-        problem: A PDE of the user's own, instead of the section ``problem``.
+    """Returns the checked configuration of an experiment; for the arguments see :func:`train`.
 
     Raises:
         UserError: With one sentence for the first thing that is wrong.

@@ -50,9 +50,9 @@ class SampleStream:
 class LevelNetwork(NamedTuple):
     """The surrogate of a level, whose fields are on ``field_grid``."""
 
+    surrogate: Surrogate
     grid: Grid
     field_grid: Grid
-    surrogate: Surrogate
 
 
 @dataclass(frozen=True)

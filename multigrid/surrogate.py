@@ -93,8 +93,14 @@ def load(
 class TrainedSurrogate:
     """The trained networks of a ladder.
 
-    Each takes fields on the grid of its level, folded ones on that of the finest. ``config`` is the
-    configuration of the run, ``problem`` what was learned, ``device`` where it computes.
+    Each takes fields on the grid of its level, folded ones on that of the finest.
+
+    Attributes:
+        config: The configuration of the run.
+        problem: What was learned, with ``input_names`` and ``output_names`` of its fields.
+        grids: The grid of the fields that each level takes and returns; ``finest`` is the last.
+        time: How states become inputs, if what is predicted can be rolled out; else None.
+        device: Where it computes.
     """
 
     def __init__(
@@ -110,36 +116,22 @@ class TrainedSurrogate:
         files, names = self.config.files, finest.about["fields"]
         fields = tuple(names["input"]), tuple(names["output"])
         self.problem: Problem = self.config.pde() if files is None else file_problem(files, *fields)
+        self.input_names, self.output_names = self.problem.input_names, self.problem.output_names
+        about = finest.about.get("time")
+        self.time: TimeSetup | None = TimeSetup(**about) if about else None
+        if self.time is None and self.problem.time_dependent:  # a run of an earlier version
+            self.time = TimeSetup(len(self.output_names))
         levels = self.config.hierarchy().levels
         for item in weights:
             _check_grid(item, levels, self.problem)
         self._family = network_family(self.config, *self.problem.num_channels, network)
-        self._grids = {level: self._family.input_grid(level) for level in sorted(self._weights)}
+        self.grids = {level: self._family.input_grid(level) for level in sorted(self._weights)}
+        self.finest = self.grids[finest.level]
         self._built: dict[int, Surrogate] = {}
 
     def __str__(self) -> str:
         inputs, outputs = ", ".join(self.input_names), ", ".join(self.output_names)
         return f"{self.config.name}: {inputs} -> {outputs} on {_names_of(self.grids)}"
-
-    @property
-    def grids(self) -> dict[int, Grid]:
-        """The grid of the fields that each level takes and returns."""
-        return dict(self._grids)
-
-    @property
-    def finest(self) -> Grid:
-        """The finest of its grids."""
-        return self._grids[max(self._weights)]
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the input fields."""
-        return self.problem.input_names
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the output fields."""
-        return self.problem.output_names
 
     def to(self, device: str | torch.device) -> Self:
         """Moves it to a device (``cpu``, ``cuda``, ``auto``) and returns it."""
@@ -228,15 +220,14 @@ class TrainedSurrogate:
             True
         """
         stream = self._samples(data, split, samples, options)
-        chosen = sorted(set(levels) or {k for k, g in self._grids.items() if stream.reaches(g)})
+        chosen = sorted(set(levels) or {k for k, g in self.grids.items() if stream.reaches(g)})
         if not chosen:
             raise UserError(
                 f"{stream.place}: the samples are on {stream.grid}, which halves to none of the "
-                f"run's grids {_names_of(self._grids)}"
+                f"run's grids {_names_of(self.grids)}"
             )
         grids, model = self.config.hierarchy().levels, self.config.model
-        surrogates = {level: self.surrogate(level) for level in chosen}
-        networks = {k: LevelNetwork(grids[k], self._grids[k], surrogates[k]) for k in chosen}
+        networks = {k: LevelNetwork(self.surrogate(k), grids[k], self.grids[k]) for k in chosen}
         how = batch_size, model.prolongation, wraps(model.padding), self.time
         errors = measure(networks, self.output_names, stream, *how)
         finest, rollout = networks[chosen[-1]], None
@@ -250,12 +241,10 @@ class TrainedSurrogate:
 
     def _notes(self, data: str | Path) -> list[str]:
         """Returns what a reader must know of errors on a file."""
-        notes, section, path = [], self.config.files, Path(data).resolve()
+        notes, section = [], self.config.files
         entries = [] if section is None else section.entries()
-        trained = [
-            Path(entry.file).resolve() for entry in entries if entry.split in (None, "train")
-        ]
-        if path in trained:
+        trained = [Path(entry.file) for entry in entries if entry.split in (None, "train")]
+        if Path(data).resolve() in [path.resolve() for path in trained]:
             notes.append(
                 "the run was trained on samples of this file; without a file, its test samples "
                 "alone are measured"
@@ -293,14 +282,6 @@ class TrainedSurrogate:
             )
         samples = Samples(inputs, outputs, Grid(tuple(inputs.shape[2:]), centering))
         return SampleStream("the arrays", samples.grid, len(samples), samples.split)
-
-    @property
-    def time(self) -> TimeSetup | None:
-        """How states become inputs, if what is predicted can be rolled out."""
-        if about := self._weights[max(self._weights)].about.get("time"):
-            return TimeSetup(**about)
-        # that of a run of an earlier version
-        return TimeSetup(len(self.output_names)) if self.problem.time_dependent else None
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
         """Applies the surrogate to its outputs again and again.
@@ -349,9 +330,8 @@ class TrainedSurrogate:
             network = self._family.build(level)
             load_strictly(weights.tensors, network, weights.path, NETWORK_HINT)
             scaling = FieldScaling.from_dict(dict(weights.about["scaling"]))
-            grid = self._grids[level]
-            built = Surrogate.of(network, scaling, self.problem, grid, self.device)
-            self._built[level] = built.eval()
+            about = network, scaling, self.problem, self.grids[level], self.device
+            self._built[level] = Surrogate.of(*about).eval()
         return self._built[level]
 
     def save(self, path: str | Path, levels: Sequence[int] | None = None) -> None:
@@ -371,10 +351,9 @@ class TrainedSurrogate:
             save_weights(path, finest.tensors, finest.about)
             return
         chosen = {f"level_{level}": self._of(level) for level in sorted(set(levels))}
-        tensors = {
-            f"{k}.{name}": x for k, item in chosen.items() for name, x in item.tensors.items()
-        }
-        save_weights(path, tensors, {"levels": {k: dict(item.about) for k, item in chosen.items()}})
+        about = {"levels": {key: dict(item.about) for key, item in chosen.items()}}
+        tensors = {f"{k}.{name}": x for k in chosen for name, x in chosen[k].tensors.items()}
+        save_weights(path, tensors, about)
 
     def export(self, path: str | Path, level: int | None = None) -> None:
         """Writes a level's surrogate, scaling included, as a program of ``torch.export``.
@@ -390,13 +369,12 @@ class TrainedSurrogate:
         surrogate = deepcopy(self.surrogate(level))
         for parameter in surrogate.parameters():  # torch.export stores plain layouts best
             parameter.data = parameter.data.contiguous()
-        shape = (2, len(self.input_names), *self._grids[level].shape)
+        shape = (2, len(self.input_names), *self.grids[level].shape)
         example = torch.zeros(shape, device=self.device)
         with torch.no_grad():
             surrogate(example)  # so that constant tensors are made before the tracing
-            program = torch.export.export(
-                surrogate, (example,), dynamic_shapes=({0: torch.export.Dim("N")},)
-            )
+            any_number = {0: torch.export.Dim("N")}
+            program = torch.export.export(surrogate, (example,), dynamic_shapes=(any_number,))
         content = BytesIO()
         torch.export.save(program, content)
         write_file(path, content.getvalue())
@@ -409,7 +387,7 @@ class TrainedSurrogate:
         """
         if level is not None:
             self._of(level)
-        grids = self._grids if level is None else {level: self._grids[level]}
+        grids = self.grids if level is None else {level: self.grids[level]}
         finest, count = grids[max(grids)], len(self.input_names)
         wanted = f"[N, {count}, {', '.join('xyz'[: finest.ndim])}]"
         given = f"the input has the shape {list(shape)}, but"

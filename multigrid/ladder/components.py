@@ -23,10 +23,8 @@ def problem_and_source(
 ) -> tuple[Problem, SampleSource]:
     """Returns the PDE of a configuration and where its samples come from.
 
-    Args:
-        config: The configuration.
-        labelled: Whether generated training samples must have solutions.
-        num_steps: Of how many steps training samples have the outputs.
+    Generated training samples have solutions if ``labelled``; those for training have the outputs
+    of so many steps.
 
     Raises:
         UserError: If the user's files cannot be used.
@@ -35,10 +33,12 @@ def problem_and_source(
     if section is not None:
         files = [DataFile(local(entry.file), entry.split) for entry in section.entries()]
         data = config.data
-        folder = Path(data.folder)
-        source = FileSource(
-            files, _counts(config), data.centering, section, data.time, folder, num_steps
-        )
+        counts = {
+            **{split: getattr(data, split) for split in SPLITS},
+            "train": config.samples()[-1],
+        }
+        how = data.centering, section, data.time, Path(data.folder), num_steps
+        source = FileSource(files, counts, *how)
         source.require_steps(data.rollout_steps)
         return file_problem(section, source.input_names, source.output_names), source
     problem = config.pde()
@@ -48,8 +48,7 @@ def problem_and_source(
 def settle(config: Config, problem: Problem, source: SampleSource) -> tuple[Config, str | None]:
     """Returns a configuration with what its samples have shown: centering and kind of fields.
 
-    Returns:
-        The configuration, and in words which kind of fields 'auto' has chosen, and why.
+    And in words which kind of fields 'auto' has chosen, and why.
 
     Raises:
         UserError: If its grids do not nest, or do not suit its problem, with this centering.
@@ -65,12 +64,6 @@ def settle(config: Config, problem: Problem, source: SampleSource) -> tuple[Conf
 def _changed(config: Config, section: str, **values: Any) -> Config:
     raw = config.model_dump()
     return parse_config({**raw, section: {**raw[section], **values}}, config.name)
-
-
-def _counts(config: Config) -> dict[str, int]:
-    """Returns the number of samples that a user's files must have for each split."""
-    counts = {split: getattr(config.data, split) for split in SPLITS}
-    return {**counts, "train": config.samples()[-1]}
 
 
 def file_problem(
@@ -92,8 +85,7 @@ def generated_source(
 def make_samples(config: Config) -> tuple[GeneratedSource, dict[str, int], int]:
     """Generates what a run will need, further tests included.
 
-    Returns:
-        The source of the run's samples, their counts, and the number of all that were generated.
+    Returns the source of the run's samples, their counts, and how many were generated in all.
     """
     num_steps = max(config.rollout_training.curriculum)
     source = generated_source(config, config.pde(), config.labelled, num_steps)

@@ -107,8 +107,7 @@ class RunData:
         if level + 1 == len(levels) or levels[level] == levels[level + 1]:
             return None
         fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
-        model, fields = self.experiment.config.model, self.scaling.fields
-        how = model.prolongation, self.experiment.periodic, fields
+        how = *self.experiment.prolongation, self.scaling.fields
         return interpolation_error(fine.outputs, fine.grid, levels[level], *how)
 
 

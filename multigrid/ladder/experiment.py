@@ -16,7 +16,6 @@ from multigrid.data import SPLITS
 from multigrid.data.samples import TrainingSamples
 from multigrid.distributed import ALONE, Processes, local_rank, local_size
 from multigrid.errors import UserError
-from multigrid.fields import Periodic
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, environment, total_memory
 from multigrid.ladder.components import network_family, problem_and_source, settle
@@ -79,6 +78,10 @@ class Experiment:
         config: The configuration, with what its files have shown.
         fields_reason: Which fields ``model.fields: auto`` has chosen, and why; None without.
         hierarchy: Grids of levels and scales.
+        counts: Number of samples of each split.
+        prolongation: The degree of its polynomials, and whether it wraps around the box.
+        is_automatic: Whether stages are chosen one by one; growth must preserve the function then.
+        normalization: How fields are scaled: ``auto`` takes the exact way where there is one.
         family: Builds the network of each level, and ``initializer`` fills it.
         loaded: Weights to start from, by the network's names.
         stages: The schedule; one by measurement grows while it is trained.
@@ -102,6 +105,12 @@ class Experiment:
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
+        self.counts = {split: getattr(config.data, split) for split in SPLITS}
+        self.prolongation = config.model.prolongation, wraps(config.model.padding)
+        self.is_automatic = config.is_automatic and self.extensions.network is None
+        homogeneous, kind = self.problem.symmetries.homogeneous, config.data.normalization
+        exact: NormalizationKind = "homogeneous" if homogeneous else "gaussian"
+        self.normalization: NormalizationKind = exact if kind == "auto" else kind
         field_weights(config.loss.weights, self.problem, self.extensions.loss or config.loss.name)
         self.family = network_family(config, *self.problem.num_channels, self.extensions.network)
         self._check_samples()
@@ -135,7 +144,7 @@ class Experiment:
             self.problem,
             config.loss.residual,
             self.sample_grid(min(level + 1, len(self.hierarchy.levels) - 1)),
-            config.model.prolongation,
+            self.prolongation[0],
             fields,
             config.loss.weights,
         )
@@ -162,24 +171,6 @@ class Experiment:
                 "of its inputs, which is not so in these files; leave the section out"
             )
         return Unrolling(setup, section.curriculum, section.method, section.noise)
-
-    @property
-    def normalization(self) -> NormalizationKind:
-        """How fields are scaled: ``auto`` takes the exact way where the problem has one."""
-        name = self.config.data.normalization
-        if name != "auto":
-            return name
-        return "homogeneous" if self.problem.symmetries.homogeneous else "gaussian"
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of samples of each split."""
-        return {split: getattr(self.config.data, split) for split in SPLITS}
-
-    @property
-    def periodic(self) -> Periodic:
-        """Whether prolongation wraps around the box."""
-        return wraps(self.config.model.padding)
 
     def sample_grid(self, level: int) -> Grid:
         """Returns the grid of the fields that the network of a level takes and gives."""
@@ -252,11 +243,6 @@ class Experiment:
         """Returns what training roll-outs costs on a level over training single steps."""
         one = self.family.flops(level)
         return self.unrolling.mean_cost(one) / one.training if self.unrolling else 1.0
-
-    @property
-    def is_automatic(self) -> bool:
-        """Whether the stages are chosen one by one: growth must preserve what networks compute."""
-        return self.config.is_automatic and self.extensions.network is None
 
     @property
     def stage_costs(self) -> list[float]:
@@ -414,7 +400,7 @@ class Experiment:
         memory = max(self.memory_bytes(stage) for stage in self.stages)
         chosen = [f"model.fields auto: {self.fields_reason}"] if self.fields_reason else []
         padding, unfit = self.config.model.padding, []
-        if self.problem.periodic and self.periodic is not True:
+        if self.problem.periodic and self.prolongation[1] is not True:
             unfit = [f"the fields are periodic, but model.padding is '{padding}', not 'periodic'"]
         return "\n".join(
             [

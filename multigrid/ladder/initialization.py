@@ -64,10 +64,7 @@ class Initializer:
         self.section = section
 
     def check(self, stages: Sequence[Stage], loaded: Mapping[str, Tensor]) -> list[Finetuning]:
-        """Goes through all stages by names and shapes alone, from ``loaded`` weights on.
-
-        Returns:
-            How the tensors are trained in each stage.
+        """Goes through all stages by names and shapes; returns how each one trains its tensors.
 
         Raises:
             UserError: If something could not be transferred, a pattern matches nothing, nothing
@@ -119,9 +116,8 @@ class Initializer:
             transfer.transfer_weights(weights, network, section.mismatch, section.allow)
             for warning in transfer.check_report(report, section.mismatch, section.allow):
                 log.warning("%s", warning)
-            self.family.prepare_new(
-                network, report.keys(*transfer.COPIED), section.new_scales == "copy"
-            )
+            copied = report.keys(*transfer.COPIED)
+            self.family.prepare_new(network, copied, section.new_scales == "copy")
         slow = _slow(report, latest)
         plan = self._plan(stage, report, slow)
         return Start(network, report.frozen(plan.frozen()), plan, slow, moments)

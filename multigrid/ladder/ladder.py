@@ -158,14 +158,8 @@ class LadderRun:
     def _trainer(self, stage: Stage, start: Start) -> Trainer:
         experiment, config, samples = self.experiment, self.config, self.data.train[stage.level]
         surrogate = self._surrogate(start.network, samples.grid)
-        validator = LevelValidator(
-            self.data.validation,
-            samples.grid,
-            config.model.prolongation,
-            experiment.periodic,
-            stage.batch_size,
-            self.processes,
-        )
+        how = experiment.prolongation, stage.batch_size, self.processes
+        validator = LevelValidator(self.data.validation, samples.grid, *how)
         featurized, features = None, None
         frozen = start.finetuning.always_frozen
         if config.transfer.featurize and trains_its_tail(surrogate.network, frozen):

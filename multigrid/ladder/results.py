@@ -160,7 +160,7 @@ def _first_rollout(step: Step, true: Trajectories, input_names: Sequence[str]) -
 def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data: RunData) -> None:
     """Writes ``spectra.json``: the truth and every level's error by wavelength."""
     experiment, finest, levels = recorder.experiment, data.test[:NUM_SPECTRA], []
-    degree, periodic = experiment.config.model.prolongation, experiment.periodic
+    degree, periodic = experiment.prolongation
     for level, surrogate in surrogates.items():
         grid = experiment.sample_grid(level)
         inputs = finest.restrict_to(grid).inputs

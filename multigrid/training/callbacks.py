@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -158,9 +159,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.writer: Any = None
-        self.num_written = 0
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -168,20 +167,19 @@ class TensorBoard(Callback):
                 "output.tensorboard: the package 'tensorboard' is not installed; install it with "
                 "`pip install tensorboard`, or set it to false"
             ) from None
-        self._open = SummaryWriter
+        self.open = partial(SummaryWriter, str(folder))
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
         """Hides whatever an interrupted run wrote beyond its last checkpoint."""
         if self.writer is None:
-            first = len(run.rows) - (trainer.progress.epoch == 0)
-            self.run, self.num_written = run, first
-            self.writer = self._open(str(self.folder), purge_step=first)
+            self.run, self.num_written = run, len(run.rows) - (trainer.progress.epoch == 0)
+            self.writer = self.open(purge_step=self.num_written)
         self.on_epoch(trainer)
 
     def on_epoch(self, trainer: Training, record: EpochRecord | None = None) -> None:
         """Writes the new rows."""
-        for step, row in enumerate(self.run.rows[self.num_written :], start=self.num_written):
-            for name, value in epoch_metrics(row).items():
+        for step in range(self.num_written, len(self.run.rows)):
+            for name, value in epoch_metrics(self.run.rows[step]).items():
                 self.writer.add_scalar(name, value, step)
         self.num_written = len(self.run.rows)
         self.writer.flush()
@@ -199,9 +197,8 @@ class WandB(Callback):
         """Opens a run with the experiment's name and configuration."""
         self.run = run
         config = run.config.model_dump()
-        self.tracker = self.wandb.init(
-            **{"name": run.config.name, "config": config, "resume": "allow", **self.options}
-        )
+        options = {"name": run.config.name, "config": config, "resume": "allow", **self.options}
+        self.tracker = self.wandb.init(**options)
 
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Logs the new row."""
@@ -242,8 +239,7 @@ def build_callbacks(entries: Sequence[str | Mapping[str, Mapping[str, Any]]]) ->
     """Returns registered callbacks, each given as a name or as a mapping from it to its options."""
     callbacks: list[Callback] = []
     for entry in entries:
-        named = {entry: {}} if isinstance(entry, str) else entry
-        for name, options in named.items():
+        for name, options in ({entry: {}} if isinstance(entry, str) else entry).items():
             build = CALLBACKS.get(name)
             try:
                 callbacks.append(build(**options))

@@ -35,14 +35,13 @@ class LevelValidator:
         self,
         finest: Samples,
         grid: Grid,
-        degree: int,
-        periodic: Periodic,
+        prolongation: tuple[int, Periodic],
         batch_size: int,
         processes: Processes = ALONE,
     ) -> None:
         self.finest = finest
         self.samples = finest.restrict_to(grid)
-        self.prolongation = degree, periodic
+        self.prolongation = prolongation
         self.batch_size = processes.largest_share(batch_size)
         self.processes = processes
 
