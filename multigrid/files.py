@@ -75,11 +75,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON and verifies its checksum, if it has one.
-
-    Raises:
-        UserError: If the file cannot be read or is damaged.
-    """
+    """Reads JSON and verifies its checksum, if it has one; raises UserError if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
         unseal(text, JSON)
@@ -111,11 +107,7 @@ def seal(text: str, form: Seal) -> str:
 
 
 def unseal(text: str, form: Seal) -> str:
-    """Returns a text without its checksum; without one, as it is.
-
-    Raises:
-        ValueError: If the checksum is wrong.
-    """
+    """Returns a text without its checksum, if it has one; raises ValueError if that is wrong."""
     body, mark, rest = text.rpartition(form[0])
     if mark and rest != checksum(body) + form[1]:
         raise ValueError("its checksum is wrong: damaged, or changed since it was written")

@@ -41,10 +41,7 @@ def choose_device(name: str, rank: int = 0, num_processes: int = 1) -> "torch.de
 
 
 def choose_precision(name: str, device: "torch.device") -> PrecisionName:
-    """Returns the precision for ``auto``, ``float32`` or ``bfloat16``.
-
-    ``auto`` takes bfloat16 where the hardware multiplies it faster than float32.
-    """
+    """Returns the precision for a name; ``auto`` is bfloat16 where that is faster."""
     if name == "float32":
         return "float32"
     return "bfloat16" if name == "bfloat16" or has_fast_bfloat16(device) else "float32"
@@ -142,10 +139,7 @@ def _cgroup_limits(
 
 
 def peak_memory(device: "torch.device") -> float:
-    """Returns the most memory in bytes held so far: of the GPU, or of this process.
-
-    Not a number where the system does not tell, as on Windows.
-    """
+    """Returns the most memory in bytes of the GPU or this process so far; NaN on Windows."""
     import torch
 
     if device.type == "cuda":

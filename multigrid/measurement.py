@@ -75,11 +75,7 @@ class LevelErrors:
     negligible: dict[str, list[int]]
 
     def mean(self, name: str) -> float:
-        """Returns the mean of a metric over samples.
-
-        Raises:
-            UserError: If there is no such metric.
-        """
+        """Returns the mean of a metric over samples; raises UserError for unknown metrics."""
         if name not in self.errors:
             raise UserError(
                 f"there is no metric '{name}'; there are {', '.join(self.errors)}"

@@ -100,11 +100,7 @@ def make_samples(config: Config) -> tuple[GeneratedSource, dict[str, int], int]:
 def network_family(
     config: Config, in_channels: int, out_channels: int, network: NetworkFactory | None = None
 ) -> NetworkFamily:
-    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration.
-
-    Raises:
-        UserError: If the factory's networks do not fit, or are to work on folded fields.
-    """
+    """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
     hierarchy, model = config.hierarchy(), config.model
     if network is None and model.network != "unet":
         network = NETWORKS.get(model.network)

@@ -99,10 +99,7 @@ class RunData:
         return None if trajectories is None else trajectories.to(self.experiment.device)
 
     def interpolation_error(self, level: int) -> float | None:
-        """Returns what prolonging the truth from a level to the next costs.
-
-        None on the last level, and where the levels have the same fields.
-        """
+        """Returns what prolonging the truth to the next level costs; None where that is no step."""
         levels = [self.experiment.sample_grid(k) for k in range(len(self.train))]
         if level + 1 == len(levels) or levels[level] == levels[level + 1]:
             return None

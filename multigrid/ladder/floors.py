@@ -30,10 +30,7 @@ FOLD_ABOVE = 5e-3
 
 @dataclass(frozen=True)
 class Floor:
-    """What a level's grid lacks of the finest fields.
-
-    The mean relative L2 errors of restricted and prolonged outputs, and of inputs.
-    """
+    """Mean relative L2 errors of a level's restricted and prolonged outputs, and of its inputs."""
 
     grid: Grid
     output: float
@@ -41,11 +38,7 @@ class Floor:
 
 
 def some_samples(config: Config, problem: Problem, source: SampleSource) -> Samples:
-    """Returns a few samples on the finest grid; generated ones are not stored.
-
-    Raises:
-        UserError: If files cannot be read.
-    """
+    """Returns a few samples on the finest grid; generated ones are not stored."""
     finest = config.hierarchy().finest
     if not isinstance(problem, PDE):
         count = min(NUM_SAMPLES, config.data.validation)
@@ -58,10 +51,7 @@ def some_samples(config: Config, problem: Problem, source: SampleSource) -> Samp
 def floors(
     samples: Samples, levels: Sequence[Grid], degree: int, periodic: Periodic
 ) -> list[Floor]:
-    """Returns the floors of some levels, from samples on the finest grid.
-
-    The prolongation is of a polynomial degree, and wraps around if ``periodic``.
-    """
+    """Returns the floors of levels, for a prolongation of a degree that may be ``periodic``."""
 
     def lost(fields: Tensor, grid: Grid) -> float:
         return interpolation_error(fields, samples.grid, grid, degree, periodic)
@@ -70,11 +60,7 @@ def floors(
 
 
 def measure_floors(config: Config, problem: Problem, source: SampleSource) -> list[Floor]:
-    """Returns the floors of the levels of an experiment, on a few of its samples.
-
-    Raises:
-        UserError: If files cannot be read.
-    """
+    """Returns the floors of the levels of an experiment, on a few of its samples."""
     samples, model = some_samples(config, problem, source), config.model
     levels = config.hierarchy().levels
     return floors(samples, levels, model.prolongation, wraps(model.padding))

@@ -144,9 +144,6 @@ class Initializer:
 
 
 def _slow(report: transfer.TransferReport, latest: Mapping[str, Tensor]) -> frozenset[str]:
-    """Returns what learns at a lower rate: what has just been trained or was loaded.
-
-    And that only beside something else.
-    """
+    """Returns what was just trained or loaded, and learns at a lower rate beside something else."""
     slow = frozenset(name for name in report.keys(*transfer.COPIED) if name in latest)
     return frozenset() if slow == set(report.keys(*transfer.IN_TARGET)) else slow

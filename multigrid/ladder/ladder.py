@@ -67,10 +67,7 @@ class LadderRun:
         return self.recorder.rows
 
     def train(self, resume: bool = False) -> None:
-        """Trains the stages of the schedule that are not finished, and tests the result.
-
-        With ``resume`` it continues from the last checkpoints in the folder.
-        """
+        """Trains the unfinished stages, with ``resume`` from checkpoints, and tests the result."""
         latest = self.recorder.restore() if resume else None
         if latest is None:
             self._start(resume)

@@ -91,10 +91,7 @@ class Recorder(Callback):
     def enter(
         self, trainer: Trainer, start: Start, overhead: float, unfinished: dict[str, Any] | None
     ) -> None:
-        """Begins to record a stage, or continues from its checkpoint ``unfinished``.
-
-        ``overhead`` is the time in seconds for restriction, transfer and set-up.
-        """
+        """Begins to record a stage, or continues it; ``overhead`` is its time so far in seconds."""
         self.trainer, self.start_of_level = trainer, start
         self._saved_best, self._entered = None, False
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
@@ -149,10 +146,7 @@ class Recorder(Callback):
     # checkpoints
 
     def save(self) -> None:
-        """Saves all that a continuation needs in one file, and then the best state for users.
-
-        All processes put what is spread over them together, and the first one writes.
-        """
+        """Saves all that a continuation needs, in all processes alike; then the best state for users."""
         if not self._entered:
             return
         started = time.perf_counter()

@@ -153,10 +153,7 @@ class ProgressBar(Callback):
 
 
 class TensorBoard(Callback):
-    """Writes every row of the metrics as TensorBoard events; the step is the number of the row.
-
-    Nothing is written into the folder before the first row.
-    """
+    """Writes each row of the metrics as TensorBoard events, nothing before; steps are rows."""
 
     def __init__(self, folder: Path) -> None:
         self.writer: Any = None

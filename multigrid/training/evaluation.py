@@ -16,10 +16,7 @@ from multigrid.models.scaling import Surrogate
 
 @torch.no_grad()
 def predict(surrogate: Surrogate, inputs: Tensor, batch_size: int) -> Tensor:
-    """Returns the outputs ``[N, out, *grid]`` for inputs ``[N, in, *grid]``, in batches.
-
-    Always in float32, whatever the precision of the training.
-    """
+    """Returns outputs ``[N, out, *grid]`` for inputs ``[N, in, *grid]`` in batches, in float32."""
     surrogate.eval()
     outputs = []
     for part in inputs.split(batch_size):

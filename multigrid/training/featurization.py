@@ -59,10 +59,7 @@ def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> N
 
 
 class FeaturizedSamples:
-    """Training samples with the features that a frozen trunk has computed of them.
-
-    ``features`` are ``[N, *grid, C]`` each, in the memory of the CPU.
-    """
+    """Training samples with a frozen trunk's features ``[N, *grid, C]`` in the CPU's memory."""
 
     def __init__(self, samples: TrainingSamples, features: Sequence[Tensor]) -> None:
         self.samples = samples
@@ -97,11 +94,7 @@ class FeaturizedSurrogate:
     def compute(
         self, samples: TrainingSamples, batch_size: int, precision: PrecisionName
     ) -> FeaturizedSamples:
-        """Computes the features of all samples.
-
-        Raises:
-            UserError: If the memory is too small for them.
-        """
+        """Computes the features of all samples; raises UserError if the memory is too small."""
         self.surrogate.eval()
         kept: list[Tensor] = []
         with FlopCounter() as counter:

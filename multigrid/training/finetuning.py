@@ -27,10 +27,7 @@ class Unfreezing:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How the tensors of one network are trained in one stage, by name.
-
-    So many epochs without improvement as ``patience`` says make a plateau.
-    """
+    """How tensors are trained, by name; ``patience`` epochs without gain make a plateau."""
 
     options: Mapping[str, ParameterOptions] = field(default_factory=dict)
     unfreezings: Mapping[str, Unfreezing] = field(default_factory=dict)

@@ -109,11 +109,7 @@ def build_loss(
 
 
 def field_weights(weights: Mapping[str, float], problem: Problem, loss: str | Loss) -> list[float]:
-    """Returns the weight of each output field; nothing if none is given.
-
-    Raises:
-        UserError: If there is no such field, or the loss does not look at weights.
-    """
+    """Returns the weight of each output field, or nothing; raises UserError if it has no effect."""
     names = problem.output_names
     for name in weights:
         if name not in names:

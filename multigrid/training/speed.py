@@ -52,10 +52,7 @@ def compiled(
 
 
 def _with_usual_strides(x: Tensor) -> Tensor:
-    """Lays fields out such that equal shapes have equal strides, as each is compiled for itself.
-
-    Along axes of one element, strides mean nothing, but depend on where the fields come from.
-    """
+    """Gives equal shapes equal strides, which differ along axes of one element."""
     layout = channels_layout(x.ndim)
     strides = torch.empty(x.shape, device="meta", memory_format=layout).stride()
     return x.contiguous(memory_format=layout).as_strided(x.shape, strides)

@@ -141,11 +141,7 @@ class Trainer:
     # the training loop
 
     def fit(self, callbacks: Sequence[Callback] = ()) -> None:
-        """Trains until the stage is over.
-
-        Raises:
-            DivergedError: If going back with a lower learning rate does not help.
-        """
+        """Trains until the stage is over; raises DivergedError if lower rates do not help."""
         if not self.best:
             self._keep_best()
         self._compile()
@@ -213,10 +209,7 @@ class Trainer:
         return parts + [(samples[:1], 0.0)] * (most - len(parts))
 
     def backward(self, microbatches: Sequence[tuple[Samples, float]]) -> float:
-        """Leaves the gradient of a batch in the parameters, and returns this process's loss.
-
-        ``microbatches`` are samples with the share of the whole batch that they stand for.
-        """
+        """Leaves the gradient of weighted parts of a batch, and returns this process's loss."""
         self.surrogate.zero_grad()
         device, batch_loss = microbatches[0][0].inputs.device, 0.0
         # what the network draws is a function of the step and the process
@@ -262,11 +255,7 @@ class Trainer:
         return self.stage.learning_rate * self.rate(step) * self.divergence.rate_factor
 
     def measure_start(self) -> EpochRecord:
-        """Returns the errors before the first step; they count as the best so far.
-
-        Raises:
-            DivergedError: If the error is not finite.
-        """
+        """Returns the errors before the first step, the best so far; they must be finite."""
         started = time.perf_counter()
         error, finest_error, *by_field = self.validate(self.surrogate)
         if not math.isfinite(error):
@@ -315,10 +304,7 @@ class Trainer:
         return tensors
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything but the weights and the best state that a continuation needs.
-
-        All processes must call it alike.
-        """
+        """Returns all but weights and best state to continue from; all processes must call it."""
         return {
             "optimizer": self.processes.whole(self.optimizer.state_dict()),
             "progress": asdict(self.progress),
