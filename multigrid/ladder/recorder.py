@@ -146,7 +146,7 @@ class Recorder(Callback):
     # checkpoints
 
     def save(self) -> None:
-        """Saves all that a continuation needs, in all processes alike; then the best state for users."""
+        """Saves all to continue from, in all processes alike, and then the best state for users."""
         if not self._entered:
             return
         started = time.perf_counter()
