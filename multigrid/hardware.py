@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -132,10 +132,8 @@ def _cgroup_limits(
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
-                try:
+                with suppress(OSError, ValueError):  # not there, or "max"
                     yield int((folder / name).read_text())
-                except (OSError, ValueError):  # not there, or "max"
-                    continue
 
 
 def peak_memory(device: "torch.device") -> float:

@@ -179,14 +179,10 @@ def join(device_name: str, strategy: Strategy) -> Iterator[Processes]:
             processes.total(0)  # nobody leaves before all are done
         heartbeat.end("done")
         dist.destroy_process_group()
-    except UserError as error:
-        heartbeat.end("failed", str(error))
-        raise
-    except Interrupted as signal:
-        heartbeat.end("stopped", str(signal))
-        raise
     except BaseException as error:
-        heartbeat.end("failed", f"{type(error).__name__}: {error}")
+        kind = "stopped" if isinstance(error, Interrupted) else "failed"
+        plain = isinstance(error, UserError | Interrupted)
+        heartbeat.end(kind, str(error) if plain else f"{type(error).__name__}: {error}")
         raise
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from multigrid.data.samples import Samples
 from multigrid.distributed import ALONE, Processes
 from multigrid.fields import multiply
-from multigrid.grid import Centering, Grid
+from multigrid.grid import Grid
 from multigrid.problems.base import Symmetries
 
 LARGEST_MODE_SHIFT = 1 / 4
@@ -271,24 +271,15 @@ def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence
 
 def _sine_transform(fields: Tensor, grid: Grid, inverse: bool) -> Tensor:
     """Returns the values of a series of sines, or the coefficients of values."""
-    matrices = [
-        _sines(n, h, grid.centering, inverse, fields.dtype, fields.device)
-        for n, h in zip(grid.shape, grid.spacing, strict=True)
+    lines = [
+        Grid((n,), grid.centering, (h,)) for n, h in zip(grid.shape, grid.spacing, strict=True)
     ]
-    return multiply(fields, matrices)
+    return multiply(fields, [_sines(x, inverse, fields.dtype, fields.device) for x in lines])
 
 
 @lru_cache(maxsize=64)
-def _sines(
-    n: int,
-    spacing: float,
-    centering: Centering,
-    inverse: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
+def _sines(line: Grid, inverse: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Returns the matrix from coefficients to values ``[n, m]``, or back ``[m, n]``."""
-    line = Grid((n,), centering, (spacing,))
     (x,), (m,) = line.axes(), line.num_sines
     matrix = np.sin(np.pi * np.outer(x, np.arange(1, m + 1)))
     if inverse:
