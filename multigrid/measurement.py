@@ -220,11 +220,11 @@ def file_samples(
 
     def blocks(size: int) -> Iterator[Samples]:
         for start in range(0, total, size):
-            inputs, outputs = file.read(np.arange(start, min(start + size, total)))
-            yield Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), grid)
+            fields = file.read(np.arange(start, min(start + size, total)))
+            inputs, outputs = map(torch.from_numpy, fields)
+            yield Samples(inputs, outputs, grid)
 
-    where = places(file, np.arange(total))
-    return SampleStream(str(file.path), grid, total, blocks, where)
+    return SampleStream(str(file.path), grid, total, blocks, places(file, np.arange(total)))
 
 
 def _at_most(count: int | None, available: int, reason: str) -> int:

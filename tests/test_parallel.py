@@ -87,7 +87,10 @@ def test_the_parts_of_a_batch_make_up_the_whole(generator, symmetries, mode_shif
     def made(rank, size):
         part = Part(rank, size)
         batches = Batches(11, grid, 4, (3, 1), symmetries, part, mode_shifts).epoch(2)
-        return [(b.make(samples[b.sources]), b.share) for b in batches]
+        made = [samples[b.sources] for b in batches]
+        if symmetries is not None:
+            made = [b.augmentation.apply(x, b.places) for b, x in zip(batches, made, strict=True)]
+        return [(x, b.share) for b, x in zip(batches, made, strict=True)]
 
     (whole,), parts = [made(0, 1)], [made(rank, 3) for rank in range(3)]
     for step, (batch, _) in enumerate(whole):

@@ -18,7 +18,6 @@ from multigrid.tables import counted
 from multigrid.training.evaluation import interpolation_error
 
 NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
-NUM_TRAJECTORIES = 16
 
 
 class RunData:

@@ -40,18 +40,17 @@ class Journal:
 
     def read(self) -> list[dict[str, Any]]:
         """Returns all events; one that was cut short or damaged is called ``unreadable``."""
-        lines = []
+        lines, events = list[str](), list[dict[str, Any]]()
         with suppress(OSError):
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [_event(line) for line in lines if line]
-
-
-def _event(line: str) -> dict[str, Any]:
-    event = None
-    with suppress(ValueError, RecursionError):
-        body = unseal(line, JSON_LINE)
-        event = json.loads(line if body == line else body + "}")
-    return event if isinstance(event, dict) and "event" in event else {"event": "unreadable"}
+        for line in filter(None, lines):
+            event: Any = None
+            with suppress(ValueError, RecursionError):
+                body = unseal(line, JSON_LINE)
+                event = json.loads(line if body == line else body + "}")
+            sound = isinstance(event, dict) and "event" in event
+            events.append(event if sound else {"event": "unreadable"})
+        return events
 
 
 PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")

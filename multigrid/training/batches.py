@@ -108,10 +108,6 @@ class Batch:
         places = drawn.sources(self.places) if drawn else self.places
         return self.indices[torch.from_numpy(places)]
 
-    def make(self, sources: Samples) -> Samples:
-        """Returns this process's samples, augmented, from those that it needs."""
-        return self.augmentation.apply(sources, self.places) if self.augmentation else sources
-
 
 @dataclass(frozen=True)
 class Batches:

@@ -180,7 +180,9 @@ class Trainer:
     def train_step(self, batch: Batch, sources: Iterator[Samples]) -> None:
         """Takes one step: data, forward, loss, backward, clipping and update."""
         progress, started = self.progress, time.perf_counter()
-        samples = batch.make(next(sources))
+        samples = next(sources)
+        if batch.augmentation is not None:
+            samples = batch.augmentation.apply(samples, batch.places)
         ready = time.perf_counter()
 
         loss = self.processes.total(self.backward(self.microbatches(samples, batch.share)))
