@@ -118,19 +118,13 @@ class ProgressBar(Callback):
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
         """Logs what the epoch gave."""
         self._close()
+        level, run = self.time_left(self._steps(trainer))
         log.info(
-            "%s epoch %d/%d  train_loss=%.4g  val_rel_l2=%.4g  lr=%.1e  |g|=%.2g  %.1fs  "
-            "(data %.0f%%)  left=%s  total_left=%s",
-            self.head,
-            record.epoch,
-            trainer.stage.epochs,
-            record.train_loss,
-            record.val_rel_l2,
-            record.learning_rate,
-            record.gradient_norm,
-            record.seconds,
-            100 * record.data_fraction,
-            *self.time_left(self._steps(trainer)),
+            f"{self.head} epoch {record.epoch}/{trainer.stage.epochs}  "
+            f"train_loss={record.train_loss:.4g}  val_rel_l2={record.val_rel_l2:.4g}  "
+            f"lr={record.learning_rate:.1e}  |g|={record.gradient_norm:.2g}  "
+            f"{record.seconds:.1f}s  (data {record.data_fraction:.0%})  "
+            f"left={level}  total_left={run}"
         )
 
     def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
