@@ -160,10 +160,8 @@ def keep_large_buffers() -> bool:
     By default glibc maps every large buffer afresh and the system clears it page by page, which
     made a training step on a 128x128 grid half as slow again. The price is that the process holds
     on to the most memory it ever used. Also has torch ask for huge pages (another 10 %), if it
-    has not allocated anything yet. For processes of this project only, never a caller's.
-
-    Returns:
-        Whether it could be done: only with glibc.
+    has not allocated anything yet. For processes of this project only, never a caller's. Returns
+    whether it could be done: only with glibc.
     """
     import ctypes
 

@@ -88,9 +88,8 @@ class LevelErrors:
 class Evaluation:
     """The errors of a surrogate; ``print`` shows them as tables.
 
-    Where the samples come from, their grid and number, the errors of each level, coarsest first,
-    those of roll-outs as plain containers, if there were any, trajectory and step of each sample,
-    if they have such, and what a reader must know.
+    ``levels`` are coarsest first, ``rollout`` are errors as plain containers, ``places`` trajectory
+    and step of each sample, if they have such, and ``notes`` what a reader must know.
     """
 
     place: str

@@ -115,10 +115,9 @@ def _spread(values: Tensor) -> dict[str, float]:
 
 
 def measure_rollout(step: Step, true: Trajectories) -> tuple[RolloutErrors, RolloutErrors]:
-    """Rolls out from the first states of true trajectories.
+    """Returns the errors of roll-outs from the first states of true trajectories.
 
-    Returns:
-        The errors, and those of persistence: the first state as prediction of all that follow.
+    And those of persistence: the first state as prediction of all that follow.
     """
     states, num_steps = true.states, true.states.shape[1] - 1
     predictions = roll_out(step, true.inputs, num_steps, true.setup)
@@ -128,14 +127,11 @@ def measure_rollout(step: Step, true: Trajectories) -> tuple[RolloutErrors, Roll
 
 @dataclass(frozen=True)
 class Unrolling:
-    """How many steps are trained at once, and how.
+    """How many steps are trained at once, each number for an equal part of a stage's epochs.
 
-    Attributes:
-        setup: How states become inputs.
-        steps: Numbers of steps, each for an equal part of a stage's epochs.
-        method: Whether gradients go through all steps or the last one alone.
-        noise: Standard deviation of the noise on the states in an input, over that of each field of
-            each sample.
+    ``setup`` says how states become inputs, ``method`` whether gradients go through all steps or
+    the last one alone, ``noise`` the standard deviation of that on the states in an input over that
+    of each field of each sample.
     """
 
     setup: TimeSetup
