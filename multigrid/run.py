@@ -220,8 +220,9 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
         if not lacks and "DefaultCPUAllocator" not in str(error):
             raise
         raise UserError(
-            "out of memory; a larger parallel.accumulate, parallel.checkpoint_activations=true, a "
-            "smaller schedule.batch_size or model.width, or data.memory=stream take less"
+            "out of memory; a larger parallel.accumulate or parallel.checkpoint_activations=true "
+            "need less, also with --resume, a smaller schedule.batch_size or model.width and "
+            "data.memory=stream for a new run"
         ) from None
 
 

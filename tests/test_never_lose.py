@@ -25,7 +25,7 @@ from multigrid.data.generation import Recipe
 from multigrid.errors import UserError
 from multigrid.ladder import recorder
 from multigrid.ladder.recorder import Recorder
-from multigrid.records.history import outcome
+from multigrid.records.history import outcome, read_history
 from multigrid.records.run_folder import FolderLock, Journal
 from multigrid.report.record import remarks
 from multigrid.signals import Interrupted, check, deferred, watched
@@ -545,13 +545,25 @@ def test_going_back_ends_after_its_tries():
     assert other == detector
 
 
-def test_out_of_memory(experiment, tmp_path, monkeypatch, capsys):
-    def backward(trainer, microbatches):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def test_a_run_that_lacked_memory_goes_on_with_smaller_parts(
+    experiment, expected, tmp_path, monkeypatch, capsys
+):
+    backward = Trainer.backward
 
-    monkeypatch.setattr(Trainer, "backward", backward)
+    def greedy(trainer, microbatches):
+        if trainer.stage.level == 1 and len(microbatches) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return backward(trainer, microbatches)
+
+    monkeypatch.setattr(Trainer, "backward", greedy)
     assert run(experiment, tmp_path) == 2
-    assert "error: out of memory; a larger parallel.accumulate, " in capsys.readouterr().err
+    assert "error: out of memory; a larger parallel.accumulate or " in capsys.readouterr().err
+    assert run(experiment, tmp_path, "--resume", "parallel.accumulate=2") == 0
+    rows, whole = (
+        read_history(f / "metrics.csv") for f in (tmp_path / "results" / "tiny", expected)
+    )
+    assert [row.level for row in rows] == [row.level for row in whole]
+    assert rows[-1].val_rel_l2 == pytest.approx(whole[-1].val_rel_l2, rel=1e-3)
 
 
 def test_two_runs_in_one_folder(experiment, expected, tmp_path, monkeypatch, capsys):

@@ -199,9 +199,10 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def changed_settings(saved: Config, config: Config) -> list[str]:
     """Returns the dotted keys in which the configuration that a run has saved is another.
 
-    What only the samples show is passed over while it is ``auto``: they are not open yet.
+    What only the samples show is passed over while it is ``auto``: they are not open yet. So is
+    where plugins lie, and what saves memory, as a run that lacked some must be able to go on.
     """
-    passed_over = ["plugins"]  # where a file lies changes nothing
+    passed_over = ["plugins", "parallel.accumulate", "parallel.checkpoint_activations"]
     passed_over += ["data.centering"] * (config.data.centering == "auto")
     passed_over += ["model.fields"] * (config.model.fields == "auto")
     changed = changed_keys(saved.model_dump(), config.model_dump())

@@ -225,7 +225,15 @@ class LadderRun:
 
     def _continue(self, latest: dict[str, Any]) -> None:
         """Writes down from where the run goes on, and what has changed since it stopped there."""
-        self.experiment.stages = [Stage(**stage) for stage in latest["stages"]]
+        savings = {
+            key: self.config.per_level(key) for key in ("accumulate", "checkpoint_activations")
+        }
+        self.experiment.stages = [
+            Stage(
+                **{**stage, **{key: by_level[stage["level"]] for key, by_level in savings.items()}}
+            )
+            for stage in latest["stages"]
+        ]
         self.experiment.epoch_costs = latest["epoch_costs"]
         if not self.processes.is_first or self.folder.summary.exists():
             return  # if all is done, only the report is made again
