@@ -427,7 +427,7 @@ def test_numbers_that_are_not_finite_are_null_in_json(place, capsys):
     ask(capsys, "plot", "results/poisson")
     page = Path("results/poisson/report.html").read_text()
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
-    assert json.loads(data, parse_constant=pytest.fail)["rows"][0]["error"] is None
+    assert json.loads(data, parse_constant=pytest.fail)["rows"][0]["val_rel_l2"] is None
 
 
 # --- inspect

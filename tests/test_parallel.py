@@ -291,8 +291,8 @@ def test_a_setting_that_is_wrong_in_one_process_is_told_by_all(experiment, tmp_p
 
 
 def other_data(rank):
-    if rank == 1:
-        GeneratedSource.fingerprint = "other"
+    if rank == 1:  # one that what is set later does not change
+        GeneratedSource.fingerprint = property(lambda source: "other", lambda source, value: None)
 
 
 def test_processes_with_other_data_are_told_apart(experiment, tmp_path):
