@@ -11,7 +11,6 @@ points, and ten more trajectories serve for validation.
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,40 +137,34 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
     return RunRecord(run).summary
 
 
-def compare(names: Sequence[str], minutes: float, folder: Path = FOLDER) -> str:
-    """Trains what is missing, writes ``results.txt`` and ``results.json`` and returns the table.
+def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
+    """Trains what is missing, writes a problem's record, ``.txt`` and ``.json``; returns its table.
 
     Errors are sums over the fields, as theirs; a mean over trajectories, and over steps where they
     take the geometric one.
     """
-    rows, record = [], {}
-    for name in names:
-        num_fields = len(PROBLEMS[name].fields)
-        for method in METHODS:
-            try:
-                summary = train(name, method, minutes, folder)
-            except UserError as reason:  # an epoch may take longer
-                rows.append([name, f"{method}: {reason}"])
-                continue
-            errors = num_fields * np.array(summary["rollout"], dtype=float)
-            still = num_fields * np.array(summary["rollout_persistence"], dtype=float)
-            facts = {key: summary[key] for key in ("seconds", "flops", "machine", "threads")}
-            facts["epochs"] = [stage["epochs"] for stage in summary["levels"]]
-            facts["blow_up"] = summary["rollout_metrics"]["blow_up"]
-            record[f"{name}_{method}"] = {
-                **facts,
-                "nrmse": errors.tolist(),
-                "persistence": still.tolist(),
-            }
-            rows.append([name, method, *_cells(errors), f"{facts['blow_up']:.0%}"])
-            rows[-1] += [f"{facts['seconds']:.0f}", si(facts["flops"])]
-        rows.append([name, "persistence", *_cells(still)])
-        rows += [[name, f"{who}, published", f"{e:g}"] for who, e in PUBLISHED[name].items()]
-    header = ["Problem", "Method", "Mean of 100", "nRMSE 1", "10", "100", "Blow up", "Seconds"]
-    header.append("FLOPs")
-    text = table(header, [row + [""] * (len(header) - len(row)) for row in rows])
-    write_text(folder / "results.txt", f"{text}\n")
-    write_json(folder / "results.json", record)
+    rows, record, num_fields = [], {}, len(PROBLEMS[name].fields)
+    for method in METHODS:
+        try:
+            summary = train(name, method, minutes, folder)
+        except UserError as reason:  # an epoch may take longer
+            rows.append([f"{method}: {reason}"])
+            continue
+        errors = num_fields * np.array(summary["rollout"], dtype=float)
+        still = num_fields * np.array(summary["rollout_persistence"], dtype=float)
+        facts = {key: summary[key] for key in ("seconds", "flops", "machine", "threads")}
+        facts["epochs"] = [stage["epochs"] for stage in summary["levels"]]
+        facts["blow_up"] = summary["rollout_metrics"]["blow_up"]
+        record[method] = {**facts, "nrmse": errors.tolist(), "persistence": still.tolist()}
+        rows.append([method, *_cells(errors), f"{facts['blow_up']:.0%}"])
+        rows[-1] += [f"{facts['seconds']:.0f}", si(facts["flops"])]
+    if record:
+        rows.append(["persistence", *_cells(still)])
+    rows += [[f"{who}, published", f"{error:g}"] for who, error in PUBLISHED[name].items()]
+    header = ["Method", "Mean of 100", "nRMSE 1", "10", "100", "Blow up", "Seconds", "FLOPs"]
+    text = f"{name}\n{table(header, [row + [''] * (len(header) - len(row)) for row in rows])}"
+    write_text(folder / f"{name}.txt", f"{text}\n")
+    write_json(folder / f"{name}.json", record)
     return text
 
 
@@ -185,4 +178,4 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    print(compare(options.problems, options.minutes))
+    print("\n\n".join(compare(name, options.minutes) for name in options.problems))
