@@ -50,7 +50,8 @@ PROBLEMS = {
 }
 PUBLISHED = {"kolmogorov": {"UNet": 0.83, "FNO": 0.69}, "gray_scott": {"UNet": 0.07}}
 """Geometric mean over 100 steps of the nRMSE, read off a figure of the paper."""
-METHODS = {"ladder": {"levels": [20, 40, 80, 160]}, "direct": {"levels": [160]}}
+METHODS = {"ladder": ([20, 40, 80, 160], "folded"), "direct": ([160], "restricted")}
+"""Levels and fields."""
 FOLDER = Path("results/benchmarks/apebench")
 
 
@@ -102,6 +103,7 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
     files = {split: Path(f"data/apebench/{name}_{split}.npz") for split in SPLITS}
     for split, path in files.items():
         make_trajectories(name, split, path)
+    levels, fields = METHODS[method]
     run = RunFolder(folder / "runs" / f"{name}_{method}_{minutes:g}")
     raw = {
         "name": run.path.name,
@@ -118,7 +120,7 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
             "rollout_steps": NUM_STEPS,
             "time": {"target": "delta"},
         },
-        "model": {"width": 32, "padding": "periodic", "fields": "folded"},
+        "model": {"width": 32, "padding": "periodic", "fields": fields},
         "schedule": {
             "epochs": "auto",
             "budget": {"seconds": 60 * minutes},
@@ -128,10 +130,8 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
         },
         "transfer": {"new_scales": "copy"},
         "output": {"folder": str(folder / "runs"), "figures": False},
-        **METHODS[method],
+        "levels": levels,
     }
-    if method == "direct":
-        raw["model"]["fields"] = "restricted"
     if not run.summary.exists():
         train_ladder(parse_config(raw), resume=run.config.exists())
     return RunRecord(run).summary

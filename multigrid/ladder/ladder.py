@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,14 +226,11 @@ class LadderRun:
 
     def _continue(self, latest: dict[str, Any]) -> None:
         """Writes down from where the run goes on, and what has changed since it stopped there."""
-        savings = {
-            key: self.config.per_level(key) for key in ("accumulate", "checkpoint_activations")
-        }
+        # what saves memory may be another than when it stopped
+        parts, recomputes = map(self.config.per_level, ("accumulate", "checkpoint_activations"))
         self.experiment.stages = [
-            Stage(
-                **{**stage, **{key: by_level[stage["level"]] for key, by_level in savings.items()}}
-            )
-            for stage in latest["stages"]
+            replace(s, accumulate=parts[s.level], checkpoint_activations=recomputes[s.level])
+            for s in (Stage(**saved) for saved in latest["stages"])
         ]
         self.experiment.epoch_costs = latest["epoch_costs"]
         if not self.processes.is_first or self.folder.summary.exists():
