@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from multigrid.data.formats.container import (
+    ALWAYS_ALLOWED,
     ArrayInfo,
     Container,
     StoredArray,
@@ -24,7 +27,7 @@ from multigrid.data.formats.container import (
     require_regular_file,
 )
 from multigrid.errors import UserError, brief
-from multigrid.files import require_space, reserve, written_aside
+from multigrid.files import reason, require_space, reserve, written_aside
 
 NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -72,7 +75,11 @@ def zip_members(path: Path) -> list[str] | None:
 
 
 class Npz(ArrayFile):
-    """The arrays of an ``.npz`` file; those not compressed are checked and then mapped."""
+    """The arrays of an ``.npz`` file; large ones are checked and then mapped.
+
+    What is compressed is unpacked for that into a file without a name in the folder of temporary
+    files (``TMPDIR``), which vanishes with the process.
+    """
 
     kind = "npz"
 
@@ -99,6 +106,9 @@ class Npz(ArrayFile):
         with self._member(name) as (member, file, info, order):
             start = file.tell()
             if member.compress_type != zipfile.ZIP_STORED or not prod(info.shape):
+                if member.file_size > ALWAYS_ALLOWED:
+                    unpacked = self._unpacked(file, member.file_size)
+                    return np.memmap(unpacked, info.dtype, "r", 0, info.shape, order)
                 return np.frombuffer(file.read(), info.dtype).reshape(info.shape, order=order)
             while file.read(BLOCK):  # to the end, where the archive verifies its checksum
                 pass
@@ -106,6 +116,21 @@ class Npz(ArrayFile):
                 raw.seek(member.header_offset + 26)
                 start += member.header_offset + 30 + int(np.fromfile(raw, "<u2", 2).sum())
             return np.memmap(self.path, info.dtype, "r", start, info.shape, order)
+
+    def _unpacked(self, member: IO[bytes], num_bytes: int) -> IO[bytes]:
+        """Returns a temporary file with the rest of an archive's member."""
+        folder = Path(tempfile.gettempdir())
+        try:
+            require_space(folder, num_bytes)
+            unpacked = tempfile.TemporaryFile()
+            shutil.copyfileobj(member, unpacked, BLOCK)
+            unpacked.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: {num_bytes / 1e9:.3g} GB cannot be unpacked into {folder}: "
+                f"{reason(error)}; set TMPDIR to a folder with room for it"
+            ) from None
+        return unpacked
 
 
 class NpyFiles(ArrayFile):
