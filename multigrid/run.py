@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrid.cli.command import Command, add_experiment
-from multigrid.config import Config, flatten, load_config, parse_config
+from multigrid.config import Config, flatten, load_config, parse_config, read_saved
 from multigrid.distributed import Processes, joined, num_processes
 from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
@@ -93,7 +93,10 @@ def train_ladder(
         if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
         folder = _train_in_folder(config, resume, overwrite, extensions, processes)
-        if with_direct:
+        cycle = processes.from_first(lambda: read_saved(folder.config).schedule.cycle)
+        if with_direct and cycle == "single":
+            log.warning("--with-direct: the cycle became 'single': there is no ladder to compare")
+        elif with_direct:
             work = processes.from_first(lambda: RunRecord(folder).summary["work_units"])
             direct = direct_config(config, folder, work)
             _train_in_folder(direct, resume, overwrite, extensions, processes)

@@ -39,28 +39,42 @@ class Case:
         published: Errors of published models in and out of distribution.
         source: Where they stand, and in which metric.
         overrides: Settings that differ from the file.
+        ours: Settings of our own networks.
     """
 
     experiment: str
     published: dict[str, tuple[float, ...]] = field(default_factory=dict)
     source: str = CNO
     overrides: tuple[str, ...] = ()
+    ours: tuple[str, ...] = ()
 
 
-def _cno(name: str, unet: Pair, fno: Pair, cno: Pair) -> Case:
-    return Case(f"cno/{name}", {"UNet": unet, "FNO": fno, "CNO": cno})
+NEAR = ("model.width={outer: 16, max: 32}", "schedule.batch_size=4", "schedule.learning_rate=4e-3")
+"""Our settings where outputs depend on what is near alone: the finest level only."""
+FAR = (
+    "levels=[8, 16, 32, 64]",
+    "model.width=32",
+    "schedule.learning_rate=4e-3",
+    "schedule.transferred_ratio=1",
+    "transfer.new_scales=copy",
+)
+"""Our settings elsewhere: level by level."""
+
+
+def _cno(name: str, ours: tuple[str, ...], unet: Pair, fno: Pair, cno: Pair) -> Case:
+    return Case(f"cno/{name}", {"UNet": unet, "FNO": fno, "CNO": cno}, ours=ours)
 
 
 CASES = {
-    "smooth_transport": _cno("smooth_transport", (0.49, 1.28), (0.28, 3.90), (0.24, 0.46)),
-    "darcy": _cno("darcy", (0.54, 0.64), (0.80, 1.11), (0.38, 0.50)),
-    "poisson": _cno("poisson", (0.71, 1.27), (4.98, 7.05), (0.21, 0.27)),
-    "wave": _cno("wave", (1.51, 2.03), (1.02, 1.77), (0.63, 1.17)),
+    "smooth_transport": _cno("smooth_transport", NEAR, (0.49, 1.28), (0.28, 3.90), (0.24, 0.46)),
+    "darcy": _cno("darcy", FAR, (0.54, 0.64), (0.80, 1.11), (0.38, 0.50)),
+    "poisson": _cno("poisson", FAR, (0.71, 1.27), (4.98, 7.05), (0.21, 0.27)),
+    "wave": _cno("wave", FAR, (1.51, 2.03), (1.02, 1.77), (0.63, 1.17)),
     "discontinuous_transport": _cno(
-        "discontinuous_transport", (1.31, 1.35), (1.15, 2.89), (1.01, 1.09)
+        "discontinuous_transport", NEAR, (1.31, 1.35), (1.15, 2.89), (1.01, 1.09)
     ),
-    "allen_cahn": _cno("allen_cahn", (0.82, 2.18), (0.28, 1.10), (0.54, 2.23)),
-    "shear_layer": _cno("shear_layer", (3.54, 10.93), (3.57, 9.58), (2.76, 7.04)),
+    "allen_cahn": _cno("allen_cahn", NEAR, (0.82, 2.18), (0.28, 1.10), (0.54, 2.23)),
+    "shear_layer": _cno("shear_layer", NEAR, (3.54, 10.93), (3.57, 9.58), (2.76, 7.04)),
     "navier_stokes_1e-5": Case(
         "navier_stokes_ten",
         {
@@ -71,19 +85,24 @@ CASES = {
             "SpectraNet": (0.079,),
         },
         SPECTRANET,
+        ours=NEAR,
     ),
     "navier_stokes_1e-4": Case(
-        "navier_stokes_ten", source="relative L2", overrides=("problem.viscosity=1e-4",)
+        "navier_stokes_ten",
+        source="relative L2",
+        overrides=("problem.viscosity=1e-4",),
+        ours=NEAR,
     ),
 }
 
+OURS = ("ladder", "ladder_plain")
 GRID = "levels=[64]"
 COMMON = ("loss.name=rel_l1", "schedule.epochs=auto")
 FINEST = ("schedule.cycle=single", "model.fields=restricted", "data.augmentation=none")
 ADAMW = ("optimizer.name=adamw", "optimizer.weight_decay=1e-4")
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ladder": ("ladder, exact augmentation", ("model.fields=auto",)),
-    "ladder_plain": ("ladder, no augmentation", ("model.fields=auto", "data.augmentation=none")),
+    "ladder": ("ours, exact augmentation", ("model.fields=auto",)),
+    "ladder_plain": ("ours, no augmentation", ("model.fields=auto", "data.augmentation=none")),
     "classic": (
         "classic UNet",
         (
@@ -99,7 +118,11 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
         (*FINEST, *ADAMW, "compute.precision=float32", "schedule.learning_rate=5e-3"),
     ),
 }
-"""What is trained: a label and settings. Nothing of them was tuned on these problems."""
+"""What is trained: a label and settings.
+
+Ours go level by level or train the finest level alone, as ``schedule: auto`` judges. Their batch,
+rate and widths were chosen on seed 0 of Allen-Cahn and the wave with 256 samples.
+"""
 
 
 def run_tables(names: Sequence[str], minutes: float, folder: Path) -> str:
@@ -132,7 +155,7 @@ def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
     for method, (label, settings) in METHODS.items():
         overrides = [
             f"schedule.budget={{seconds: {60 * minutes:g}}}",
-            *(*case.overrides, *COMMON, *settings),
+            *(*case.overrides, *COMMON, *(case.ours if method in OURS else ()), *settings),
             f"name={name}_{method}",
             f"output.folder={runs}",
         ]

@@ -18,17 +18,21 @@ def add_floors(parser: argparse.ArgumentParser) -> None:
 def floors(options: argparse.Namespace) -> None:
     """Prints the floors of the levels."""
     config = load_config(options.experiment, options.overrides)
-    from multigrid.ladder.components import problem_and_source, settle
+    from multigrid.ladder.components import problem_and_source, settle, some_samples
     from multigrid.ladder.floors import advice, floors_table, measure_floors
+    from multigrid.ladder.locality import measure_locality
 
-    problem, source = problem_and_source(config)
-    config, _ = settle(config, problem, source)
-    measured = measure_floors(config, problem, source)
+    _, source = problem_and_source(config)
+    config, _ = settle(config, source)
+    samples = some_samples(config, source)
+    measured = measure_floors(config, samples)
+    locality = measure_locality(samples, config.hierarchy().levels)
     if options.json:
         rows = [{**asdict(floor), "grid": list(floor.grid.shape)} for floor in measured]
-        print_json({"floors": rows, "advice": advice(measured)})
+        shares = {"window": locality.window, "whole": locality.whole, "local": locality.is_local}
+        print_json({"floors": rows, "advice": advice(measured), "locality": shares})
     else:
-        print(f"{floors_table(measured)}\n\n{advice(measured)}")
+        print(f"{floors_table(measured)}\n\n{advice(measured)}\n\n{locality.advice}")
 
 
 def add_section(parser: argparse.ArgumentParser) -> None:

@@ -204,6 +204,7 @@ def changed_settings(saved: Config, config: Config) -> list[str]:
     """
     passed_over = ["plugins", "parallel.accumulate", "parallel.checkpoint_activations"]
     passed_over += ["data.centering"] * (config.data.centering == "auto")
+    passed_over += ["schedule.cycle"] * (config.schedule.cycle == "auto")
     passed_over += ["model.fields"] * (config.model.fields == "auto")
     changed = changed_keys(saved.model_dump(), config.model_dump())
     return [key for key in changed if key not in passed_over]

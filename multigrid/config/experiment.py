@@ -183,7 +183,7 @@ class Config(Section):
         """Whether the stages are chosen one by one, by what the ones before have given."""
         schedule, model = self.schedule, self.model
         preserves = model.growth and model.form == "pyramid" and model.network == "unet"
-        return schedule.epochs == "auto" and schedule.cycle == "half-v" and preserves
+        return schedule.epochs == "auto" and schedule.cycle in ("auto", "half-v") and preserves
 
     @property
     def budget(self) -> BudgetConfig:

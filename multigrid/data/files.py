@@ -200,6 +200,10 @@ class FileSource:
             )
         return part._replace(numbers=part.numbers[:count])
 
+    def first(self, grid: Grid, count: int) -> Samples:
+        """Returns at most so many validation samples on the finest grid."""
+        return self.read("validation", grid, min(count, self.counts["validation"]))
+
     def read(self, split: str, grid: Grid, count: int | None = None) -> Samples:
         """Returns the first samples of a split, restricted to a grid block by block.
 

@@ -65,12 +65,12 @@ class DataStore:
         Each block of samples is kept in a file with a checksum until all are there, so that an
         interrupted generation goes on from the sound ones.
         """
-        if self._has(counts):
+        if self.has(counts):
             return 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._alone():
-                return 0 if self._has(counts) else self._extend(counts)
+                return 0 if self.has(counts) else self._extend(counts)
         except OSError as error:
             raise UserError(f"{self.path}: samples could not be written: {reason(error)}") from None
 
@@ -92,7 +92,7 @@ class DataStore:
             inputs, outputs = (take(file[split][side], indices) for side in SIDES)
         return Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), self.grid)
 
-    def _has(self, counts: Mapping[str, int]) -> bool:
+    def has(self, counts: Mapping[str, int]) -> bool:
         """Whether the file is there and has so many samples."""
         have = self._counts() if self.path.exists() else None
         return have is not None and all(have[split] >= count for split, count in counts.items())
@@ -283,6 +283,14 @@ class GeneratedSource:
     def wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Returns how many samples of each split are generated: none that need no solution."""
         return dict(counts) if self.labelled else {**counts, "train": 0}
+
+    def first(self, grid: Grid, count: int) -> Samples:
+        """Returns a few validation samples on the finest grid; what is not stored is not kept."""
+        if self.store.has({"validation": count}):
+            return self.store.open("validation", count)[:]
+        fields = self.store.recipe.make(Block("validation", 0, count))
+        inputs, outputs = map(torch.from_numpy, fields)
+        return Samples(inputs, outputs, grid)
 
     def read(self, split: str, grid: Grid, count: int) -> Samples:
         """Returns the first samples of a split, restricted to a grid block by block."""

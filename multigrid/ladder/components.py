@@ -9,13 +9,18 @@ from multigrid.config.data import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.files import FileSource, SampleSource
 from multigrid.data.remote import local
+from multigrid.data.samples import Samples
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.ladder.floors import choose_fields, measure_floors
+from multigrid.ladder.locality import measure_locality
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS
+
+NUM_SAMPLES = 16
+"""What 'auto' looks at."""
 
 
 def problem_and_source(
@@ -45,20 +50,34 @@ def problem_and_source(
     return problem, generated_source(config, problem, labelled, num_steps)
 
 
-def settle(config: Config, problem: Problem, source: SampleSource) -> tuple[Config, str | None]:
-    """Returns a configuration with what its samples have shown: centering and kind of fields.
+def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]]:
+    """Returns a configuration with what its samples have shown: centering, cycle, kind of fields.
 
-    And in words which kind of fields 'auto' has chosen, and why.
+    And in words what ``auto`` has become and why, by key.
 
     Raises:
         UserError: If its grids do not nest, or do not suit its problem, with this centering.
     """
+    reasons = {}
     if config.data.centering == "auto":
         config = _changed(config, "data", centering=source.centering)
-    if config.model.fields != "auto":
-        return config, None
-    fields, reason = choose_fields(measure_floors(config, problem, source))
-    return _changed(config, "model", fields=fields), reason
+    if config.schedule.cycle == "auto":
+        cycle = "half-v"
+        if config.is_automatic and len(config.levels) > 1 and config.budget.error is None:
+            locality = measure_locality(some_samples(config, source), config.hierarchy().levels)
+            cycle = "single" if locality.is_local else cycle
+            what = "the finest level alone" if locality.is_local else "level by level"
+            reasons["schedule.cycle"] = f"{cycle}, {what}, as {locality}"
+        config = _changed(config, "schedule", cycle=cycle)
+    if config.model.fields == "auto":
+        fields, why = choose_fields(measure_floors(config, some_samples(config, source)))
+        config, reasons["model.fields"] = _changed(config, "model", fields=fields), why
+    return config, reasons
+
+
+def some_samples(config: Config, source: SampleSource) -> Samples:
+    """Returns a few samples on the finest grid, to see what they are like."""
+    return source.first(config.hierarchy().finest, NUM_SAMPLES)
 
 
 def _changed(config: Config, section: str, **values: Any) -> Config:

@@ -76,8 +76,9 @@ class Experiment:
 
     Attributes:
         config: The configuration, with what its files have shown.
-        fields_reason: Which fields ``model.fields: auto`` has chosen, and why; None without.
+        reasons: What ``auto`` has become and why, for ``schedule.cycle`` and ``model.fields``.
         hierarchy: Grids of levels and scales.
+        cycle: In which order the levels are visited.
         counts: Number of samples of each split.
         prolongation: The degree of its polynomials, and whether it wraps around the box.
         is_automatic: Whether stages are chosen one by one; growth must preserve the function then.
@@ -100,13 +101,15 @@ class Experiment:
         self.extensions = extensions or Extensions()
         self.num_steps = max(config.rollout_training.curriculum)
         self.problem, self.source = problem_and_source(config, config.labelled, self.num_steps)
-        self.config, self.fields_reason = settle(config, self.problem, self.source)
+        self.config, self.reasons = settle(config, self.source)
         config = self.config
         self.hierarchy = config.hierarchy()
         self.device = choose_device(config.compute.device, local_rank())
         self.precision = choose_precision(config.compute.precision, self.device)
         self.counts = {split: getattr(config.data, split) for split in SPLITS}
         self.prolongation = config.model.prolongation, wraps(config.model.padding)
+        assert config.schedule.cycle != "auto"  # which is settled
+        self.cycle: schedule.Cycle = config.schedule.cycle
         self.is_automatic = config.is_automatic and self.extensions.network is None
         homogeneous, kind = self.problem.symmetries.homogeneous, config.data.normalization
         exact: NormalizationKind = "homogeneous" if homogeneous else "gaussian"
@@ -227,7 +230,7 @@ class Experiment:
         """Returns the schedule, with so many epochs at each visit to a level."""
         names = ("batch_size", "learning_rate", "transferred_ratio", "warmup", "accumulate")
         settings = map(self.config.per_level, (*names, "checkpoint_activations"))
-        return schedule.build_schedule(self.config.schedule.cycle, epochs, *settings)
+        return schedule.build_schedule(self.cycle, epochs, *settings)
 
     @cached_property
     def epoch_flops(self) -> list[float]:
@@ -291,7 +294,7 @@ class Experiment:
             return config.per_level("epochs")
         if self.is_automatic:  # an epoch on each, until they are chosen
             return [1] * len(config.levels)
-        sequence = schedule.level_sequence(config.schedule.cycle, len(config.levels))
+        sequence = schedule.level_sequence(self.cycle, len(config.levels))
         visits = [sequence.count(level) for level in range(len(config.levels))]
         return schedule.spread_budget(config.budget.amount, self.epoch_costs, visits)
 
@@ -398,7 +401,7 @@ class Experiment:
         inner = ", ".join(str(grid) for grid in self.hierarchy.scales[: self.hierarchy.tops[0]])
         compiled = ", compiled" if self.config.compute.compile else ""
         memory = max(self.memory_bytes(stage) for stage in self.stages)
-        chosen = [f"model.fields auto: {self.fields_reason}"] if self.fields_reason else []
+        chosen = [f"{key} auto: {reason}" for key, reason in self.reasons.items()]
         padding, unfit = self.config.model.padding, []
         if self.problem.periodic and self.prolongation[1] is not True:
             unfit = [f"the fields are periodic, but model.padding is '{padding}', not 'periodic'"]

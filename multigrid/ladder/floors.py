@@ -9,21 +9,16 @@ fields (``model.fields: folded``).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from multigrid.config import Config
-from multigrid.data.files import SampleSource
-from multigrid.data.generation import Block, Recipe
 from multigrid.data.samples import Samples
 from multigrid.fields import Periodic
 from multigrid.grid import Grid
 from multigrid.models.layers import wraps
-from multigrid.problems import PDE, Problem
 from multigrid.tables import table
 from multigrid.training.evaluation import interpolation_error
 
-NUM_SAMPLES = 16
 FOLD_ABOVE = 5e-3
 """Output floor of the coarsest level above which ``model.fields: auto`` folds."""
 
@@ -37,17 +32,6 @@ class Floor:
     input: float
 
 
-def some_samples(config: Config, problem: Problem, source: SampleSource) -> Samples:
-    """Returns a few samples on the finest grid; generated ones are not stored."""
-    finest = config.hierarchy().finest
-    if not isinstance(problem, PDE):
-        count = min(NUM_SAMPLES, config.data.validation)
-        return source.read("validation", finest, count)
-    fields = Recipe(problem, finest, config.data.seed).make(Block("validation", 0, NUM_SAMPLES))
-    inputs, outputs = map(torch.from_numpy, fields)
-    return Samples(inputs, outputs, finest)
-
-
 def floors(
     samples: Samples, levels: Sequence[Grid], degree: int, periodic: Periodic
 ) -> list[Floor]:
@@ -59,10 +43,9 @@ def floors(
     return [Floor(grid, lost(samples.outputs, grid), lost(samples.inputs, grid)) for grid in levels]
 
 
-def measure_floors(config: Config, problem: Problem, source: SampleSource) -> list[Floor]:
-    """Returns the floors of the levels of an experiment, on a few of its samples."""
-    samples, model = some_samples(config, problem, source), config.model
-    levels = config.hierarchy().levels
+def measure_floors(config: Config, samples: Samples) -> list[Floor]:
+    """Returns the floors of the levels of an experiment, on samples of its finest grid."""
+    model, levels = config.model, config.hierarchy().levels
     return floors(samples, levels, model.prolongation, wraps(model.padding))
 
 

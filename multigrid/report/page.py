@@ -34,6 +34,7 @@ QUANTITIES = {
 # Keys of the summary on where a run took place, with their labels.
 ENVIRONMENT = {
     "network": "network",
+    "cycle": "cycle",
     "fields": "fields of the levels",
     "machine": "machine",
     "device": "device",

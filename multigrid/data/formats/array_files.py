@@ -122,7 +122,7 @@ class Npz(ArrayFile):
         folder = Path(tempfile.gettempdir())
         try:
             require_space(folder, num_bytes)
-            unpacked = tempfile.TemporaryFile()
+            unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as its map)
             shutil.copyfileobj(member, unpacked, BLOCK)
             unpacked.flush()
         except OSError as error:

@@ -1,0 +1,140 @@
+"""Locality: how far an output looks into the input, measured before anything is trained.
+
+Where each output value depends on the whole input, as for elliptic problems and waves, a coarse
+level learns most of the map at a fraction of the cost. Where it depends on the surroundings of a
+point alone, as for most problems of one step in time, it does not pay: such a map is the same
+everywhere, which a network on the finest grid has built in and a folded level has to learn.
+
+Two linear, shift-invariant maps are compared: one whose kernel is as large as the grid, and one
+whose kernel is a window around its peak, wherever that lies. Fields are taken as periodic or
+continued as sine or cosine series, whichever suits best.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fft import fftn, ifftn
+
+from multigrid.data.samples import Samples
+from multigrid.grid import Grid
+
+WINDOW = 1 / 32
+"""Half the width of the window over that of the domain."""
+LOCAL_ABOVE = 0.9
+"""Share of what the whole input explains above which a window is all that counts.
+
+Tried on 23 problems: those in space alone and waves have 0.12 to 0.82, the others 0.96 to 1.
+"""
+MAX_SIZE = 2**17
+"""Points of a grid that are looked at at most."""
+RIDGE = 1e-8
+SMALLEST = 1e-60
+"""What to divide by instead of zero."""
+
+
+class Locality(NamedTuple):
+    """The shares of the outputs' variance that a window explains, and the whole input."""
+
+    window: float
+    whole: float
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the outputs depend on what is near alone."""
+        return self.window > LOCAL_ABOVE * self.whole
+
+    @property
+    def advice(self) -> str:
+        """In words what it means for a ladder."""
+        if self.is_local:
+            return (
+                f"{self}: the outputs depend on what is near alone, which the finest level learns "
+                "best (schedule.cycle=single, with widths that halve outwards)"
+            )
+        return f"{self}: the outputs depend on what is far, which coarse levels learn sooner"
+
+    def __str__(self) -> str:
+        return (
+            f"of the outputs' variance, linear maps explain {self.window:.2f} from a window and "
+            f"{self.whole:.2f} from the whole input"
+        )
+
+
+def measure_locality(samples: Samples, levels: Sequence[Grid]) -> Locality:
+    """Measures on the finest of some levels that is not too large to be looked at.
+
+    The maps are fitted to one half of the samples and tested on the other.
+    """
+    grid = next((level for level in reversed(levels) if level.size <= MAX_SIZE), levels[0])
+    samples = samples.restrict_to(grid)
+    shares = [_explained(samples, sign) for sign in (0, -1, 1)]
+    window, whole = (max(0.0, *column) for column in zip(*shares, strict=True))
+    return Locality(window, max(window, whole))
+
+
+def _explained(samples: Samples, sign: int) -> tuple[float, float]:
+    """Returns both shares for one continuation: periodic (0), odd (-1) or even (1)."""
+    fields = samples.inputs.double(), samples.outputs.double()
+    inputs, outputs = (_standardised(_continued(field, sign)) for field in fields)
+    shape, half = inputs.shape[2:], len(inputs) // 2
+    x, y = (fftn(field, dim=_axes(field)).flatten(2) for field in (inputs, outputs))
+    power = torch.einsum("nik,njk->kij", x[:half].conj(), x[:half])
+    cross = torch.einsum("nik,njk->kij", x[:half].conj(), y[:half])
+
+    def share(kernel: Tensor) -> float:
+        error = y[half:] - torch.einsum("nik,kij->njk", x[half:], kernel)
+        total = y[half:].abs().square().sum().clamp_min(SMALLEST)
+        return 1 - float(error.abs().square().sum() / total)
+
+    whole = share(torch.linalg.solve(_regular(power), cross))
+    return share(_window_kernel(power, cross, shape)), whole
+
+
+def _window_kernel(power: Tensor, cross: Tensor, shape: torch.Size) -> Tensor:
+    """Returns the spectrum ``[K, in, out]`` of the best kernel within the window."""
+    channels, size = power.shape[1], torch.tensor(shape)
+    lags = _lags(cross, shape)
+    peak = lags.square().sum((0, 1)).argmax()
+    centre = torch.stack(torch.unravel_index(peak, shape))
+    reach = [max(1, round(WINDOW * points)) for points in shape]
+    steps = torch.tensor(list(product(*(range(-r, r + 1) for r in reach))))
+    places = tuple(((centre + steps) % size).T)
+    between = tuple(((steps[:, None] - steps) % size).movedim(-1, 0))
+    own = _lags(power, shape)
+    normal = own[:, :, *between].movedim(1, 2).flatten(2).flatten(0, 1)
+    right = lags[:, :, *places].movedim(1, 2).flatten(0, 1)
+    weights = torch.linalg.solve(_regular(normal), right).unflatten(0, (channels, -1))
+    kernel = torch.zeros_like(lags)
+    kernel[:, :, *places] = weights.movedim(1, 2)
+    return fftn(kernel, dim=_axes(kernel)).flatten(2).movedim(-1, 0)
+
+
+def _regular(matrices: Tensor) -> Tensor:
+    """Returns symmetric matrices with a small multiple of the identity added."""
+    scale = matrices.diagonal(dim1=-2, dim2=-1).real.mean().clamp_min(SMALLEST)
+    return matrices + RIDGE * scale * torch.eye(matrices.shape[-1], dtype=matrices.dtype)
+
+
+def _standardised(fields: Tensor) -> Tensor:
+    axes = 0, *_axes(fields)
+    centred = fields - fields.mean(axes, keepdim=True)
+    return centred / centred.std(axes, keepdim=True).clamp_min(SMALLEST)
+
+
+def _continued(fields: Tensor, sign: int) -> Tensor:
+    for axis in _axes(fields) if sign else ():
+        fields = torch.cat([fields, sign * fields.flip(axis)], axis)
+    return fields
+
+
+def _lags(spectrum: Tensor, shape: torch.Size) -> Tensor:
+    """Returns correlations ``[A, B, *shape]`` by lag from their spectra ``[K, A, B]``."""
+    by_wave = spectrum.movedim(0, -1).unflatten(-1, shape)
+    return ifftn(by_wave, dim=_axes(by_wave)).real
+
+
+def _axes(fields: Tensor) -> tuple[int, ...]:
+    return tuple(range(2, fields.ndim))
