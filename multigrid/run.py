@@ -95,7 +95,8 @@ def train_ladder(
         folder = _train_in_folder(config, resume, overwrite, extensions, processes)
         cycle = processes.from_first(lambda: read_saved(folder.config).schedule.cycle)
         if with_direct and cycle == "single":
-            log.warning("--with-direct: the cycle became 'single': there is no ladder to compare")
+            with _logging(folder):
+                log.warning("--with-direct: no ladder to compare with, as the cycle is 'single'")
         elif with_direct:
             work = processes.from_first(lambda: RunRecord(folder).summary["work_units"])
             direct = direct_config(config, folder, work)

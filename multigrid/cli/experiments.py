@@ -19,20 +19,18 @@ def floors(options: argparse.Namespace) -> None:
     """Prints the floors of the levels."""
     config = load_config(options.experiment, options.overrides)
     from multigrid.ladder.components import problem_and_source, settle, some_samples
-    from multigrid.ladder.floors import advice, floors_table, measure_floors
-    from multigrid.ladder.locality import measure_locality
+    from multigrid.ladder.floors import advice, choose_cycle, floors_table, measure_floors
 
     _, source = problem_and_source(config)
     config, _ = settle(config, source)
     samples = some_samples(config, source)
     measured = measure_floors(config, samples)
-    locality = measure_locality(samples, config.hierarchy().levels)
+    _, cycle = choose_cycle(measured, samples)
     if options.json:
         rows = [{**asdict(floor), "grid": list(floor.grid.shape)} for floor in measured]
-        shares = {"window": locality.window, "whole": locality.whole, "local": locality.is_local}
-        print_json({"floors": rows, "advice": advice(measured), "locality": shares})
+        print_json({"floors": rows, "advice": advice(measured), "cycle": cycle})
     else:
-        print(f"{floors_table(measured)}\n\n{advice(measured)}\n\n{locality.advice}")
+        print(f"{floors_table(measured)}\n\n{advice(measured)}\nschedule.cycle auto: {cycle}")
 
 
 def add_section(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,7 @@ from multigrid.data.samples import Samples
 from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
-from multigrid.ladder.floors import choose_fields, measure_floors
-from multigrid.ladder.locality import measure_locality
+from multigrid.ladder.floors import choose_cycle, choose_fields, measure_floors
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS
@@ -61,14 +60,13 @@ def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]
     reasons = {}
     if config.data.centering == "auto":
         config = _changed(config, "data", centering=source.centering)
-    if config.schedule.cycle == "auto":
-        cycle = "half-v"
-        if config.is_automatic and len(config.levels) > 1 and config.budget.error is None:
-            locality = measure_locality(some_samples(config, source), config.hierarchy().levels)
-            cycle = "single" if locality.is_local else cycle
-            what = "the finest level alone" if locality.is_local else "level by level"
-            reasons["schedule.cycle"] = f"{cycle}, {what}, as {locality}"
-        config = _changed(config, "schedule", cycle=cycle)
+    is_open = config.is_automatic and len(config.levels) > 1 and config.budget.error is None
+    if config.schedule.cycle == "auto" and is_open:
+        samples = some_samples(config, source)
+        cycle, why = choose_cycle(measure_floors(config, samples), samples)
+        config, reasons["schedule.cycle"] = _changed(config, "schedule", cycle=cycle), why
+    elif config.schedule.cycle == "auto":
+        config = _changed(config, "schedule", cycle="half-v")
     if config.model.fields == "auto":
         fields, why = choose_fields(measure_floors(config, some_samples(config, source)))
         config, reasons["model.fields"] = _changed(config, "model", fields=fields), why

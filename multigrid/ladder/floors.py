@@ -15,6 +15,7 @@ from multigrid.config import Config
 from multigrid.data.samples import Samples
 from multigrid.fields import Periodic
 from multigrid.grid import Grid
+from multigrid.ladder.locality import measure_locality
 from multigrid.models.layers import wraps
 from multigrid.tables import table
 from multigrid.training.evaluation import interpolation_error
@@ -30,6 +31,15 @@ class Floor:
     grid: Grid
     output: float
     input: float
+
+    @property
+    def is_high(self) -> bool:
+        """Whether restricted levels on the grid lack too much to start with."""
+        return self.output > FOLD_ABOVE
+
+    def __str__(self) -> str:
+        limit = f"{'more' if self.is_high else 'not more'} than {FOLD_ABOVE:g}"
+        return f"{self.grid} lacks {self.output:.2g} of the outputs, {limit}"
 
 
 def floors(
@@ -51,25 +61,29 @@ def measure_floors(config: Config, samples: Samples) -> list[Floor]:
 
 def choose_fields(measured: Sequence[Floor]) -> tuple[str, str]:
     """Returns what ``model.fields: auto`` becomes, and why in words."""
-    coarsest = measured[0]
-    folded = coarsest.output > FOLD_ABOVE
-    fields = "folded" if folded else "restricted"
-    limit = f"{'more' if folded else 'not more'} than {FOLD_ABOVE:g}"
-    return (
-        fields,
-        f"{fields}, as {coarsest.grid} lacks {coarsest.output:.2g} of the outputs, {limit}",
-    )
+    fields = "folded" if measured[0].is_high else "restricted"
+    return fields, f"{fields}, as {measured[0]}"
+
+
+def choose_cycle(measured: Sequence[Floor], samples: Samples) -> tuple[str, str]:
+    """Returns what ``schedule.cycle: auto`` becomes by floors and samples, and why in words."""
+    if not measured[0].is_high:
+        return "half-v", f"half-v, level by level, as {measured[0]}"
+    locality = measure_locality(samples, [floor.grid for floor in measured])
+    if locality.is_local:
+        return "single", f"single, the finest level alone, as {locality}"
+    return "half-v", f"half-v, level by level, as {locality}"
 
 
 def advice(measured: Sequence[Floor]) -> str:
     """Returns in a sentence what the floors say about a ladder."""
     coarsest = measured[0]
-    if coarsest.output <= FOLD_ABOVE:
+    if not coarsest.is_high:
         return (
             f"{coarsest.grid} holds the outputs up to {coarsest.output:.2g}: restricted levels do "
             "for errors above that"
         )
-    enough = [floor.grid for floor in measured[:-1] if floor.output <= FOLD_ABOVE]
+    enough = [floor.grid for floor in measured[:-1] if not floor.is_high]
     start = f", or start restricted levels at {enough[0]}" if enough else ""
     return (
         f"{coarsest.grid} lacks {coarsest.output:.2g} of the outputs, which no restricted level on "

@@ -46,20 +46,11 @@ class Locality(NamedTuple):
         """Whether the outputs depend on what is near alone."""
         return self.window > LOCAL_ABOVE * self.whole
 
-    @property
-    def advice(self) -> str:
-        """In words what it means for a ladder."""
-        if self.is_local:
-            return (
-                f"{self}: the outputs depend on what is near alone, which the finest level learns "
-                "best (schedule.cycle=single, with widths that halve outwards)"
-            )
-        return f"{self}: the outputs depend on what is far, which coarse levels learn sooner"
-
     def __str__(self) -> str:
+        where = "near alone" if self.is_local else "far, too"
         return (
-            f"of the outputs' variance, linear maps explain {self.window:.2f} from a window and "
-            f"{self.whole:.2f} from the whole input"
+            f"the outputs depend on what is {where}: linear maps explain {self.window:.2f} of the "
+            f"variance from a window, {self.whole:.2f} from the whole input"
         )
 
 
