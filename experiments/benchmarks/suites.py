@@ -193,6 +193,7 @@ def _ablation(experiment: str) -> Suite:
         "transfer.new_scales=copy",
         "schedule.transferred_ratio=1",
         "schedule.learning_rate=4e-3",
+        "schedule.cycle=half-v",
     )
     methods = tuple(Method(name, *variant) for name, variant in variants.items())
     return Suite(f"experiments/{experiment}.yaml", settings, (1, 2, 3), methods)
