@@ -60,16 +60,19 @@ def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]
     reasons = {}
     if config.data.centering == "auto":
         config = _changed(config, "data", centering=source.centering)
-    is_open = config.is_automatic and len(config.levels) > 1 and config.budget.error is None
-    if config.schedule.cycle == "auto" and is_open:
-        samples = some_samples(config, source)
-        cycle, why = choose_cycle(measure_floors(config, samples), samples)
-        config, reasons["schedule.cycle"] = _changed(config, "schedule", cycle=cycle), why
-    elif config.schedule.cycle == "auto":
+    has_choice = config.is_automatic and len(config.levels) > 1 and config.budget.error is None
+    if config.schedule.cycle == "auto" and not has_choice:
         config = _changed(config, "schedule", cycle="half-v")
-    if config.model.fields == "auto":
-        fields, why = choose_fields(measure_floors(config, some_samples(config, source)))
-        config, reasons["model.fields"] = _changed(config, "model", fields=fields), why
+    open_cycle, open_fields = config.schedule.cycle == "auto", config.model.fields == "auto"
+    if open_cycle or open_fields:
+        samples = some_samples(config, source)
+        measured = measure_floors(config, samples)
+    if open_cycle:
+        cycle, reasons["schedule.cycle"] = choose_cycle(measured, samples)
+        config = _changed(config, "schedule", cycle=cycle)
+    if open_fields:
+        fields, reasons["model.fields"] = choose_fields(measured)
+        config = _changed(config, "model", fields=fields)
     return config, reasons
 
 
