@@ -122,6 +122,18 @@ def test_the_cycle_is_half_v_where_epochs_are_given(tmp_path):
     assert read_saved(tmp_path / "results/tiny/config.yaml").schedule.cycle == "half-v"
 
 
+def test_a_run_goes_on_with_the_cycle_that_it_began_with(tmp_path, monkeypatch, capsys):
+    experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "discontinuous_transport"})
+    arguments = experiment, tmp_path, *BUDGET, "levels=[16,32]"
+    monkeypatch.setattr(Locality, "is_local", False)
+    assert run(*arguments) == 0
+    (tmp_path / "results/tiny/summary.json").unlink()
+    monkeypatch.undo()
+    assert run(*arguments, "--resume") == 2
+    assert "these keys differ: schedule.cycle" in capsys.readouterr().err
+    assert run(*arguments, "--resume", "schedule.cycle=half-v") == 0
+
+
 def test_there_is_nothing_to_compare_where_the_ladder_is_direct_training(tmp_path, capsys):
     experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "discontinuous_transport"})
     assert run(experiment, tmp_path, *BUDGET, "levels=[16,32]", "--with-direct") == 0
