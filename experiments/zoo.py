@@ -17,7 +17,7 @@ SMALL = ("output.folder=results/zoo", "output.figures=false", "model.width=24",
          "schedule.learning_rate=[8.0e-3,4.0e-3,2.0e-3]")  # fmt: skip
 CELLS, NODES, STEP = "levels=[16,32,64]", "levels=[17,33,65]", "data.rollout_steps=0"
 RESTRICTED = "schedule.epochs=[30,8,2]"
-FOLDED = "model.fields=folded", "schedule.epochs=[50,6,1]"
+FOLDED = "schedule.cycle=half-v", "model.fields=folded", "schedule.epochs=[50,6,1]"
 NEAR = (  # outputs depend on what is near alone
     "schedule.cycle=single",
     "model.width={outer: 8, max: 32}",
@@ -30,18 +30,17 @@ SURROGATES = {
     "darcy": ("darcy", CELLS, RESTRICTED),
     "darcy_lognormal": ("darcy_lognormal", NODES, RESTRICTED),
     "diffusion": ("diffusion", NODES, RESTRICTED),
-    "reaction_diffusion": ("reaction_diffusion", CELLS, *NEAR, STEP),
+    "reaction_diffusion": ("reaction_diffusion", CELLS, RESTRICTED, STEP),
     "burgers": ("burgers", CELLS, *NEAR, STEP),
     "gray_scott": ("gray_scott", CELLS, *NEAR, STEP),
     "wave": ("cno/wave", CELLS, *FOLDED),
-    "smooth_transport": ("cno/smooth_transport", CELLS, *NEAR),
+    "smooth_transport": ("cno/smooth_transport", CELLS, *FOLDED),
     "discontinuous_transport": ("cno/discontinuous_transport", CELLS, *NEAR),
     "allen_cahn": ("cno/allen_cahn", CELLS, *NEAR),
-    "advection_diffusion": ("advection_diffusion", CELLS, *NEAR, STEP),
+    "advection_diffusion": ("advection_diffusion", CELLS, *FOLDED, STEP),
     "kolmogorov": ("kolmogorov", CELLS, *NEAR, STEP),
     "navier_stokes": ("navier_stokes", CELLS, *NEAR, STEP),
     "kuramoto_sivashinsky": ("kuramoto_sivashinsky", CELLS, *NEAR, STEP),
-    "shear_layer": ("cno/shear_layer", CELLS, *NEAR),
     "poisson_two_phase": ("poisson_two_phase", CELLS, RESTRICTED),
     "cno_poisson": ("cno/poisson", CELLS, *FOLDED),
     "darcy_rough": ("darcy_rough", CELLS, *FOLDED),
