@@ -122,6 +122,12 @@ def test_the_cycle_is_half_v_where_epochs_are_given(tmp_path):
     assert read_saved(tmp_path / "results/tiny/config.yaml").schedule.cycle == "half-v"
 
 
+def test_a_window_needs_points(tmp_path, capsys):
+    experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "discontinuous_transport"})
+    assert run(experiment, tmp_path, *BUDGET, "--dry-run") == 0
+    assert "as 16x16 is too small to tell near from far" in capsys.readouterr().out
+
+
 def test_a_run_goes_on_with_the_cycle_that_it_began_with(tmp_path, monkeypatch, capsys):
     experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "discontinuous_transport"})
     arguments = experiment, tmp_path, *BUDGET, "levels=[16,32]"

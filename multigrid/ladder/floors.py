@@ -15,7 +15,7 @@ from multigrid.config import Config
 from multigrid.data.samples import Samples
 from multigrid.fields import Periodic
 from multigrid.grid import Grid
-from multigrid.ladder.locality import measure_locality
+from multigrid.ladder.locality import WINDOW, measure_locality
 from multigrid.models.layers import wraps
 from multigrid.tables import table
 from multigrid.training.evaluation import interpolation_error
@@ -69,6 +69,11 @@ def choose_cycle(measured: Sequence[Floor], samples: Samples) -> tuple[str, str]
     """Returns what ``schedule.cycle: auto`` becomes by floors and samples, and why in words."""
     if not measured[0].is_high:
         return "half-v", f"half-v, level by level, as {measured[0]}"
+    if WINDOW * min(samples.grid.shape) < 1:
+        return (
+            "half-v",
+            f"half-v, level by level, as {samples.grid} is too small to tell near from far",
+        )
     locality = measure_locality(samples, [floor.grid for floor in measured])
     if locality.is_local:
         return "single", f"single, the finest level alone, as {locality}"
