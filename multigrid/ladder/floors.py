@@ -70,10 +70,8 @@ def choose_cycle(measured: Sequence[Floor], samples: Samples) -> tuple[str, str]
     if not measured[0].is_high:
         return "half-v", f"half-v, level by level, as {measured[0]}"
     if WINDOW * min(samples.grid.shape) < 1:
-        return (
-            "half-v",
-            f"half-v, level by level, as {samples.grid} is too small to tell near from far",
-        )
+        why = f"{samples.grid} is too small to tell near from far"
+        return "half-v", f"half-v, level by level, as {why}"
     locality = measure_locality(samples, [floor.grid for floor in measured])
     if locality.is_local:
         return "single", f"single, the finest level alone, as {locality}"
