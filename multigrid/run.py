@@ -93,11 +93,13 @@ def train_ladder(
         if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
         folder = _train_in_folder(config, resume, overwrite, extensions, processes)
+        if not with_direct:
+            return folder
         cycle = processes.from_first(lambda: read_saved(folder.config).schedule.cycle)
-        if with_direct and cycle == "single":
+        if cycle == "single":
             with _logging(folder):
                 log.warning("--with-direct: no ladder to compare with, as the cycle is 'single'")
-        elif with_direct:
+        else:
             work = processes.from_first(lambda: RunRecord(folder).summary["work_units"])
             direct = direct_config(config, folder, work)
             _train_in_folder(direct, resume, overwrite, extensions, processes)

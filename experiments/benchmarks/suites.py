@@ -108,15 +108,20 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
     return (*(replace(method, equal_time=True) for method in methods), *peers)
 
 
-def _measured(levels: str) -> Method:
-    """Returns a ladder of folded levels by measurement, with half of direct training's work."""
-    growth = (
-        "transfer.new_scales=copy",
-        "schedule.transferred_ratio=1",
-        "schedule.learning_rate=4e-3",
-    )
-    budget = ("schedule.cycle=half-v", "schedule.epochs=auto", "schedule.budget={work_units: 30}")
-    return _ladder(levels, "model.fields=folded", *budget, *growth)
+GROWTH = (
+    "transfer.new_scales=copy",
+    "schedule.transferred_ratio=1",
+    "schedule.learning_rate=4e-3",
+)
+"""How ladders grow whose stages are chosen by measurement."""
+MEASURED = _ladder(
+    "model.fields=folded",
+    "schedule.cycle=half-v",
+    "schedule.epochs=auto",
+    "schedule.budget={work_units: 30}",
+    *GROWTH,
+)
+"""A ladder of folded levels by measurement, with half of direct training's work."""
 
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
@@ -152,8 +157,7 @@ def _fine_scales(
     grids = [finest // 8, finest // 4, finest // 2, finest]
     direct = _direct("schedule.batch_size=4", rates=RATES_OF_4, epochs=epochs, searched=epochs // 3)
     settings = (*SMALL, OUTWARDS, f"levels={grids}", *overrides)
-    methods = (_measured(f"levels={grids}"), direct)
-    return Suite(f"experiments/{experiment}.yaml", settings, seeds, methods)
+    return Suite(f"experiments/{experiment}.yaml", settings, seeds, (MEASURED, direct))
 
 
 def _ablation(experiment: str) -> Suite:
@@ -190,9 +194,7 @@ def _ablation(experiment: str) -> Suite:
     settings = (
         *SMALL,
         "model.width=32",
-        "transfer.new_scales=copy",
-        "schedule.transferred_ratio=1",
-        "schedule.learning_rate=4e-3",
+        *GROWTH,
         "schedule.cycle=half-v",
     )
     methods = tuple(Method(name, *variant) for name, variant in variants.items())

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.benchmarks.peers import fno
 from experiments.benchmarks.speedup import generation_cost, train_without_report
+from experiments.benchmarks.suites import GROWTH
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError, nearest
 from multigrid.files import read_json, write_json, write_text
@@ -51,13 +52,7 @@ class Case:
 
 NEAR = ("model.width={outer: 16, max: 32}", "schedule.batch_size=4", "schedule.learning_rate=4e-3")
 """Our settings where outputs depend on what is near alone: the finest level only."""
-FAR = (
-    "levels=[8, 16, 32, 64]",
-    "model.width=32",
-    "schedule.learning_rate=4e-3",
-    "schedule.transferred_ratio=1",
-    "transfer.new_scales=copy",
-)
+FAR = ("levels=[8, 16, 32, 64]", "model.width=32", *GROWTH)
 """Our settings elsewhere: level by level."""
 
 
