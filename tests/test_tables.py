@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(tables, "CASES", cases)
     budget = "schedule.budget={work_units: 3}"  # seconds would depend on the machine
     monkeypatch.setattr(tables, "COMMON", ("schedule.epochs=auto", budget))
-    methods = {key: tables.METHODS[key] for key in ("ladder", "classic")}
+    methods = {key: tables.METHODS[key] for key in ("ours", "classic")}
     classic = [s for s in methods["classic"][1] if "width" not in s]
     methods["classic"] = ("classic UNet", (*classic, "model.width={outer: 4, max: 8}"))
     monkeypatch.setattr(tables, "METHODS", methods)
@@ -47,19 +47,19 @@ def test_the_tables_are_trained_once_and_written(small: Path) -> None:
     assert "## wave: 0.02 minutes" in text
     assert "| *CNO, published* | 0.63 | 1.17 |" in text
     wave, flow = (json.loads((folder / f"{n}.json").read_text()) for n in tables.CASES)
-    assert wave["methods"]["ladder"]["in"]["min_max_rel_l1"] > 0
-    assert wave["methods"]["ladder"]["out"]["rel_l2"] > 0
+    assert wave["methods"]["ours"]["in"]["min_max_rel_l1"] > 0
+    assert wave["methods"]["ours"]["out"]["rel_l2"] > 0
     assert wave["generation"]["samples"] == 16 + 4 + 6 + 6
     assert 0 < flow["methods"]["classic"]["block_rel_l2"] < 2
     assert 0 < flow["methods"]["classic"]["persistence"] < 2
     runs = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/summary.json")}
     assert len(runs) == 4
-    assert "## wave" in run_tables(["wave"], 0.02, small)
+    assert "## wave" in run_tables(["wave", "ours"], 0.02, small)
     assert runs == {path: path.stat().st_mtime_ns for path in runs}
 
 
 def test_a_case_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no case 'wafe', only .*; did you mean 'wave'"):
+    with pytest.raises(UserError, match=r"no case or method 'wafe', only .*; did you mean 'wave'"):
         run_tables(["wafe"], 1, tmp_path)
 
 

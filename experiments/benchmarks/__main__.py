@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help=f"settings to replace ({', '.join(MEASUREMENTS)}, rollout_training), or cases of "
-        "tables (default: all)",
+        help=f"settings to replace ({', '.join(MEASUREMENTS)}, rollout_training), or cases "
+        "and methods of tables (default: all)",
     )
     parser.add_argument(
         "--minutes",

@@ -58,7 +58,8 @@ def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
     if config.files is None:
         config.pde().check_grids(hierarchy.levels)
         _check_size(config, finest.size)
-    coarsest = hierarchy.levels[-1 if config.model.fields == "folded" else 0]
+    at_finest = config.model.fields == "folded" or config.schedule.cycle == "single"
+    coarsest = hierarchy.levels[-1 if at_finest else 0]
     num_modes = getattr(config.problem, "num_modes", 0)
     exact = config.problem_class.symmetries.mode_shifts
     if config.data.mode_shifts and exact and num_modes > min(coarsest.num_sines):
@@ -161,6 +162,13 @@ def _contradictions(config: Config) -> Clashes:
         ("rollout_training.steps", transfer.featurize, "transfer.featurize true"),
         ("rollout_training.noise", transfer.featurize, "transfer.featurize true"),
         ("rollout_training.steps", not config.labelled, "loss.name 'energy'"),
+        ("data.noise", transfer.featurize, "transfer.featurize true"),
+        (
+            "data.noise",
+            config.rollout_training.is_used,
+            "rollout_training, which has its own noise",
+        ),
+        ("data.noise", files and config.files.mask is not None, "problem.mask"),
         ("model.growth", folded, "model.fields 'folded'"),
         ("data.extra_tests", files, "samples from files, which cannot be regenerated"),
     ):

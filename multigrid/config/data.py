@@ -63,6 +63,8 @@ class DataConfig(Section):
     mode_shifts: Fraction = 0.0
     """a number from 0 to 1: how often augmentation superposes samples with their sine modes moved
     up, for inputs with shorter waves than those of the samples"""
+    noise: float = Field(0.0, ge=0, le=10)
+    """a number of at least 0: the noise on training inputs, over a field's standard deviation"""
     normalization: Literal["auto", "none", "gaussian", "min-max"] = "auto"
     memory: Literal["auto", "hold", "stream"] = "auto"
     """'auto' (hold the training samples of a level if they take at most half of the memory), 'hold'

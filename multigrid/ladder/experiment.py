@@ -219,6 +219,7 @@ class Experiment:
             compile=config.compute.compile,
             symmetries=self.problem.symmetries if config.data.augmentation == "auto" else None,
             mode_shifts=config.data.mode_shifts,
+            noise=config.data.noise,
             seed=config.seed,
             recovery=config.recovery,
             processes=self.processes,

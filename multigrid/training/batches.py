@@ -265,6 +265,17 @@ def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence
     return _sine_transform(torch.cat([f, g / squares], dim=1), grid, inverse=False)
 
 
+def add_noise(fields: Tensor, size: float) -> Tensor:
+    """Adds Gaussian noise to fields ``[N, C, *grid]``, over each one's standard deviation.
+
+    It comes from torch's random numbers.
+    """
+    if not size:
+        return fields
+    spread = fields.std(list(range(2, fields.ndim)), correction=0, keepdim=True)
+    return fields + size * spread * torch.randn_like(fields)
+
+
 def _sine_transform(fields: Tensor, grid: Grid, inverse: bool) -> Tensor:
     """Returns the values of a series of sines, or the coefficients of values."""
     lines = [

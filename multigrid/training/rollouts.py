@@ -19,6 +19,7 @@ from torch import Tensor
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.models.cost import Flops
+from multigrid.training.batches import add_noise
 from multigrid.training.losses import Loss
 
 STEPS = (1, 10, 100)
@@ -191,10 +192,5 @@ class Unrolling:
 
     def _noisy(self, inputs: Tensor) -> Tensor:
         """Adds noise to the states of inputs ``[N, in, *grid]``, not to what follows them."""
-        if not self.noise:
-            return inputs
         count = self.setup.history * self.setup.num_channels
-        states = inputs[:, :count]
-        spread = states.std(list(range(2, inputs.ndim)), correction=0, keepdim=True)
-        noisy = states + self.noise * spread * torch.randn_like(states)
-        return torch.cat([noisy, inputs[:, count:]], dim=1)
+        return torch.cat([add_noise(inputs[:, :count], self.noise), inputs[:, count:]], dim=1)

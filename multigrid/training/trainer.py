@@ -30,7 +30,7 @@ from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_tensors, tensors_of
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Stage, learning_rate_curve
-from multigrid.training.batches import Batch, Batches
+from multigrid.training.batches import Batch, Batches, add_noise
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
 from multigrid.training.finetuning import Finetuning, Freezer
@@ -69,6 +69,7 @@ class TrainerOptions:
     compile: bool = False
     symmetries: Symmetries | None = None
     mode_shifts: float = 0.0
+    noise: float = 0.0
     seed: int = 0
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     processes: Processes = ALONE
@@ -237,7 +238,8 @@ class Trainer:
             return prediction
 
         if self.unrolling is None:
-            return self.loss(predict(samples.inputs), samples)
+            inputs = add_noise(samples.inputs, self.options.noise)
+            return self.loss(predict(inputs), samples)
         epoch, step = self.progress.epoch, self.progress.step
         num_steps = self.unrolling.num_steps(epoch, self.stage.epochs)
         rng = self.batches.rng(epoch, step, UNROLLING_KEY)
