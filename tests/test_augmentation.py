@@ -9,7 +9,7 @@ from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Symmetries
 from multigrid.problems.elliptic import CNOPoisson, Poisson
-from multigrid.training.batches import draw, shift_solutions
+from multigrid.training.batches import add_noise, draw, shift_solutions
 
 GRIDS = [
     Grid((12,)),
@@ -192,3 +192,15 @@ def test_superpositions_mix_samples_of_the_batch():
     assert set(num_parts.tolist()) <= {1, 2}
     assert 2 in num_parts
     torch.testing.assert_close(augmented.outputs, 3 * augmented.inputs)
+
+
+def test_noise_has_the_size_that_is_asked_for():
+    torch.manual_seed(0)
+    fields = torch.rand(4, 3, 64, 64)
+    fields[:, 1] *= 1e6
+    fields[:, 2] = 7.0
+    change = add_noise(fields, 0.1) - fields
+    ratios = change.std((2, 3)) / fields.std((2, 3)).clamp_min(1e-9)
+    torch.testing.assert_close(ratios[:, :2], torch.full((4, 2), 0.1), rtol=0.05, atol=0)
+    assert torch.equal(change[:, 2], torch.zeros(4, 64, 64))  # a constant field has no size
+    assert add_noise(fields, 0.0) is fields

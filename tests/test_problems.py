@@ -691,6 +691,15 @@ def test_modes_are_shifted_on_grids_that_tell_them_apart(levels, centering, num_
         config(problem, levels, data={**data, "mode_shifts": 0.5})
 
 
+def test_modes_are_shifted_on_the_grid_of_the_fields():
+    problem, data = {"kind": "poisson", "num_modes": 32}, {"mode_shifts": 0.5}
+    for sections in ({"schedule": {"cycle": "single"}}, {"model": {"fields": "folded"}}):
+        config(problem, [16, 32], data=data, **sections)
+        nodes = {**data, "centering": "node"}
+        with pytest.raises(UserError, match=r"levels\[1\], 32x32, tells apart 31 sine modes only"):
+            config(problem, [16, 32], data=nodes, **sections)
+
+
 def test_grids_that_do_not_suit_the_problem():
     node = {"data": {"centering": "node"}}
     with pytest.raises(UserError, match=r"levels\[0\]: .* odd sizes such as 17x17, not 16x16"):

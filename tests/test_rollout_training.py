@@ -217,3 +217,10 @@ def test_what_makes_no_sense_is_refused(problem, section, sentence, tmp_path: Pa
     experiment = write_experiment(tmp_path / "e.yaml", problem=problem, rollout_training=section)
     assert run(experiment, tmp_path) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_noise_on_inputs_is_for_single_steps(tmp_path: Path, capsys):
+    experiment = write_experiment(tmp_path / "e.yaml", **STEPS)
+    assert run(experiment, tmp_path, "data.noise=0.1", "rollout_training.noise=0.1") == 2
+    sentence = "data.noise: 0.1 is not possible with rollout_training, which has its own noise"
+    assert sentence in capsys.readouterr().err

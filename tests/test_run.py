@@ -30,7 +30,7 @@ POISSON = ROOT / "experiments" / "poisson.yaml"
 EXPERIMENT = {
     "name": "tiny",
     "problem": {"kind": "poisson", "num_modes": 8},
-    "data": {"train": 32, "validation": 8, "test": 8},
+    "data": {"train": 32, "validation": 8, "test": 8, "noise": 0.01},
     "levels": [8, 16],
     "model": {"width": 8},
     "schedule": {"epochs": [8, 4], "batch_size": 8, "learning_rate": 1e-2},

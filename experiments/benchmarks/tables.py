@@ -85,7 +85,7 @@ CASES = {
         (0.71, 1.27),
         (4.98, 7.05),
         (0.21, 0.27),
-        ("schedule.cycle=half-v", "model.width=48"),
+        (*FINE, "data.noise=0.03"),
         (*FINE, "data.mode_shifts=0.5"),
     ),
     "smooth_transport": _cno("smooth_transport", (0.49, 1.28), (0.28, 3.90), (0.24, 0.46)),

@@ -59,13 +59,15 @@ def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
         config.pde().check_grids(hierarchy.levels)
         _check_size(config, finest.size)
     at_finest = config.model.fields == "folded" or config.schedule.cycle == "single"
-    coarsest = hierarchy.levels[-1 if at_finest else 0]
+    level = len(hierarchy.levels) - 1 if at_finest else 0
+    coarsest = hierarchy.levels[level]
     num_modes = getattr(config.problem, "num_modes", 0)
     exact = config.problem_class.symmetries.mode_shifts
     if config.data.mode_shifts and exact and num_modes > min(coarsest.num_sines):
         raise UserError(
-            f"data.mode_shifts: levels[0], {coarsest}, tells apart {min(coarsest.num_sines)} sine "
-            f"modes only, fewer than problem.num_modes, {num_modes}; it must be 0"
+            f"data.mode_shifts: levels[{level}], {coarsest}, tells apart "
+            f"{min(coarsest.num_sines)} sine modes only, fewer than problem.num_modes, "
+            f"{num_modes}; it must be 0"
         )
 
 
