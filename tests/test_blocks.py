@@ -1,9 +1,11 @@
-"""The way up is the transposed convolution."""
+"""Layers of a UNet: the way up is the transposed convolution; activations can be left out."""
 
 import pytest
 import torch
 
+from multigrid.grid import Grid, refinements
 from multigrid.models.layers import Up, channels_last
+from multigrid.models.unet import UNet
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
@@ -33,3 +35,17 @@ def test_the_way_up_in_bfloat16_rounds_like_the_transposed_convolution(generator
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert (found - exact).norm() <= 1.01 * (wanted - exact).norm()
+
+
+@pytest.mark.parametrize("form", ["pyramid", "classic"])
+@pytest.mark.parametrize("field_grid", [None, Grid((32, 32))])
+def test_a_network_without_activations_is_an_affine_map(form, field_grid, generator):
+    grids = refinements(Grid((4, 4)), 3)
+    network = UNet(grids, [6, 8, 8], 2, 1, form, field_grid=field_grid, activation="none").double()
+    shape = 2, *(field_grid or grids[-1]).shape
+    x, y = (torch.randn(3, *shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    with torch.no_grad():
+        combined = network(2 * x - 5 * y) - network(0 * x)
+        apart = 2 * (network(x) - network(0 * x)) - 5 * (network(y) - network(0 * y))
+    torch.testing.assert_close(combined, apart, rtol=0, atol=1e-10)
+    assert combined.abs().max() > 0.01

@@ -226,6 +226,9 @@ def test_a_registered_block_is_named_in_the_experiment(tmp_path, capsys):
     experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON, plugins=["blocks.py"])
     assert run(experiment, tmp_path, "model.block=scale") == 2
     assert "did you mean 'scaled'?" in capsys.readouterr().err
+    assert run(experiment, tmp_path, "model.block=scaled", "model.activation=none") == 2
+    sentence = "model.activation: \"none\" has no effect on model.block 'scaled'; it must be"
+    assert sentence in capsys.readouterr().err
     train(experiment, tmp_path, "model.block=scaled")
     tensors = multigrid.load(tmp_path / "results" / "tiny").surrogate(1).network.state_dict()
     assert "scales.0.encoder.0.scale.weight" in tensors

@@ -714,3 +714,14 @@ def test_configuration_and_constructor_have_the_same_defaults(kind):
     grid = {"levels": (33, 65), "data": {"centering": "node"}} if kind == "diffusion" else {}
     settings = config({"kind": kind}, **{"levels": (32, 64), **grid}).problem.model_dump()
     assert build_problem(**settings).parameters == PROBLEMS.get(kind)().parameters
+
+
+def test_linear_networks_are_for_linear_problems():
+    model = {"activation": "none"}
+    assert config({"kind": "wave"}, model=model).model.activation == "none"
+    file = {"kind": "file", "file": "a.npz"}
+    config({**file, "symmetries": ["linear"]}, model=model)
+    for problem in ({"kind": "darcy"}, file):
+        why = f"\"none\" is for linear problems: .*wave.*, not for '{problem['kind']}'"
+        with pytest.raises(UserError, match=f"model.activation: {why}"):
+            config(problem, model=model)

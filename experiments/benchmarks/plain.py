@@ -48,6 +48,7 @@ class PlainUNet(nn.Module):
             and network.form == "pyramid"
             and network.padding == "zeros"
             and network.norm == "none"
+            and network.activation == "silu"
             and network.grids[-1].centering == "cell"
             and network.grids[-1].ndim in (2, 3)
         )

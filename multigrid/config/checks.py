@@ -143,6 +143,14 @@ def _missing_hooks(config: Config) -> Clashes:
     able = " and ".join(cls.kind for cls in classes if cls.symmetries.mode_shifts)
     why = f"is for the problems {able} only, not for '{config.kind}'"
     yield "data.mode_shifts", not problem.symmetries.mode_shifts, why
+    able = ", ".join(cls.kind for cls in classes if cls.symmetries.linear)
+    files = config.files
+    linear = problem.symmetries.linear if files is None else "linear" in files.symmetries
+    why = (
+        f"is for linear problems: {able}, or files with 'linear' in problem.symmetries, not for "
+        f"'{config.kind}'"
+    )
+    yield "model.activation", not linear, why
     evolves = config.files is not None or problem.time_dependent
     why = f"is for problems in time, but '{config.kind}' does not depend on it"
     for key in ("data.rollout_steps", "rollout_training.steps", "rollout_training.noise"):
@@ -155,6 +163,7 @@ def _contradictions(config: Config) -> Clashes:
     fsdp, files = config.parallel.strategy == "fsdp", config.files is not None
     timed = budget is not None and budget.seconds is not None
     folded = config.model.fields == "folded"
+    masked = config.files is not None and config.files.mask is not None
     for key, clash, other in (
         ("transfer.featurize", fsdp, "parallel.strategy 'fsdp'"),
         ("compute.compile", fsdp, "parallel.strategy 'fsdp'"),
@@ -170,14 +179,16 @@ def _contradictions(config: Config) -> Clashes:
             config.rollout_training.is_used,
             "rollout_training, which has its own noise",
         ),
-        ("data.noise", files and config.files.mask is not None, "problem.mask"),
+        ("data.noise", masked, "problem.mask"),
         ("model.growth", folded, "model.fields 'folded'"),
         ("data.extra_tests", files, "samples from files, which cannot be regenerated"),
     ):
         yield key, clash, f"is not possible with {other}"
     single = config.rollout_training.curriculum == [1]
     yield "rollout_training.method", single, "has no effect with rollout_training.steps 1"
-    for name in ("form", "width", "block", "num_blocks", "growth", "normalization"):
+    block = config.model.block
+    yield "model.activation", block != "residual", f"has no effect on model.block '{block}'"
+    for name in ("form", "width", "block", "activation", "num_blocks", "growth", "normalization"):
         own = config.model.network != "unet"
         yield f"model.{name}", own, f"has no effect on model.network '{config.model.network}'"
 

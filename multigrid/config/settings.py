@@ -42,6 +42,8 @@ class ModelConfig(Section):
     outwards, or {outer: W, max: M} for widths that double inwards"""
     block: Annotated[str, registered(BLOCKS)] = "residual"
     """'residual' or the name of a registered block"""
+    activation: Literal["silu", "none"] = "silu"
+    """'silu' or 'none', which makes the network linear, for problems that are"""
     num_blocks: int = Field(1, ge=1, le=16)
     """the residual blocks per encoder and per decoder, 1 to 16"""
     min_size: int = Field(2, ge=2)

@@ -142,6 +142,7 @@ def network_family(
         padding=model.padding,
         norm=model.normalization,
         block=model.block,
+        activation=model.activation,
         prolongation=model.prolongation,
         growth=model.growth,
         fields=model.fields,

@@ -18,10 +18,12 @@ Padding = OneOutside | Mapping[str, OneOutside]
 """What lies outside the grid: the same across all axes, or that for each of ``x``, ``y``, ``z``."""
 
 Normalization = Literal["none", "group", "instance"]
+Activation = Literal["silu", "none"]
 
 _PAD_MODE = {"zeros": "constant", "replicate": "replicate", "periodic": "circular"}
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"silu": F.silu, "none": lambda x: x}
 _INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
@@ -161,8 +163,16 @@ class ResidualBlock(nn.Module):
     and a second one did not lower the error.
     """
 
-    def __init__(self, ndim: int, channels: int, padding: Padding, norm: Normalization) -> None:
+    def __init__(
+        self,
+        ndim: int,
+        channels: int,
+        padding: Padding,
+        norm: Normalization,
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.norm1 = normalization(norm, ndim, channels)
         self.conv1 = conv(ndim, channels, channels, 3, padding)
         self.norm2 = normalization(norm, ndim, channels)
@@ -170,7 +180,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, C, *grid]`` to the same shape."""
-        return x + self.conv2(F.silu(self.norm2(self.conv1(self.norm1(x)))))
+        activate = _ACTIVATIONS[self.activation]
+        return x + self.conv2(activate(self.norm2(self.conv1(self.norm1(x)))))
 
 
 class Down(nn.Module):
@@ -247,14 +258,20 @@ class Head(nn.Module):
     HIDDEN = 16
 
     def __init__(
-        self, ndim: int, in_channels: int, out_channels: int, hidden: int = HIDDEN
+        self,
+        ndim: int,
+        in_channels: int,
+        out_channels: int,
+        hidden: int = HIDDEN,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.hidden = conv(ndim, in_channels, hidden, 1, "zeros")
         self.project = nn.Linear(hidden, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, in, *grid]`` to ``[N, out, *grid]``."""
-        hidden = F.silu(self.hidden(x)).movedim(1, -1)
+        hidden = _ACTIVATIONS[self.activation](self.hidden(x)).movedim(1, -1)
         with full_precision(x.device):
             return self.project(hidden.to(self.project.weight.dtype)).movedim(-1, 1)

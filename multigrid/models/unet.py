@@ -13,6 +13,7 @@ from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.hardware import full_precision
 from multigrid.models.layers import (
+    Activation,
     ActivationCheckpointing,
     Down,
     Head,
@@ -53,10 +54,13 @@ class Scale(nn.Module):
         block: str,
         padding: Padding,
         norm: Normalization,
+        activation: Activation,
     ) -> None:
         super().__init__()
         ndim, centering = grid.ndim, grid.centering
         build = partial(BLOCKS.get(block), ndim, width, padding, norm)
+        if activation != "silu":  # which blocks of the user's need not know
+            build = partial(build, activation=activation)
         self.grid = grid
         self.field_grid = field_grid
         self.factors = folding_factors(field_grid, grid)
@@ -71,7 +75,9 @@ class Scale(nn.Module):
             self.up = Up(ndim, (coarser_width, width), centering, padding)
             self.decoder = nn.Sequential(*(build() for _ in range(num_blocks)))
         hidden = max(Head.HIDDEN, 2 * folded)
-        self.head = Head(ndim, width, channels[1] * folded, hidden) if channels else None
+        self.head: Head | None = None
+        if channels is not None:
+            self.head = Head(ndim, width, channels[1] * folded, hidden, activation)
 
     def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
         """Returns the encoder's features of fields and of what the next finer scale sent down."""
@@ -135,6 +141,8 @@ class UNet(ActivationCheckpointing):
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each convolution of a block.
         block: Registered name of the blocks, built as ``block(ndim, width, padding, norm)``.
+        activation: That of blocks and heads; ``none`` makes the network an affine map, for problems
+            that are linear.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
         field_grid: Grid of the fields that the network takes and gives; by default that of the top
             scale. A finer one, of which that is a coarsening, is folded.
@@ -163,6 +171,7 @@ class UNet(ActivationCheckpointing):
         prolongation: int = 4,
         field_grid: Grid | None = None,
         first_folded: int | None = None,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -170,6 +179,7 @@ class UNet(ActivationCheckpointing):
         self.num_blocks = num_blocks
         self.norm: Normalization = norm
         self.block = block
+        self.activation: Activation = activation
         self.grids = tuple(grids)
         self.widths = tuple(widths)
         self.form: Form = form
@@ -189,6 +199,7 @@ class UNet(ActivationCheckpointing):
                 padding=padding,
                 norm=norm,
                 block=block,
+                activation=activation,
             )
             for k, grid in enumerate(self.grids)
         )
