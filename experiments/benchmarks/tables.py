@@ -58,6 +58,8 @@ FINE = (
     "schedule.learning_rate=4e-3",
 )
 """Our settings: the finest level alone, in small batches."""
+LINEAR = (*FINE, "model.activation=none")
+"""For linear problems."""
 WIDER = (*FINE, "model.width={outer: 16, max: 64}", "schedule.learning_rate=3e-3")
 
 
@@ -78,17 +80,17 @@ CASES = {
     "discontinuous_transport": _cno(
         "discontinuous_transport", (1.31, 1.35), (1.15, 2.89), (1.01, 1.09)
     ),
-    "wave": _cno("wave", (1.51, 2.03), (1.02, 1.77), (0.63, 1.17), (*FINE, "data.noise=0.05")),
+    "wave": _cno("wave", (1.51, 2.03), (1.02, 1.77), (0.63, 1.17), (*LINEAR, "data.noise=0.03")),
     "darcy": _cno("darcy", (0.54, 0.64), (0.80, 1.11), (0.38, 0.50)),
     "poisson": _cno(
         "poisson",
         (0.71, 1.27),
         (4.98, 7.05),
         (0.21, 0.27),
-        (*FINE, "data.noise=0.03"),
-        (*FINE, "data.mode_shifts=0.5"),
+        LINEAR,
+        (*LINEAR, "data.mode_shifts=0.5"),
     ),
-    "smooth_transport": _cno("smooth_transport", (0.49, 1.28), (0.28, 3.90), (0.24, 0.46)),
+    "smooth_transport": _cno("smooth_transport", (0.49, 1.28), (0.28, 3.90), (0.24, 0.46), LINEAR),
     "allen_cahn": _cno("allen_cahn", (0.82, 2.18), (0.28, 1.10), (0.54, 2.23)),
     "navier_stokes_1e-5": Case(
         "navier_stokes_ten",
