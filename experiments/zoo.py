@@ -25,6 +25,7 @@ NEAR = (  # outputs depend on what is near alone
     "schedule.batch_size=4",
     "schedule.learning_rate=3.0e-3",
 )
+LINEAR = *NEAR, "model.activation=none"
 SURROGATES = {
     "poisson": ("poisson", CELLS, RESTRICTED, "problem.num_modes=16", "problem.smoothness=2.0"),
     "darcy": ("darcy", CELLS, RESTRICTED),
@@ -33,7 +34,7 @@ SURROGATES = {
     "reaction_diffusion": ("reaction_diffusion", CELLS, RESTRICTED, STEP),
     "burgers": ("burgers", CELLS, *NEAR, STEP),
     "gray_scott": ("gray_scott", CELLS, *NEAR, STEP),
-    "wave": ("cno/wave", CELLS, *FOLDED),
+    "wave": ("cno/wave", CELLS, *LINEAR),
     "smooth_transport": ("cno/smooth_transport", CELLS, *FOLDED),
     "discontinuous_transport": ("cno/discontinuous_transport", CELLS, *NEAR),
     "allen_cahn": ("cno/allen_cahn", CELLS, *NEAR),
@@ -42,7 +43,7 @@ SURROGATES = {
     "navier_stokes": ("navier_stokes", CELLS, *NEAR, STEP),
     "kuramoto_sivashinsky": ("kuramoto_sivashinsky", CELLS, *NEAR, STEP),
     "poisson_two_phase": ("poisson_two_phase", CELLS, RESTRICTED),
-    "cno_poisson": ("cno/poisson", CELLS, *FOLDED),
+    "cno_poisson": ("cno/poisson", CELLS, *LINEAR),
     "darcy_rough": ("darcy_rough", CELLS, *FOLDED),
 }  # fmt: skip
 

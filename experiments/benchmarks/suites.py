@@ -108,6 +108,8 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
     return (*(replace(method, equal_time=True) for method in methods), *peers)
 
 
+AS_RECORDED = ("model.activation=silu", "data.noise=0")
+"""What experiments of linear problems had when the records were made."""
 GROWTH = (
     "transfer.new_scales=copy",
     "schedule.transferred_ratio=1",
@@ -156,7 +158,7 @@ def _fine_scales(
     """
     grids = [finest // 8, finest // 4, finest // 2, finest]
     direct = _direct("schedule.batch_size=4", rates=RATES_OF_4, epochs=epochs, searched=epochs // 3)
-    settings = (*SMALL, OUTWARDS, f"levels={grids}", *overrides)
+    settings = (*SMALL, *AS_RECORDED, OUTWARDS, f"levels={grids}", *overrides)
     return Suite(f"experiments/{experiment}.yaml", settings, seeds, (MEASURED, direct))
 
 
@@ -193,6 +195,7 @@ def _ablation(experiment: str) -> Suite:
     }
     settings = (
         *SMALL,
+        *AS_RECORDED,
         "model.width=32",
         *GROWTH,
         "schedule.cycle=half-v",
