@@ -4,6 +4,7 @@ Level, width and rate are those of the suite ``wave_64``, chosen there on fewer 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,11 +40,16 @@ class Predictor:
         return self.surrogate.predict(inputs)
 
 
-def train(training: object, validation: object, seed: int) -> Predictor:
-    """Trains on the experiment's samples, which are the very ones given."""
+def train_with(settings: Sequence[str], seed: int) -> Predictor:
+    """Trains on the experiment's samples, which are the very ones of the target."""
     with TemporaryDirectory() as folder:
         surrogate = multigrid.train(
-            "experiments/cno/wave.yaml", f"seed={seed}", f"output.folder={folder}", *SETTINGS
+            "experiments/cno/wave.yaml", f"seed={seed}", f"output.folder={folder}", *settings
         )
         summary = json.loads(next(Path(folder).glob("*/summary.json")).read_text())
     return Predictor(surrogate, summary["flops"])
+
+
+def train(training: object, validation: object, seed: int) -> Predictor:
+    """Trains a ladder."""
+    return train_with(SETTINGS, seed)

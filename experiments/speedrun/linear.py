@@ -1,0 +1,21 @@
+"""Entry for ``wave``: a linear network on the finest grid alone, exact augmentation (mirroring).
+
+The equation is linear, so the network has no activations. Width and rate were chosen on seed 100.
+"""
+
+from experiments.speedrun.ladder import Predictor, train_with
+
+SETTINGS = (
+    "levels=[64]",
+    "model.width={outer: 8, max: 32}",
+    "loss.name=rel_l1",
+    "data.noise=0",
+    "schedule.epochs=14",
+    "data.extra_tests={}",
+    "output.figures=false",
+)
+
+
+def train(training: object, validation: object, seed: int) -> Predictor:
+    """Trains the network."""
+    return train_with(SETTINGS, seed)
