@@ -8,8 +8,9 @@ from multigrid.data.samples import Samples
 from multigrid.fields import restrict
 from multigrid.grid import Grid, refinements
 from multigrid.problems import Symmetries
+from multigrid.problems.cno import DiscontinuousTransport
 from multigrid.problems.elliptic import CNOPoisson, Poisson
-from multigrid.training.batches import add_noise, draw, shift_solutions
+from multigrid.training.batches import add_noise, draw, shift_solutions, translate
 
 GRIDS = [
     Grid((12,)),
@@ -204,3 +205,35 @@ def test_noise_has_the_size_that_is_asked_for():
     torch.testing.assert_close(ratios[:, :2], torch.full((4, 2), 0.1), rtol=0.05, atol=0)
     assert torch.equal(change[:, 2], torch.zeros(4, 64, 64))  # a constant field has no size
     assert add_noise(fields, 0.0) is fields
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_translated_discs_are_transported_all_the_same(seed):
+    grid, rng = Grid((64, 64)), np.random.default_rng(seed)
+    problem = DiscontinuousTransport()
+    first, last = problem.sample(grid, [np.random.default_rng((seed, i)) for i in range(40)])
+    before = Samples(torch.from_numpy(first), torch.from_numpy(last), grid)
+    after = augment(before, problem.symmetries, rng)
+    x = torch.from_numpy(np.stack(np.meshgrid(*grid.axes(), indexing="ij")))
+    moved = 0
+    for old, new, output in zip(before.inputs, after.inputs, after.outputs, strict=True):
+        assert new.sum() == old.sum()  # all of the input stays
+        inside = x[:, new[0] > 0]
+        centre, radius = inside.mean(1), (new.sum() / torch.pi / 64**2).sqrt()
+        distance = (x - (centre + torch.tensor([0.2, -0.2]))[:, None, None]).norm(dim=0)
+        assert (output[0][distance < radius - 1 / 64] == 1).all()
+        assert (output[0][distance > radius + 1 / 64] == 0).all()
+        moved += not torch.equal(new, old)
+    assert moved > 20
+
+
+def test_translations_end_at_the_edges():
+    fields = torch.zeros(3, 2, 16)
+    fields[0, 0, 5:7] = fields[0, 1, 9:11] = 1  # free to move
+    fields[1, 0, 5:7] = fields[1, 1, :2] = 1  # the output may go on beyond the left edge
+    for where, steps in ((0.0, (-4, -4, 0)), (0.99, (4, 0, 0))):
+        moved = translate(fields, 1, torch.full((3, 1), where))
+        for step, old, new in zip(steps, fields, moved, strict=True):
+            if step < 0:  # what leaves does not come in again
+                old = torch.cat([old[:, -step:], old.new_zeros(2, -step)], 1)
+            assert torch.equal(new, old.roll(max(step, 0), 1))

@@ -163,10 +163,12 @@ class FileConfig(ReaderOptions):
     ndim: int = Field(2, ge=1, le=3)
     """the number of space dimensions, 1 to 3"""
     symmetries: list[
-        Literal["reflections", "rotations", "linear", "homogeneous", "odd", "shifts"]
+        Literal[
+            "reflections", "rotations", "linear", "homogeneous", "odd", "shifts", "translations"
+        ]
     ] = []
-    """a list of what is exact: 'reflections', 'rotations', 'linear', 'homogeneous', 'odd' or
-    'shifts'"""
+    """a list of what is exact: 'reflections', 'rotations', 'linear', 'homogeneous', 'odd', 'shifts'
+    or 'translations'"""
 
     def entries(self) -> list[FileEntryConfig]:
         """Returns the files, whether named by ``file`` or ``files``."""

@@ -35,6 +35,8 @@ class Symmetries:
         homogeneous: Multiplying input and output by the same positive number.
         odd: Changing the signs of input and output together, as linear problems allow anyway.
         shifts: Moving input and output together by whole points, wrapping around the box.
+        translations: The same on the plane: as far as the input stays within the box and nothing
+            comes in, as far as lines of zeros at its edges tell.
         force: The wave vector k and the phase p of a force ``cos(2 pi k . x - p)``, None without
             one: what mirrors, exchanges and shifts do together leaves it as it is.
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
@@ -52,6 +54,7 @@ class Symmetries:
     homogeneous: bool = False
     odd: bool = False
     shifts: bool = False
+    translations: bool = False
     force: tuple[tuple[int, ...], float] | None = None
     mode_shifts: bool = False
     mirror_signs: tuple[int, ...] = (1, 1, 1)

@@ -192,7 +192,12 @@ class SmoothTransport(Transport):
 @register_problem("discontinuous_transport")
 @dataclass
 class DiscontinuousTransport(Transport):
-    """Transport of the indicator of a disc, its radius uniform on an interval."""
+    """Transport of the indicator of a disc, its radius uniform on an interval.
+
+    Linear, too, but superposed discs do harm as augmentation, so that is not declared.
+    """
+
+    symmetries = Symmetries(homogeneous=True, translations=True)
 
     def profile(self, squared: np.ndarray, size: np.ndarray) -> np.ndarray:
         """Returns 1 within the disc, else 0."""

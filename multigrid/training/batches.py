@@ -22,6 +22,8 @@ from multigrid.problems.base import Symmetries
 
 LARGEST_MODE_SHIFT = 1 / 4
 """As a fraction of the sines that the grid tells apart along an axis, whatever the samples have."""
+LARGEST_TRANSLATION = 1 / 4
+"""As a fraction of the points along an axis."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Augmentation:
     Linear problems: every sample becomes a random combination of itself and a mirrored other one,
     its partner in the batch, with normally distributed factors ``[2, B]``. The partners' waves may
     be made shorter, so that they lie on top of what occurs. Orientation and sign are those of the
-    whole batch.
+    whole batch. Translations are how far to move each sample between its limits, ``[B, ndim]``.
     """
 
     orientation: Orientation
@@ -59,6 +61,7 @@ class Augmentation:
     factors: np.ndarray
     mode_shifts: tuple[int, ...]
     sign: int = 1
+    translations: np.ndarray | None = None
 
     def sources(self, places: np.ndarray) -> np.ndarray:
         """Returns, in rising order, what of the batch is needed to make some of its samples."""
@@ -67,9 +70,11 @@ class Augmentation:
     def apply(self, samples: Samples, places: np.ndarray) -> Samples:
         """Returns new samples, made from those given."""
         fields = torch.cat([samples.inputs, samples.outputs], dim=1)
-        num_inputs = samples.inputs.shape[1]
+        num_inputs, sources = samples.inputs.shape[1], self.sources(places)
+        if self.translations is not None:
+            where = torch.from_numpy(self.translations[sources]).to(fields.device)
+            fields = translate(fields, num_inputs, where)
         if self.mirror is not None:
-            sources = self.sources(places)
             others = torch.from_numpy(np.searchsorted(sources, self.partners[places]))
             mirrored = self.mirror.apply(fields)[others.to(fields.device)]
             if self.mode_shifts:
@@ -169,7 +174,8 @@ def draw(
         largest = [int(LARGEST_MODE_SHIFT * m) for m in grid.num_sines]
         steps = tuple(int(rng.integers(step + 1)) for step in largest)
     sign = -1 if symmetries.odd and rng.random() < 0.5 else 1
-    return Augmentation(orientation, mirror, partners, factors, steps, sign)
+    far = rng.random((count, grid.ndim)) if symmetries.translations else None
+    return Augmentation(orientation, mirror, partners, factors, steps, sign, far)
 
 
 def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
@@ -242,6 +248,27 @@ def _exchange(axes: list[int], free: list[int], grid: Grid, rng: np.random.Gener
         for place, axis in zip(places, rng.permutation(places), strict=True):
             result[place - 2] = int(axis)
     return result
+
+
+def translate(fields: Tensor, num_inputs: int, where: Tensor) -> Tensor:
+    """Moves each sample's fields ``[N, C, *grid]``, inputs and then outputs, by whole points.
+
+    Inputs stay within the box, and nothing is moved away from an edge that it touches, as it may go
+    on beyond; outputs may leave. ``where`` is how far between both limits, ``[N, ndim]``, 0 to 1.
+    """
+    for axis in range(2, fields.ndim):
+        n, others = fields.shape[axis], [a for a in range(1, fields.ndim) if a != axis]
+        taken, edges = ((x != 0).amax(others) for x in (fields[:, :num_inputs], fields))  # [N, n]
+        first, last = taken.int().argmax(1), n - 1 - taken.int().flip(1).argmax(1)
+        reach = int(LARGEST_TRANSLATION * n) * taken.any(1)
+        down = torch.minimum(first, reach) * ~edges[:, -1]
+        up = torch.minimum(n - 1 - last, reach) * ~edges[:, 0]
+        step = (where[:, axis - 2] * (down + up + 1)).long() - down
+        source = torch.arange(n, device=fields.device) - step[:, None]
+        source = source.reshape(-1, *(n if a == axis else 1 for a in range(1, fields.ndim)))
+        inside = (source >= 0) & (source < n)
+        fields = fields.take_along_dim(source.clamp(0, n - 1), axis) * inside
+    return fields
 
 
 def shift_solutions(inputs: Tensor, outputs: Tensor, grid: Grid, steps: Sequence[int]) -> Tensor:
