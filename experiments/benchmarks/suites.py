@@ -250,7 +250,9 @@ SUITES = {
         (*SMALL, OUTWARDS),
         (0,),
         (
-            _ladder("schedule.epochs=[40, 44, 4, 1]"),
+            _ladder(  # chosen on seed 1
+                "schedule.epochs=[40, 60, 6, 2]", "schedule.batch_size=[16, 8, 8, 8]"
+            ),
             _direct("schedule.batch_size=4", rates=RATES_OF_4),
         ),
     ),
