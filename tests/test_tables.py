@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     }
     monkeypatch.setattr(tables, "CASES", cases)
     budget = "schedule.budget={work_units: 3}"  # seconds would depend on the machine
-    monkeypatch.setattr(tables, "COMMON", ("schedule.epochs=auto", budget))
+    monkeypatch.setattr(tables, "COMMON", (*tables.COMMON, budget))
     methods = {key: tables.METHODS[key] for key in ("ours", "classic")}
     classic = [s for s in methods["classic"][1] if "width" not in s]
     methods["classic"] = ("classic UNet", (*classic, "model.width={outer: 4, max: 8}"))
@@ -72,3 +72,15 @@ def test_the_fno_takes_blocks_of_states() -> None:
 
     network = partial(fno, channels=(10, 10))(Grid((64, 64)))
     assert network(torch.zeros(1, 10, 64, 64)).shape == (1, 10, 64, 64)
+
+
+@pytest.mark.parametrize("name", tables.CASES)
+@pytest.mark.parametrize("method", tables.METHODS)
+def test_every_case_has_settings_for_every_method(name: str, method: str, tmp_path: Path) -> None:
+    config, _, network = tables._setup(name, method, 20, tmp_path)
+    assert config.schedule.budget.seconds == 1200
+    assert (network is not None) == (method == "fno")
+    if method != "ours":
+        assert (config.data.augmentation, config.data.mode_shifts) == ("none", 0)
+    if method not in tables.OURS:
+        assert (config.model.activation, config.data.noise) == ("silu", 0)

@@ -90,7 +90,9 @@ CASES = {
         LINEAR,
         (*LINEAR, "data.mode_shifts=0.5"),
     ),
-    "smooth_transport": _cno("smooth_transport", (0.49, 1.28), (0.28, 3.90), (0.24, 0.46), LINEAR),
+    "smooth_transport": _cno(
+        "smooth_transport", (0.49, 1.28), (0.28, 3.90), (0.24, 0.46), LINEAR, FINE
+    ),
     "allen_cahn": _cno("allen_cahn", (0.82, 2.18), (0.28, 1.10), (0.54, 2.23)),
     "navier_stokes_1e-5": Case(
         "navier_stokes_ten",
@@ -114,7 +116,13 @@ CASES = {
 
 OURS = ("ours", "ours_plain")
 GRID = "levels=[64]"
-COMMON = ("loss.name=rel_l1", "schedule.epochs=auto")
+COMMON = (
+    "loss.name=rel_l1",
+    "schedule.epochs=auto",
+    "model.activation=silu",
+    "data.mode_shifts=0",
+    "data.noise=0",
+)
 UNAUGMENTED = ("schedule.cycle=single", "data.augmentation=none")
 ADAMW = ("optimizer.name=adamw", "optimizer.weight_decay=1e-4")
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
