@@ -64,12 +64,13 @@ def card(name: str, surrogate: multigrid.TrainedSurrogate, experiment: str) -> s
     equation, _, _ = (inspect.getdoc(type(config.pde())) or "").partition("\n")
     errors = surrogate.evaluate().to_text().partition("\n\nworst samples")[0]
     width = config.model.model_dump()["width"]
+    linear = " linear," if config.model.activation == "none" else ""
     size = (FOLDER / f"{name}.safetensors").stat().st_size
     return f"""## {name}
 
 - Problem: {equation} `{config.problem.kind}` with {settings or "no settings"}; from `{experiment}`.
 - Data: {config.data.train} training samples, {config.data.test} test samples, generated.
-- Network: {config.model.fields} levels, width {width}, \
+- Network:{linear} {config.model.fields} levels, width {width}, \
 {config.schedule.epochs} epochs; the finest level is in the file of {size / 1e6:.2f} MB.
 - Cost: {summary["flops"] / 1e12:.1f} TFLOP, {summary["seconds"]:.0f} s of training on a busy core.
 - Again: `python -m experiments.zoo {name}`. Licence: BSD-3-Clause.
