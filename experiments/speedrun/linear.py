@@ -1,6 +1,7 @@
 """Entry for ``wave``: a linear network on the finest grid alone, exact augmentation (mirroring).
 
-The equation is linear, so the network has no activations. Epochs were chosen on seed 100, and raised after 13 had failed.
+The equation is linear, so the network has no activations. Epochs were chosen on seed 100, and
+raised after 13 had failed.
 """
 
 from experiments.speedrun.ladder import Predictor, train_with
