@@ -192,5 +192,7 @@ class Unrolling:
 
     def _noisy(self, inputs: Tensor) -> Tensor:
         """Adds noise to the states of inputs ``[N, in, *grid]``, not to what follows them."""
+        if not self.noise:
+            return inputs
         count = self.setup.history * self.setup.num_channels
         return torch.cat([add_noise(inputs[:, :count], self.noise), inputs[:, count:]], dim=1)
