@@ -49,12 +49,18 @@ def prolong(field: Tensor, fine: Grid, degree: int = 4, periodic: Periodic = Fal
     the result gives the field back (Harten, J. Comput. Phys. 115, 1994). The stencil wraps around
     the box along all axes or those that are periodic, and leans inwards at the edge of others.
     """
-    by_axis = periodic if isinstance(periodic, tuple) else (periodic,) * fine.ndim
-    matrices = [
-        _matrix(n, fine.centering, degree, wraps, field.dtype, field.device)
-        for n, wraps in zip(fine.shape, by_axis, strict=True)
-    ]
-    return multiply(field, matrices)
+    key = fine.shape, fine.centering, degree, periodic, field.dtype, field.device
+    if key not in _matrices:
+        by_axis = periodic if isinstance(periodic, tuple) else (periodic,) * fine.ndim
+        _matrices[key] = [
+            torch.as_tensor(
+                _prolongation(n, fine.centering, degree, wraps),
+                dtype=field.dtype,
+                device=field.device,
+            )
+            for n, wraps in zip(fine.shape, by_axis, strict=True)
+        ]
+    return multiply(field, _matrices[key])
 
 
 def multiply(field: Tensor, matrices: Sequence[Tensor]) -> Tensor:
@@ -76,18 +82,8 @@ def prolong_to(
     return field
 
 
-_matrices: dict[Hashable, Tensor] = {}
+_matrices: dict[Hashable, list[Tensor]] = {}
 """Not cached by functools, because torch.compile would trace the construction of each matrix."""
-
-
-def _matrix(
-    n: int, centering: Centering, degree: int, periodic: bool, dtype: Any, device: Any
-) -> Tensor:
-    key = n, centering, degree, periodic, dtype, device
-    if key not in _matrices:
-        matrix = _prolongation(n, centering, degree, periodic)
-        _matrices[key] = torch.as_tensor(matrix, dtype=dtype, device=device)
-    return _matrices[key]
 
 
 def _prolongation(n_fine: int, centering: Centering, degree: int, periodic: bool) -> np.ndarray:

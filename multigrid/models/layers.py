@@ -20,6 +20,9 @@ Padding = OneOutside | Mapping[str, OneOutside]
 Normalization = Literal["none", "group", "instance"]
 Activation = Literal["silu", "none"]
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""The layout with the channels last of tensors with so many axes, where there is one."""
+
 _PAD_MODE = {"zeros": "constant", "replicate": "replicate", "periodic": "circular"}
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -57,13 +60,7 @@ def pad(x: Tensor, before: int, after: int, padding: Padding) -> Tensor:
 
 def channels_last(x: Tensor) -> Tensor:
     """Lays a tensor ``[N, C, *grid]`` out with the channels last, the fast way for convolutions."""
-    return x.contiguous(memory_format=channels_layout(x.ndim))
-
-
-def channels_layout(ndim: int) -> torch.memory_format:
-    """Returns the layout with the channels last of tensors with so many axes, if there is one."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return layouts.get(ndim, torch.contiguous_format)
+    return x.contiguous(memory_format=CHANNELS_LAST.get(x.ndim, torch.contiguous_format))
 
 
 def wraps(padding: Padding) -> bool | tuple[bool, ...]:

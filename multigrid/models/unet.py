@@ -79,42 +79,33 @@ class Scale(nn.Module):
         if channels is not None:
             self.head = Head(ndim, width, channels[1] * folded, hidden, activation)
 
-    def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
-        """Returns the encoder's features of fields and of what the next finer scale sent down."""
-        with self._precision(x.device):
-            if self.grid.size < AUTOCAST_POINTS:
-                dtype = next(self.parameters()).dtype
-                x, finer = x.to(dtype), None if finer is None else finer.to(dtype)
-            if self.stem is not None:
-                lifted = self.stem(fold(x, self.factors))
-                finer = lifted if finer is None else lifted + finer
-            return self.encoder(finer)
-
-    def send_down(self, features: Tensor) -> Tensor:
-        """Returns what the features add to those of the next coarser scale."""
-        assert self.down is not None
-        with self._precision(features.device):
-            return cast(Tensor, self.down(features))
-
-    def decode(self, skip: Tensor, coarser: Tensor) -> Tensor:
-        """Returns the decoder's features ``[N, width, *grid]``; not for the bottleneck."""
-        assert self.up is not None
-        assert self.decoder is not None
-        with self._precision(skip.device):
-            return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
-
-    def correct(self, features: Tensor) -> Tensor:
-        """Returns the head's output: a correction ``[N, out, *field_grid]``."""
-        assert self.head is not None
-        with self._precision(features.device):
-            return unfold(self.head(features), self.factors, self.field_grid.shape)
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[None]:
+    def precision(self, device: torch.device) -> AbstractContextManager[None]:
         """Returns the context to compute in: autocast, if it is on, but float32 on small grids.
 
         There it costs nothing, and rounding errors would reach every point.
         """
         return full_precision(device) if self.grid.size < AUTOCAST_POINTS else nullcontext()
+
+    def encode(self, x: Tensor, finer: Tensor | None) -> Tensor:
+        """Returns the encoder's features of fields and of what the next finer scale sent down."""
+        if self.grid.size < AUTOCAST_POINTS:
+            dtype = next(self.parameters()).dtype
+            x, finer = x.to(dtype), None if finer is None else finer.to(dtype)
+        if self.stem is not None:
+            lifted = self.stem(fold(x, self.factors))
+            finer = lifted if finer is None else lifted + finer
+        return self.encoder(finer)
+
+    def decode(self, skip: Tensor, coarser: Tensor) -> Tensor:
+        """Returns the decoder's features ``[N, width, *grid]``; not for the bottleneck."""
+        assert self.up is not None
+        assert self.decoder is not None
+        return self.decoder(skip + self.up(coarser, tuple(skip.shape[2:])))
+
+    def correct(self, features: Tensor) -> Tensor:
+        """Returns the head's output: a correction ``[N, out, *field_grid]``."""
+        assert self.head is not None
+        return unfold(self.head(features), self.factors, self.field_grid.shape)
 
 
 class UNet(ActivationCheckpointing):
@@ -222,30 +213,31 @@ class UNet(ActivationCheckpointing):
         skips: list[Tensor] = []
         from_finer = None
         for k, scale in reversed([*enumerate(self.iter_scales())]):
-            skips.append(self.compute(scale.encode, x, from_finer))
-            if scale.down is not None:
-                from_finer = scale.send_down(skips[-1])
-                if self.form == "pyramid":
-                    x = restrict_to(x, scale.field_grid, self._grid_of_fields(k - 1))
+            with scale.precision(x.device):
+                skips.append(self.compute(scale.encode, x, from_finer))
+                from_finer = scale.down(skips[-1]) if scale.down is not None else None
+            if k and self.form == "pyramid":
+                x = restrict_to(x, scale.field_grid, self._grid_of_fields(k - 1))
         features = [skips.pop()]
         for scale in self.iter_scales()[1:]:
-            features.append(self.compute(scale.decode, skips.pop(), features[-1]))
+            with scale.precision(x.device):
+                features.append(self.compute(scale.decode, skips.pop(), features[-1]))
         return features
 
     def finish(self, features: Sequence[Tensor]) -> Tensor:
         """Returns the output fields ``[N, out, *field_grid]``: all corrections, prolonged."""
-        output, grid = None, self.field_grid
+        output, grid, periodic = None, self.field_grid, wraps(self.padding)
         for scale, decoded in zip(self.iter_scales(), features, strict=True):
-            if scale.head is not None:
+            if scale.head is None:
+                continue
+            with scale.precision(decoded.device):
                 correction = self.compute(scale.correct, decoded)
-                if output is not None:
-                    with full_precision(output.device):
-                        periodic = wraps(self.padding)
-                        output = prolong_to(
-                            output, grid, scale.field_grid, self.prolongation, periodic
-                        )
-                    correction = output + correction
-                output, grid = correction, scale.field_grid
+            if output is not None:
+                with full_precision(decoded.device):
+                    to = scale.field_grid
+                    output = prolong_to(output, grid, to, self.prolongation, periodic)
+                correction = output + correction
+            output, grid = correction, scale.field_grid
         assert output is not None
         return output
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from multigrid.hardware import PrecisionName, autocast
-from multigrid.models.layers import channels_last, channels_layout
+from multigrid.models.layers import CHANNELS_LAST, channels_last
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def compiled(
 
 def _with_usual_strides(x: Tensor) -> Tensor:
     """Gives equal shapes equal strides, which differ along axes of one element."""
-    layout = channels_layout(x.ndim)
+    layout = CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
     strides = torch.empty(x.shape, device="meta", memory_format=layout).stride()
     return x.contiguous(memory_format=layout).as_strided(x.shape, strides)
 
