@@ -10,7 +10,6 @@ from multigrid.errors import UserError
 from multigrid.tables import table
 
 Cycle = Literal["half-v", "v", "w", "f", "single"]
-Decay = Literal["cosine", "one-cycle"]
 
 FIRST_SHARE = 0.125
 """Share of a budget that the first stage of an automatic schedule gets."""
@@ -271,22 +270,16 @@ def schedule_table(stages: Sequence[Stage], grids: Sequence[Any], work: Sequence
     return table(header, rows)
 
 
-def learning_rate_curve(
-    decay: Decay, num_steps: int, warmup: float, final: float
-) -> Callable[[int], float]:
+def learning_rate_curve(num_steps: int, warmup: float, final: float) -> Callable[[int], float]:
     """Returns the learning rate, relative to its highest value, as a function of the step.
 
-    A linear rise over the first ``warmup`` of the steps, then half a cosine down to ``final``
-    (``cosine``); or a cosine rise over the first 30 %, then half a cosine down (``one-cycle``,
-    Smith and Topin, arXiv:1708.07120).
+    A linear rise over the first ``warmup`` of the steps, then half a cosine down to ``final``.
     """
-    rise = 0.3 if decay == "one-cycle" else warmup
-    peak = max(1, round(rise * num_steps))
+    peak = max(1, round(warmup * num_steps))
 
     def curve(step: int) -> float:
         if step < peak:
-            part = (step + 1) / peak
-            return part if decay == "cosine" else 0.5 * (1 - math.cos(math.pi * part))
+            return (step + 1) / peak
         part = min(1.0, (step + 1 - peak) / max(1, num_steps - peak))
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * part))
 

@@ -604,7 +604,7 @@ def test_overrides_leave_the_callers_dictionary_alone():
 
 
 @pytest.mark.parametrize(
-    "key", ["recovery.accumulate", "recovery.split_batches", "schedule.stop_at_interpolation_error"]
+    "key", ["recovery.split_batches", "schedule.stop_at_interpolation_error", "optimizer.decay"]
 )
 def test_what_an_earlier_version_set_is_passed_over_in_its_runs_alone(write, key):
     path = write(with_value(key, False))

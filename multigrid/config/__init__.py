@@ -33,10 +33,11 @@ __all__ = [
 ]
 
 REMOVED = {
-    "recovery": ("accumulate", "split_batches"),
-    "schedule": ("stop_at_interpolation_error",),
+    "optimizer": "decay",
+    "recovery": "split_batches",
+    "schedule": "stop_at_interpolation_error",
 }
-"""Keys of earlier versions, by section."""
+"""The key of version 0.1.0 that a section no longer has; it only mattered in training."""
 
 
 def load_config(
@@ -94,9 +95,9 @@ def parse_saved(raw: Any, source: str) -> Config:
     """
     sections = raw.items() if isinstance(raw, Mapping) else ()
     current = {k: dict(v) if isinstance(v, Mapping) else v for k, v in sections}
-    for name, keys in REMOVED.items():
+    for name, key in REMOVED.items():
         if isinstance(section := current.get(name), dict):
-            current[name] = {key: section[key] for key in section if key not in keys}
+            section.pop(key, None)
     if isinstance(model := current.get("model"), dict) and model.get("bottleneck") == "conv":
         del model["bottleneck"]  # the kind that is left
     if isinstance(transfer := current.get("transfer"), dict) and "regime" in transfer:

@@ -206,7 +206,6 @@ def _contradictions(config: Config) -> Clashes:
         ("transfer.unfreeze", gradual, mode),
         ("transfer.patience", waits, "unfreezing by epochs, as nothing waits for a plateau"),
         ("data.mode_shifts", config.data.augmentation == "auto", "data.augmentation 'none'"),
-        ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):
         yield key, not used, f"has no effect beside {other}"

@@ -121,10 +121,8 @@ class OptimizerConfig(Section):
         [0.9, 0.999], min_length=2, max_length=2
     )
     """two numbers in [0, 1)"""
-    decay: Literal["cosine", "one-cycle"] = "cosine"
-    """'cosine' (after the warm-up) or 'one-cycle'"""
     final_rate: Fraction = 0.01
-    """the last learning rate of a level over its highest, 0 to 1"""
+    """the last learning rate of a level over its highest, 0 to 1; a cosine leads down to it"""
     clip: Rate | None = 1.0
     """the largest gradient norm, positive, or null"""
     carry_moments: bool = True
