@@ -13,7 +13,7 @@ from multigrid.config.checks import check_config
 from multigrid.config.experiment import Config, keys_of, register_handed_in
 from multigrid.config.section import Section, plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
-from multigrid.errors import UserError, nearest
+from multigrid.errors import UserError
 from multigrid.files import YAML, expand, path_of, seal, unseal, write_text
 from multigrid.problems import PDE
 from multigrid.registry import import_plugin
@@ -78,11 +78,9 @@ def parse_config(
     try:
         if raw.get("plugins"):
             raw = {**raw, "plugins": _import_plugins(raw["plugins"], folder)}
-        if folder is not None and isinstance(raw.get("problem"), Mapping):
-            raw = {**raw, "problem": _located(raw["problem"], folder)}
         if problem is not None:
             raw = {**raw, "problem": register_handed_in(problem)}
-        return _validated(raw)
+        return _validated(raw, folder=folder)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -111,9 +109,9 @@ def parse_saved(raw: Any, source: str) -> Config:
         raise UserError(f"{source}: {hint}{error}") from None
 
 
-def _validated(raw: Mapping[str, Any], saved: bool = False) -> Config:
+def _validated(raw: Mapping[str, Any], **context: Any) -> Config:
     try:
-        config = Config.model_validate(raw, context={"saved": True} if saved else None)
+        config = Config.model_validate(raw, context=context)
     except ValidationError as error:
         raise UserError(sentence(error, Config, others=keys_of(raw))) from None
     check_config(config)
@@ -129,41 +127,6 @@ def _import_plugins(names: Any, folder: Path | None) -> list[str]:
     for place in places:
         import_plugin(place)
     return places
-
-
-def _located(problem: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns the section ``problem`` with the names of data files from the current folder."""
-
-    def located(key: str, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {**value, "file": located(key, value.get("file"))}
-        return _beside(key, value, folder) if isinstance(value, str) else value
-
-    problem = dict(problem)
-    if problem.get("kind") == "file" and "file" in problem:
-        problem["file"] = located("problem.file", problem["file"])
-    if problem.get("kind") == "file" and isinstance(problem.get("files"), list):
-        problem["files"] = [located("problem.files", entry) for entry in problem["files"]]
-    return problem
-
-
-def _beside(key: str, name: str, folder: Path) -> str:
-    """Returns the name of a data file, which may lie beside the experiment file, in ``folder``."""
-    try:
-        place = Path(expand(name))
-    except ValueError:
-        return name  # validation says what is wrong
-    here = Path()
-    if not name or "://" in name or place.is_absolute() or folder.resolve() == here.resolve():
-        return name
-    for start, found in ((here, name), (folder, str(folder / place))):
-        if (start / place).exists() or any(start.glob(str(place))):
-            return found
-    siblings = [str(p.relative_to(f)) for f in (here, folder) for p in f.glob(f"*{place.suffix}")]
-    raise UserError(
-        f"{key}: there is no '{name}', neither in the working directory, {here.resolve()}, nor "
-        f"beside the experiment file, in {folder}{nearest(name, siblings)}"
-    )
 
 
 def write_saved(path: Path, raw: Mapping[str, Any]) -> None:

@@ -18,15 +18,12 @@ def check_config(config: Config) -> None:
     Checks that depend on the centering wait until the user's files have been opened, if need be.
     """
     config.shapes()
-    files, data = config.files, config.data
-    if files is not None and (files.file is None) == (files.files is None):
-        raise UserError("problem: give either 'file' or 'files'")
     if config.is_settled:
         _check_grids(config, config.hierarchy())
     _check_budget(config)
     _check_levels(config)
-    if (shown_samples := config.output.num_predictions) > data.test:
-        what = f"{shown_samples} is more than data.test, {data.test}"
+    if config.output.num_predictions > config.data.test:
+        what = f"{config.output.num_predictions} is more than data.test, {config.data.test}"
         raise UserError(f"output.num_predictions: {what}")
     for key, clash, why in (*_missing_hooks(config), *_contradictions(config)):
         section, field = key.split(".")

@@ -1,12 +1,30 @@
 """The sections ``levels`` and ``data`` of an experiment file, and the problem ``file``."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
-from multigrid.config.section import Count, FileName, Fraction, Positive, Section, Size, sentence
-from multigrid.errors import UserError
+from multigrid.config.section import (
+    Count,
+    FileName,
+    Fraction,
+    Name,
+    Positive,
+    Section,
+    Size,
+    context,
+    sentence,
+)
+from multigrid.errors import UserError, nearest
 
 
 class LevelConfig(Section):
@@ -71,10 +89,28 @@ class DataConfig(Section):
     (in memory) or 'stream' (from disk)"""
 
 
+def _beside(name: str, info: ValidationInfo) -> str:
+    """Returns the name of a data file, which may lie beside the experiment file, in a folder."""
+    here, place, folder = Path(), Path(name), context(info, "folder")
+    if folder is None or "://" in name or place.is_absolute() or folder.resolve() == here.resolve():
+        return name
+    for start, found in ((here, name), (folder, str(folder / place))):
+        if (start / place).exists() or any(start.glob(name)):
+            return found
+    siblings = [str(p.relative_to(f)) for f in (here, folder) for p in f.glob(f"*{place.suffix}")]
+    raise ValueError(
+        f"there is no '{name}', neither in the working directory, {here.resolve()}, nor beside the "
+        f"experiment file, in {folder}{nearest(name, siblings)}"
+    )
+
+
+DataFileName = Annotated[FileName, AfterValidator(_beside)]
+
+
 class FileEntryConfig(Section):
     """One of several data files."""
 
-    file: FileName
+    file: DataFileName
     """the name of a data file or a folder, or a pattern of names"""
     split: Literal["train", "validation", "test"] | None = None
     """'train', 'validation' or 'test', or null for what no other file is for"""
@@ -84,10 +120,7 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
 
 
-Names = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)]
-
-
-AXES = "N samples or trajectories, T time steps, C channels, X Y Z space"
+Names = Annotated[list[Name], BeforeValidator(_as_list)]
 
 
 def _spaced(axes: str) -> str:
@@ -96,7 +129,7 @@ def _spaced(axes: str) -> str:
     if not letters or set(letters) - set("NTCXYZ") or twice:
         raise UserError(
             f"problem.axes: '{axes}' must name each axis once, with the letters N, T, C, X, Y, Z "
-            f"({AXES})"
+            "(N samples or trajectories, T time steps, C channels, X Y Z space)"
         )
     return " ".join(letters)
 
@@ -154,10 +187,10 @@ class FileConfig(ReaderOptions):
     """Samples from the user's files; ``multigrid inspect FILE`` writes this."""
 
     kind: Literal["file"]
-    file: FileName | None = None
+    file: DataFileName | None = None
     """the name of a data file, a folder of files alike, or a pattern of names; one that is not
     absolute is looked for in the working directory, then beside the experiment file"""
-    files: list[FileName | FileEntryConfig] | None = Field(None, min_length=1)
+    files: list[DataFileName | FileEntryConfig] | None = Field(None, min_length=1)
     """a list of data files, each a name as in 'file' or {file: ..., split: ...}; of several grids a
     level uses its own, else the next finer one restricted"""
     ndim: int = Field(2, ge=1, le=3)
@@ -170,11 +203,13 @@ class FileConfig(ReaderOptions):
     """a list of what is exact: 'reflections', 'rotations', 'linear', 'homogeneous', 'odd', 'shifts'
     or 'translations'"""
 
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.file is None) == (self.files is None):
+            raise ValueError("give either 'file' or 'files'")
+        return self
+
     def entries(self) -> list[FileEntryConfig]:
         """Returns the files, whether named by ``file`` or ``files``."""
         named = [self.file] if self.file is not None else self.files or []
         return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
-
-    def flags(self) -> dict[str, Any]:
-        """Returns the symmetries as keyword arguments."""
-        return {str(name): True for name in self.symmetries}

@@ -6,7 +6,14 @@ from functools import cache
 from inspect import Parameter, isclass, signature
 from typing import Any, Literal, NamedTuple, get_type_hints
 
-from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from multigrid.config.data import DataConfig, FileConfig, LevelConfig
 from multigrid.config.section import (
@@ -76,9 +83,9 @@ class Config(Section):
 
     @field_validator("problem", mode="before")
     @classmethod
-    def _by_kind(cls, value: Any) -> Section:
+    def _by_kind(cls, value: Any, info: ValidationInfo) -> Section:
         """Reads the section that the problem's kind defines."""
-        return parse_problem(value)
+        return parse_problem(value, info.context)
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -191,7 +198,7 @@ class Config(Section):
         return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)
 
 
-def parse_problem(raw: Any) -> Section:
+def parse_problem(raw: Any, context: Any = None) -> Section:
     """Returns the section of a PDE or of files, with defaults filled in."""
     if isinstance(raw, Section):
         return raw
@@ -205,7 +212,7 @@ def parse_problem(raw: Any) -> Section:
         raise UserError(f"problem.kind: {what}; {hint}")
     model = FileConfig if kind == "file" else problem_section(PROBLEMS.get(kind))
     try:
-        return model.model_validate(raw)
+        return model.model_validate(raw, context=context)
     except ValidationError as error:
         raise UserError(sentence(error, model, "problem", keys_of({"problem": raw}))) from None
 

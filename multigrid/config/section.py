@@ -38,6 +38,11 @@ def allowed(field: FieldInfo) -> str:
     return f"{', '.join(others)} or {last}"
 
 
+def context(info: ValidationInfo, key: str) -> Any:
+    """Returns what is known of where settings come from: ``saved`` by a run, or the ``folder``."""
+    return (info.context or {}).get(key)
+
+
 def registered(registry: Registry, *others: str) -> AfterValidator:
     """Returns a validator that allows what a registry has, and some other names.
 
@@ -45,8 +50,8 @@ def registered(registry: Registry, *others: str) -> AfterValidator:
     """
 
     def check(name: str, info: ValidationInfo) -> str:
-        saved = bool(info.context) and registry in TRAINING_ONLY
-        if saved or name in others or name in registry:
+        unneeded = context(info, "saved") and registry in TRAINING_ONLY
+        if unneeded or name in others or name in registry:
             return name
         names = (*registry.names(), *others)
         raise ValueError(
@@ -62,7 +67,8 @@ Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(gt=0, le=100_000_000)]
 Rate: TypeAlias = Annotated[float, Field(gt=0, lt=float("inf"), allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-FileName: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(expand)]
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
+FileName: TypeAlias = Annotated[Name, AfterValidator(expand)]
 
 
 def plain(value: Any) -> Any:

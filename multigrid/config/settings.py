@@ -7,6 +7,7 @@ from pydantic import Field
 from multigrid.config.section import (
     FileName,
     Fraction,
+    Name,
     Positive,
     Rate,
     Section,
@@ -15,7 +16,6 @@ from multigrid.config.section import (
 from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, NETWORKS, OPTIMIZERS
 
 CallbackName = Annotated[str, registered(CALLBACKS)]
-Name = Annotated[str, Field(min_length=1)]
 Epochs = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(gt=0, le=4096)]
 

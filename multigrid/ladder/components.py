@@ -90,7 +90,8 @@ def file_problem(
     section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> FileProblem:
     """Returns the problem of the user's files, with the names of their fields."""
-    return FileProblem(inputs, outputs, Symmetries(**section.flags()), section.mask)
+    exact: dict[str, Any] = dict.fromkeys(section.symmetries, True)
+    return FileProblem(inputs, outputs, Symmetries(**exact), section.mask)
 
 
 def generated_source(
