@@ -92,17 +92,9 @@ def build_schedule(
 
     A level that is visited several times gets its number of epochs at each visit.
     """
-    settings = zip(
-        epochs,
-        batch_size,
-        learning_rate,
-        transferred_ratio,
-        warmup,
-        accumulate,
-        checkpoint_activations,
-        strict=True,
-    )
-    by_level = list(settings)  # in the order of Stage
+    rates = learning_rate, transferred_ratio, warmup
+    settings = epochs, batch_size, *rates, accumulate, checkpoint_activations
+    by_level: list[Any] = list(zip(*settings, strict=True))  # in the order of Stage
     sequence = level_sequence(cycle, len(epochs))
     return [Stage(index, level, *by_level[level]) for index, level in enumerate(sequence)]
 

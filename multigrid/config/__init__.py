@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
-from multigrid.config.experiment import Config, keys_of, register_handed_in
+from multigrid.config.data import register_handed_in
+from multigrid.config.experiment import Config, keys_of
 from multigrid.config.section import Section, plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError

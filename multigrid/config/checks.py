@@ -7,7 +7,7 @@ from pathlib import Path
 from multigrid.config.experiment import Config
 from multigrid.config.section import shown
 from multigrid.errors import UserError
-from multigrid.grid import Hierarchy
+from multigrid.grid import Grid, Hierarchy
 from multigrid.registry import PROBLEMS
 from multigrid.tables import counted, si
 
@@ -31,9 +31,6 @@ def check_config(config: Config) -> None:
         value, default = getattr(values, field), type(values).model_fields[field].default
         if clash and value != default:
             raise UserError(f"{key}: {shown(value)} {why}; it must be {shown(default)}")
-    steps = config.rollout_training.curriculum
-    if not steps or steps != sorted(set(steps)):
-        raise UserError(f"rollout_training.steps: {steps} must be a list of rising numbers")
     _check_transfer(config)
     _check_extra_tests(config)
 
@@ -45,41 +42,37 @@ def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
     if isinstance(padding, dict) and "".join(sorted(padding)) != axes:
         raise UserError(f"model.padding: {shown(padding)} must have the axes {', '.join(axes)}")
     by_axis = padding if isinstance(padding, dict) else dict.fromkeys(axes, padding)
-    for axis, size, spacing in zip(axes, finest.shape, finest.spacing, strict=True):
-        closed = finest.centering != "cell" and round(1 / spacing) != size
-        if by_axis[axis] == "periodic" and closed:
+    for number, axis in enumerate(axes):
+        if by_axis[axis] == "periodic" and not finest.is_open_along(number):
             raise UserError(
                 "model.padding: 'periodic' needs grids without the right boundary point, but "
                 f"{finest} nodes have it; use even sizes"
             )
     if config.files is None:
-        config.pde().check_grids(hierarchy.levels)
-        _check_size(config, finest.size)
+        problem = config.pde()
+        problem.check_grids(hierarchy.levels)
+        _check_size(config, sum(problem.num_channels), finest)
     at_finest = config.model.fields == "folded" or config.schedule.cycle == "single"
     level = len(hierarchy.levels) - 1 if at_finest else 0
     coarsest = hierarchy.levels[level]
-    num_modes = getattr(config.problem, "num_modes", 0)
+    num_modes, largest = getattr(config.problem, "num_modes", 0), min(coarsest.num_sines)
     exact = config.problem_class.symmetries.mode_shifts
-    if config.data.mode_shifts and exact and num_modes > min(coarsest.num_sines):
+    if config.data.mode_shifts and exact and num_modes > largest:
         raise UserError(
-            f"data.mode_shifts: levels[{level}], {coarsest}, tells apart "
-            f"{min(coarsest.num_sines)} sine modes only, fewer than problem.num_modes, "
-            f"{num_modes}; it must be 0"
+            f"data.mode_shifts: levels[{level}], {coarsest}, tells apart {largest} sine modes "
+            f"only, fewer than problem.num_modes, {num_modes}; it must be 0"
         )
 
 
-def _check_size(config: Config, num_points: int) -> None:
-    data, num_fields = config.data, sum(config.pde().num_channels)
+def _check_size(config: Config, num_fields: int, finest: Grid) -> None:
+    data = config.data
     count = data.validation + data.test + (data.train if config.labelled else 0)
-    size = 4.0 * count * num_fields * num_points
+    size = 4.0 * count * num_fields * finest.size
     folder = Path(data.folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    disk = shutil.disk_usage(folder).total
+    disk = next(shutil.disk_usage(f).total for f in (folder, *folder.parents) if f.exists())
     if size > disk:
-        grid = "x".join(map(str, config.shapes()[-1]))
         raise UserError(
-            f"data: {count} samples of {num_fields} fields on {grid} would take {si(size)}B, but "
+            f"data: {count} samples of {num_fields} fields on {finest} would take {si(size)}B, but "
             f"the disk of '{data.folder}' has {si(disk)}B in all; lower data.train, data.test "
             "or the finest level"
         )
@@ -213,9 +206,6 @@ def _check_transfer(config: Config) -> None:
     for old, new in section.rename.items():
         if old.count("*") != new.count("*"):
             raise UserError(f"transfer.rename: '{old}' and '{new}' must have as many '*'")
-    unfreeze = section.unfreeze
-    if isinstance(unfreeze, list) and (not unfreeze or unfreeze != sorted(unfreeze)):
-        raise UserError(f"transfer.unfreeze: {unfreeze} must be a list of rising numbers of epochs")
     if section.featurize and config.data.augmentation != "none":
         raise UserError(
             f"data.augmentation: '{config.data.augmentation}' makes new samples in every step, but "

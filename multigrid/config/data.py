@@ -1,8 +1,10 @@
-"""The sections ``levels`` and ``data`` of an experiment file, and the problem ``file``."""
+"""The sections ``levels``, ``data`` and ``problem`` of an experiment file."""
 
 from collections.abc import Mapping
+from functools import cache
+from inspect import Parameter, isclass, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -10,6 +12,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     model_validator,
 )
 
@@ -22,9 +25,12 @@ from multigrid.config.section import (
     Section,
     Size,
     context,
+    plain,
     sentence,
 )
 from multigrid.errors import UserError, nearest
+from multigrid.problems import PDE
+from multigrid.registry import PROBLEMS
 
 
 class LevelConfig(Section):
@@ -213,3 +219,50 @@ class FileConfig(ReaderOptions):
         """Returns the files, whether named by ``file`` or ``files``."""
         named = [self.file] if self.file is not None else self.files or []
         return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
+
+
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+@cache
+def problem_section(problem: type[PDE]) -> type[Section]:
+    """Returns the section that the constructor of a PDE defines by its annotated parameters."""
+    if not (isclass(problem) and issubclass(problem, PDE)):
+        raise UserError(f"problem.kind: {problem!r} is registered, but is no subclass of PDE")
+    if missing := ", ".join(sorted(problem.__abstractmethods__)):
+        raise UserError(f"problem.kind: the class {problem.__name__} has no method {missing}")
+    hints = get_type_hints(problem.__init__, include_extras=True)
+    fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
+    for name, parameter in signature(problem).parameters.items():
+        variable = parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        if name in fields or name not in hints or variable:
+            raise UserError(
+                f"problem.kind: the constructor of {problem.__name__} has a parameter '{name}'; "
+                "each needs a type and a name other than 'kind'"
+            )
+        default = ... if parameter.default is Parameter.empty else parameter.default
+        hint = hints[name]
+        fields[name] = hint, Field(default, description=PLAIN[hint]) if hint in PLAIN else default
+    section: type[Section] = create_model(
+        f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
+    )
+    return section
+
+
+def register_handed_in(problem: PDE) -> dict[str, Any]:
+    """Registers the class of a PDE that was handed in from Python and returns its section.
+
+    Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
+    """
+    if not isinstance(problem, PDE):
+        raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")
+    cls = type(problem)
+    kind = vars(cls).get("kind", cls.__name__.lower())
+    PROBLEMS.register(kind)(cls)
+    try:
+        return {"kind": kind, **plain(problem.parameters)}
+    except AttributeError as error:
+        raise UserError(
+            f"problem: {cls.__name__} must keep its constructor's parameters as attributes of the "
+            f"same names: {error}"
+        ) from None

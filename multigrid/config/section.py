@@ -92,11 +92,16 @@ def sentence(
     """Returns one sentence for the most helpful error of validating ``root``, at ``prefix``.
 
     Unknown keys come first, as a misspelt key often makes another one missing; among the
-    branches of a union the one that got furthest is what the user meant. ``others`` are the
-    dotted keys of the whole file, for a key that stands in the wrong section.
+    branches of a union the one that got furthest is what the user meant, if only to a check of
+    ours. ``others`` are the dotted keys of the whole file, for a key in the wrong section.
     """
+
+    def rank(detail: Any) -> tuple[bool, int, bool]:
+        ours = "error" in detail.get("ctx", {})
+        return detail["type"] == "extra_forbidden", len(detail["loc"]), ours
+
     details = error.errors(include_url=False)
-    first = max(details, key=lambda d: (d["type"] == "extra_forbidden", len(d["loc"])))
+    first = max(details, key=rank)
     model, path, description = _locate(first["loc"], root, prefix)
     if (cause := first.get("ctx", {}).get("error")) is not None:
         return str(cause) if isinstance(cause, UserError) else f"{path}: {cause}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from multigrid.config.section import (
     FileName,
@@ -18,6 +18,15 @@ from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, NETWORKS, OPTIMIZERS
 CallbackName = Annotated[str, registered(CALLBACKS)]
 Epochs = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(gt=0, le=4096)]
+
+
+def _rising(values: list[int]) -> list[int]:
+    if not values or values != sorted(values):
+        raise ValueError(f"{values} must be a list of rising numbers")
+    return values
+
+
+Rising = AfterValidator(_rising)
 
 Outside = Literal["zeros", "replicate", "periodic"]
 
@@ -144,7 +153,7 @@ class LossConfig(Section):
 class RolloutTrainingConfig(Section):
     """How a network of one step in time is trained for many."""
 
-    steps: Positive | list[Positive] = 1
+    steps: Positive | Annotated[list[Positive], Rising] = 1
     """the number of steps that are trained at once, or a list of rising numbers, each for an equal
     part of a level's epochs"""
     method: Literal["unrolled", "pushforward"] = "unrolled"
@@ -293,7 +302,7 @@ class TransferConfig(Section):
     decay: float = Field(1.0, gt=0, le=1)
     """the factor in (0, 1] on the rate of transferred weights for each scale of distance from the
     new ones"""
-    unfreeze: Positive | list[Epochs] | Literal["plateau"] = "plateau"
+    unfreeze: Positive | Annotated[list[Epochs], Rising] | Literal["plateau"] = "plateau"
     """for the mode 'gradual': the epochs between one scale and the next, a list of the epochs after
     which they unfreeze, or 'plateau'"""
     patience: Positive = 3
