@@ -19,19 +19,13 @@ SLOW = 0.3
 
 @dataclass(frozen=True)
 class Stage:
-    """Training on one level for a while.
+    """Training on one level for a while, with the settings of ``schedule`` and ``parallel`` for it.
 
     Attributes:
         index: Position in the schedule.
         level: Level of the ladder, 0 being the coarsest.
         epochs: Number of epochs at most.
-        batch_size: Samples per step.
         learning_rate: Highest learning rate, of new weights.
-        transferred_ratio: Learning rate of transferred weights over that of new ones.
-        warmup: Fraction of the steps with a rising learning rate.
-        accumulate: Number of microbatches in which each process takes its share of a batch.
-        checkpoint_activations: Whether the backward pass recomputes activations instead of
-            keeping them.
         source: Number of the stage whose weights it starts from; by default the one before, with
             what earlier visits to the level have learned.
         reason: Why an automatic schedule chose it.

@@ -11,27 +11,14 @@ from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
 from multigrid.config.data import register_handed_in
-from multigrid.config.experiment import Config, keys_of
-from multigrid.config.section import Section, plain, sentence
+from multigrid.config.experiment import Config as Config
+from multigrid.config.experiment import keys_of
+from multigrid.config.section import plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError
 from multigrid.files import YAML, expand, path_of, seal, unseal, write_text
 from multigrid.problems import PDE
 from multigrid.registry import import_plugin
-
-__all__ = [
-    "Config",
-    "Section",
-    "changed_keys",
-    "changed_settings",
-    "dump_config",
-    "flatten",
-    "load_config",
-    "parse_config",
-    "parse_saved",
-    "read_saved",
-    "write_saved",
-]
 
 REMOVED = {
     "optimizer": "decay",
@@ -154,25 +141,18 @@ def dump_config(config: Config) -> str:
     return dump_yaml(config.model_dump())
 
 
-def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns the dotted keys whose values differ between two dumped configurations."""
-    flat_old, flat_new, missing = dict(flatten(old)), dict(flatten(new)), object()
-    keys = {**flat_old, **flat_new}
-    return [key for key in keys if flat_old.get(key, missing) != flat_new.get(key, missing)]
-
-
 def changed_settings(saved: Config, config: Config) -> list[str]:
     """Returns the dotted keys in which the configuration that a run has saved is another.
 
     What only the samples show is passed over while it is ``auto``: they are not open yet. So is
     where plugins lie, and what saves memory, as a run that lacked some must be able to go on.
     """
-    passed_over = ["plugins", "parallel.accumulate", "parallel.checkpoint_activations"]
-    passed_over += ["data.centering"] * (config.data.centering == "auto")
-    passed_over += ["schedule.cycle"] * (config.schedule.cycle == "auto")
-    passed_over += ["model.fields"] * (config.model.fields == "auto")
-    changed = changed_keys(saved.model_dump(), config.model_dump())
-    return [key for key in changed if key not in passed_over]
+    old, new = (dict(flatten(settings.model_dump())) for settings in (saved, config))
+    passed_over = {"plugins", "parallel.accumulate", "parallel.checkpoint_activations"}
+    measured = ("data.centering", "schedule.cycle", "model.fields")
+    passed_over |= {key for key in measured if new[key] == "auto"}
+    same = {key for key in old.keys() & new.keys() if old[key] == new[key]}
+    return [key for key in {**old, **new} if key not in same | passed_over]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

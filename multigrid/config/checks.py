@@ -152,7 +152,7 @@ def _contradictions(config: Config) -> Clashes:
     transfer, budget = config.transfer, config.schedule.budget
     fsdp, files = config.parallel.strategy == "fsdp", config.files is not None
     timed = budget is not None and budget.seconds is not None
-    folded = config.model.fields == "folded"
+    folded, rolled_out = config.model.fields == "folded", config.rollout_training.is_used
     masked = config.files is not None and config.files.mask is not None
     for key, clash, other in (
         ("transfer.featurize", fsdp, "parallel.strategy 'fsdp'"),
@@ -164,11 +164,7 @@ def _contradictions(config: Config) -> Clashes:
         ("rollout_training.noise", transfer.featurize, "transfer.featurize true"),
         ("rollout_training.steps", not config.labelled, "loss.name 'energy'"),
         ("data.noise", transfer.featurize, "transfer.featurize true"),
-        (
-            "data.noise",
-            config.rollout_training.is_used,
-            "rollout_training, which has its own noise",
-        ),
+        ("data.noise", rolled_out, "rollout_training, which has its own noise"),
         ("data.noise", masked, "problem.mask"),
         ("model.growth", folded, "model.fields 'folded'"),
         ("data.extra_tests", files, "samples from files, which cannot be regenerated"),

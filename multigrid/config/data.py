@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -20,7 +19,7 @@ from multigrid.config.section import (
     Count,
     FileName,
     Fraction,
-    Name,
+    Names,
     Positive,
     Section,
     Size,
@@ -28,6 +27,7 @@ from multigrid.config.section import (
     plain,
     sentence,
 )
+from multigrid.config.yaml_file import KINDS
 from multigrid.errors import UserError, nearest
 from multigrid.problems import PDE
 from multigrid.registry import PROBLEMS
@@ -122,13 +122,6 @@ class FileEntryConfig(Section):
     """'train', 'validation' or 'test', or null for what no other file is for"""
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
-
-
-Names = Annotated[list[Name], BeforeValidator(_as_list)]
-
-
 def _spaced(axes: str) -> str:
     letters = axes.replace(" ", "").replace(",", "").upper()
     twice = any(letters.count(letter) > 1 for letter in letters if letter != "C")
@@ -221,9 +214,6 @@ class FileConfig(ReaderOptions):
         return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
 
 
-PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-
-
 @cache
 def problem_section(problem: type[PDE]) -> type[Section]:
     """Returns the section that the constructor of a PDE defines by its annotated parameters."""
@@ -242,7 +232,7 @@ def problem_section(problem: type[PDE]) -> type[Section]:
             )
         default = ... if parameter.default is Parameter.empty else parameter.default
         hint = hints[name]
-        fields[name] = hint, Field(default, description=PLAIN[hint]) if hint in PLAIN else default
+        fields[name] = hint, Field(default, description=KINDS[hint]) if hint in KINDS else default
     section: type[Section] = create_model(
         f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
     )

@@ -5,7 +5,15 @@ import os
 from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.fields import FieldInfo
 
 from multigrid.errors import UserError, nearest
@@ -62,12 +70,17 @@ def registered(registry: Registry, *others: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+
+
 Size: TypeAlias = Annotated[int, Field(gt=0, le=65536)]
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(gt=0, le=100_000_000)]
 Rate: TypeAlias = Annotated[float, Field(gt=0, lt=float("inf"), allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Name: TypeAlias = Annotated[str, Field(min_length=1)]
+Names: TypeAlias = Annotated[list[Name], BeforeValidator(_as_list)]
 FileName: TypeAlias = Annotated[Name, AfterValidator(expand)]
 
 

@@ -8,6 +8,7 @@ from multigrid.config.section import (
     FileName,
     Fraction,
     Name,
+    Names,
     Positive,
     Rate,
     Section,
@@ -244,12 +245,8 @@ class OutputConfig(Section):
 class Selection(Section):
     """Weights whose names have a pattern."""
 
-    pattern: Name | list[Name]
+    pattern: Names
     """a pattern of names, such as 'scales.0' or '*.head', or a list of them"""
-
-    def patterns(self) -> tuple[str, ...]:
-        """Returns the patterns as a tuple."""
-        return tuple(self.pattern) if isinstance(self.pattern, list) else (self.pattern,)
 
 
 class RuleConfig(Selection):
