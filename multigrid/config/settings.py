@@ -21,13 +21,16 @@ Epochs = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(gt=0, le=4096)]
 
 
-def _rising(values: list[int]) -> list[int]:
-    if not values or values != sorted(values):
-        raise ValueError(f"{values} must be a list of rising numbers")
-    return values
+def rising(strictly: bool) -> AfterValidator:
+    """Returns a validator of lists of rising numbers."""
 
+    def check(values: list[int]) -> list[int]:
+        if not values or values != sorted(set(values) if strictly else values):
+            raise ValueError(f"{values} must be a list of rising numbers")
+        return values
 
-Rising = AfterValidator(_rising)
+    return AfterValidator(check)
+
 
 Outside = Literal["zeros", "replicate", "periodic"]
 
@@ -132,7 +135,7 @@ class OptimizerConfig(Section):
     )
     """two numbers in [0, 1)"""
     final_rate: Fraction = 0.01
-    """the last learning rate of a level over its highest, 0 to 1; a cosine leads down to it"""
+    """the last learning rate of a level, at the end of a cosine, over its highest, 0 to 1"""
     clip: Rate | None = 1.0
     """the largest gradient norm, positive, or null"""
     carry_moments: bool = True
@@ -154,7 +157,7 @@ class LossConfig(Section):
 class RolloutTrainingConfig(Section):
     """How a network of one step in time is trained for many."""
 
-    steps: Positive | Annotated[list[Positive], Rising] = 1
+    steps: Positive | Annotated[list[Positive], rising(strictly=True)] = 1
     """the number of steps that are trained at once, or a list of rising numbers, each for an equal
     part of a level's epochs"""
     method: Literal["unrolled", "pushforward"] = "unrolled"
@@ -299,7 +302,9 @@ class TransferConfig(Section):
     decay: float = Field(1.0, gt=0, le=1)
     """the factor in (0, 1] on the rate of transferred weights for each scale of distance from the
     new ones"""
-    unfreeze: Positive | Annotated[list[Epochs], Rising] | Literal["plateau"] = "plateau"
+    unfreeze: Positive | Annotated[list[Epochs], rising(strictly=False)] | Literal["plateau"] = (
+        "plateau"
+    )
     """for the mode 'gradual': the epochs between one scale and the next, a list of the epochs after
     which they unfreeze, or 'plateau'"""
     patience: Positive = 3
