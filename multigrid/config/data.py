@@ -101,7 +101,7 @@ def _beside(name: str, info: ValidationInfo) -> str:
     if folder is None or "://" in name or place.is_absolute() or folder.resolve() == here.resolve():
         return name
     for start, found in ((here, name), (folder, str(folder / place))):
-        if (start / place).exists() or any(start.glob(name)):
+        if (start / place).exists() or any(start.glob(str(place))):
             return found
     siblings = [str(p.relative_to(f)) for f in (here, folder) for p in f.glob(f"*{place.suffix}")]
     raise ValueError(
