@@ -60,9 +60,11 @@ class Grid:
     @property
     def is_open(self) -> bool:
         """Whether the points can be continued periodically: no axis has both its ends."""
-        return self.centering == "cell" or all(
-            round(1 / h) == n for n, h in zip(self.shape, self.spacing, strict=True)
-        )
+        return all(map(self.is_open_along, range(self.ndim)))
+
+    def is_open_along(self, axis: int) -> bool:
+        """Whether an axis has not both its ends."""
+        return self.centering == "cell" or round(1 / self.spacing[axis]) == self.shape[axis]
 
     def is_symmetric(self, axis: int) -> bool:
         """Whether mirroring an axis of the box maps the points onto each other."""
@@ -82,12 +84,8 @@ class Grid:
     @cached_property
     def halves(self) -> bool:
         """Whether every axis can be halved, and keeps at least two points."""
-        return self.can_coarsen and (self.centering != "cell" or not any(n % 2 for n in self.shape))
-
-    @cached_property
-    def can_coarsen(self) -> bool:
-        """Whether every axis keeps at least two points on the next coarser grid."""
-        return min(self.shape) >= 3
+        padded = self.centering == "cell" and any(n % 2 for n in self.shape)
+        return min(self.shape) >= 3 and not padded
 
     def coarsen(self) -> "Grid":
         """Returns the next coarser grid.
@@ -102,7 +100,7 @@ class Grid:
 
     @cached_property
     def _coarser(self) -> "Grid":
-        if not self.can_coarsen:
+        if min(self.shape) < 3:
             raise UserError(f"a {self} grid cannot be halved")
         shape = tuple((n + 1) // 2 for n in self.shape)
         return Grid(shape, self.centering, tuple(2 * h for h in self.spacing))
@@ -166,10 +164,6 @@ class Hierarchy:
     def finest(self) -> Grid:
         """Grid of the last level."""
         return self.scales[-1]
-
-    def finer(self, level: int) -> Grid:
-        """Returns the grid of the level above, that of the finest for the finest."""
-        return self.levels[min(level + 1, len(self.levels) - 1)]
 
     @classmethod
     def build(

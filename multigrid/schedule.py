@@ -10,7 +10,6 @@ from multigrid.errors import UserError
 from multigrid.tables import table
 
 Cycle = Literal["half-v", "v", "w", "f", "single"]
-Decay = Literal["cosine", "one-cycle"]
 
 FIRST_SHARE = 0.125
 """Share of a budget that the first stage of an automatic schedule gets."""
@@ -20,19 +19,13 @@ SLOW = 0.3
 
 @dataclass(frozen=True)
 class Stage:
-    """Training on one level for a while.
+    """Training on one level for a while, with the settings of ``schedule`` and ``parallel`` for it.
 
     Attributes:
         index: Position in the schedule.
         level: Level of the ladder, 0 being the coarsest.
         epochs: Number of epochs at most.
-        batch_size: Samples per step.
         learning_rate: Highest learning rate, of new weights.
-        transferred_ratio: Learning rate of transferred weights over that of new ones.
-        warmup: Fraction of the steps with a rising learning rate.
-        accumulate: Number of microbatches in which each process takes its share of a batch.
-        checkpoint_activations: Whether the backward pass recomputes activations instead of
-            keeping them.
         source: Number of the stage whose weights it starts from; by default the one before, with
             what earlier visits to the level have learned.
         reason: Why an automatic schedule chose it.
@@ -93,17 +86,9 @@ def build_schedule(
 
     A level that is visited several times gets its number of epochs at each visit.
     """
-    settings = zip(
-        epochs,
-        batch_size,
-        learning_rate,
-        transferred_ratio,
-        warmup,
-        accumulate,
-        checkpoint_activations,
-        strict=True,
-    )
-    by_level = list(settings)  # in the order of Stage
+    rates = learning_rate, transferred_ratio, warmup
+    settings = epochs, batch_size, *rates, accumulate, checkpoint_activations
+    by_level: list[Any] = list(zip(*settings, strict=True))  # in the order of Stage
     sequence = level_sequence(cycle, len(epochs))
     return [Stage(index, level, *by_level[level]) for index, level in enumerate(sequence)]
 
@@ -271,22 +256,16 @@ def schedule_table(stages: Sequence[Stage], grids: Sequence[Any], work: Sequence
     return table(header, rows)
 
 
-def learning_rate_curve(
-    decay: Decay, num_steps: int, warmup: float, final: float
-) -> Callable[[int], float]:
+def learning_rate_curve(num_steps: int, warmup: float, final: float) -> Callable[[int], float]:
     """Returns the learning rate, relative to its highest value, as a function of the step.
 
-    A linear rise over the first ``warmup`` of the steps, then half a cosine down to ``final``
-    (``cosine``); or a cosine rise over the first 30 %, then half a cosine down (``one-cycle``,
-    Smith and Topin, arXiv:1708.07120).
+    A linear rise over the first ``warmup`` of the steps, then half a cosine down to ``final``.
     """
-    rise = 0.3 if decay == "one-cycle" else warmup
-    peak = max(1, round(rise * num_steps))
+    peak = max(1, round(warmup * num_steps))
 
     def curve(step: int) -> float:
         if step < peak:
-            part = (step + 1) / peak
-            return part if decay == "cosine" else 0.5 * (1 - math.cos(math.pi * part))
+            return (step + 1) / peak
         part = min(1.0, (step + 1 - peak) / max(1, num_steps - peak))
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * part))
 

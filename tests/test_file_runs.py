@@ -424,6 +424,6 @@ def test_data_files_lie_in_the_working_directory_or_beside_the_experiment_file(
     capsys.readouterr()
     assert run(path, tmp_path, "--dry-run", "problem.files=[g.npz]") == 2
     assert capsys.readouterr().err == (
-        f"error: {path}: problem.files: there is no 'g.npz', neither in the working directory, "
+        f"error: {path}: problem.files[0]: there is no 'g.npz', neither in the working directory, "
         f"{here}, nor beside the experiment file, in {there}; did you mean 'f.npz'?\n"
     )

@@ -66,7 +66,6 @@ def test_symmetry_is_that_of_the_points(grid, symmetric):
 @pytest.mark.parametrize("grid", [Grid((2,)), Grid((8, 2)), Grid((2,), "node")])
 def test_what_cannot_be_halved_says_so(grid):
     assert not grid.halves
-    assert not grid.can_coarsen
     with pytest.raises(UserError, match=f"a {grid} grid cannot be halved"):
         grid.coarsen()
 

@@ -544,7 +544,7 @@ def test_too_large_a_learning_rate_is_told(base, tmp_path, capsys):
         ["schedule.cycle=f"],
         ["schedule.epochs=[1,0]"],
         ["schedule.patience=1"],
-        ["optimizer.name=adamw", "optimizer.decay=one-cycle"],
+        ["optimizer.name=adamw"],
         ["optimizer.carry_moments=false", "optimizer.clip=null"],
         ["loss.name=rel_h1"],
         ["loss.name=mse", "data.normalization=gaussian"],

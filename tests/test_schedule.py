@@ -75,11 +75,9 @@ def test_table_has_a_line_for_each_stage():
     assert lines[3].split() == ["1", "1", "16x16", "3", "4", "2.0e-01", "0.5", "3.00"]
 
 
-@pytest.mark.parametrize(
-    ("decay", "warmup", "peak"), [("cosine", 0.1, 10), ("cosine", 0.0, 1), ("one-cycle", 0.1, 30)]
-)
-def test_curve_rises_to_one_and_falls_to_its_final_value(decay, warmup, peak):
-    curve = learning_rate_curve(decay, 100, warmup, 0.01)
+@pytest.mark.parametrize(("warmup", "peak"), [(0.1, 10), (0.0, 1)])
+def test_curve_rises_to_one_and_falls_to_its_final_value(warmup, peak):
+    curve = learning_rate_curve(100, warmup, 0.01)
     values = [curve(step) for step in range(100)]
     assert values[peak - 1] == pytest.approx(1.0)
     assert values[-1] == pytest.approx(0.01)
@@ -89,25 +87,24 @@ def test_curve_rises_to_one_and_falls_to_its_final_value(decay, warmup, peak):
 
 
 def test_warmup_is_linear_and_starts_above_zero():
-    curve = learning_rate_curve("cosine", 100, 0.05, 0.01)
+    curve = learning_rate_curve(100, 0.05, 0.01)
     assert [curve(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_half_way_down_is_the_mean():
-    curve = learning_rate_curve("cosine", 110, 10 / 110, 0.2)
+    curve = learning_rate_curve(110, 10 / 110, 0.2)
     assert curve(59) == pytest.approx(0.6)
 
 
-@pytest.mark.parametrize("decay", ["cosine", "one-cycle"])
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 3])
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
-def test_very_short_curves_stay_within_bounds(decay, num_steps, warmup):
-    curve = learning_rate_curve(decay, num_steps, warmup, 0.0)
+def test_very_short_curves_stay_within_bounds(num_steps, warmup):
+    curve = learning_rate_curve(num_steps, warmup, 0.0)
     assert all(0 <= curve(step) <= 1 for step in range(num_steps + 1))
 
 
 def test_after_the_end_the_rate_stays_low():
-    assert learning_rate_curve("cosine", 10, 0.1, 0.01)(1000) == pytest.approx(0.01)
+    assert learning_rate_curve(10, 0.1, 0.01)(1000) == pytest.approx(0.01)
 
 
 COSTS = [1 / 64, 1 / 16, 1 / 4, 1.0]
@@ -147,14 +144,9 @@ def test_every_cycle_moves_by_one_level_and_ends_on_the_finest(cycle, num_levels
     assert all(abs(a - b) == 1 for a, b in pairwise(levels))
 
 
-@given(
-    st.sampled_from(["cosine", "one-cycle"]),
-    st.integers(1, 300),
-    st.floats(0, 1),
-    st.floats(0, 1),
-)
-def test_rates_stay_between_nought_and_one(decay, num_steps, warmup, final):
-    rate = learning_rate_curve(decay, num_steps, warmup, final)
+@given(st.integers(1, 300), st.floats(0, 1), st.floats(0, 1))
+def test_rates_stay_between_nought_and_one(num_steps, warmup, final):
+    rate = learning_rate_curve(num_steps, warmup, final)
     assert all(0 <= rate(step) <= 1 + 1e-12 for step in range(num_steps))
 
 

@@ -10,33 +10,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
-from multigrid.config.experiment import Config, keys_of, register_handed_in
-from multigrid.config.section import Section, plain, sentence
+from multigrid.config.data import register_handed_in
+from multigrid.config.experiment import Config as Config
+from multigrid.config.experiment import keys_of
+from multigrid.config.section import plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
-from multigrid.errors import UserError, nearest
+from multigrid.errors import UserError
 from multigrid.files import YAML, expand, path_of, seal, unseal, write_text
 from multigrid.problems import PDE
 from multigrid.registry import import_plugin
 
-__all__ = [
-    "Config",
-    "Section",
-    "changed_keys",
-    "changed_settings",
-    "dump_config",
-    "flatten",
-    "load_config",
-    "parse_config",
-    "parse_saved",
-    "read_saved",
-    "write_saved",
-]
-
 REMOVED = {
-    "recovery": ("accumulate", "split_batches"),
-    "schedule": ("stop_at_interpolation_error",),
+    "optimizer": "decay",
+    "recovery": "split_batches",
+    "schedule": "stop_at_interpolation_error",
 }
-"""Keys of earlier versions, by section."""
+"""The key of version 0.1.0 that a section no longer has; it only mattered in training."""
 
 
 def load_config(
@@ -77,11 +66,9 @@ def parse_config(
     try:
         if raw.get("plugins"):
             raw = {**raw, "plugins": _import_plugins(raw["plugins"], folder)}
-        if folder is not None and isinstance(raw.get("problem"), Mapping):
-            raw = {**raw, "problem": _located(raw["problem"], folder)}
         if problem is not None:
             raw = {**raw, "problem": register_handed_in(problem)}
-        return _validated(raw)
+        return _validated(raw, folder=folder)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -94,9 +81,9 @@ def parse_saved(raw: Any, source: str) -> Config:
     """
     sections = raw.items() if isinstance(raw, Mapping) else ()
     current = {k: dict(v) if isinstance(v, Mapping) else v for k, v in sections}
-    for name, keys in REMOVED.items():
+    for name, key in REMOVED.items():
         if isinstance(section := current.get(name), dict):
-            current[name] = {key: section[key] for key in section if key not in keys}
+            section.pop(key, None)
     if isinstance(model := current.get("model"), dict) and model.get("bottleneck") == "conv":
         del model["bottleneck"]  # the kind that is left
     if isinstance(transfer := current.get("transfer"), dict) and "regime" in transfer:
@@ -110,9 +97,9 @@ def parse_saved(raw: Any, source: str) -> Config:
         raise UserError(f"{source}: {hint}{error}") from None
 
 
-def _validated(raw: Mapping[str, Any], saved: bool = False) -> Config:
+def _validated(raw: Mapping[str, Any], **context: Any) -> Config:
     try:
-        config = Config.model_validate(raw, context={"saved": True} if saved else None)
+        config = Config.model_validate(raw, context=context)
     except ValidationError as error:
         raise UserError(sentence(error, Config, others=keys_of(raw))) from None
     check_config(config)
@@ -128,41 +115,6 @@ def _import_plugins(names: Any, folder: Path | None) -> list[str]:
     for place in places:
         import_plugin(place)
     return places
-
-
-def _located(problem: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns the section ``problem`` with the names of data files from the current folder."""
-
-    def located(key: str, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {**value, "file": located(key, value.get("file"))}
-        return _beside(key, value, folder) if isinstance(value, str) else value
-
-    problem = dict(problem)
-    if problem.get("kind") == "file" and "file" in problem:
-        problem["file"] = located("problem.file", problem["file"])
-    if problem.get("kind") == "file" and isinstance(problem.get("files"), list):
-        problem["files"] = [located("problem.files", entry) for entry in problem["files"]]
-    return problem
-
-
-def _beside(key: str, name: str, folder: Path) -> str:
-    """Returns the name of a data file, which may lie beside the experiment file, in ``folder``."""
-    try:
-        place = Path(expand(name))
-    except ValueError:
-        return name  # validation says what is wrong
-    here = Path()
-    if not name or "://" in name or place.is_absolute() or folder.resolve() == here.resolve():
-        return name
-    for start, found in ((here, name), (folder, str(folder / place))):
-        if (start / place).exists() or any(start.glob(str(place))):
-            return found
-    siblings = [str(p.relative_to(f)) for f in (here, folder) for p in f.glob(f"*{place.suffix}")]
-    raise UserError(
-        f"{key}: there is no '{name}', neither in the working directory, {here.resolve()}, nor "
-        f"beside the experiment file, in {folder}{nearest(name, siblings)}"
-    )
 
 
 def write_saved(path: Path, raw: Mapping[str, Any]) -> None:
@@ -189,25 +141,18 @@ def dump_config(config: Config) -> str:
     return dump_yaml(config.model_dump())
 
 
-def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns the dotted keys whose values differ between two dumped configurations."""
-    flat_old, flat_new, missing = dict(flatten(old)), dict(flatten(new)), object()
-    keys = {**flat_old, **flat_new}
-    return [key for key in keys if flat_old.get(key, missing) != flat_new.get(key, missing)]
-
-
 def changed_settings(saved: Config, config: Config) -> list[str]:
     """Returns the dotted keys in which the configuration that a run has saved is another.
 
     What only the samples show is passed over while it is ``auto``: they are not open yet. So is
     where plugins lie, and what saves memory, as a run that lacked some must be able to go on.
     """
-    passed_over = ["plugins", "parallel.accumulate", "parallel.checkpoint_activations"]
-    passed_over += ["data.centering"] * (config.data.centering == "auto")
-    passed_over += ["schedule.cycle"] * (config.schedule.cycle == "auto")
-    passed_over += ["model.fields"] * (config.model.fields == "auto")
-    changed = changed_keys(saved.model_dump(), config.model_dump())
-    return [key for key in changed if key not in passed_over]
+    old, new = (dict(flatten(settings.model_dump())) for settings in (saved, config))
+    passed_over = {"plugins", "parallel.accumulate", "parallel.checkpoint_activations"}
+    measured = ("data.centering", "schedule.cycle", "model.fields")
+    passed_over |= {key for key in measured if new[key] == "auto"}
+    same = {key for key in old.keys() & new.keys() if old[key] == new[key]}
+    return [key for key in {**old, **new} if key not in same | passed_over]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

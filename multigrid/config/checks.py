@@ -7,7 +7,7 @@ from pathlib import Path
 from multigrid.config.experiment import Config
 from multigrid.config.section import shown
 from multigrid.errors import UserError
-from multigrid.grid import Hierarchy
+from multigrid.grid import Grid, Hierarchy
 from multigrid.registry import PROBLEMS
 from multigrid.tables import counted, si
 
@@ -18,15 +18,12 @@ def check_config(config: Config) -> None:
     Checks that depend on the centering wait until the user's files have been opened, if need be.
     """
     config.shapes()
-    files, data = config.files, config.data
-    if files is not None and (files.file is None) == (files.files is None):
-        raise UserError("problem: give either 'file' or 'files'")
     if config.is_settled:
         _check_grids(config, config.hierarchy())
     _check_budget(config)
     _check_levels(config)
-    if (shown_samples := config.output.num_predictions) > data.test:
-        what = f"{shown_samples} is more than data.test, {data.test}"
+    if config.output.num_predictions > config.data.test:
+        what = f"{config.output.num_predictions} is more than data.test, {config.data.test}"
         raise UserError(f"output.num_predictions: {what}")
     for key, clash, why in (*_missing_hooks(config), *_contradictions(config)):
         section, field = key.split(".")
@@ -34,9 +31,6 @@ def check_config(config: Config) -> None:
         value, default = getattr(values, field), type(values).model_fields[field].default
         if clash and value != default:
             raise UserError(f"{key}: {shown(value)} {why}; it must be {shown(default)}")
-    steps = config.rollout_training.curriculum
-    if not steps or steps != sorted(set(steps)):
-        raise UserError(f"rollout_training.steps: {steps} must be a list of rising numbers")
     _check_transfer(config)
     _check_extra_tests(config)
 
@@ -48,41 +42,37 @@ def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
     if isinstance(padding, dict) and "".join(sorted(padding)) != axes:
         raise UserError(f"model.padding: {shown(padding)} must have the axes {', '.join(axes)}")
     by_axis = padding if isinstance(padding, dict) else dict.fromkeys(axes, padding)
-    for axis, size, spacing in zip(axes, finest.shape, finest.spacing, strict=True):
-        closed = finest.centering != "cell" and round(1 / spacing) != size
-        if by_axis[axis] == "periodic" and closed:
+    for number, axis in enumerate(axes):
+        if by_axis[axis] == "periodic" and not finest.is_open_along(number):
             raise UserError(
                 "model.padding: 'periodic' needs grids without the right boundary point, but "
                 f"{finest} nodes have it; use even sizes"
             )
     if config.files is None:
-        config.pde().check_grids(hierarchy.levels)
-        _check_size(config, finest.size)
+        problem = config.pde()
+        problem.check_grids(hierarchy.levels)
+        _check_size(config, sum(problem.num_channels), finest)
     at_finest = config.model.fields == "folded" or config.schedule.cycle == "single"
     level = len(hierarchy.levels) - 1 if at_finest else 0
     coarsest = hierarchy.levels[level]
-    num_modes = getattr(config.problem, "num_modes", 0)
+    num_modes, largest = getattr(config.problem, "num_modes", 0), min(coarsest.num_sines)
     exact = config.problem_class.symmetries.mode_shifts
-    if config.data.mode_shifts and exact and num_modes > min(coarsest.num_sines):
+    if config.data.mode_shifts and exact and num_modes > largest:
         raise UserError(
-            f"data.mode_shifts: levels[{level}], {coarsest}, tells apart "
-            f"{min(coarsest.num_sines)} sine modes only, fewer than problem.num_modes, "
-            f"{num_modes}; it must be 0"
+            f"data.mode_shifts: levels[{level}], {coarsest}, tells apart {largest} sine modes "
+            f"only, fewer than problem.num_modes, {num_modes}; it must be 0"
         )
 
 
-def _check_size(config: Config, num_points: int) -> None:
-    data, num_fields = config.data, sum(config.pde().num_channels)
+def _check_size(config: Config, num_fields: int, finest: Grid) -> None:
+    data = config.data
     count = data.validation + data.test + (data.train if config.labelled else 0)
-    size = 4.0 * count * num_fields * num_points
+    size = 4.0 * count * num_fields * finest.size
     folder = Path(data.folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    disk = shutil.disk_usage(folder).total
+    disk = next(shutil.disk_usage(f).total for f in (folder, *folder.parents) if f.exists())
     if size > disk:
-        grid = "x".join(map(str, config.shapes()[-1]))
         raise UserError(
-            f"data: {count} samples of {num_fields} fields on {grid} would take {si(size)}B, but "
+            f"data: {count} samples of {num_fields} fields on {finest} would take {si(size)}B, but "
             f"the disk of '{data.folder}' has {si(disk)}B in all; lower data.train, data.test "
             "or the finest level"
         )
@@ -162,7 +152,7 @@ def _contradictions(config: Config) -> Clashes:
     transfer, budget = config.transfer, config.schedule.budget
     fsdp, files = config.parallel.strategy == "fsdp", config.files is not None
     timed = budget is not None and budget.seconds is not None
-    folded = config.model.fields == "folded"
+    folded, rolled_out = config.model.fields == "folded", config.rollout_training.is_used
     masked = config.files is not None and config.files.mask is not None
     for key, clash, other in (
         ("transfer.featurize", fsdp, "parallel.strategy 'fsdp'"),
@@ -174,11 +164,7 @@ def _contradictions(config: Config) -> Clashes:
         ("rollout_training.noise", transfer.featurize, "transfer.featurize true"),
         ("rollout_training.steps", not config.labelled, "loss.name 'energy'"),
         ("data.noise", transfer.featurize, "transfer.featurize true"),
-        (
-            "data.noise",
-            config.rollout_training.is_used,
-            "rollout_training, which has its own noise",
-        ),
+        ("data.noise", rolled_out, "rollout_training, which has its own noise"),
         ("data.noise", masked, "problem.mask"),
         ("model.growth", folded, "model.fields 'folded'"),
         ("data.extra_tests", files, "samples from files, which cannot be regenerated"),
@@ -206,7 +192,6 @@ def _contradictions(config: Config) -> Clashes:
         ("transfer.unfreeze", gradual, mode),
         ("transfer.patience", waits, "unfreezing by epochs, as nothing waits for a plateau"),
         ("data.mode_shifts", config.data.augmentation == "auto", "data.augmentation 'none'"),
-        ("schedule.warmup", config.optimizer.decay != "one-cycle", "optimizer.decay 'one-cycle'"),
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):
         yield key, not used, f"has no effect beside {other}"
@@ -217,9 +202,6 @@ def _check_transfer(config: Config) -> None:
     for old, new in section.rename.items():
         if old.count("*") != new.count("*"):
             raise UserError(f"transfer.rename: '{old}' and '{new}' must have as many '*'")
-    unfreeze = section.unfreeze
-    if isinstance(unfreeze, list) and (not unfreeze or unfreeze != sorted(unfreeze)):
-        raise UserError(f"transfer.unfreeze: {unfreeze} must be a list of rising numbers of epochs")
     if section.featurize and config.data.augmentation != "none":
         raise UserError(
             f"data.augmentation: '{config.data.augmentation}' makes new samples in every step, but "

@@ -1,12 +1,36 @@
-"""The sections ``levels`` and ``data`` of an experiment file, and the problem ``file``."""
+"""The sections ``levels``, ``data`` and ``problem`` of an experiment file."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import cache
+from inspect import Parameter, isclass, signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
 
-from multigrid.config.section import Count, FileName, Fraction, Positive, Section, Size, sentence
-from multigrid.errors import UserError
+from multigrid.config.section import (
+    Count,
+    FileName,
+    Fraction,
+    Names,
+    Positive,
+    Section,
+    Size,
+    context,
+    plain,
+    sentence,
+)
+from multigrid.config.yaml_file import KINDS
+from multigrid.errors import UserError, nearest
+from multigrid.problems import PDE
+from multigrid.registry import PROBLEMS
 
 
 class LevelConfig(Section):
@@ -71,23 +95,31 @@ class DataConfig(Section):
     (in memory) or 'stream' (from disk)"""
 
 
+def _beside(name: str, info: ValidationInfo) -> str:
+    """Returns the name of a data file, which may lie beside the experiment file, in a folder."""
+    here, place, folder = Path(), Path(name), context(info, "folder")
+    if folder is None or "://" in name or place.is_absolute() or folder.resolve() == here.resolve():
+        return name
+    for start, found in ((here, name), (folder, str(folder / place))):
+        if (start / place).exists() or any(start.glob(str(place))):
+            return found
+    siblings = [str(p.relative_to(f)) for f in (here, folder) for p in f.glob(f"*{place.suffix}")]
+    raise ValueError(
+        f"there is no '{name}', neither in the working directory, {here.resolve()}, nor beside the "
+        f"experiment file, in {folder}{nearest(name, siblings)}"
+    )
+
+
+DataFileName = Annotated[FileName, AfterValidator(_beside)]
+
+
 class FileEntryConfig(Section):
     """One of several data files."""
 
-    file: FileName
+    file: DataFileName
     """the name of a data file or a folder, or a pattern of names"""
     split: Literal["train", "validation", "test"] | None = None
     """'train', 'validation' or 'test', or null for what no other file is for"""
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
-
-
-Names = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)]
-
-
-AXES = "N samples or trajectories, T time steps, C channels, X Y Z space"
 
 
 def _spaced(axes: str) -> str:
@@ -96,7 +128,7 @@ def _spaced(axes: str) -> str:
     if not letters or set(letters) - set("NTCXYZ") or twice:
         raise UserError(
             f"problem.axes: '{axes}' must name each axis once, with the letters N, T, C, X, Y, Z "
-            f"({AXES})"
+            "(N samples or trajectories, T time steps, C channels, X Y Z space)"
         )
     return " ".join(letters)
 
@@ -154,10 +186,10 @@ class FileConfig(ReaderOptions):
     """Samples from the user's files; ``multigrid inspect FILE`` writes this."""
 
     kind: Literal["file"]
-    file: FileName | None = None
+    file: DataFileName | None = None
     """the name of a data file, a folder of files alike, or a pattern of names; one that is not
     absolute is looked for in the working directory, then beside the experiment file"""
-    files: list[FileName | FileEntryConfig] | None = Field(None, min_length=1)
+    files: list[DataFileName | FileEntryConfig] | None = Field(None, min_length=1)
     """a list of data files, each a name as in 'file' or {file: ..., split: ...}; of several grids a
     level uses its own, else the next finer one restricted"""
     ndim: int = Field(2, ge=1, le=3)
@@ -170,11 +202,57 @@ class FileConfig(ReaderOptions):
     """a list of what is exact: 'reflections', 'rotations', 'linear', 'homogeneous', 'odd', 'shifts'
     or 'translations'"""
 
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.file is None) == (self.files is None):
+            raise ValueError("give either 'file' or 'files'")
+        return self
+
     def entries(self) -> list[FileEntryConfig]:
         """Returns the files, whether named by ``file`` or ``files``."""
         named = [self.file] if self.file is not None else self.files or []
         return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
 
-    def flags(self) -> dict[str, Any]:
-        """Returns the symmetries as keyword arguments."""
-        return {str(name): True for name in self.symmetries}
+
+@cache
+def problem_section(problem: type[PDE]) -> type[Section]:
+    """Returns the section that the constructor of a PDE defines by its annotated parameters."""
+    if not (isclass(problem) and issubclass(problem, PDE)):
+        raise UserError(f"problem.kind: {problem!r} is registered, but is no subclass of PDE")
+    if missing := ", ".join(sorted(problem.__abstractmethods__)):
+        raise UserError(f"problem.kind: the class {problem.__name__} has no method {missing}")
+    hints = get_type_hints(problem.__init__, include_extras=True)
+    fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
+    for name, parameter in signature(problem).parameters.items():
+        variable = parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        if name in fields or name not in hints or variable:
+            raise UserError(
+                f"problem.kind: the constructor of {problem.__name__} has a parameter '{name}'; "
+                "each needs a type and a name other than 'kind'"
+            )
+        default = ... if parameter.default is Parameter.empty else parameter.default
+        hint = hints[name]
+        fields[name] = hint, Field(default, description=KINDS[hint]) if hint in KINDS else default
+    section: type[Section] = create_model(
+        f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
+    )
+    return section
+
+
+def register_handed_in(problem: PDE) -> dict[str, Any]:
+    """Registers the class of a PDE that was handed in from Python and returns its section.
+
+    Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
+    """
+    if not isinstance(problem, PDE):
+        raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")
+    cls = type(problem)
+    kind = vars(cls).get("kind", cls.__name__.lower())
+    PROBLEMS.register(kind)(cls)
+    try:
+        return {"kind": kind, **plain(problem.parameters)}
+    except AttributeError as error:
+        raise UserError(
+            f"problem: {cls.__name__} must keep its constructor's parameters as attributes of the "
+            f"same names: {error}"
+        ) from None

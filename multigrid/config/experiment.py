@@ -2,23 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import cache
-from inspect import Parameter, isclass, signature
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
-from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
-from multigrid.config.data import DataConfig, FileConfig, LevelConfig
-from multigrid.config.section import (
-    FileName,
-    Section,
-    Size,
-    allowed,
-    plain,
-    section_in,
-    sentence,
-    shown,
-)
+from multigrid.config.data import DataConfig, FileConfig, LevelConfig, problem_section
+from multigrid.config.section import FileName, Section, Size, allowed, section_in, sentence, shown
 from multigrid.config.settings import (
     BudgetConfig,
     CheckpointsConfig,
@@ -42,7 +31,6 @@ from multigrid.registry import PROBLEMS
 COARSEST_RATE = 4e-3
 DEFAULT_WORK_UNITS = 4.0
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 class Config(Section):
@@ -76,9 +64,9 @@ class Config(Section):
 
     @field_validator("problem", mode="before")
     @classmethod
-    def _by_kind(cls, value: Any) -> Section:
+    def _by_kind(cls, value: Any, info: ValidationInfo) -> Section:
         """Reads the section that the problem's kind defines."""
-        return parse_problem(value)
+        return parse_problem(value, info.context)
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -191,7 +179,7 @@ class Config(Section):
         return self.schedule.budget or BudgetConfig(work_units=DEFAULT_WORK_UNITS)
 
 
-def parse_problem(raw: Any) -> Section:
+def parse_problem(raw: Any, context: Any = None) -> Section:
     """Returns the section of a PDE or of files, with defaults filled in."""
     if isinstance(raw, Section):
         return raw
@@ -205,53 +193,9 @@ def parse_problem(raw: Any) -> Section:
         raise UserError(f"problem.kind: {what}; {hint}")
     model = FileConfig if kind == "file" else problem_section(PROBLEMS.get(kind))
     try:
-        return model.model_validate(raw)
+        return model.model_validate(raw, context=context)
     except ValidationError as error:
         raise UserError(sentence(error, model, "problem", keys_of({"problem": raw}))) from None
-
-
-@cache
-def problem_section(problem: type[PDE]) -> type[Section]:
-    """Returns the section that the constructor of a PDE defines by its annotated parameters."""
-    if not (isclass(problem) and issubclass(problem, PDE)):
-        raise UserError(f"problem.kind: {problem!r} is registered, but is no subclass of PDE")
-    if missing := ", ".join(sorted(problem.__abstractmethods__)):
-        raise UserError(f"problem.kind: the class {problem.__name__} has no method {missing}")
-    hints = get_type_hints(problem.__init__, include_extras=True)
-    fields: dict[str, Any] = {"kind": (Literal[problem.kind], ...)}
-    for name, parameter in signature(problem).parameters.items():
-        variable = parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-        if name in fields or name not in hints or variable:
-            raise UserError(
-                f"problem.kind: the constructor of {problem.__name__} has a parameter '{name}'; "
-                "each needs a type and a name other than 'kind'"
-            )
-        default = ... if parameter.default is Parameter.empty else parameter.default
-        hint = hints[name]
-        fields[name] = hint, Field(default, description=PLAIN[hint]) if hint in PLAIN else default
-    section: type[Section] = create_model(
-        f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
-    )
-    return section
-
-
-def register_handed_in(problem: PDE) -> dict[str, Any]:
-    """Registers the class of a PDE that was handed in from Python and returns its section.
-
-    Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
-    """
-    if not isinstance(problem, PDE):
-        raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")
-    cls = type(problem)
-    kind = vars(cls).get("kind", cls.__name__.lower())
-    PROBLEMS.register(kind)(cls)
-    try:
-        return {"kind": kind, **plain(problem.parameters)}
-    except AttributeError as error:
-        raise UserError(
-            f"problem: {cls.__name__} must keep its constructor's parameters as attributes of the "
-            f"same names: {error}"
-        ) from None
 
 
 class Setting(NamedTuple):
@@ -277,26 +221,23 @@ def keys_of(raw: Mapping[str, Any]) -> list[str]:
     """Returns the dotted keys of the sections of an experiment with its kind of problem."""
     problem = raw.get("problem")
     kind = problem.get("kind") if isinstance(problem, Mapping) else getattr(problem, "kind", None)
-    keys = []
-    for name, section in sections().items():
-        if name == f"problem.{kind}" or not name.startswith("problem."):
-            keys += [row.key for row in _rows(section, f"{name.partition('.')[0]}.")]
-    return keys
+    own, keys = f"problem.{kind}.", [row.key for row in settings() if "." in row.key]
+    wanted = [key for key in keys if key.startswith(own) or not key.startswith("problem.")]
+    return [key.replace(own, "problem.") for key in wanted]
 
 
 def settings(name: str | None = None) -> list[Setting]:
     """Returns the settings of a section, such as ``data`` or ``problem.darcy``, or all."""
-    if name is None:
-        top = [row for row in _rows(Config, "") if row.key not in sections()]
-        return top + [row for section in sections() for row in settings(section)]
-    if name == "problem":
-        return [row for key in sections() if key.startswith("problem.") for row in settings(key)]
-    if name not in sections():
-        allowed = list(sections())
+    found = sections()
+    if name not in (None, "problem", *found):
         raise UserError(
-            f"there is no section '{name}'; there are {', '.join(allowed)}{nearest(name, allowed)}"
+            f"there is no section '{name}'; there are {', '.join(found)}{nearest(name, found)}"
         )
-    return list(_rows(sections()[name], f"{name}."))
+    rows = [row for row in _rows(Config, "") if name is None and row.key not in found]
+    for key, section in found.items():
+        if name in (None, key, key.partition(".")[0]):
+            rows += _rows(section, f"{key}.")
+    return rows
 
 
 def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:

@@ -5,7 +5,15 @@ import os
 from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.fields import FieldInfo
 
 from multigrid.errors import UserError, nearest
@@ -38,6 +46,11 @@ def allowed(field: FieldInfo) -> str:
     return f"{', '.join(others)} or {last}"
 
 
+def context(info: ValidationInfo, key: str) -> Any:
+    """Returns what is known of where settings come from: ``saved`` by a run, or the ``folder``."""
+    return (info.context or {}).get(key)
+
+
 def registered(registry: Registry, *others: str) -> AfterValidator:
     """Returns a validator that allows what a registry has, and some other names.
 
@@ -45,8 +58,8 @@ def registered(registry: Registry, *others: str) -> AfterValidator:
     """
 
     def check(name: str, info: ValidationInfo) -> str:
-        saved = bool(info.context) and registry in TRAINING_ONLY
-        if saved or name in others or name in registry:
+        unneeded = context(info, "saved") and registry in TRAINING_ONLY
+        if unneeded or name in others or name in registry:
             return name
         names = (*registry.names(), *others)
         raise ValueError(
@@ -57,12 +70,18 @@ def registered(registry: Registry, *others: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+
+
 Size: TypeAlias = Annotated[int, Field(gt=0, le=65536)]
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(gt=0, le=100_000_000)]
 Rate: TypeAlias = Annotated[float, Field(gt=0, lt=float("inf"), allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-FileName: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(expand)]
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
+Names: TypeAlias = Annotated[list[Name], BeforeValidator(_as_list)]
+FileName: TypeAlias = Annotated[Name, AfterValidator(expand)]
 
 
 def plain(value: Any) -> Any:
@@ -86,11 +105,16 @@ def sentence(
     """Returns one sentence for the most helpful error of validating ``root``, at ``prefix``.
 
     Unknown keys come first, as a misspelt key often makes another one missing; among the
-    branches of a union the one that got furthest is what the user meant. ``others`` are the
-    dotted keys of the whole file, for a key that stands in the wrong section.
+    branches of a union the one that got furthest is what the user meant, if only to a check of
+    ours. ``others`` are the dotted keys of the whole file, for a key in the wrong section.
     """
+
+    def rank(detail: Any) -> tuple[bool, int, bool]:
+        ours = "error" in detail.get("ctx", {})
+        return detail["type"] == "extra_forbidden", len(detail["loc"]), ours
+
     details = error.errors(include_url=False)
-    first = max(details, key=lambda d: (d["type"] == "extra_forbidden", len(d["loc"])))
+    first = max(details, key=rank)
     model, path, description = _locate(first["loc"], root, prefix)
     if (cause := first.get("ctx", {}).get("error")) is not None:
         return str(cause) if isinstance(cause, UserError) else f"{path}: {cause}"

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from multigrid.config.section import (
     FileName,
     Fraction,
+    Name,
+    Names,
     Positive,
     Rate,
     Section,
@@ -15,9 +17,20 @@ from multigrid.config.section import (
 from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, NETWORKS, OPTIMIZERS
 
 CallbackName = Annotated[str, registered(CALLBACKS)]
-Name = Annotated[str, Field(min_length=1)]
 Epochs = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(gt=0, le=4096)]
+
+
+def rising(strictly: bool) -> AfterValidator:
+    """Returns a validator of lists of rising numbers."""
+
+    def check(values: list[int]) -> list[int]:
+        if not values or values != sorted(set(values) if strictly else values):
+            raise ValueError(f"{values} must be a list of rising numbers")
+        return values
+
+    return AfterValidator(check)
+
 
 Outside = Literal["zeros", "replicate", "periodic"]
 
@@ -121,10 +134,8 @@ class OptimizerConfig(Section):
         [0.9, 0.999], min_length=2, max_length=2
     )
     """two numbers in [0, 1)"""
-    decay: Literal["cosine", "one-cycle"] = "cosine"
-    """'cosine' (after the warm-up) or 'one-cycle'"""
     final_rate: Fraction = 0.01
-    """the last learning rate of a level over its highest, 0 to 1"""
+    """the last learning rate of a level, at the end of a cosine, over its highest, 0 to 1"""
     clip: Rate | None = 1.0
     """the largest gradient norm, positive, or null"""
     carry_moments: bool = True
@@ -146,7 +157,7 @@ class LossConfig(Section):
 class RolloutTrainingConfig(Section):
     """How a network of one step in time is trained for many."""
 
-    steps: Positive | list[Positive] = 1
+    steps: Positive | Annotated[list[Positive], rising(strictly=True)] = 1
     """the number of steps that are trained at once, or a list of rising numbers, each for an equal
     part of a level's epochs"""
     method: Literal["unrolled", "pushforward"] = "unrolled"
@@ -237,12 +248,8 @@ class OutputConfig(Section):
 class Selection(Section):
     """Weights whose names have a pattern."""
 
-    pattern: Name | list[Name]
+    pattern: Names
     """a pattern of names, such as 'scales.0' or '*.head', or a list of them"""
-
-    def patterns(self) -> tuple[str, ...]:
-        """Returns the patterns as a tuple."""
-        return tuple(self.pattern) if isinstance(self.pattern, list) else (self.pattern,)
 
 
 class RuleConfig(Selection):
@@ -295,7 +302,9 @@ class TransferConfig(Section):
     decay: float = Field(1.0, gt=0, le=1)
     """the factor in (0, 1] on the rate of transferred weights for each scale of distance from the
     new ones"""
-    unfreeze: Positive | list[Epochs] | Literal["plateau"] = "plateau"
+    unfreeze: Positive | Annotated[list[Epochs], rising(strictly=False)] | Literal["plateau"] = (
+        "plateau"
+    )
     """for the mode 'gradual': the epochs between one scale and the next, a list of the epochs after
     which they unfreeze, or 'plateau'"""
     patience: Positive = 3

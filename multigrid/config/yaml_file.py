@@ -22,6 +22,12 @@ SCALARS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 )
 
+KINDS: dict[type, str] = {
+    dict: "a mapping", list: "a list", str: "a text", bool: "true or false",
+    int: "a whole number", float: "a number", type(None): "empty",
+}  # fmt: skip
+"""What values are called in sentences."""
+
 # What yaml raises for bad input besides its errors.
 BAD_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
@@ -114,7 +120,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: must hold a mapping of settings, not {_kind(raw)}")
+        raise UserError(
+            f"{path}: must hold a mapping of settings, not {KINDS.get(type(raw), 'a value')}"
+        )
     return raw
 
 
@@ -134,7 +142,7 @@ def override(raw: dict[str, Any], assignment: str) -> None:
         if not isinstance(raw, dict):
             raise UserError(
                 f"override '{assignment}': {'.'.join(keys[: depth + 1])} is not a mapping but "
-                f"{_kind(raw)}"
+                f"{KINDS.get(type(raw), 'a value')}"
             )
     raw[keys[-1]] = value
 
@@ -148,11 +156,3 @@ def parse_values(source: str, text: str) -> list[Any]:
     if not values or any(value in values[:place] for place, value in enumerate(values)):
         raise UserError(f"{source}: must list one value or several different ones")
     return list(values)
-
-
-def _kind(value: Any) -> str:
-    names = {
-        dict: "a mapping", list: "a list", str: "a text", bool: "true or false",
-        int: "a whole number", float: "a number", type(None): "empty",
-    }  # fmt: skip
-    return names.get(type(value), type(value).__name__)

@@ -33,20 +33,16 @@ def problem_and_source(
     Raises:
         UserError: If the user's files cannot be used.
     """
-    section = config.files
-    if section is not None:
-        files = [DataFile(local(entry.file), entry.split) for entry in section.entries()]
-        data = config.data
-        counts = {
-            **{split: getattr(data, split) for split in SPLITS},
-            "train": config.samples()[-1],
-        }
-        how = data.centering, section, data.time, Path(data.folder), num_steps
-        source = FileSource(files, counts, *how)
-        source.require_steps(data.rollout_steps)
-        return file_problem(section, source.input_names, source.output_names), source
-    problem = config.pde()
-    return problem, generated_source(config, problem, labelled, num_steps)
+    section, data = config.files, config.data
+    if section is None:
+        problem = config.pde()
+        return problem, generated_source(config, problem, labelled, num_steps)
+    files = [DataFile(local(entry.file), entry.split) for entry in section.entries()]
+    counts = {"train": config.samples()[-1], "validation": data.validation, "test": data.test}
+    how = data.centering, section, data.time, Path(data.folder), num_steps
+    source = FileSource(files, counts, *how)
+    source.require_steps(data.rollout_steps)
+    return file_problem(section, source.input_names, source.output_names), source
 
 
 def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]]:
@@ -57,20 +53,20 @@ def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]
     Raises:
         UserError: If its grids do not nest, or do not suit its problem, with this centering.
     """
-    reasons = {}
+    reasons: dict[str, str] = {}
     if config.data.centering == "auto":
         config = _changed(config, "data", centering=source.centering)
     has_choice = config.is_automatic and len(config.levels) > 1 and config.budget.error is None
     if config.schedule.cycle == "auto" and not has_choice:
         config = _changed(config, "schedule", cycle="half-v")
-    open_cycle, open_fields = config.schedule.cycle == "auto", config.model.fields == "auto"
-    if open_cycle or open_fields:
-        samples = some_samples(config, source)
-        measured = measure_floors(config, samples)
-    if open_cycle:
+    if "auto" not in (config.schedule.cycle, config.model.fields):
+        return config, reasons
+    samples = some_samples(config, source)
+    measured = measure_floors(config, samples)
+    if config.schedule.cycle == "auto":
         cycle, reasons["schedule.cycle"] = choose_cycle(measured, samples)
         config = _changed(config, "schedule", cycle=cycle)
-    if open_fields:
+    if config.model.fields == "auto":
         fields, reasons["model.fields"] = choose_fields(measured)
         config = _changed(config, "model", fields=fields)
     return config, reasons
@@ -90,7 +86,8 @@ def file_problem(
     section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> FileProblem:
     """Returns the problem of the user's files, with the names of their fields."""
-    return FileProblem(inputs, outputs, Symmetries(**section.flags()), section.mask)
+    exact: dict[str, Any] = dict.fromkeys(section.symmetries, True)
+    return FileProblem(inputs, outputs, Symmetries(**exact), section.mask)
 
 
 def generated_source(

@@ -45,9 +45,9 @@ def weights_to_load(config: Config) -> dict[str, Tensor]:
         loaded = {new[name]: tensor for name, tensor in weights.items()}
     for index, entry in enumerate(section.transplant):
         weights = load_weights(Path(entry.load), f"transfer.transplant[{index}].load")
-        for pattern in entry.patterns():
+        for pattern in entry.pattern:
             transfer.require_match(pattern, weights, f"transfer.transplant[{index}].pattern")
-        loaded |= {k: t for k, t in weights.items() if transfer.matches(k, entry.patterns())}
+        loaded |= {k: t for k, t in weights.items() if transfer.matches(k, entry.pattern)}
     return loaded
 
 

@@ -81,7 +81,7 @@ def plan_finetuning(
             unfreezings[name] = _gradual(section.unfreeze, steps, some_are_new)
     for rule in section.rules:
         for name in names:
-            if matches(name, rule.patterns()) and rule.concerns(name in transferred):
+            if matches(name, rule.pattern) and rule.concerns(name in transferred):
                 options[name] = replace(options[name], **rule.optimizer_options())
                 if name not in transferred or rule.freeze is None:
                     continue
@@ -129,7 +129,7 @@ def check_finetuning(
 def check_rules(section: TransferConfig, names: Collection[str]) -> None:
     """Checks that every rule has something to apply to in the largest network."""
     for index, rule in enumerate(section.rules):
-        for pattern in rule.patterns():
+        for pattern in rule.pattern:
             require_match(pattern, names, f"transfer.rules[{index}].pattern")
 
 

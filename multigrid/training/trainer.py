@@ -127,9 +127,8 @@ class Trainer:
         more = key, symmetries, self.processes, options.mode_shifts
         self.batches = Batches(len(samples), samples.grid, stage.batch_size, *more)
         self.num_steps = self.batches.num_steps
-        decay, final_rate = options.settings.decay, options.settings.final_rate
         total = stage.epochs * self.num_steps
-        self.rate = learning_rate_curve(decay, total, stage.warmup, final_rate)
+        self.rate = learning_rate_curve(total, stage.warmup, options.settings.final_rate)
         self.divergence = DivergenceDetector(options.recovery)
         self.part_size = stage.part_size(self.processes)
         self.progress = Progress(flops=featurized.flops if featurized else 0.0)
