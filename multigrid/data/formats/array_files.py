@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from multigrid.data.arrays import not_dense
 from multigrid.data.formats.container import (
     ALWAYS_ALLOWED,
     ArrayInfo,
@@ -27,7 +28,7 @@ from multigrid.data.formats.container import (
     require_regular_file,
 )
 from multigrid.errors import UserError, brief
-from multigrid.files import reason, require_space, reserve, written_aside
+from multigrid.files import reason, require_space
 
 NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -152,21 +153,6 @@ class NpyFiles(ArrayFile):
             return np.lib.format.open_memmap(self._files[name], "r")
 
 
-@contextmanager
-def written_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> Iterator[np.memmap]:
-    """Yields the array of a ``.npy`` file to be filled, which then gets its name.
-
-    Raises:
-        UserError: If it cannot be written, or the disk has no room for it.
-    """
-    with written_aside(path) as aside:
-        require_space(path.parent, prod(shape) * np.dtype(dtype).itemsize)
-        mapped = np.lib.format.open_memmap(aside, "w+", dtype, shape)
-        reserve(aside, aside.stat().st_size)
-        yield mapped
-        mapped.flush()
-
-
 class Npy(NpyFiles):
     """One ``.npy`` file, or two: that of the inputs and that of the outputs.
 
@@ -281,21 +267,6 @@ class TorchFile(ArrayFile):
             tensor = tensor.float()  # of bfloat16, which NumPy does not have
         array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()
         return array
-
-
-def not_dense(value: Any) -> str:
-    """Returns what a value is other than a dense tensor, the text empty if it is one."""
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        return f"a value of type {type(value).__name__}"
-    kinds = {
-        "a nested tensor": value.is_nested,  # first, as it may be sparse as well
-        "a tensor without values, on the device 'meta'": value.is_meta,
-        "a quantized tensor": value.is_quantized,
-        "a sparse tensor": value.layout != torch.strided,
-    }
-    return next((kind for kind, applies in kinds.items() if applies), "")
 
 
 def _numpy_globals() -> list[Any]:

@@ -1,6 +1,5 @@
 """Containers: files that give named arrays with attributes, opened without running any code."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ MAX_RATIO = 200
 ALWAYS_ALLOWED = 2**26
 NUM_LISTED = 12
 NUMBERS = "fiub"  # kinds of real numbers and booleans in NumPy
-SEAL = b"\nmultigrid, SHA-256 of all before: "
 
 StoredArray: TypeAlias = Any
 """An array on disk or in memory, with ``shape`` and ``dtype``, read by a tuple of slices."""
@@ -218,39 +216,6 @@ def require_regular_file(path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def stamp(path: Path) -> tuple[int, int, int]:
-    """Returns size, time of change and inode of a file: another state has another stamp."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: can no longer be read: {error.strerror}") from None
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def seal(path: Path) -> None:
-    """Writes a checksum of a file behind its end, where HDF5 does not look."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    with path.open("ab") as file:
-        file.write(SEAL + digest)
-
-
-def is_sealed(path: Path) -> bool | None:
-    """Whether the checksum behind the end of a file is right; None if there is none."""
-    with path.open("rb") as file:
-        left = file.seek(0, 2) - len(SEAL) - 32
-        file.seek(max(left, 0))
-        tail = file.read()
-        if not tail.startswith(SEAL):
-            return None
-        digest = hashlib.sha256()
-        file.seek(0)
-        while part := file.read(min(left, 2**22)):
-            digest.update(part)
-            left -= len(part)
-    return digest.digest() == tail[len(SEAL) :]
 
 
 def first_bytes(path: Path, count: int) -> bytes:

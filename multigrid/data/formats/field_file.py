@@ -11,9 +11,9 @@ import numpy as np
 from filelock import FileLock
 
 from multigrid.config.data import ReaderOptions, TimeConfig
-from multigrid.data.formats.array_files import NpyFiles, written_npy
-from multigrid.data.formats.container import Arrays, Container, stamp
-from multigrid.data.formats.hdf5 import runs
+from multigrid.data.arrays import runs, stamp, written_npy
+from multigrid.data.formats.array_files import NpyFiles
+from multigrid.data.formats.container import Arrays, Container
 from multigrid.data.formats.layout import SPACE, Field, Layout, require_stated
 from multigrid.data.formats.readers import available_parameters, chosen_parameters
 from multigrid.data.formats.values import ValueCheck

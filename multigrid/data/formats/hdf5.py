@@ -1,10 +1,9 @@
 """HDF5 files: plain ones, MATLAB's v7.3, and netCDF4."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from multigrid.data.formats.container import (
     require_honest_size,
 )
 from multigrid.errors import UserError, brief
-from multigrid.files import reserve
 
 with suppress(ImportError):
     import_module("hdf5plugin")  # registers Blosc, Zstandard and other filters
@@ -219,36 +217,3 @@ def require_complete(file: h5py.File, dataset: h5py.Dataset) -> None:
             f"{path}: '{dataset.name}' was declared as {list(dataset.shape)} but never written in "
             "full"
         )
-
-
-@contextmanager
-def reserved_hdf5(path: Path, num_bytes: int, num_samples: int) -> Iterator[h5py.File]:
-    """Opens a file for writing, new or as it is, once the disk has room for all that will be in it.
-
-    HDF5 prints tracebacks where it lacks room. On closing it gives back what it has not used. The
-    finished file has ``num_bytes`` of data, before compression, in up to two chunks a sample.
-    """
-    room = num_bytes + num_bytes // 10 + 256 * num_samples + 2**16
-    if not path.exists():
-        reserve(path, room)
-        h5py.File(path, "w").close()  # which gives it all back
-    reserve(path, room)
-    with h5py.File(path, "r+") as file:
-        yield file
-
-
-def take(dataset: h5py.Dataset, indices: np.ndarray) -> np.ndarray:
-    """Reads rows ``[len(indices), ...]`` of a dataset in any order, consecutive ones at once."""
-    rows = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
-    order = np.argsort(indices, kind="stable")
-    for start, stop in runs(indices[order]):
-        first = indices[order[start]]
-        rows[order[start:stop]] = dataset[first : first + stop - start]
-    return rows
-
-
-def runs(numbers: Sequence[int] | np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields the positions ``start, stop`` of runs of consecutive numbers."""
-    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    edges = [0, *breaks.tolist(), len(numbers)]
-    yield from ((a, b) for a, b in pairwise(edges) if b > a)
