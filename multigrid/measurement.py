@@ -12,7 +12,6 @@ from torch import Tensor
 from multigrid import metrics
 from multigrid.config import Config
 from multigrid.data import SPLITS
-from multigrid.data.files import places
 from multigrid.data.formats import FieldFile
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup, Trajectories
@@ -223,7 +222,7 @@ def file_samples(
             inputs, outputs = map(torch.from_numpy, fields)
             yield Samples(inputs, outputs, grid)
 
-    return SampleStream(str(file.path), grid, total, blocks, places(file, np.arange(total)))
+    return SampleStream(str(file.path), grid, total, blocks, file.places(np.arange(total)))
 
 
 def _at_most(count: int | None, available: int, reason: str) -> int:

@@ -47,24 +47,17 @@ def inspect_path(place: str | Path, options: ReaderOptions | None = None) -> Rep
     folders = split_folders(path)
     others = {s: open_fields(paths, options) for s, paths in folders.items() if s != "train"}
     file = open_fields(folders.get("train", path), options)
-    return inspect_file(file, str(place), others)
-
-
-def inspect_file(
-    file: FieldFile, place: str | None = None, others: Mapping[str, FieldFile] | None = None
-) -> Report:
-    """Reports on an open file, called ``place``; ``others`` are for validation and test."""
     values = ValueCheck(file.path, file.input_names, file.output_names)
     indices, layout = np.arange(file.num_samples), file.layout
     with tqdm(total=len(indices), unit="sample", disable=None) as bar:
         for block in file.blocks(indices):
             values.add(indices[block], *file.fetch(indices[block]))
             bar.update(block.stop - block.start)
-    place, centering = place or str(file.path), layout.centering or guess_centering(file.shape)
+    centering = layout.centering or guess_centering(file.shape)
     some = np.linspace(0, len(indices) - 1, min(NUM_LOOKED_AT, len(indices))).astype(int)
     periodic = not layout.boundaries and looks_periodic(file.fetch(some)[1])
     return {
-        "path": place,
+        "path": str(place),
         "reader": file.reader,
         "num_samples": file.num_samples,
         "num_trajectories": file.num_groups if file.group_size > 1 else None,
@@ -83,7 +76,7 @@ def inspect_file(
         "notes": list(layout.notes),
         "inputs": _side(file.dtypes[0], values.inputs),
         "outputs": _side(file.dtypes[1], values.outputs),
-        "suggestion": _suggestion(file, place, centering, others or {}, periodic),
+        "suggestion": _suggestion(file, str(place), centering, others, periodic),
     }
 
 

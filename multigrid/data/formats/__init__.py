@@ -209,9 +209,7 @@ def open_array(path: Path, name: str | None = None) -> Inputs:
     if array not in names:
         raise UserError(f"{path}: holds no array '{name}' but {held}{nearest(name, names)}")
     shape = container.shape(array)
-    if not shape:
-        raise UserError(f"{path}: an array of samples is needed, not a single value")
-    if shape[0] == 0:
+    if not shape or not shape[0]:
         raise UserError(f"{path}: holds no sample")
 
     def read(rows: slice, check: bool = False) -> np.ndarray:

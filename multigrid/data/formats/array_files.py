@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -251,8 +250,8 @@ class TorchFile(ArrayFile):
             ) from None
 
     def _describe(self, name: str) -> ArrayInfo:
-        self._loaded[name] = self._load(name)
-        return ArrayInfo(self._loaded[name].shape, self._loaded[name].dtype)
+        array = self._array(None, name, check=False)
+        return ArrayInfo(array.shape, array.dtype)
 
     def _load(self, name: str) -> np.ndarray:
         import torch
@@ -271,8 +270,7 @@ class TorchFile(ArrayFile):
 
 def _numpy_globals() -> list[Any]:
     """Returns what rebuilds arrays of numbers, under its names before and since NumPy 2."""
-    place = "numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray"
-    functions = [getattr(import_module(place), name) for name in ("_reconstruct", "scalar")]
+    functions: list[Any] = [value.__reduce__()[0] for value in (np.zeros(0), np.float64(0))]
     dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]  # none holds Python objects
     names = [
         (function, f"numpy.{core}.multiarray.{function.__name__}")

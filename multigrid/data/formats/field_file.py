@@ -249,20 +249,12 @@ class FieldFile:
         for start in range(0, len(indices), size):
             yield slice(start, min(start + size, len(indices)))
 
-    def trajectories(self, groups: Sequence[int], num_steps: int) -> Fields | None:
-        """Reads first inputs ``[n, in, *grid]`` and states ``[n, num_steps + 1, C, *grid]``.
-
-        None if what is predicted cannot be rolled out, or the trajectories are shorter.
-        """
-        setup, size = self.time, self.group_size
-        if setup is None or size < num_steps or not len(groups):
-            return None
-        inputs, _ = self.fetch([group * size for group in groups])
-        states = []
-        for group in groups:
-            steps = self.fetch(group * size + np.arange(num_steps))
-            states.append(np.concatenate([setup.last_state(steps[0])[:1], setup.state(*steps)]))
-        return inputs, np.stack(states)
+    def places(self, numbers: np.ndarray) -> list[str]:
+        """Returns trajectory and step of samples; nothing if the file holds no trajectories."""
+        if self.group_size == 1:
+            return []
+        pairs = zip(*divmod(numbers, self.group_size), strict=True)
+        return [f"trajectory {row}, step {step}" for row, step in pairs]
 
     # --- what there is ---
 

@@ -15,7 +15,6 @@ from multigrid.data.formats.container import (
     ArrayInfo,
     Container,
     StoredArray,
-    first_bytes,
     plain,
     plain_attributes,
     require_honest_size,
@@ -62,17 +61,11 @@ class Hdf5(Container):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._has_header = first_bytes(path, 10) == b"MATLAB 7.3"
         self.group_attributes: dict[str, Mapping[str, Any]] = {}
         with open_file(path) as file:
             self.attributes = plain_attributes(file.attrs)
             self.names = tuple(self._walk(file, "", set()))
-        infos = self._infos.values()
-        self.is_matlab = self._has_header or any("MATLAB_class" in i.attributes for i in infos)
-
-    def _is_reversed(self, attributes: Mapping[str, Any]) -> bool:
-        """Whether a dataset has MATLAB's order of axes."""
-        return self._has_header or "MATLAB_class" in attributes
+        self.is_matlab = any("MATLAB_class" in info.attributes for info in self._infos.values())
 
     def _walk(self, group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[str]:
         """Yields the names of all datasets of a group; links are followed when asked for."""
@@ -105,7 +98,7 @@ class Hdf5(Container):
         elif _packing(attributes, dtype):
             dtype = np.dtype("f8" if dtype.itemsize > 2 else "f4")
         is_scale = attributes.get("CLASS") == "DIMENSION_SCALE"
-        shape = shape[::-1] if self._is_reversed(attributes) else shape
+        shape = shape if matlab is None else shape[::-1]
         return ArrayInfo(shape, dtype, attributes, _dims(dataset), is_scale)
 
     def chunk(self, name: str) -> int | None:
@@ -123,7 +116,7 @@ class Hdf5(Container):
         if check:
             require_complete(opened, dataset)
         info = self.info(name)
-        reverse = self._is_reversed(info.attributes)
+        reverse = "MATLAB_class" in info.attributes
         same = dataset.dtype == info.dtype and not reverse
         return dataset if same else _Converted(dataset, info, reverse)
 
