@@ -212,11 +212,11 @@ def open_array(path: Path, name: str | None = None) -> Inputs:
     if not shape or not shape[0]:
         raise UserError(f"{path}: holds no sample")
 
-    def read(rows: slice, check: bool = False) -> np.ndarray:
-        with container.open(check) as arrays:
+    def read(rows: slice) -> np.ndarray:
+        with container.open() as arrays:
             return np.asarray(arrays(array)[rows, ...])
 
-    read(slice(0), check=True)
+    read(slice(0))  # so that damage is told at once
     return Inputs(shape, read)
 
 

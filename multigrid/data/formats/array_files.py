@@ -47,7 +47,7 @@ class ArrayFile(Container):
         """Reads or maps an array."""
         raise NotImplementedError
 
-    def _array(self, opened: None, name: str, check: bool) -> StoredArray:
+    def _array(self, opened: None, name: str) -> StoredArray:
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
@@ -250,7 +250,7 @@ class TorchFile(ArrayFile):
             ) from None
 
     def _describe(self, name: str) -> ArrayInfo:
-        array = self._array(None, name, check=False)
+        array = self._array(None, name)
         return ArrayInfo(array.shape, array.dtype)
 
     def _load(self, name: str) -> np.ndarray:
@@ -313,10 +313,9 @@ class XarrayStore(Container):
         dims = tuple(map(str, variable.dims))
         return ArrayInfo(variable.shape, variable.dtype, attributes, dims, is_coordinate)
 
-    def chunk(self, name: str) -> int | None:
+    def chunk(self, name: str) -> int:
         """Returns how many values are decompressed together."""
-        chunks = self.content.variables[name].encoding.get("chunks")
-        return prod(chunks) if chunks else None
+        return prod(self.content.variables[name].encoding.get("chunks") or ())
 
-    def _array(self, opened: None, name: str, check: bool) -> StoredArray:
+    def _array(self, opened: None, name: str) -> StoredArray:
         return self.content.variables[name]  # read where it is sliced

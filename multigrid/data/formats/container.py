@@ -83,16 +83,16 @@ class Container:
         """Returns what is known of an array of the file; called once for each."""
         raise NotImplementedError
 
-    def chunk(self, name: str) -> int | None:
-        """Returns how many values have to be decompressed together, None if they are not packed."""
-        return None
+    def chunk(self, name: str) -> int:
+        """Returns how many values have to be decompressed together."""
+        return 1
 
     def _opened(self) -> AbstractContextManager[Any]:
         """Opens the file; gives what :meth:`_array` takes."""
         return nullcontext()
 
-    def _array(self, opened: Any, name: str, check: bool) -> StoredArray:
-        """Returns an array of an open file; ``check`` asks whether it is complete."""
+    def _array(self, opened: Any, name: str) -> StoredArray:
+        """Returns an array of an open file; refuses one that was never written in full."""
         raise NotImplementedError
 
     def info(self, name: str) -> ArrayInfo:
@@ -153,28 +153,26 @@ class Container:
         return self._members.get(name, (name,))
 
     @contextmanager
-    def open(self, check: bool = False) -> Iterator[Arrays]:
-        """Gives the file's arrays by name; ``check`` refuses those never written in full."""
+    def open(self) -> Iterator[Arrays]:
+        """Gives the file's arrays by name."""
         with self._opened() as opened:
 
             @cache
             def array(name: str) -> StoredArray:
                 if name in self._members:
-                    for member in self.members(name) if check else ():
-                        array(member)
                     return _Stack(array, self.members(name), self.shape(name)[1:])
                 dtype = self.info(name).dtype
                 if dtype.kind not in NUMBERS:
                     raise UserError(
                         f"{self.path}: '{name}' holds {dtype}, but real numbers are needed"
                     )
-                return self._array(opened, name, check)
+                return self._array(opened, name)
 
             yield array
 
     def read(self, name: str) -> np.ndarray:
         """Returns a whole array."""
-        with self.open(check=True) as arrays:
+        with self.open() as arrays:
             return np.asarray(arrays(name)[()])
 
     def contents(self) -> str:

@@ -63,9 +63,10 @@ class Part:
         parameters = chosen_parameters(container, options.parameters, count)
         new = (p for p in parameters if not (isinstance(p.array, str) and p.array in layout.arrays))
         layout = replace(layout, inputs=(*layout.inputs, *new))
-        with container.open(check=True) as arrays:
+        with container.open() as arrays:
             for name in layout.arrays:
-                arrays(name)
+                for member in container.members(name):
+                    arrays(member)  # refuses what is incomplete, or no numbers
         return cls(container, layout, count, sizes.get("T", 1), shape)
 
     @property
@@ -74,7 +75,7 @@ class Part:
         for item in self.layout.fields:
             if isinstance(item.array, str) and set(item.axes) & set("NT"):
                 sample = prod(size for letter, size in item.sizes() if letter not in "NT")
-                if (self.container.chunk(item.array) or 0) > 2 * sample:
+                if self.container.chunk(item.array) > 2 * sample:
                     return True
         return False
 
@@ -96,7 +97,7 @@ def copy_array(container: Container, name: str, path: Path) -> None:
     """Copies an array of a file into a ``.npy`` file, block by block."""
     info = container.info(name)
     size = max(1, BLOCK_BYTES // max(1, info.dtype.itemsize * prod(info.shape[1:])))
-    with container.open(check=True) as arrays, written_npy(path, info.shape, info.dtype) as copy:
+    with container.open() as arrays, written_npy(path, info.shape, info.dtype) as copy:
         array = arrays(name)
         for start in range(0, len(copy) if info.shape else 1, size):
             index = (slice(start, start + size), ...) if info.shape else ()

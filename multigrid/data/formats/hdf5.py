@@ -61,6 +61,7 @@ class Hdf5(Container):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._complete: set[str] = set()
         self.group_attributes: dict[str, Mapping[str, Any]] = {}
         with open_file(path) as file:
             self.attributes = plain_attributes(file.attrs)
@@ -101,21 +102,21 @@ class Hdf5(Container):
         shape = shape if matlab is None else shape[::-1]
         return ArrayInfo(shape, dtype, attributes, _dims(dataset), is_scale)
 
-    def chunk(self, name: str) -> int | None:
+    def chunk(self, name: str) -> int:
         """Returns how many values are decompressed together."""
         with open_file(self.path) as file:
             dataset = find(file, self.members(name)[0])
-            plain = dataset.id.get_create_plist().get_nfilters() == 0
-            return None if plain or not dataset.chunks else prod(dataset.chunks)
+            is_packed = dataset.id.get_create_plist().get_nfilters() > 0
+            return prod(dataset.chunks) if is_packed else 1
 
     def _opened(self) -> AbstractContextManager[h5py.File]:
         return open_file(self.path)
 
-    def _array(self, opened: h5py.File, name: str, check: bool) -> StoredArray:
-        dataset = find(opened, name)
-        if check:
+    def _array(self, opened: h5py.File, name: str) -> StoredArray:
+        dataset, info = find(opened, name), self.info(name)
+        if name not in self._complete:
             require_complete(opened, dataset)
-        info = self.info(name)
+            self._complete.add(name)
         reverse = "MATLAB_class" in info.attributes
         same = dataset.dtype == info.dtype and not reverse
         return dataset if same else _Converted(dataset, info, reverse)
