@@ -14,7 +14,6 @@ from torch import Tensor
 
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data.formats import FieldFile, open_fields, split_folders
-from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.splits import DataFile, compare_names, divide
 from multigrid.data.store import NUM_TRAJECTORIES, GeneratedSource
@@ -62,16 +61,18 @@ class FilePart(NamedTuple):
             UserError: At the end, if values are NaN or infinite, or a channel of the training
                 samples is constant.
         """
-        values = ValueCheck(self.file.path, self.file.input_names, self.file.output_names)
+        checks = inputs, outputs = self.file.value_checks()
         order = np.argsort(self.numbers)
         for block in self.file.blocks(order):
             samples = self.load(order[block])
             first = samples.outputs[:, : self.file.num_channels[1]]
-            values.add(self.numbers[order[block]], samples.inputs.numpy(), first.numpy())
+            inputs.add(self.numbers[order[block]], samples.inputs.numpy())
+            outputs.add(self.numbers[order[block]], first.numpy())
             yield order[block], samples
-        values.require_finite()
-        if split == "train":
-            values.require_variation()
+        for check in checks:
+            check.require_finite()
+            if split == "train":
+                check.require_variation()
 
 
 class FileSource:

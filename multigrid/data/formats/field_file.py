@@ -238,11 +238,16 @@ class FieldFile:
 
     def read(self, indices: Sequence[int] | np.ndarray) -> Fields:
         """Reads samples as :meth:`fetch` does and refuses NaN and infinite values."""
-        inputs, outputs = self.fetch(indices)
-        check = ValueCheck(self.path, self.input_names, self.output_names)
-        check.add(np.asarray(indices), inputs, outputs)
-        check.require_finite()
-        return inputs, outputs
+        fields = self.fetch(indices)
+        for check, values in zip(self.value_checks(), fields, strict=True):
+            check.add(np.asarray(indices), values)
+            check.require_finite()
+        return fields
+
+    def value_checks(self) -> tuple[ValueCheck, ValueCheck]:
+        """Returns checks that have seen nothing yet, of the inputs and of the outputs."""
+        inputs = ValueCheck(self.path, "input", self.input_names)
+        return inputs, ValueCheck(self.path, "output", self.output_names)
 
     def blocks(self, indices: np.ndarray) -> Iterator[slice]:
         """Yields consecutive parts of ``indices`` that fit into a bounded amount of memory."""

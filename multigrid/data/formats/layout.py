@@ -1,6 +1,6 @@
 """Layouts: what each axis of an array is, and which arrays are inputs and outputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -130,9 +130,6 @@ class Layout:
     def arrays(self) -> list[str]:
         """Names of the arrays of the container that are read."""
         return [item.array for item in self.fields if isinstance(item.array, str)]
-
-
-Reader = Callable[[Container, ReaderOptions], "Layout | Sequence[Layout] | None"]
 
 
 def make_field(
