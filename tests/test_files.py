@@ -58,7 +58,7 @@ def test_one_file_serves_all_splits_and_levels(tmp_path: Path) -> None:
 def test_blocks_do_not_change_the_samples(tmp_path: Path, monkeypatch) -> None:
     data = source(save(tmp_path / "f.h5", FINE))
     whole = data.read("train", Grid((8, 8)))
-    monkeypatch.setattr("multigrid.data.formats.field_file.BLOCK_BYTES", 1)
+    monkeypatch.setattr("multigrid.data.arrays.BLOCK_BYTES", 1)
     assert len(list(data.files[0].file.blocks(np.arange(6)))) == 6
     assert torch.equal(data.read("train", Grid((8, 8))).inputs, whole.inputs)
 

@@ -367,7 +367,7 @@ def compressed(path: Path, chunks: tuple[int, ...], size: int = 16) -> np.ndarra
 @pytest.mark.parametrize("chunks", [(1, STEPS, 16, 16), (1, 8, 16, 16), (5, 3, 16, 16)])
 def test_compressed_trajectories_are_copied_once(chunks, tmp_path: Path, monkeypatch) -> None:
     compressed(tmp_path / "f.h5", chunks)
-    monkeypatch.setattr("multigrid.data.formats.field_file.BLOCK_BYTES", 1)
+    monkeypatch.setattr("multigrid.data.arrays.BLOCK_BYTES", 1)
     counts = {"train": 40, "validation": 8, "test": 8}
     held, streamed = (
         FileSource([DataFile(tmp_path / "f.h5")], counts, "cell", folder=tmp_path / "data")
@@ -414,10 +414,10 @@ def test_a_file_four_times_larger_than_the_memory(name: str, tmp_path: Path) -> 
         save(tmp_path / name, u=np.broadcast_to(trajectory, shape))
     code = (
         "import resource, torch; from pathlib import Path\n"
-        "from multigrid.data.files import FileSource\n"
-        "from multigrid.data.formats import ReaderOptions, field_file\n"
+        "from multigrid.data import arrays; from multigrid.data.files import FileSource\n"
+        "from multigrid.data.formats import ReaderOptions\n"
         "from multigrid.data.splits import DataFile; from multigrid.grid import Grid\n"
-        "field_file.BLOCK_BYTES = 2**21\n"
+        "arrays.BLOCK_BYTES = 2**21\n"
         "used = int(Path('/proc/self/statm').read_text().split()[5]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (used + 26 * 2**20,) * 2)\n"
         "counts = {'train': 500, 'validation': 40, 'test': 40}\n"

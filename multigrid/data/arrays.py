@@ -14,6 +14,7 @@ import numpy as np
 from multigrid.errors import UserError
 from multigrid.files import require_space, reserve, written_aside
 
+BLOCK_BYTES = 2**26
 SEAL = b"\nmultigrid, SHA-256 of all before: "
 
 
@@ -84,6 +85,13 @@ def take(dataset: h5py.Dataset, indices: np.ndarray) -> np.ndarray:
         first = indices[order[start]]
         rows[order[start:stop]] = dataset[first : first + stop - start]
     return rows
+
+
+def blocks(num_rows: int, row_bytes: int) -> Iterator[slice]:
+    """Yields consecutive rows that fit into a bounded amount of memory."""
+    size = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for start in range(0, num_rows, size):
+        yield slice(start, min(start + size, num_rows))
 
 
 def runs(numbers: Sequence[int] | np.ndarray) -> Iterator[tuple[int, int]]:

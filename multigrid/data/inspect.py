@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from multigrid.config.data import ReaderOptions
 from multigrid.data.formats import FieldFile, open_fields, split_folders
-from multigrid.data.formats.readers import available_parameters
-from multigrid.data.formats.values import ValueCheck, name_samples
+from multigrid.data.formats.field_file import ValueCheck, name_samples
+from multigrid.data.formats.layout import available_parameters
 from multigrid.data.remote import local
 from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError, printable

@@ -18,9 +18,9 @@ from multigrid.data.arrays import is_sealed
 from multigrid.data.formats import array_files
 from multigrid.data.formats.array_files import Npy, TorchFile, XarrayStore, partner_of, zip_members
 from multigrid.data.formats.container import Container, first_bytes, require_regular_file
-from multigrid.data.formats.field_file import FieldFile, Part
+from multigrid.data.formats.field_file import FieldFile
 from multigrid.data.formats.hdf5 import Hdf5
-from multigrid.data.formats.layout import Field, Layout, make_field
+from multigrid.data.formats.layout import Field, Layout, Part, make_field
 from multigrid.data.formats.matlab import MatlabFile
 from multigrid.data.formats.readers import KNOWN, TAKE_NAMES
 from multigrid.errors import UserError, nearest
