@@ -302,7 +302,7 @@ def _open_all(
     So does a file, one of several, that says that it is for one split.
     """
     for path, split in files:
-        folders = split_folders(path.expanduser()) if split is None else {}
+        folders = split_folders(path) if split is None else {}
         for name, paths in folders.items():
             yield DataFile(path, name), open_fields(paths, options, time)
         if not folders:

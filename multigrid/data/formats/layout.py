@@ -22,15 +22,14 @@ SPACE = "XYZ"
 LETTERS = "NTC" + SPACE
 
 
-def stated_axes(options: ReaderOptions, container: Container, name: str) -> str | None:
-    """Returns what the user says the axes of an array are, None if nothing."""
-    stated, shape = options.axes or {}, container.shape(name)
-    if isinstance(stated, str):  # of all arrays with so many axes
-        axes = stated.replace(" ", "")
-        return axes if len(axes) == len(shape) else None
-    text = stated.get(name, stated.get(name.rpartition("/")[2]))
-    require_number(text, {name: shape})
-    return text and text.replace(" ", "")
+def stated_axes(options: ReaderOptions, container: Container, name: str) -> str:
+    """Returns what the user says the axes of an array are, an empty text if nothing."""
+    stated, shape = options.axes, container.shape(name)
+    if isinstance(stated, dict):
+        stated = stated.get(name, stated.get(name.rpartition("/")[2]))
+        require_number(stated, {name: shape})
+    axes = (stated or "").replace(" ", "")
+    return axes if len(axes) == len(shape) else ""  # it is of arrays with so many axes
 
 
 def require_number(stated: Any, shapes: Mapping[str, Sequence[int]]) -> None:
