@@ -18,6 +18,7 @@ from experiments.benchmarks.__main__ import main as benchmark
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
 from multigrid.data.files import FilePart, FileSource
+from multigrid.data.formats import ReaderOptions
 from multigrid.data.samples import Samples, StreamedSamples, block_size
 from multigrid.data.splits import DataFile
 from multigrid.data.statistics import ChannelStatistics
@@ -387,6 +388,19 @@ def test_compressed_trajectories_are_copied_once(chunks, tmp_path: Path, monkeyp
     assert torch.equal(again.open("train", GRID)[order].inputs, expected.inputs[order])
     assert copy.stat().st_mtime_ns == before
     assert again.fingerprint == held.fingerprint
+
+
+def test_copies_of_arrays_with_similar_names_are_apart(tmp_path: Path) -> None:
+    fields = np.random.default_rng(0).standard_normal((2, 16, 16, 16), dtype=np.float32)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for name, field in zip(("a/b", "a__b"), fields, strict=True):
+            file.create_dataset(name, data=field, chunks=(8, 16, 16), compression="gzip")
+    files, options = [DataFile(tmp_path / "f.h5")], ReaderOptions(input="a/b", output="a__b")
+    counts = {"train": 8, "validation": 4, "test": 4}
+    source = FileSource(files, counts, "cell", options, folder=tmp_path / "data")
+    samples = source.open("train", GRID)[:]
+    assert np.array_equal(samples.inputs[:, 0], fields[0, :8])
+    assert np.array_equal(samples.outputs[:, 0], fields[1, :8])
 
 
 def test_chunks_of_one_step_are_not_copied(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from pathlib import Path
+from sys import float_info
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from filelock import FileLock
@@ -222,6 +224,7 @@ def available_parameters(container: Container, count: int) -> dict[str, Field]:
         name: make_field(container, np.array(float(value)), "", name, "an attribute")
         for name, value in container.attributes.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
+        if abs(value) <= float_info.max
     }
     forms = {(count,): "N", (count, 1): "NC", (1, count): "CN"}  # MATLAB's vectors have two axes
     for name, info in container.numeric().items():
@@ -313,7 +316,7 @@ class Part:
         A single step of a compressed array can be read from its copy without the rest of a chunk.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        files = {a: folder / f"{name}_{a.replace('/', '__')}.npy" for a in self.layout.arrays}
+        files = {a: folder / f"{name}_{quote(a, safe='')}.npy" for a in self.layout.arrays}
         with FileLock(folder / f"{name}.lock"):
             for array, path in files.items():
                 if not path.exists():
