@@ -328,6 +328,11 @@ def _sizes(container: Container, layout: Layout) -> dict[str, int]:
     """Returns the sizes of the axes, in which all fields must agree."""
     sizes: dict[str, int] = {}
     for item in layout.fields:
+        if any(item.axes.count(letter) > 1 for letter in set(item.axes) - {"C"}):
+            raise UserError(
+                f"{container.path}: {item}, but only C may stand twice; name the array with "
+                "'input' and 'output', and say with problem.axes what its axes are"
+            )
         for letter, size in item.sizes():
             if letter != "C" and sizes.setdefault(letter, size) != size:
                 raise UserError(
