@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isqrt, prod
-from typing import Any
+from typing import Any, get_args
 
 from multigrid.config.data import ReaderOptions
 from multigrid.data import SPLIT_NAMES, SPLITS
@@ -28,6 +28,7 @@ from multigrid.data.formats.layout import (
     stated_axes,
 )
 from multigrid.errors import UserError
+from multigrid.grid import Centering
 from multigrid.registry import READERS
 
 KNOWN = ("store", "well", "pdebench", "cno", "pdearena", "poseidon", "fno", "dimensions")
@@ -74,7 +75,7 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
             outputs=side(f"{split}/output"),
             count=int(container.group_attributes[split].get("num_complete", 0)),
             split=split,
-            centering=centering if centering in ("cell", "node") else None,
+            centering=centering if centering in get_args(Centering) else None,
         )
         for split in SPLITS
     ]
