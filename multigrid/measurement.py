@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,6 @@ from torch import Tensor
 from multigrid import metrics
 from multigrid.config import Config
 from multigrid.data import SPLITS
-from multigrid.data.files import places
-from multigrid.data.formats import FieldFile
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError, nearest
@@ -24,6 +22,9 @@ from multigrid.models.scaling import Surrogate
 from multigrid.report.record import number, rollout_table
 from multigrid.tables import table
 from multigrid.training.evaluation import predict
+
+if TYPE_CHECKING:
+    from multigrid.data.formats import FieldFile
 
 SHOWN = ("rel_l2", "rel_l1", "rel_h1", "rmse")
 BANDS = {"rel_l2_low": "Low third", "rel_l2_mid": "Mid", "rel_l2_high": "High"}
@@ -195,7 +196,7 @@ def run_trajectories(config: Config, grid: Grid) -> Trajectories | None:
 
 
 def file_samples(
-    file: FieldFile,
+    file: "FieldFile",
     names: tuple[Sequence[str], Sequence[str]],
     centering: Centering,
     count: int | None = None,
@@ -223,7 +224,7 @@ def file_samples(
             inputs, outputs = map(torch.from_numpy, fields)
             yield Samples(inputs, outputs, grid)
 
-    return SampleStream(str(file.path), grid, total, blocks, places(file, np.arange(total)))
+    return SampleStream(str(file.path), grid, total, blocks, file.places(np.arange(total)))
 
 
 def _at_most(count: int | None, available: int, reason: str) -> int:

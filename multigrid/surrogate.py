@@ -12,8 +12,6 @@ from torch import Tensor
 
 from multigrid.config import Config, parse_saved, read_saved
 from multigrid.config.data import ReaderOptions
-from multigrid.data.formats import open_fields
-from multigrid.data.remote import local
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError
@@ -264,6 +262,9 @@ class TrainedSurrogate:
             return run_samples(self.config, split, count)
         centering = self.finest.centering
         if isinstance(data, str | Path):
+            from multigrid.data.formats import open_fields
+            from multigrid.data.remote import local
+
             options = options or self.config.files or ReaderOptions()
             options = options.model_copy(update={"ndim": options.ndim or self.finest.ndim})
             file = open_fields(local(data), options, self.config.data.time)

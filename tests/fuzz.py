@@ -30,8 +30,7 @@ from scipy.io import netcdf_file, savemat
 
 import multigrid
 from multigrid.config import Config, flatten, load_config
-from multigrid.data.formats import open_fields
-from multigrid.data.inspect import inspect_file
+from multigrid.data.inspect import inspect_path
 from multigrid.errors import UserError
 from multigrid.ladder.experiment import Experiment
 from multigrid.records.run_folder import Journal
@@ -268,7 +267,7 @@ def try_settings(overrides: Sequence[str], path: Path) -> None:
 
 def try_data(path: Path) -> None:
     """Looks into a data file and reads all of it."""
-    inspect_file(open_fields(path))
+    inspect_path(path)
 
 
 def try_network(path: Path) -> None:

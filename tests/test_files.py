@@ -58,7 +58,7 @@ def test_one_file_serves_all_splits_and_levels(tmp_path: Path) -> None:
 def test_blocks_do_not_change_the_samples(tmp_path: Path, monkeypatch) -> None:
     data = source(save(tmp_path / "f.h5", FINE))
     whole = data.read("train", Grid((8, 8)))
-    monkeypatch.setattr("multigrid.data.formats.field_file.BLOCK_BYTES", 1)
+    monkeypatch.setattr("multigrid.data.arrays.BLOCK_BYTES", 1)
     assert len(list(data.files[0].file.blocks(np.arange(6)))) == 6
     assert torch.equal(data.read("train", Grid((8, 8))).inputs, whole.inputs)
 
@@ -123,13 +123,14 @@ def test_centering_is_found_out(tmp_path: Path) -> None:
 
 
 def test_what_a_file_says_of_its_centering_counts(tmp_path: Path) -> None:
-    path = tmp_path / "f.h5"
-    with h5py.File(path, "w") as file:
-        file.attrs["fingerprint"], file.attrs["centering"] = "made up", "node"
-        for split, count in (("train", 6), ("validation", 2), ("test", 2)):
-            file[f"{split}/input"] = file[f"{split}/output"] = RNG.random((count, 1, 8, 8))
-            file[split].attrs["num_complete"] = count
-    assert source(DataFile(path), centering="auto").centering == "node"
+    for centering in ("node", "closed", "open"):
+        path = tmp_path / f"{centering}.h5"
+        with h5py.File(path, "w") as file:
+            file.attrs["fingerprint"], file.attrs["centering"] = "made up", centering
+            for split, count in (("train", 6), ("validation", 2), ("test", 2)):
+                file[f"{split}/input"] = file[f"{split}/output"] = RNG.random((count, 1, 8, 8))
+                file[split].attrs["num_complete"] = count
+        assert source(DataFile(path), centering="auto").centering == centering
 
 
 def test_more_coarse_samples_leak_nothing(tmp_path: Path) -> None:

@@ -96,6 +96,14 @@ def test_settings_are_checked_without_waiting_for_torch(module):
     assert result.stdout.strip() == "False"
 
 
+def test_generated_samples_need_no_readers_of_files():
+    code = "import sys, multigrid.ladder.ladder; print('multigrid.data.formats' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
+
+
 def test_only_the_configuration_knows_yaml():
     knows = {m for m in ROOMS if "import yaml" in MODULES[m].read_text(encoding="utf-8")}
     assert knows == {"multigrid.config.yaml_file"}

@@ -387,11 +387,26 @@ def test_zarr_and_netcdf_3(name: str, tmp_path: Path) -> None:
         data.to_netcdf(tmp_path / name, format="NETCDF3_64BIT", engine="scipy")
     else:
         pytest.importorskip("zarr")
+        data.attrs["huge"] = 10**400  # JSON has such numbers
         data.to_zarr(tmp_path / name, consolidated=False)
     file = open_fields(tmp_path / name, options=ReaderOptions(noncartesian=True))
     assert file.output_names == ("pres", "u", "v")
     assert_steps(file, np.stack([2 * U, U, U], axis=2))
     assert file.ignored == ()
+
+
+def test_two_axes_of_samples_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.nc", "w") as file:
+        file["u"] = np.stack([U, U], axis=1)
+        for axis, (name, size) in enumerate(zip(("sample", "ensemble", "time", "y", "x"),
+                                                file["u"].shape, strict=True)):  # fmt: skip
+            file[name] = np.arange(size)
+            file[name].make_scale(name)
+            file["u"].dims[axis].attach_scale(file[name])
+    with pytest.raises(UserError, match=r"'u' .* is read as \[N, N, T, X, Y\], .* only C may"):
+        open_fields(tmp_path / "f.nc")
+    options = ReaderOptions(input="u", output="u", axes="N C T X Y")
+    assert_steps(open_fields(tmp_path / "f.nc", options), np.stack([U, U], axis=2))
 
 
 def test_channels_of_pairs_are_no_time_steps(tmp_path: Path) -> None:

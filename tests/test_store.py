@@ -10,7 +10,7 @@ from multigrid.data import SPLITS
 from multigrid.data import store as store_module
 from multigrid.data.arrays import write_array
 from multigrid.data.formats import ReaderOptions, open_container, open_fields
-from multigrid.data.formats.field_file import copy_array
+from multigrid.data.formats.layout import copy_array
 from multigrid.data.generation import BLOCK, Block
 from multigrid.data.store import DataStore
 from multigrid.errors import UserError, brief

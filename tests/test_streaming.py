@@ -18,6 +18,7 @@ from experiments.benchmarks.__main__ import main as benchmark
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
 from multigrid.data.files import FilePart, FileSource
+from multigrid.data.formats import ReaderOptions
 from multigrid.data.samples import Samples, StreamedSamples, block_size
 from multigrid.data.splits import DataFile
 from multigrid.data.statistics import ChannelStatistics
@@ -367,7 +368,7 @@ def compressed(path: Path, chunks: tuple[int, ...], size: int = 16) -> np.ndarra
 @pytest.mark.parametrize("chunks", [(1, STEPS, 16, 16), (1, 8, 16, 16), (5, 3, 16, 16)])
 def test_compressed_trajectories_are_copied_once(chunks, tmp_path: Path, monkeypatch) -> None:
     compressed(tmp_path / "f.h5", chunks)
-    monkeypatch.setattr("multigrid.data.formats.field_file.BLOCK_BYTES", 1)
+    monkeypatch.setattr("multigrid.data.arrays.BLOCK_BYTES", 1)
     counts = {"train": 40, "validation": 8, "test": 8}
     held, streamed = (
         FileSource([DataFile(tmp_path / "f.h5")], counts, "cell", folder=tmp_path / "data")
@@ -387,6 +388,19 @@ def test_compressed_trajectories_are_copied_once(chunks, tmp_path: Path, monkeyp
     assert torch.equal(again.open("train", GRID)[order].inputs, expected.inputs[order])
     assert copy.stat().st_mtime_ns == before
     assert again.fingerprint == held.fingerprint
+
+
+def test_copies_of_arrays_with_similar_names_are_apart(tmp_path: Path) -> None:
+    fields = np.random.default_rng(0).standard_normal((2, 16, 16, 16), dtype=np.float32)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for name, field in zip(("a/b", "a__b"), fields, strict=True):
+            file.create_dataset(name, data=field, chunks=(8, 16, 16), compression="gzip")
+    files, options = [DataFile(tmp_path / "f.h5")], ReaderOptions(input="a/b", output="a__b")
+    counts = {"train": 8, "validation": 4, "test": 4}
+    source = FileSource(files, counts, "cell", options, folder=tmp_path / "data")
+    samples = source.open("train", GRID)[:]
+    assert np.array_equal(samples.inputs[:, 0], fields[0, :8])
+    assert np.array_equal(samples.outputs[:, 0], fields[1, :8])
 
 
 def test_chunks_of_one_step_are_not_copied(tmp_path: Path) -> None:
@@ -414,10 +428,10 @@ def test_a_file_four_times_larger_than_the_memory(name: str, tmp_path: Path) -> 
         save(tmp_path / name, u=np.broadcast_to(trajectory, shape))
     code = (
         "import resource, torch; from pathlib import Path\n"
-        "from multigrid.data.files import FileSource\n"
-        "from multigrid.data.formats import ReaderOptions, field_file\n"
+        "from multigrid.data import arrays; from multigrid.data.files import FileSource\n"
+        "from multigrid.data.formats import ReaderOptions\n"
         "from multigrid.data.splits import DataFile; from multigrid.grid import Grid\n"
-        "field_file.BLOCK_BYTES = 2**21\n"
+        "arrays.BLOCK_BYTES = 2**21\n"
         "used = int(Path('/proc/self/statm').read_text().split()[5]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (used + 26 * 2**20,) * 2)\n"
         "counts = {'train': 500, 'validation': 40, 'test': 40}\n"

@@ -20,7 +20,7 @@ from multigrid.cli.command import (
 from multigrid.errors import UserError
 
 if TYPE_CHECKING:
-    from multigrid.data.arrays import Inputs
+    from multigrid.data.formats import Inputs
     from multigrid.grid import Grid
     from multigrid.surrogate import TrainedSurrogate
 
@@ -129,8 +129,7 @@ def _open_inputs(
     options: argparse.Namespace, surrogate: "TrainedSurrogate"
 ) -> "tuple[Inputs, Grid]":
     """Returns the array of inputs, or those of a file that the run could train on."""
-    from multigrid.data.arrays import Inputs, open_array
-    from multigrid.data.formats import open_fields
+    from multigrid.data.formats import Inputs, open_array, open_fields
 
     try:
         inputs = open_array(options.source, options.input)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data.formats import FieldFile, open_fields, split_folders
-from multigrid.data.formats.values import ValueCheck
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.splits import DataFile, compare_names, divide
 from multigrid.data.store import NUM_TRAJECTORIES, GeneratedSource
@@ -62,16 +61,18 @@ class FilePart(NamedTuple):
             UserError: At the end, if values are NaN or infinite, or a channel of the training
                 samples is constant.
         """
-        values = ValueCheck(self.file.path, self.file.input_names, self.file.output_names)
+        checks = inputs, outputs = self.file.value_checks()
         order = np.argsort(self.numbers)
         for block in self.file.blocks(order):
             samples = self.load(order[block])
             first = samples.outputs[:, : self.file.num_channels[1]]
-            values.add(self.numbers[order[block]], samples.inputs.numpy(), first.numpy())
+            inputs.add(self.numbers[order[block]], samples.inputs.numpy())
+            outputs.add(self.numbers[order[block]], first.numpy())
             yield order[block], samples
-        values.require_finite()
-        if split == "train":
-            values.require_variation()
+        for check in checks:
+            check.require_finite()
+            if split == "train":
+                check.require_variation()
 
 
 class FileSource:
@@ -254,7 +255,7 @@ class FileSource:
     def places(self, split: str, grid: Grid, count: int) -> list[str]:
         """Returns trajectory and step of the first samples of a split, if they have such."""
         file, pool, *_ = self.locate(split, grid)
-        return places(file, pool[:count])
+        return file.places(pool[:count])
 
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
         """Reads the first trajectories of a split, at most 16, restricted to a grid.
@@ -262,12 +263,18 @@ class FileSource:
         None if what is predicted cannot be rolled out, or the trajectories have fewer steps.
         """
         file, pool, stored, _ = self.locate(split, grid)
-        groups = np.unique(pool // file.group_size)[:NUM_TRAJECTORIES]
-        fields = file.trajectories(groups.tolist(), num_steps)
-        if fields is None or file.time is None:
+        setup, size = file.time, file.group_size
+        if setup is None or size < num_steps or not len(pool):
             return None
-        inputs, states = (restrict_to(torch.from_numpy(f), stored, grid) for f in fields)
-        return Trajectories(inputs.contiguous(), states.contiguous(), file.time, int(groups[0]))
+        groups = np.unique(pool // size)[:NUM_TRAJECTORIES]
+        first, _ = file.fetch(groups * size)
+        states = []
+        for group in groups:
+            steps = file.fetch(group * size + np.arange(num_steps))
+            states.append(np.concatenate([setup.last_state(steps[0])[:1], setup.state(*steps)]))
+        fields = map(torch.from_numpy, (first, np.stack(states)))
+        inputs, true = (restrict_to(field, stored, grid).contiguous() for field in fields)
+        return Trajectories(inputs, true, setup, int(groups[0]))
 
     def nesting(self) -> Centering | None:
         """Returns the centering by which two files' outputs on two grids nest, if any do."""
@@ -295,7 +302,7 @@ def _open_all(
     So does a file, one of several, that says that it is for one split.
     """
     for path, split in files:
-        folders = split_folders(path.expanduser()) if split is None else {}
+        folders = split_folders(path) if split is None else {}
         for name, paths in folders.items():
             yield DataFile(path, name), open_fields(paths, options, time)
         if not folders:
@@ -337,11 +344,3 @@ def nested_centering(coarse: Tensor, fine: Tensor) -> Centering | None:
             if error <= ROUNDING * fine.abs().max():
                 fitting.append(centering)
     return fitting[0] if len(fitting) == 1 else None
-
-
-def places(file: FieldFile, numbers: np.ndarray) -> list[str]:
-    """Returns trajectory and step of samples of a file; nothing if it holds no trajectories."""
-    if file.group_size == 1:
-        return []
-    pairs = zip(*divmod(numbers, file.group_size), strict=True)
-    return [f"trajectory {row}, step {step}" for row, step in pairs]

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from multigrid.config.data import ReaderOptions
 from multigrid.data.formats import FieldFile, open_fields, split_folders
-from multigrid.data.formats.readers import available_parameters
-from multigrid.data.formats.values import FieldValues, ValueCheck, name_samples
+from multigrid.data.formats.field_file import ValueCheck, name_samples
+from multigrid.data.formats.layout import available_parameters
 from multigrid.data.remote import local
 from multigrid.data.splits import split_groups, split_pools
 from multigrid.errors import UserError, printable
@@ -47,24 +47,17 @@ def inspect_path(place: str | Path, options: ReaderOptions | None = None) -> Rep
     folders = split_folders(path)
     others = {s: open_fields(paths, options) for s, paths in folders.items() if s != "train"}
     file = open_fields(folders.get("train", path), options)
-    return inspect_file(file, str(place), others)
-
-
-def inspect_file(
-    file: FieldFile, place: str | None = None, others: Mapping[str, FieldFile] | None = None
-) -> Report:
-    """Reports on an open file, called ``place``; ``others`` are for validation and test."""
-    values = ValueCheck(file.path, file.input_names, file.output_names)
-    indices, layout = np.arange(file.num_samples), file.layout
+    checks, indices, layout = file.value_checks(), np.arange(file.num_samples), file.layout
     with tqdm(total=len(indices), unit="sample", disable=None) as bar:
         for block in file.blocks(indices):
-            values.add(indices[block], *file.fetch(indices[block]))
+            for check, values in zip(checks, file.fetch(indices[block]), strict=True):
+                check.add(indices[block], values)
             bar.update(block.stop - block.start)
-    place, centering = place or str(file.path), layout.centering or guess_centering(file.shape)
+    centering = layout.centering or guess_centering(file.shape)
     some = np.linspace(0, len(indices) - 1, min(NUM_LOOKED_AT, len(indices))).astype(int)
     periodic = not layout.boundaries and looks_periodic(file.fetch(some)[1])
     return {
-        "path": place,
+        "path": str(place),
         "reader": file.reader,
         "num_samples": file.num_samples,
         "num_trajectories": file.num_groups if file.group_size > 1 else None,
@@ -81,9 +74,9 @@ def inspect_file(
         "looks_periodic": periodic,
         "time_step": layout.time_step,
         "notes": list(layout.notes),
-        "inputs": _side(file.dtypes[0], values.inputs),
-        "outputs": _side(file.dtypes[1], values.outputs),
-        "suggestion": _suggestion(file, place, centering, others or {}, periodic),
+        "inputs": _side(file.dtypes[0], checks[0]),
+        "outputs": _side(file.dtypes[1], checks[1]),
+        "suggestion": _suggestion(file, str(place), centering, others, periodic),
     }
 
 
@@ -99,7 +92,7 @@ def looks_periodic(fields: np.ndarray) -> bool:
     return True
 
 
-def _side(dtype: str, values: FieldValues) -> Report:
+def _side(dtype: str, values: ValueCheck) -> Report:
     def finite(value: np.floating) -> float | None:
         return float(value) if np.isfinite(value) else None
 

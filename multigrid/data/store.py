@@ -27,8 +27,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from multigrid.data import SPLITS
-from multigrid.data.formats.container import is_sealed, seal, stamp
-from multigrid.data.formats.hdf5 import reserved_hdf5, take
+from multigrid.data.arrays import is_sealed, reserved_hdf5, seal, stamp, take
 from multigrid.data.generation import Arrays, Block, Recipe, generate
 from multigrid.data.samples import Samples, StreamedSamples
 from multigrid.data.time import TimeSetup, Trajectories

@@ -2,15 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multigrid.config import Config, parse_config
 from multigrid.config.data import FileConfig
 from multigrid.data import SPLITS
-from multigrid.data.files import FileSource, SampleSource
-from multigrid.data.remote import local
 from multigrid.data.samples import Samples
-from multigrid.data.splits import DataFile
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.ladder.floors import choose_cycle, choose_fields, measure_floors
@@ -18,13 +15,16 @@ from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily,
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS
 
+if TYPE_CHECKING:
+    from multigrid.data.files import SampleSource
+
 NUM_SAMPLES = 16
 """What 'auto' looks at."""
 
 
 def problem_and_source(
     config: Config, labelled: bool = True, num_steps: int = 1
-) -> tuple[Problem, SampleSource]:
+) -> "tuple[Problem, SampleSource]":
     """Returns the PDE of a configuration and where its samples come from.
 
     Generated training samples have solutions if ``labelled``; those for training have the outputs
@@ -37,6 +37,10 @@ def problem_and_source(
     if section is None:
         problem = config.pde()
         return problem, generated_source(config, problem, labelled, num_steps)
+    from multigrid.data.files import FileSource
+    from multigrid.data.remote import local
+    from multigrid.data.splits import DataFile
+
     files = [DataFile(local(entry.file), entry.split) for entry in section.entries()]
     counts = {"train": config.samples()[-1], "validation": data.validation, "test": data.test}
     how = data.centering, section, data.time, Path(data.folder), num_steps
@@ -45,7 +49,7 @@ def problem_and_source(
     return file_problem(section, source.input_names, source.output_names), source
 
 
-def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]]:
+def settle(config: Config, source: "SampleSource") -> tuple[Config, dict[str, str]]:
     """Returns a configuration with what its samples have shown: centering, cycle, kind of fields.
 
     And in words what ``auto`` has become and why, by key.
@@ -72,7 +76,7 @@ def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]
     return config, reasons
 
 
-def some_samples(config: Config, source: SampleSource) -> Samples:
+def some_samples(config: Config, source: "SampleSource") -> Samples:
     """Returns a few samples on the finest grid, to see what they are like."""
     return source.first(config.hierarchy().finest, NUM_SAMPLES)
 

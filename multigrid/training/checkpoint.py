@@ -24,7 +24,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from multigrid.config import Config, changed_settings, parse_saved
-from multigrid.data.formats.array_files import not_dense
+from multigrid.data.arrays import not_dense
 from multigrid.errors import UserError, brief, nearest, printable
 from multigrid.files import to_json, write_file
 from multigrid.zoo import located

@@ -5,19 +5,22 @@ their axes is. A reader of a format is a function from the one to the other, whi
 with :data:`multigrid.register_reader`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data import SPLIT_NAMES
+from multigrid.data.arrays import is_sealed
 from multigrid.data.formats import array_files
 from multigrid.data.formats.array_files import Npy, TorchFile, XarrayStore, partner_of, zip_members
-from multigrid.data.formats.container import Container, first_bytes, is_sealed, require_regular_file
-from multigrid.data.formats.field_file import FieldFile, Part
+from multigrid.data.formats.container import Container, first_bytes, require_regular_file
+from multigrid.data.formats.field_file import FieldFile
 from multigrid.data.formats.hdf5 import Hdf5
-from multigrid.data.formats.layout import Field, Layout, make_field
+from multigrid.data.formats.layout import Field, Layout, Part, make_field
 from multigrid.data.formats.matlab import MatlabFile
 from multigrid.data.formats.readers import KNOWN, TAKE_NAMES
 from multigrid.errors import UserError, nearest
@@ -165,14 +168,68 @@ def _first_fitting(
     raise UserError(f"{container.path}: no reader fits{held}; tried: {tried}")
 
 
+# --- inputs alone, as for predictions ---
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs ``[N, in, *grid]`` of a file, read where they are sliced."""
+
+    shape: tuple[int, ...]
+    read: Callable[[slice], np.ndarray]
+
+    @classmethod
+    def of(cls, file: FieldFile) -> "Inputs":
+        """Returns those of the samples that a reader finds in a file, as for training."""
+        numbers = range(file.num_samples)
+        shape = (len(numbers), len(file.input_names), *file.shape)
+        return cls(shape, lambda rows: file.fetch(numbers[rows])[0])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.read(rows)
+
+
+def open_array(path: Path, name: str | None = None) -> Inputs:
+    """Opens an array of any kind of file that can be sliced."""
+    container = open_container(path, ReaderOptions())
+    if container.kind == "unknown":
+        raise UserError(f"{path}: is not a file of arrays (.npy, .npz, HDF5, .pt, .mat)")
+    if container.kind == "npy":  # a second file, of outputs, may lie beside it
+        if name is not None:
+            raise UserError(f"{path}: holds one array without a name, not '{name}'")
+        name = container.names[0]
+    names = [n for n in container.names if n not in container.coordinates]
+    held = ", ".join(names) or "no array"
+    if name is None and len(names) != 1:
+        raise UserError(f"{path}: holds {held}; say with --input which is the input")
+    array = names[0] if name is None else name
+    if array not in names:
+        raise UserError(f"{path}: holds no array '{name}' but {held}{nearest(name, names)}")
+    shape = container.shape(array)
+    if not shape or not shape[0]:
+        raise UserError(f"{path}: holds no sample")
+
+    def read(rows: slice) -> np.ndarray:
+        with container.open() as arrays:
+            return np.asarray(arrays(array)[rows, ...])
+
+    read(slice(0))  # so that damage is told at once
+    return Inputs(shape, read)
+
+
 __all__ = [
     "Container",
     "Field",
     "FieldFile",
+    "Inputs",
     "Layout",
     "ReaderOptions",
     "expand",
     "make_field",
+    "open_array",
     "open_fields",
     "split_folders",
 ]

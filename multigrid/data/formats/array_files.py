@@ -9,13 +9,13 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 
+from multigrid.data.arrays import not_dense
 from multigrid.data.formats.container import (
     ALWAYS_ALLOWED,
     ArrayInfo,
@@ -27,7 +27,7 @@ from multigrid.data.formats.container import (
     require_regular_file,
 )
 from multigrid.errors import UserError, brief
-from multigrid.files import reason, require_space, reserve, written_aside
+from multigrid.files import reason, require_space
 
 NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -47,7 +47,7 @@ class ArrayFile(Container):
         """Reads or maps an array."""
         raise NotImplementedError
 
-    def _array(self, opened: None, name: str, check: bool) -> StoredArray:
+    def _array(self, opened: None, name: str) -> StoredArray:
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
@@ -152,21 +152,6 @@ class NpyFiles(ArrayFile):
             return np.lib.format.open_memmap(self._files[name], "r")
 
 
-@contextmanager
-def written_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> Iterator[np.memmap]:
-    """Yields the array of a ``.npy`` file to be filled, which then gets its name.
-
-    Raises:
-        UserError: If it cannot be written, or the disk has no room for it.
-    """
-    with written_aside(path) as aside:
-        require_space(path.parent, prod(shape) * np.dtype(dtype).itemsize)
-        mapped = np.lib.format.open_memmap(aside, "w+", dtype, shape)
-        reserve(aside, aside.stat().st_size)
-        yield mapped
-        mapped.flush()
-
-
 class Npy(NpyFiles):
     """One ``.npy`` file, or two: that of the inputs and that of the outputs.
 
@@ -265,8 +250,8 @@ class TorchFile(ArrayFile):
             ) from None
 
     def _describe(self, name: str) -> ArrayInfo:
-        self._loaded[name] = self._load(name)
-        return ArrayInfo(self._loaded[name].shape, self._loaded[name].dtype)
+        array = self._array(None, name)
+        return ArrayInfo(array.shape, array.dtype)
 
     def _load(self, name: str) -> np.ndarray:
         import torch
@@ -283,25 +268,9 @@ class TorchFile(ArrayFile):
         return array
 
 
-def not_dense(value: Any) -> str:
-    """Returns what a value is other than a dense tensor, the text empty if it is one."""
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        return f"a value of type {type(value).__name__}"
-    kinds = {
-        "a nested tensor": value.is_nested,  # first, as it may be sparse as well
-        "a tensor without values, on the device 'meta'": value.is_meta,
-        "a quantized tensor": value.is_quantized,
-        "a sparse tensor": value.layout != torch.strided,
-    }
-    return next((kind for kind, applies in kinds.items() if applies), "")
-
-
 def _numpy_globals() -> list[Any]:
     """Returns what rebuilds arrays of numbers, under its names before and since NumPy 2."""
-    place = "numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray"
-    functions = [getattr(import_module(place), name) for name in ("_reconstruct", "scalar")]
+    functions: list[Any] = [value.__reduce__()[0] for value in (np.zeros(0), np.float64(0))]
     dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]  # none holds Python objects
     names = [
         (function, f"numpy.{core}.multiarray.{function.__name__}")
@@ -344,10 +313,9 @@ class XarrayStore(Container):
         dims = tuple(map(str, variable.dims))
         return ArrayInfo(variable.shape, variable.dtype, attributes, dims, is_coordinate)
 
-    def chunk(self, name: str) -> int | None:
+    def chunk(self, name: str) -> int:
         """Returns how many values are decompressed together."""
-        chunks = self.content.variables[name].encoding.get("chunks")
-        return prod(chunks) if chunks else None
+        return prod(self.content.variables[name].encoding.get("chunks") or ())
 
-    def _array(self, opened: None, name: str, check: bool) -> StoredArray:
+    def _array(self, opened: None, name: str) -> StoredArray:
         return self.content.variables[name]  # read where it is sliced

@@ -1,6 +1,5 @@
 """Containers: files that give named arrays with attributes, opened without running any code."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ MAX_RATIO = 200
 ALWAYS_ALLOWED = 2**26
 NUM_LISTED = 12
 NUMBERS = "fiub"  # kinds of real numbers and booleans in NumPy
-SEAL = b"\nmultigrid, SHA-256 of all before: "
 
 StoredArray: TypeAlias = Any
 """An array on disk or in memory, with ``shape`` and ``dtype``, read by a tuple of slices."""
@@ -85,16 +83,16 @@ class Container:
         """Returns what is known of an array of the file; called once for each."""
         raise NotImplementedError
 
-    def chunk(self, name: str) -> int | None:
-        """Returns how many values have to be decompressed together, None if they are not packed."""
-        return None
+    def chunk(self, name: str) -> int:
+        """Returns how many values have to be decompressed together."""
+        return 1
 
     def _opened(self) -> AbstractContextManager[Any]:
         """Opens the file; gives what :meth:`_array` takes."""
         return nullcontext()
 
-    def _array(self, opened: Any, name: str, check: bool) -> StoredArray:
-        """Returns an array of an open file; ``check`` asks whether it is complete."""
+    def _array(self, opened: Any, name: str) -> StoredArray:
+        """Returns an array of an open file; refuses one that was never written in full."""
         raise NotImplementedError
 
     def info(self, name: str) -> ArrayInfo:
@@ -155,28 +153,26 @@ class Container:
         return self._members.get(name, (name,))
 
     @contextmanager
-    def open(self, check: bool = False) -> Iterator[Arrays]:
-        """Gives the file's arrays by name; ``check`` refuses those never written in full."""
+    def open(self) -> Iterator[Arrays]:
+        """Gives the file's arrays by name."""
         with self._opened() as opened:
 
             @cache
             def array(name: str) -> StoredArray:
                 if name in self._members:
-                    for member in self.members(name) if check else ():
-                        array(member)
                     return _Stack(array, self.members(name), self.shape(name)[1:])
                 dtype = self.info(name).dtype
                 if dtype.kind not in NUMBERS:
                     raise UserError(
                         f"{self.path}: '{name}' holds {dtype}, but real numbers are needed"
                     )
-                return self._array(opened, name, check)
+                return self._array(opened, name)
 
             yield array
 
     def read(self, name: str) -> np.ndarray:
         """Returns a whole array."""
-        with self.open(check=True) as arrays:
+        with self.open() as arrays:
             return np.asarray(arrays(name)[()])
 
     def contents(self) -> str:
@@ -218,39 +214,6 @@ def require_regular_file(path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def stamp(path: Path) -> tuple[int, int, int]:
-    """Returns size, time of change and inode of a file: another state has another stamp."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: can no longer be read: {error.strerror}") from None
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def seal(path: Path) -> None:
-    """Writes a checksum of a file behind its end, where HDF5 does not look."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    with path.open("ab") as file:
-        file.write(SEAL + digest)
-
-
-def is_sealed(path: Path) -> bool | None:
-    """Whether the checksum behind the end of a file is right; None if there is none."""
-    with path.open("rb") as file:
-        left = file.seek(0, 2) - len(SEAL) - 32
-        file.seek(max(left, 0))
-        tail = file.read()
-        if not tail.startswith(SEAL):
-            return None
-        digest = hashlib.sha256()
-        file.seek(0)
-        while part := file.read(min(left, 2**22)):
-            digest.update(part)
-            left -= len(part)
-    return digest.digest() == tail[len(SEAL) :]
 
 
 def first_bytes(path: Path, count: int) -> bytes:

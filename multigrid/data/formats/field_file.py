@@ -2,138 +2,79 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from multigrid.config.data import ReaderOptions, TimeConfig
-from multigrid.data.formats.array_files import NpyFiles, written_npy
-from multigrid.data.formats.container import Arrays, Container, stamp
-from multigrid.data.formats.hdf5 import runs
-from multigrid.data.formats.layout import SPACE, Field, Layout, require_stated
-from multigrid.data.formats.readers import available_parameters, chosen_parameters
-from multigrid.data.formats.values import ValueCheck
+from multigrid.data.arrays import blocks, runs, stamp
+from multigrid.data.formats.container import Arrays, Container
+from multigrid.data.formats.layout import Field, Part, available_parameters
 from multigrid.data.time import TimeSetup
 from multigrid.errors import UserError, nearest
 from multigrid.tables import counted
 
-BLOCK_BYTES = 2**26
-NUM_IGNORED = 12
+NUM_IGNORED, NUM_NAMED = 12, 5
 
 Fields = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Part:
-    """A file, or a split of one, with its layout; ``count`` samples or trajectories."""
+class ValueCheck:
+    """What has been seen of the values of a file's inputs, or outputs.
 
-    container: Container
-    layout: Layout
-    count: int
-    num_steps: int
-    shape: tuple[int, ...]
+    Attributes:
+        low: Lowest finite value of each channel, as ``high`` is the highest.
+        bad: How many NaN and infinite values a sample has, by its number in the file.
+    """
 
-    @classmethod
-    def of(cls, container: Container, layout: Layout, options: ReaderOptions) -> "Part":
-        """Checks that the fields fit each other, and adds the parameters."""
-        require_stated(options, layout.fields)
-        path, sizes = container.path, _sizes(container, layout)
-        shape = tuple(sizes[letter] for letter in SPACE if letter in sizes)
-        if not shape or set(SPACE[: len(shape)]) - set(sizes):
+    def __init__(self, path: Path, kind: str, names: Sequence[str]) -> None:
+        self.path, self.kind, self.names = path, kind, names
+        self.low, self.high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+        self.bad: dict[int, int] = {}
+
+    def add(self, indices: np.ndarray, fields: np.ndarray) -> None:
+        """Looks at samples ``[n, channels, *grid]``; ``indices`` are their numbers in the file."""
+        axes = tuple(range(2, fields.ndim))
+        low, high = fields.min(axes), fields.max(axes)
+        # minimum and maximum hand NaN and infinite values on, so one look at them is enough
+        damaged = ~(np.isfinite(low) & np.isfinite(high)).all(axis=1)
+        if damaged.any():
+            finite = np.isfinite(fields)
+            counts = (~finite).sum(axis=(1, *axes))
+            self.bad.update((int(indices[i]), int(counts[i])) for i in np.flatnonzero(damaged))
+            low = np.where(finite, fields, np.inf).min(axes)
+            high = np.where(finite, fields, -np.inf).max(axes)
+        self.low = np.minimum(self.low, low.min(axis=0, initial=np.inf))
+        self.high = np.maximum(self.high, high.max(axis=0, initial=-np.inf))
+
+    def require_finite(self) -> None:
+        """Raises a UserError if NaN or infinite values have been seen."""
+        if self.bad:
             raise UserError(
-                f"{path}: a grid has the axes X, or X and Y, or X, Y and Z, but "
-                f"{' and '.join(map(str, layout.fields))}; see problem.axes"
+                f"{self.path}: the {self.kind} holds {sum(self.bad.values())} NaN or infinite "
+                f"values as float32, in {name_samples(sorted(self.bad))}"
             )
-        if options.ndim not in (None, len(shape)):
-            raise UserError(
-                f"{path}: the number of space dimensions is {len(shape)}, not {options.ndim}"
-            )
-        if layout.grid_kind is not None and not options.noncartesian:
-            raise UserError(
-                f"{path}: the grid is {layout.grid_kind}, not Cartesian, so convolutions distort "
-                "it; use it with problem.noncartesian: true (--noncartesian)"
-            )
-        if options.fields is not None:
-            layout = _with_fields(path, layout, options.fields)
-        count = sizes.get("N", 1) if layout.count is None else layout.count
-        parameters = chosen_parameters(container, options.parameters, count)
-        new = (p for p in parameters if not (isinstance(p.array, str) and p.array in layout.arrays))
-        layout = replace(layout, inputs=(*layout.inputs, *new))
-        with container.open(check=True) as arrays:
-            for name in layout.arrays:
-                arrays(name)
-        return cls(container, layout, count, sizes.get("T", 1), shape)
 
-    @property
-    def is_scattered(self) -> bool:
-        """Whether a random sample takes reading or decompressing several others with it."""
-        for item in self.layout.fields:
-            if isinstance(item.array, str) and set(item.axes) & set("NT"):
-                sample = prod(size for letter, size in item.sizes() if letter not in "NT")
-                if (self.container.chunk(item.array) or 0) > 2 * sample:
-                    return True
-        return False
-
-    def copied(self, folder: Path, name: str) -> "Part":
-        """Returns it with its arrays in plain files of a folder, copied unless they are there.
-
-        A single step of a compressed array can be read from its copy without the rest of a chunk.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {a: folder / f"{name}_{a.replace('/', '__')}.npy" for a in self.layout.arrays}
-        with FileLock(folder / f"{name}.lock"):
-            for array, path in files.items():
-                if not path.exists():
-                    copy_array(self.container, array, path)
-        return replace(self, container=NpyFiles(self.container.path, files))
-
-
-def copy_array(container: Container, name: str, path: Path) -> None:
-    """Copies an array of a file into a ``.npy`` file, block by block."""
-    info = container.info(name)
-    size = max(1, BLOCK_BYTES // max(1, info.dtype.itemsize * prod(info.shape[1:])))
-    with container.open(check=True) as arrays, written_npy(path, info.shape, info.dtype) as copy:
-        array = arrays(name)
-        for start in range(0, len(copy) if info.shape else 1, size):
-            index = (slice(start, start + size), ...) if info.shape else ()
-            copy[index] = array[index]
-
-
-def _sizes(container: Container, layout: Layout) -> dict[str, int]:
-    """Returns the sizes of the axes, in which all fields must agree."""
-    sizes: dict[str, int] = {}
-    for item in layout.fields:
-        for letter, size in item.sizes():
-            if letter != "C" and sizes.setdefault(letter, size) != size:
+    def require_variation(self) -> None:
+        """Raises a UserError if a channel has had one value everywhere."""
+        for name, low, high in zip(self.names, self.low, self.high, strict=True):
+            if low == high:
                 raise UserError(
-                    f"{container.path}: '{item.label}' has {size} points along {letter}, but "
-                    f"'{layout.fields[0].label}' has {sizes[letter]}; the shapes disagree"
+                    f"{self.path}: the {self.kind} channel '{name}' is constant, {low:g} in all "
+                    "training samples; there is nothing to learn from it"
                 )
-    if layout.count is not None and layout.count > sizes.get("N", layout.count):
-        raise UserError(
-            f"{container.path}: says that it holds {layout.count} samples or trajectories, which "
-            f"disagrees with its arrays, of {sizes['N']}"
-        )
-    return sizes
 
 
-def _with_fields(path: Path, layout: Layout, wanted: Sequence[str]) -> Layout:
-    """Returns a layout with the time-dependent fields that the user asks for, in their order."""
-    if not layout.states:
-        raise UserError(f"{path}: 'fields' is for time-dependent files, not for pairs")
-    short = {item.label.rpartition("/")[2]: item for item in layout.states}
-    named = short | {item.label: item for item in layout.states}
-    for name in wanted:
-        if name not in named:
-            raise UserError(
-                f"{path}: there is no field '{name}'; those that change in time are "
-                f"{', '.join(short)}{nearest(name, short)}"
-            )
-    return replace(layout, states=tuple(named[name] for name in wanted))
+def name_samples(indices: Sequence[int]) -> str:
+    """Returns ``"samples 3, 7 and 9"``, or the first few and the number of the others."""
+    named = [str(index) for index in indices[:NUM_NAMED]]
+    if len(indices) == 1:
+        return f"sample {named[0]}"
+    more = len(indices) - len(named)
+    last = f"{more} more" if more else named.pop()
+    return f"samples {', '.join(named)} and {last}"
 
 
 class FieldFile:
@@ -237,32 +178,27 @@ class FieldFile:
 
     def read(self, indices: Sequence[int] | np.ndarray) -> Fields:
         """Reads samples as :meth:`fetch` does and refuses NaN and infinite values."""
-        inputs, outputs = self.fetch(indices)
-        check = ValueCheck(self.path, self.input_names, self.output_names)
-        check.add(np.asarray(indices), inputs, outputs)
-        check.require_finite()
-        return inputs, outputs
+        fields = self.fetch(indices)
+        for check, values in zip(self.value_checks(), fields, strict=True):
+            check.add(np.asarray(indices), values)
+            check.require_finite()
+        return fields
+
+    def value_checks(self) -> tuple[ValueCheck, ValueCheck]:
+        """Returns checks that have seen nothing yet, of the inputs and of the outputs."""
+        inputs = ValueCheck(self.path, "input", self.input_names)
+        return inputs, ValueCheck(self.path, "output", self.output_names)
 
     def blocks(self, indices: np.ndarray) -> Iterator[slice]:
         """Yields consecutive parts of ``indices`` that fit into a bounded amount of memory."""
-        size = max(1, BLOCK_BYTES // (8 * sum(self.num_channels) * prod(self.parts[0].shape)))
-        for start in range(0, len(indices), size):
-            yield slice(start, min(start + size, len(indices)))
+        return blocks(len(indices), 8 * sum(self.num_channels) * prod(self.parts[0].shape))
 
-    def trajectories(self, groups: Sequence[int], num_steps: int) -> Fields | None:
-        """Reads first inputs ``[n, in, *grid]`` and states ``[n, num_steps + 1, C, *grid]``.
-
-        None if what is predicted cannot be rolled out, or the trajectories are shorter.
-        """
-        setup, size = self.time, self.group_size
-        if setup is None or size < num_steps or not len(groups):
-            return None
-        inputs, _ = self.fetch([group * size for group in groups])
-        states = []
-        for group in groups:
-            steps = self.fetch(group * size + np.arange(num_steps))
-            states.append(np.concatenate([setup.last_state(steps[0])[:1], setup.state(*steps)]))
-        return inputs, np.stack(states)
+    def places(self, numbers: np.ndarray) -> list[str]:
+        """Returns trajectory and step of samples; nothing if the file holds no trajectories."""
+        if self.group_size == 1:
+            return []
+        pairs = zip(*divmod(numbers, self.group_size), strict=True)
+        return [f"trajectory {row}, step {step}" for row, step in pairs]
 
     # --- what there is ---
 

@@ -1,10 +1,9 @@
 """HDF5 files: plain ones, MATLAB's v7.3, and netCDF4."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from multigrid.data.formats.container import (
     ArrayInfo,
     Container,
     StoredArray,
-    first_bytes,
     plain,
     plain_attributes,
     require_honest_size,
 )
 from multigrid.errors import UserError, brief
-from multigrid.files import reserve
 
 with suppress(ImportError):
     import_module("hdf5plugin")  # registers Blosc, Zstandard and other filters
@@ -64,17 +61,12 @@ class Hdf5(Container):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._has_header = first_bytes(path, 10) == b"MATLAB 7.3"
+        self._complete: set[str] = set()
         self.group_attributes: dict[str, Mapping[str, Any]] = {}
         with open_file(path) as file:
             self.attributes = plain_attributes(file.attrs)
             self.names = tuple(self._walk(file, "", set()))
-        infos = self._infos.values()
-        self.is_matlab = self._has_header or any("MATLAB_class" in i.attributes for i in infos)
-
-    def _is_reversed(self, attributes: Mapping[str, Any]) -> bool:
-        """Whether a dataset has MATLAB's order of axes."""
-        return self._has_header or "MATLAB_class" in attributes
+        self.is_matlab = any("MATLAB_class" in info.attributes for info in self._infos.values())
 
     def _walk(self, group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[str]:
         """Yields the names of all datasets of a group; links are followed when asked for."""
@@ -107,25 +99,25 @@ class Hdf5(Container):
         elif _packing(attributes, dtype):
             dtype = np.dtype("f8" if dtype.itemsize > 2 else "f4")
         is_scale = attributes.get("CLASS") == "DIMENSION_SCALE"
-        shape = shape[::-1] if self._is_reversed(attributes) else shape
+        shape = shape if matlab is None else shape[::-1]
         return ArrayInfo(shape, dtype, attributes, _dims(dataset), is_scale)
 
-    def chunk(self, name: str) -> int | None:
+    def chunk(self, name: str) -> int:
         """Returns how many values are decompressed together."""
         with open_file(self.path) as file:
             dataset = find(file, self.members(name)[0])
-            plain = dataset.id.get_create_plist().get_nfilters() == 0
-            return None if plain or not dataset.chunks else prod(dataset.chunks)
+            is_packed = dataset.id.get_create_plist().get_nfilters() > 0
+            return prod(dataset.chunks) if is_packed else 1
 
     def _opened(self) -> AbstractContextManager[h5py.File]:
         return open_file(self.path)
 
-    def _array(self, opened: h5py.File, name: str, check: bool) -> StoredArray:
-        dataset = find(opened, name)
-        if check:
+    def _array(self, opened: h5py.File, name: str) -> StoredArray:
+        dataset, info = find(opened, name), self.info(name)
+        if name not in self._complete:
             require_complete(opened, dataset)
-        info = self.info(name)
-        reverse = self._is_reversed(info.attributes)
+            self._complete.add(name)
+        reverse = "MATLAB_class" in info.attributes
         same = dataset.dtype == info.dtype and not reverse
         return dataset if same else _Converted(dataset, info, reverse)
 
@@ -219,36 +211,3 @@ def require_complete(file: h5py.File, dataset: h5py.Dataset) -> None:
             f"{path}: '{dataset.name}' was declared as {list(dataset.shape)} but never written in "
             "full"
         )
-
-
-@contextmanager
-def reserved_hdf5(path: Path, num_bytes: int, num_samples: int) -> Iterator[h5py.File]:
-    """Opens a file for writing, new or as it is, once the disk has room for all that will be in it.
-
-    HDF5 prints tracebacks where it lacks room. On closing it gives back what it has not used. The
-    finished file has ``num_bytes`` of data, before compression, in up to two chunks a sample.
-    """
-    room = num_bytes + num_bytes // 10 + 256 * num_samples + 2**16
-    if not path.exists():
-        reserve(path, room)
-        h5py.File(path, "w").close()  # which gives it all back
-    reserve(path, room)
-    with h5py.File(path, "r+") as file:
-        yield file
-
-
-def take(dataset: h5py.Dataset, indices: np.ndarray) -> np.ndarray:
-    """Reads rows ``[len(indices), ...]`` of a dataset in any order, consecutive ones at once."""
-    rows = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
-    order = np.argsort(indices, kind="stable")
-    for start, stop in runs(indices[order]):
-        first = indices[order[start]]
-        rows[order[start:stop]] = dataset[first : first + stop - start]
-    return rows
-
-
-def runs(numbers: Sequence[int] | np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields the positions ``start, stop`` of runs of consecutive numbers."""
-    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    edges = [0, *breaks.tolist(), len(numbers)]
-    yield from ((a, b) for a, b in pairwise(edges) if b > a)

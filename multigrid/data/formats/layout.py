@@ -1,14 +1,20 @@
 """Layouts: what each axis of an array is, and which arrays are inputs and outputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
+from pathlib import Path
+from sys import float_info
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
+from filelock import FileLock
 
 from multigrid.config.data import ReaderOptions
+from multigrid.data.arrays import blocks, written_npy
+from multigrid.data.formats.array_files import NpyFiles
 from multigrid.data.formats.container import ArrayInfo, Arrays, Container
 from multigrid.errors import UserError, nearest
 from multigrid.grid import Centering
@@ -18,15 +24,14 @@ SPACE = "XYZ"
 LETTERS = "NTC" + SPACE
 
 
-def stated_axes(options: ReaderOptions, container: Container, name: str) -> str | None:
-    """Returns what the user says the axes of an array are, None if nothing."""
-    stated, shape = options.axes or {}, container.shape(name)
-    if isinstance(stated, str):  # of all arrays with so many axes
-        axes = stated.replace(" ", "")
-        return axes if len(axes) == len(shape) else None
-    text = stated.get(name, stated.get(name.rpartition("/")[2]))
-    require_number(text, {name: shape})
-    return text and text.replace(" ", "")
+def stated_axes(options: ReaderOptions, container: Container, name: str) -> str:
+    """Returns what the user says the axes of an array are, an empty text if nothing."""
+    stated, shape = options.axes, container.shape(name)
+    if isinstance(stated, dict):
+        stated = stated.get(name, stated.get(name.rpartition("/")[2]))
+        require_number(stated, {name: shape})
+    axes = (stated or "").replace(" ", "")
+    return axes if len(axes) == len(shape) else ""  # it is of arrays with so many axes
 
 
 def require_number(stated: Any, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -132,9 +137,6 @@ class Layout:
         return [item.array for item in self.fields if isinstance(item.array, str)]
 
 
-Reader = Callable[[Container, ReaderOptions], "Layout | Sequence[Layout] | None"]
-
-
 def make_field(
     container: Container,
     array: str | np.ndarray,
@@ -207,3 +209,164 @@ def axes_on_grid(shape: tuple[int, ...], grid: tuple[int, ...]) -> str | None:
         if len(axes) == len(shape) and grid_of(axes, shape) == grid:
             return axes
     return None
+
+
+# --- scalars ---
+
+
+def available_parameters(container: Container, count: int) -> dict[str, Field]:
+    """Returns the scalars that could become input channels, by name.
+
+    These are arrays with one value for each of ``count`` trajectories, or one for the file, and
+    numbers among the attributes of the file.
+    """
+    available = {
+        name: make_field(container, np.array(float(value)), "", name, "an attribute")
+        for name, value in container.attributes.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        if abs(value) <= float_info.max
+    }
+    forms = {(count,): "N", (count, 1): "NC", (1, count): "CN"}  # MATLAB's vectors have two axes
+    for name, info in container.numeric().items():
+        axes = "C" * len(info.shape) if prod(info.shape) == 1 else forms.get(info.shape)
+        if axes is not None:
+            available[name] = make_field(container, name, axes, why="one value a trajectory")
+    return available
+
+
+def chosen_parameters(container: Container, wanted: Sequence[str], count: int) -> list[Field]:
+    """Returns the parameters that the user names."""
+    available = available_parameters(container, count) if wanted else {}
+    chosen = []
+    for name in wanted:
+        matches = [n for n in available if name in (n, n.rpartition("/")[2])]
+        if not matches and name in container.numeric():
+            raise UserError(
+                f"{container.path}: '{name}' {list(container.shape(name))} is no parameter: "
+                f"there must be one value, or one for each of the {count} samples or trajectories "
+                "(axis N, see problem.axes)"
+            )
+        if not matches:
+            raise UserError(
+                f"{container.path}: there is no parameter '{name}'; there are "
+                f"{', '.join(available) or 'none'}{nearest(name, available)}"
+            )
+        chosen.append(available[matches[-1]])
+    return chosen
+
+
+# --- a file and its layout ---
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, or a split of one, with its layout; ``count`` samples or trajectories."""
+
+    container: Container
+    layout: Layout
+    count: int
+    num_steps: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, container: Container, layout: Layout, options: ReaderOptions) -> "Part":
+        """Checks that the fields fit each other, and adds the parameters."""
+        require_stated(options, layout.fields)
+        path, sizes = container.path, _sizes(container, layout)
+        shape = tuple(sizes[letter] for letter in SPACE if letter in sizes)
+        if not shape or set(SPACE[: len(shape)]) - set(sizes):
+            raise UserError(
+                f"{path}: a grid has the axes X, or X and Y, or X, Y and Z, but "
+                f"{' and '.join(map(str, layout.fields))}; see problem.axes"
+            )
+        if options.ndim not in (None, len(shape)):
+            raise UserError(
+                f"{path}: the number of space dimensions is {len(shape)}, not {options.ndim}"
+            )
+        if layout.grid_kind is not None and not options.noncartesian:
+            raise UserError(
+                f"{path}: the grid is {layout.grid_kind}, not Cartesian, so convolutions distort "
+                "it; use it with problem.noncartesian: true (--noncartesian)"
+            )
+        if options.fields is not None:
+            layout = _with_fields(path, layout, options.fields)
+        count = sizes.get("N", 1) if layout.count is None else layout.count
+        parameters = chosen_parameters(container, options.parameters, count)
+        new = (p for p in parameters if not (isinstance(p.array, str) and p.array in layout.arrays))
+        layout = replace(layout, inputs=(*layout.inputs, *new))
+        with container.open() as arrays:
+            for name in layout.arrays:
+                for member in container.members(name):
+                    arrays(member)  # refuses what is incomplete, or no numbers
+        return cls(container, layout, count, sizes.get("T", 1), shape)
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether a random sample takes reading or decompressing several others with it."""
+        for item in self.layout.fields:
+            if isinstance(item.array, str) and set(item.axes) & set("NT"):
+                sample = prod(size for letter, size in item.sizes() if letter not in "NT")
+                if self.container.chunk(item.array) > 2 * sample:
+                    return True
+        return False
+
+    def copied(self, folder: Path, name: str) -> "Part":
+        """Returns it with its arrays in plain files of a folder, copied unless they are there.
+
+        A single step of a compressed array can be read from its copy without the rest of a chunk.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {a: folder / f"{name}_{quote(a, safe='')}.npy" for a in self.layout.arrays}
+        with FileLock(folder / f"{name}.lock"):
+            for array, path in files.items():
+                if not path.exists():
+                    copy_array(self.container, array, path)
+        return replace(self, container=NpyFiles(self.container.path, files))
+
+
+def _sizes(container: Container, layout: Layout) -> dict[str, int]:
+    """Returns the sizes of the axes, in which all fields must agree."""
+    sizes: dict[str, int] = {}
+    for item in layout.fields:
+        if any(item.axes.count(letter) > 1 for letter in set(item.axes) - {"C"}):
+            raise UserError(
+                f"{container.path}: {item}, but only C may stand twice; name the array with "
+                "'input' and 'output', and say with problem.axes what its axes are"
+            )
+        for letter, size in item.sizes():
+            if letter != "C" and sizes.setdefault(letter, size) != size:
+                raise UserError(
+                    f"{container.path}: '{item.label}' has {size} points along {letter}, but "
+                    f"'{layout.fields[0].label}' has {sizes[letter]}; the shapes disagree"
+                )
+    if layout.count is not None and layout.count > sizes.get("N", layout.count):
+        raise UserError(
+            f"{container.path}: says that it holds {layout.count} samples or trajectories, which "
+            f"disagrees with its arrays, of {sizes['N']}"
+        )
+    return sizes
+
+
+def _with_fields(path: Path, layout: Layout, wanted: Sequence[str]) -> Layout:
+    """Returns a layout with the time-dependent fields that the user asks for, in their order."""
+    if not layout.states:
+        raise UserError(f"{path}: 'fields' is for time-dependent files, not for pairs")
+    short = {item.label.rpartition("/")[2]: item for item in layout.states}
+    named = short | {item.label: item for item in layout.states}
+    for name in wanted:
+        if name not in named:
+            raise UserError(
+                f"{path}: there is no field '{name}'; those that change in time are "
+                f"{', '.join(short)}{nearest(name, short)}"
+            )
+    return replace(layout, states=tuple(named[name] for name in wanted))
+
+
+def copy_array(container: Container, name: str, path: Path) -> None:
+    """Copies an array of a file into a ``.npy`` file, block by block."""
+    info = container.info(name)
+    with container.open() as arrays, written_npy(path, info.shape, info.dtype) as copy:
+        array, row_bytes = arrays(name), info.dtype.itemsize * prod(info.shape[1:])
+        where = [(rows, ...) for rows in blocks(len(copy), row_bytes)] if info.shape else [()]
+        for index in where:
+            copy[index] = array[index]

@@ -19,7 +19,7 @@ from multigrid.data.formats.container import ArrayInfo, require_honest_size
 from multigrid.errors import UserError
 
 HEADER, TAG = 128, 8
-MATRIX, COMPRESSED = 14, 15
+COMPRESSED = 15
 FLAGS, DIMENSIONS, NAMES = 6, 5, (1, 2, 16)
 INTEGERS = ("i1", "u1", "i2", "u2", "i4", "u4")
 STORED = {**dict(enumerate(INTEGERS, 1)), 7: "f4", 9: "f8", 12: "i8", 13: "u8"}

@@ -10,9 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isqrt, prod
-from typing import Any
-
-import numpy as np
+from typing import Any, get_args
 
 from multigrid.config.data import ReaderOptions
 from multigrid.data import SPLIT_NAMES, SPLITS
@@ -29,7 +27,8 @@ from multigrid.data.formats.layout import (
     require_number,
     stated_axes,
 )
-from multigrid.errors import UserError, nearest
+from multigrid.errors import UserError
+from multigrid.grid import Centering
 from multigrid.registry import READERS
 
 KNOWN = ("store", "well", "pdebench", "cno", "pdearena", "poseidon", "fno", "dimensions")
@@ -76,7 +75,7 @@ def read_store(container: Container, options: ReaderOptions) -> list[Layout] | N
             outputs=side(f"{split}/output"),
             count=int(container.group_attributes[split].get("num_complete", 0)),
             split=split,
-            centering=centering if centering in ("cell", "node") else None,
+            centering=centering if centering in get_args(Centering) else None,
         )
         for split in SPLITS
     ]
@@ -399,46 +398,3 @@ def _clear_axes(container: Container, options: ReaderOptions, name: str) -> tupl
         return stated, "as stated"
     named = _axes_by_dims(container, name)
     return (named, "names of the axes") if named else None
-
-
-# --- scalars ---
-
-
-def available_parameters(container: Container, count: int) -> dict[str, Field]:
-    """Returns the scalars that could become input channels, by name.
-
-    These are arrays with one value for each of ``count`` trajectories, or one for the file, and
-    numbers among the attributes of the file.
-    """
-    available = {
-        name: make_field(container, np.array(float(value)), "", name, "an attribute")
-        for name, value in container.attributes.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    forms = {(count,): "N", (count, 1): "NC", (1, count): "CN"}  # MATLAB's vectors have two axes
-    for name, info in container.numeric().items():
-        axes = "C" * len(info.shape) if prod(info.shape) == 1 else forms.get(info.shape)
-        if axes is not None:
-            available[name] = make_field(container, name, axes, why="one value a trajectory")
-    return available
-
-
-def chosen_parameters(container: Container, wanted: Sequence[str], count: int) -> list[Field]:
-    """Returns the parameters that the user names."""
-    available = available_parameters(container, count) if wanted else {}
-    chosen = []
-    for name in wanted:
-        matches = [n for n in available if name in (n, n.rpartition("/")[2])]
-        if not matches and name in container.numeric():
-            raise UserError(
-                f"{container.path}: '{name}' {list(container.shape(name))} is no parameter: "
-                f"there must be one value, or one for each of the {count} samples or trajectories "
-                "(axis N, see problem.axes)"
-            )
-        if not matches:
-            raise UserError(
-                f"{container.path}: there is no parameter '{name}'; there are "
-                f"{', '.join(available) or 'none'}{nearest(name, available)}"
-            )
-        chosen.append(available[matches[-1]])
-    return chosen
