@@ -121,8 +121,8 @@ ABOUT = ("level", "grid", "config", "fields", "scaling", "time")
 """What a file that :func:`multigrid.load` takes says of the weights in it; not all have a time."""
 
 
-def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]:
-    """Reads a state dictionary, never executing anything in the file.
+def load_weights(path: Path, key: str = "checkpoints.load") -> "SavedNetwork":
+    """Reads a state dictionary and what the file says of it, never executing anything in it.
 
     Takes a checkpoint of this project, a state dictionary saved by ``torch.save``, also under a
     key such as ``state_dict``, and a ``.safetensors`` file. The prefixes that
@@ -131,10 +131,10 @@ def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]
     """
     path = located(path)
     _check_exists(path, key)
-    weights = _read_weights(path)
+    weights, about = (read_safetensors if path.suffix == ".safetensors" else _read_state)(path)
     while wrapped := [w for w in WRAPPERS if weights and all(k.startswith(w) for k in weights)]:
         weights = {key.removeprefix(wrapped[0]): tensor for key, tensor in weights.items()}
-    return {printable(key): tensor for key, tensor in weights.items()}
+    return SavedNetwork(path, about, {printable(key): t for key, t in weights.items()})
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -202,11 +202,21 @@ def check_place(path: Path, about: Mapping[str, Any], config: Config) -> None:
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """The network of one level as a file holds it, and what it says of it."""
+    """A network as a file holds it, and what the file says of it, if anything."""
 
     path: Path
     about: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The section ``model`` of the configuration it was trained with; empty if not known."""
+        about, levels = self.about, self.about.get("levels")
+        if isinstance(levels, Mapping):  # which are of one run
+            about = next(iter(levels.values()), {})
+        for key in ("config", "model"):
+            about = about.get(key, {}) if isinstance(about, Mapping) else {}
+        return about if isinstance(about, Mapping) else {}
 
     @property
     def level(self) -> int:
@@ -298,10 +308,10 @@ def _check_exists(path: Path, key: str) -> None:
         raise UserError(f"{key}: no such file: {path}{nearest(str(path), names)}")
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
+def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a checkpoint or a state dictionary that ``torch.save`` wrote, and what is beside it."""
     payload = _load(path, _read(path))
+    about = payload if isinstance(payload, dict) else {}
     if isinstance(payload, dict):
         inner = (payload[key] for key in CONTAINERS if isinstance(payload.get(key), dict))
         payload = next(inner, payload)
@@ -316,4 +326,4 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         name, value = next(iter(payload.items()))
         kind = f"a value of type {type(value).__name__}"
         raise UserError(f"{path}: holds no state dictionary: '{name}' is {kind}, not a tensor")
-    return tensors
+    return tensors, about
