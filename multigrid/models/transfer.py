@@ -8,7 +8,6 @@ a layer that the tensor belongs to: ``scales.0`` matches all of ``scales.0.stem.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -17,10 +16,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from multigrid.errors import UserError, nearest
-from multigrid.tables import table
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -101,6 +100,11 @@ class Entry:
     shape: tuple[int, ...]
     source_shape: tuple[int, ...] | None
 
+    @property
+    def change(self) -> str:
+        """The shapes in source and target, as in ``8x1 -> 9x1``."""
+        return f"{times(self.source_shape or ())} -> {times(self.shape)}"
+
 
 @dataclass(frozen=True)
 class TransferReport:
@@ -153,34 +157,16 @@ class TransferReport:
             *map(new.format, missing),
             *map(f"{skipped}network".format, unused),
             *(
-                f"Skipping layer {e.key}: {shape_of([e])}"
+                f"Skipping layer {e.key}: {e.change}"
                 for e in self.entries
                 if e.status is Status.MISMATCHED
             ),
         ]
 
-    def table(self, depth: int = 3) -> str:
-        """Returns a table by module; each mismatched or unused tensor has a row of its own."""
-        groups: dict[tuple[str, Status], list[Entry]] = defaultdict(list)
-        for entry in self.entries:
-            single = entry.status in (Status.MISMATCHED, Status.UNUSED)
-            name = entry.key if single else ".".join(entry.key.split(".")[:depth])
-            groups[name, entry.status].append(entry)
-        rows = [
-            [name, status.value, shape_of(entries), f"{sum(prod(e.shape) for e in entries):,}"]
-            for (name, status), entries in groups.items()
-        ]
-        return table(["Key", "Status", "Shape", "Parameters"], rows)
-
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "TransferReport":
         """Returns the report that :meth:`to_json` was made from."""
-        entries = []
-        for entry in record["tensors"]:
-            source = entry["source_shape"]
-            shapes = tuple(entry["shape"]), None if source is None else tuple(source)
-            entries.append(Entry(entry["key"], Status(entry["status"]), *shapes))
-        return cls(tuple(entries))
+        return cls(TypeAdapter(tuple[Entry, ...]).validate_python(record["tensors"]))
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain containers: totals and one record for each tensor."""
@@ -251,7 +237,7 @@ def check_report(
         return []
     sentence = (
         f"{len(wrong)} tensors have another shape in the checkpoint than in the network, first of "
-        f"all {wrong[0].key}, {shape_of(wrong[:1])}"
+        f"all {wrong[0].key}, {wrong[0].change}"
     )
     if mismatch == "error":
         raise UserError(
@@ -306,16 +292,6 @@ def _outermost(names: Iterable[str], others: Collection[str]) -> list[str]:
     """Returns the shortest leading parts of the names that are not among the others."""
     shortest = (next((p for p in _prefixes(n) if p not in others), n) for n in names)
     return list(dict.fromkeys(shortest))
-
-
-def shape_of(entries: list[Entry]) -> str:
-    """Returns the shape of one tensor, or the number of several."""
-    if len(entries) > 1:
-        return f"{len(entries)} tensors"
-    entry = entries[0]
-    if entry.status is Status.MISMATCHED:
-        return f"{times(entry.source_shape or ())} -> {times(entry.shape)}"
-    return times(entry.shape)
 
 
 def times(shape: Iterable[int]) -> str:

@@ -59,11 +59,15 @@ def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> N
 
 
 class FeaturizedSamples:
-    """Training samples with a frozen trunk's features ``[N, *grid, C]`` in the CPU's memory."""
+    """Training samples with a frozen trunk's features ``[N, *grid, C]`` in the CPU's memory.
 
-    def __init__(self, samples: TrainingSamples, features: Sequence[Tensor]) -> None:
+    ``flops`` are the operations that they took.
+    """
+
+    def __init__(self, samples: TrainingSamples, features: Sequence[Tensor], flops: float) -> None:
         self.samples = samples
         self.features = features
+        self.flops = flops
         self.grid = samples.grid
         self.num_channels = samples.num_channels
 
@@ -78,44 +82,36 @@ class FeaturizedSamples:
             yield replace(batch, features=features)
 
 
-class FeaturizedSurrogate:
-    """A surrogate whose network is finished from features instead of being run on fields."""
+@torch.no_grad()
+def featurize(
+    surrogate: Surrogate, samples: TrainingSamples, batch_size: int, precision: PrecisionName
+) -> FeaturizedSamples:
+    """Computes the features of all samples; raises UserError if the memory is too small."""
+    surrogate.eval()
+    network, kept = cast(HasTail, surrogate.network), list[Tensor]()
+    with FlopCounter() as counter:
+        for number, block in enumerate(samples.split(batch_size)):
+            with autocast(block.inputs.device, precision):
+                computed = network.features(surrogate.scaled(block.inputs)[0])
+            features = [tensor.movedim(1, -1) for tensor in computed]
+            kept = kept or _room(features, len(samples))
+            for whole, part in zip(kept, features, strict=True):
+                whole[number * batch_size :][: len(part)] = part
+    return FeaturizedSamples(samples, kept, float(counter.get_total_flops()))
 
-    def __init__(self, surrogate: Surrogate) -> None:
-        self.surrogate = surrogate
-        self.network = cast(HasTail, surrogate.network)
-        self.flops = 0.0
 
-    def finish(self, batch: Samples) -> Callable[[Tensor], Tensor]:
-        """Returns what gives the network's output for a batch, from its features alone."""
-        return lambda x: self.network.finish(batch.features or ())
+def finishing(network: nn.Module, features: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    """Returns what gives a network's output from its features instead of its input."""
+    return lambda x: cast(HasTail, network).finish(features)
 
-    @torch.no_grad()
-    def compute(
-        self, samples: TrainingSamples, batch_size: int, precision: PrecisionName
-    ) -> FeaturizedSamples:
-        """Computes the features of all samples; raises UserError if the memory is too small."""
-        self.surrogate.eval()
-        kept: list[Tensor] = []
-        with FlopCounter() as counter:
-            for number, block in enumerate(samples.split(batch_size)):
-                with autocast(block.inputs.device, precision):
-                    computed = self.network.features(self.surrogate.scaled(block.inputs)[0])
-                features = [tensor.movedim(1, -1) for tensor in computed]
-                kept = kept or _room(features, len(samples))
-                for whole, part in zip(kept, features, strict=True):
-                    whole[number * batch_size :][: len(part)] = part
-        self.flops += counter.get_total_flops()
-        return FeaturizedSamples(samples, kept)
 
-    def step_flops(self, batch: Samples) -> float:
-        """Returns the operations of a forward and backward pass on the features of a batch."""
-        twin = without_data(self.surrogate.network)
-        dtype = next(twin.parameters()).dtype  # there is no autocast here
-        features = [tensor.to("meta", dtype) for tensor in batch.features or ()]
-        with FlopCounter() as counter:
-            cast(HasTail, twin).finish(features).sum().backward()
-        return float(counter.get_total_flops())
+def finishing_flops(network: nn.Module, features: Sequence[Tensor]) -> int:
+    """Returns the operations of a forward and backward pass on features."""
+    twin = without_data(network)
+    dtype = next(twin.parameters()).dtype  # there is no autocast here
+    with FlopCounter() as counter:
+        cast(HasTail, twin).finish([x.to("meta", dtype) for x in features]).sum().backward()
+    return counter.get_total_flops()
 
 
 def _room(features: Sequence[Tensor], count: int) -> list[Tensor]:
