@@ -180,12 +180,11 @@ class Freezer:
         if frozen == self.frozen:
             return False
         self.frozen = frozen
-        is_frozen: dict[int, bool] = {}
-        for name, parameter in _parameters(self.network):
-            is_frozen[id(parameter)] = is_frozen.get(id(parameter), False) or name in frozen
-            trained = name in self.trainable and not is_frozen[id(parameter)]
-            parameter.requires_grad_(trained)
-            if not trained:
+        parameters = _parameters(self.network)
+        kept = {id(parameter) for name, parameter in parameters if name in frozen}
+        for name, parameter in parameters:
+            parameter.requires_grad_(name in self.trainable and id(parameter) not in kept)
+            if not parameter.requires_grad:
                 parameter.grad = None
         self.constant = set(frozen)
         for prefix, module in self.network.named_modules():
