@@ -1,7 +1,6 @@
 """Errors of a surrogate on samples, on the grid of its level and on finer ones."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,25 +62,17 @@ class LevelValidator:
         return torch.cat([torch.stack([errors, on_finest], dim=1), by_field], dim=1)
 
 
-class Errors(NamedTuple):
-    """Every metric of some predictions: the mean over fields, and ``{metric: {field: value}}``."""
-
-    mean: dict[str, float]
-    by_field: dict[str, dict[str, float]]
-
-
 def evaluate(
     prediction: Tensor,
     samples: Samples,
     fields: Sequence[metrics.FieldScale],
     names: Sequence[str],
     more: Mapping[str, metrics.Metric] | None = None,
-) -> Errors:
-    """Returns every metric of a prediction."""
+) -> dict[str, dict[str, float]]:
+    """Returns every metric of a prediction, ``{metric: {field: value}}``."""
     functions = {**metrics.registered_metrics(), **(more or {})}
     values = metrics.field_errors(prediction, samples.outputs, samples.grid, fields, functions)
-    table = metrics.per_field(values, names)
-    return Errors(metrics.mean_over_fields(table), table)
+    return metrics.per_field(values, names)
 
 
 def interpolation_error(

@@ -27,27 +27,27 @@ class LossScale:
     """Brings output fields to a common size, in which their errors count alike.
 
     Each field is divided by its standard deviation over the training samples and multiplied by its
-    weight, all of them then by a power of two, so that a single field keeps its digits.
+    weight, all of them then by a power of two, so that a single field keeps its digits. Fields of
+    which nothing is given stay as they are.
     """
 
     def __init__(self, fields: Sequence[FieldScale] = (), weights: Sequence[float] = ()) -> None:
-        fields = fields if all(field.spread for field in fields) else ()
-        spread = fields[0].spread if fields else 1.0
+        fields = fields or [FieldScale(size=1.0, spread=1.0)]
+        weights = weights or [1.0] * len(fields)
+        spread = fields[0].spread
         unit = binary_unit(spread)
         self.square = (unit / spread) ** 2
-        spreads = [field.spread for field in fields] or [spread] * len(weights)
-        weights = weights or [1.0] * len(fields)
-        self.factors = [w * (spread / s) / unit for w, s in zip(weights, spreads, strict=True)]
-        sizes = [f * field.size for f, field in zip(self.factors, fields, strict=False)]
-        size = (sum(s**2 for s in sizes) / len(sizes)) ** 0.5 if sizes else 0.0
-        self.field = FieldScale(size=size)
+        pairs = list(zip(weights, fields, strict=True))
+        self.factors = [weight * (spread / field.spread) / unit for weight, field in pairs]
+        sizes = [f * field.size for f, field in zip(self.factors, fields, strict=True)]
+        self.field = FieldScale(size=(sum(s**2 for s in sizes) / len(sizes)) ** 0.5)
 
     def __call__(self, fields: Tensor) -> Tensor:
         """Returns fields ``[N, C, *grid]`` in the common size."""
         if len(self.factors) > 1:
             shape = (1, -1, *(1,) * (fields.ndim - 2))
             return fields * fields.new_tensor(self.factors).reshape(shape)
-        return fields * self.factors[0] if self.factors else fields
+        return fields * self.factors[0]
 
 
 @LOSSES.register("rel_l2")
@@ -86,9 +86,8 @@ def build_loss(
 ) -> Loss:
     """Returns a loss: a prediction ``[N, out, *grid]`` and a batch to one number.
 
-    ``residual`` is the weight of the discrete equation's residual, which is added. See
-    ``EllipticPDE.discrete_equation`` for what it is of the labels, on coarse levels above all. The
-    energy is the least on the ``finer`` grid, if that is given.
+    ``residual`` is the weight of the discrete equation's residual, which is added; see
+    ``EllipticPDE.discrete_equation``. The energy is the least on the ``finer`` grid, if given.
     """
     scale = LossScale(fields, field_weights(weights or {}, problem, loss))
     if loss == "energy":
