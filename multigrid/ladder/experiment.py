@@ -29,9 +29,8 @@ from multigrid.registry import place_of
 from multigrid.tables import counted, si
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import require_features
-from multigrid.training.losses import Loss, build_loss, field_weights
+from multigrid.training.losses import Loss, Unrolling, build_loss, field_weights
 from multigrid.training.optimizers import OptimizerFactory
-from multigrid.training.rollouts import Unrolling
 from multigrid.training.speed import step_seconds
 from multigrid.training.trainer import TrainerOptions
 

@@ -20,8 +20,14 @@ from multigrid.metrics import mean_over_fields, mean_rel_l2
 from multigrid.models.scaling import Surrogate
 from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
 from multigrid.schedule import Stage
-from multigrid.training.evaluation import evaluate, predict
-from multigrid.training.rollouts import RolloutErrors, Step, measure_rollout, roll_out
+from multigrid.training.evaluation import (
+    RolloutErrors,
+    Step,
+    evaluate,
+    measure_rollout,
+    predict,
+    roll_out,
+)
 
 NUM_SPECTRA, NUM_STEPS = 64, 6
 

@@ -34,7 +34,7 @@ from multigrid.training.batches import Batch, Batches, add_noise
 from multigrid.training.callbacks import Callback
 from multigrid.training.featurization import FeaturizedSamples, finishing, finishing_flops
 from multigrid.training.finetuning import Finetuning, Freezer
-from multigrid.training.losses import Loss
+from multigrid.training.losses import Loss, Unrolling
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 from multigrid.training.progress import (
     DivergedError,
@@ -43,7 +43,6 @@ from multigrid.training.progress import (
     EpochRecord,
     Progress,
 )
-from multigrid.training.rollouts import Unrolling
 from multigrid.training.speed import compiled
 
 log = logging.getLogger(__name__)
