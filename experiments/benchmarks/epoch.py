@@ -11,8 +11,7 @@ from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems import Symmetries
 from multigrid.schedule import Stage
 from multigrid.training.callbacks import Callback, EpochRecord
-from multigrid.training.featurization import FeaturizedSamples
-from multigrid.training.finetuning import Finetuning
+from multigrid.training.finetuning import FeaturizedSamples, Finetuning
 from multigrid.training.trainer import Trainer
 
 

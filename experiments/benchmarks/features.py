@@ -9,8 +9,7 @@ from multigrid.data.samples import Samples
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
 from multigrid.training.callbacks import EpochRecord
-from multigrid.training.featurization import FeaturizedSamples, featurize
-from multigrid.training.finetuning import Finetuning, Unfreezing
+from multigrid.training.finetuning import FeaturizedSamples, Finetuning, Unfreezing, featurize
 
 NUM_ROUNDS = 5
 NUM_STEPS = 8

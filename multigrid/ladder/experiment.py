@@ -28,7 +28,7 @@ from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.registry import place_of
 from multigrid.tables import counted, si
 from multigrid.training.callbacks import Callback
-from multigrid.training.featurization import require_features
+from multigrid.training.finetuning import require_features
 from multigrid.training.losses import Loss, Unrolling, build_loss, field_weights
 from multigrid.training.optimizers import OptimizerFactory
 from multigrid.training.speed import step_seconds

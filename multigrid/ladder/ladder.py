@@ -37,7 +37,7 @@ from multigrid.training.callbacks import (
 )
 from multigrid.training.checkpoint import load_checkpoint, save_weights
 from multigrid.training.evaluation import LevelValidator
-from multigrid.training.featurization import FeaturizedSamples, featurize, trains_its_tail
+from multigrid.training.finetuning import FeaturizedSamples, featurize, trains_its_tail
 from multigrid.training.progress import DivergedError
 from multigrid.training.trainer import Trainer
 

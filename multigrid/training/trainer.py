@@ -32,8 +32,13 @@ from multigrid.problems.base import Symmetries
 from multigrid.schedule import Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches, add_noise
 from multigrid.training.callbacks import Callback
-from multigrid.training.featurization import FeaturizedSamples, finishing, finishing_flops
-from multigrid.training.finetuning import Finetuning, Freezer
+from multigrid.training.finetuning import (
+    FeaturizedSamples,
+    Finetuning,
+    Freezer,
+    finishing,
+    finishing_flops,
+)
 from multigrid.training.losses import Loss, Unrolling
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 from multigrid.training.progress import (
