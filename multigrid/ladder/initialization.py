@@ -51,9 +51,7 @@ def weights_to_load(config: Config) -> tuple[dict[str, Tensor], list[str]]:
     files: list[SavedNetwork] = []
     if config.checkpoints.load is not None:
         files.append(load_weights(Path(config.checkpoints.load)))
-        weights = files[-1].tensors
-        new = transfer.rename(weights, section.rename, "transfer.rename")
-        loaded = {new[name]: tensor for name, tensor in weights.items()}
+        loaded = transfer.rename(files[-1].tensors, section.rename, "transfer.rename")
     for index, entry in enumerate(section.transplant):
         files.append(load_weights(Path(entry.load), f"transfer.transplant[{index}].load"))
         weights = files[-1].tensors

@@ -44,20 +44,20 @@ def _prefixes(name: str) -> list[str]:
     return list(accumulate(name.split("."), "{}.{}".format))
 
 
-def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[str, str]:
-    """Returns the new name of every name, by patterns; the first rule that matches counts.
+def rename(weights: Mapping[str, Tensor], rules: Mapping[str, str], key: str) -> dict[str, Tensor]:
+    """Returns weights by their new names, by patterns; the first rule that matches counts.
 
     Each ``*`` of the new pattern stands for what that of the old one matched.
     """
     for old in rules:
-        require_match(old, names, key)
+        require_match(old, weights, key)
     source: dict[str, str] = {}
-    for name in names:
+    for name in weights:
         new = _renamed(name, rules)
         if new in source:
             raise UserError(f"{key}: '{source[new]}' and '{name}' would both become '{new}'")
         source[new] = name
-    return {name: new for new, name in source.items()}
+    return {new: weights[name] for new, name in source.items()}
 
 
 def _renamed(name: str, rules: Mapping[str, str]) -> str:
@@ -146,22 +146,16 @@ class TransferReport:
         Where the network before has grown, so that all of it was transferred, layers are new; where
         something did not fit, or weights were ``loaded`` by the user, what is missing is skipped.
         """
-        grown = not loaded and not self.keys(Status.MISMATCHED, Status.UNUSED)
-        skipped = "Skipping layer {}: not found in "
-        new = "New layer {}: not in the network before" if grown else f"{skipped}checkpoint"
-        source = [e.key for e in self.entries if e.source_shape is not None]
-        target = [e.key for e in self.entries if e.status is not Status.UNUSED]
-        missing = _outermost(self.keys(Status.NEW), layers(source))
-        unused = _outermost(self.keys(Status.UNUSED), layers(target))
-        return [
-            *map(new.format, missing),
-            *map(f"{skipped}network".format, unused),
-            *(
-                f"Skipping layer {e.key}: {e.change}"
-                for e in self.entries
-                if e.status is Status.MISMATCHED
-            ),
-        ]
+        wrong = [entry for entry in self.entries if entry.status is Status.MISMATCHED]
+        unused = self.keys(Status.UNUSED)
+        source = layers(entry.key for entry in self.entries if entry.source_shape is not None)
+        target = layers(self.keys(*IN_TARGET))
+        new = "Skipping layer {}: not found in checkpoint"
+        if not (loaded or wrong or unused):
+            new = "New layer {}: not in the network before"
+        lines = [new.format(name) for name in _outermost(self.keys(Status.NEW), source)]
+        lines += [f"Skipping layer {k}: not found in network" for k in _outermost(unused, target)]
+        return lines + [f"Skipping layer {entry.key}: {entry.change}" for entry in wrong]
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "TransferReport":
