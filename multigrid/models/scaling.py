@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from multigrid.data.samples import TrainingSamples
@@ -77,10 +78,8 @@ class FieldScaling:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FieldScaling":
         """Restores what :meth:`to_dict` returned, or what a run before version 0.2 saved."""
-        scaling = {name: tuple(values[name]) for name in SHIFTS_AND_SCALES}
         unknown: list[dict[str, float]] = [{}] * len(values["output_scale"])
-        fields = tuple(FieldScale(**field) for field in values.get("fields", unknown))
-        return cls(kind=values["kind"], fields=fields, **scaling)
+        return TypeAdapter(cls).validate_python({"fields": unknown, **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain containers."""

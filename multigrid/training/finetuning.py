@@ -154,8 +154,7 @@ class Freezer:
         self.trainable = {name for name, p in _parameters(network) if p.requires_grad}
         self.num_plateaus = 0
         self.last_plateau = 0
-        self.frozen: frozenset[str] | None = None
-        self.constant: set[str] = set()
+        self.frozen: frozenset[str] = frozenset()
         self._freeze(0)
 
     def update(self, epoch: int, best_epoch: int) -> bool:
@@ -170,8 +169,9 @@ class Freezer:
         """Puts the network into training mode, and the frozen layers into evaluation mode."""
         self.network.train()
         for prefix, module in self.network.named_modules():
-            names = [f"{prefix}.{key}".lstrip(".") for key in tensors_of(module)]
-            if names and self.constant.issuperset(names):
+            parameters = {name for name, _ in module.named_parameters(prefix, True, False)}
+            names = parameters or {name for name, _ in module.named_buffers(prefix)}
+            if names and names <= self.frozen:
                 module.eval()
 
     def state_dict(self) -> dict[str, Any]:
@@ -194,11 +194,6 @@ class Freezer:
             parameter.requires_grad_(name in self.trainable and id(parameter) not in kept)
             if not parameter.requires_grad:
                 parameter.grad = None
-        self.constant = set(frozen)
-        for prefix, module in self.network.named_modules():
-            direct = {name for name, _ in module.named_parameters(prefix, False, False)}
-            if direct and direct <= frozen:
-                self.constant |= {name for name, _ in module.named_buffers(prefix, False)}
         return True
 
 
