@@ -67,19 +67,16 @@ def _other_network(saved: SavedNetwork, model: ModelConfig) -> str:
     Nothing if it is the same, or the file does not say. What an earlier version did not save had
     today's default.
     """
-    if not saved.model:
-        return ""
-    before = {key: saved.model.get(key, ModelConfig.model_fields[key].default) for key in UNSEEN}
-    changes = [
-        f"model.{key} {shown(before[key])} (here {shown(value)})"
-        for key in UNSEEN
-        if before[key] != (value := getattr(model, key))
-    ]
+    changes = []
+    for key in UNSEEN if saved.model else ():
+        before = saved.model.get(key, ModelConfig.model_fields[key].default)
+        if before != (now := getattr(model, key)):
+            changes.append(f"model.{key} {shown(before)} (here {shown(now)})")
     if not changes:
         return ""
     return (
-        f"warning: the weights of {saved.path} were trained with {', '.join(changes)}; they are "
-        "loaded, but this network computes something else with them"
+        f"warning: the weights of {saved.path} were trained with {', '.join(changes)}, which names "
+        "and shapes do not show; they are loaded all the same"
     )
 
 
