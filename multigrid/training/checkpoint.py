@@ -316,9 +316,8 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a checkpoint or a state dictionary that ``torch.save`` wrote, and what is beside it."""
     payload = _load(path, _read(path))
     about = payload if isinstance(payload, dict) else {}
-    if isinstance(payload, dict):
-        inner = (payload[key] for key in CONTAINERS if isinstance(payload.get(key), dict))
-        payload = next(inner, payload)
+    inner = (about[key] for key in CONTAINERS if isinstance(about.get(key), dict))
+    payload = next(inner, payload)
     if not isinstance(payload, dict) or not payload:
         kind = "an empty mapping" if payload == {} else f"a value of type {type(payload).__name__}"
         raise UserError(f"{path}: holds no state dictionary, but {kind}")

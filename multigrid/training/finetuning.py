@@ -74,12 +74,9 @@ def plan_finetuning(
     new = groups - {group_of(name) for name in transferred} or {max(groups, default=0) + 1}
     inwards = {group: max(0, min(abs(group - other) for other in new) - 1) for group in groups}
     some_are_new = any(name not in transferred for name in names)
-    options: dict[str, ParameterOptions] = {}
+    options = dict.fromkeys(names, ParameterOptions())
     unfreezings: dict[str, Unfreezing] = {}
-    for name in names:
-        if name not in transferred:
-            options[name] = ParameterOptions()
-            continue
+    for name in transferred:
         lower = 1.0 if section.mode == "full" or name not in slow else ratio
         steps = inwards[group_of(name)]
         options[name] = ParameterOptions(scale=lower * section.decay**steps)
