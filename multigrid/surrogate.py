@@ -35,8 +35,7 @@ from multigrid.models.transfer import load_strictly
 from multigrid.problems import Problem
 from multigrid.records.run_folder import runs_nearby
 from multigrid.training.checkpoint import SavedNetwork, check_place, read_networks, save_weights
-from multigrid.training.evaluation import predict
-from multigrid.training.rollouts import measure_rollout, roll_out
+from multigrid.training.evaluation import measure_rollout, predict, roll_out
 from multigrid.zoo import located
 
 Fields = TypeVar("Fields", np.ndarray, Tensor)

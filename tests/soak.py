@@ -589,7 +589,7 @@ def damageable(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
         "last.pt": (level / "last.pt", load_checkpoint),
         "best.pt": (level / "best.pt", networks),
         "saved.safetensors": (run / "saved.safetensors", networks),
-        "weights.pt": (run / "weights.pt", load_weights),
+        "weights.pt": (run / "weights.pt", lambda path: load_weights(path).tensors),
         "metrics.csv": (run / "metrics.csv", lambda path: [r.__dict__ for r in rows_of(run)]),
         "summary.json": (run / "summary.json", mapping),
         "transfer.json": (level / "transfer.json", mapping),

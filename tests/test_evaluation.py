@@ -16,7 +16,7 @@ from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.records.examples import choose_samples, colour_range
 from multigrid.report.comparison import _method
 from multigrid.training.checkpoint import load_checkpoint, save_checkpoint
-from multigrid.training.rollouts import RolloutErrors, measure_rollout
+from multigrid.training.evaluation import RolloutErrors, measure_rollout
 
 RNG = np.random.default_rng(0)
 

@@ -12,9 +12,9 @@ from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.recorder import Recorder
 from multigrid.models.growth import UNetFamily
 from multigrid.records.history import read_history
-from multigrid.training import featurization
+from multigrid.training import finetuning
 from multigrid.training.checkpoint import load_checkpoint
-from multigrid.training.featurization import trains_its_tail
+from multigrid.training.finetuning import trains_its_tail
 from tests.tiny import run, train, write_experiment
 
 HEADS_ONLY = [{"pattern": "*", "freeze": True}, {"pattern": "*.head", "freeze": False}]
@@ -170,7 +170,7 @@ def test_microbatches_keep_their_features(tmp_path, pretrained):
 
 
 def test_features_that_do_not_fit(tmp_path, pretrained, capsys, monkeypatch):
-    monkeypatch.setattr(featurization, "total_memory", lambda device: 1e4)
+    monkeypatch.setattr(finetuning, "total_memory", lambda device: 1e4)
     assert run(experiment(tmp_path, pretrained, HEADS_ONLY), tmp_path) == 2
     error = capsys.readouterr().err
     assert "transfer.featurize: the features of" in error

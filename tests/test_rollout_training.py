@@ -26,7 +26,7 @@ from multigrid.models.cost import Flops
 from multigrid.problems.periodic import GrayScott
 from multigrid.records.history import read_history
 from multigrid.training.checkpoint import load_checkpoint
-from multigrid.training.rollouts import Unrolling
+from multigrid.training.losses import Unrolling
 
 GRID, RNG = Grid((4, 4)), np.random.default_rng(0)
 POISSON = {"kind": "poisson", "num_modes": 4}

@@ -169,7 +169,8 @@ class Interrupted(Callback):
 
 
 def trainer(stored: Recorder) -> Trainer:
-    surrogate = Surrogate(nn.Conv2d(1, 1, 3, padding=1), FieldScaling.identity(1, 1))
+    unscaled = FieldScaling("none", (0.0,), (1.0,), (0.0,), (1.0,), ())
+    surrogate = Surrogate(nn.Conv2d(1, 1, 3, padding=1), unscaled)
     samples = stored.samples
     loss = build_loss("mse", stored.grid, Poisson(num_modes=2))
     options = TrainerOptions(optimizer="adamw")

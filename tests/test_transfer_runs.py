@@ -37,7 +37,7 @@ def pretrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
     experiment = write_experiment(folder / "first.yaml", **POISSON)
     train(experiment, folder, f"checkpoints.save={folder / 'weights.safetensors'}")
-    weights = load_weights(folder / "weights.safetensors")
+    weights = load_weights(folder / "weights.safetensors").tensors
     torch.save(weights, folder / "weights.pt")
     return folder
 
@@ -83,7 +83,7 @@ def test_weights_of_all_kinds_load_completely(tmp_path, pretrained, file):
         file = "results/tiny/level_1_16x16/best.pt"
     experiment = second(tmp_path, pretrained, file, schedule={"epochs": 0})
     train(experiment, tmp_path)
-    expected = load_weights(pretrained / "weights.pt")
+    expected = load_weights(pretrained / "weights.pt").tensors
     found = load_checkpoint(level(tmp_path, 1, 16) / "last.pt")["network"]
     assert all(torch.equal(found[key], expected[key]) for key in found)
     totals = report_of(level(tmp_path, 1, 16))["totals"]
@@ -94,7 +94,7 @@ def test_trained_at_one_size_loads_completely_at_another(tmp_path, pretrained):
     experiment = second(tmp_path, pretrained, levels=[32], model={"depth": 3})
     summary = train(experiment, tmp_path)
     first = json.loads((pretrained / "results" / "tiny" / "summary.json").read_text())
-    num_tensors = len(load_weights(pretrained / "weights.pt"))
+    num_tensors = len(load_weights(pretrained / "weights.pt").tensors)
     assert report_of(level(tmp_path, 0, 32))["totals"]["transferred"]["tensors"] == num_tensors
     (stage,) = summary["levels"]
     assert stage["transferred"] == stage["parameters"] == first["levels"][1]["parameters"]
@@ -111,7 +111,7 @@ def test_features_are_frozen_and_survive_resume(tmp_path, pretrained):
         checkpoints={"interval": 1},
     )
     summary = train(experiment, tmp_path)
-    old = load_weights(pretrained / "weights.pt")
+    old = load_weights(pretrained / "weights.pt").tensors
     folder = level(tmp_path, 2, 32)
     straight = load_checkpoint(folder / "last.pt")
     for key, tensor in straight["network"].items():
@@ -257,6 +257,43 @@ def test_tensors_of_another_shape_are_told_and_trained_anew(tmp_path, pretrained
     log = (tmp_path / "results" / "second" / "run.log").read_text()
     assert "Skipping layer scales.3.stem.conv.weight: 8x1x3x3 -> 9x1x3x3" in log
     assert f"warning: {len(wrong)} tensors have another shape" in log
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "run", "weights.pt", "both.safetensors"])
+def test_settings_that_names_and_shapes_do_not_show_are_told(tmp_path, pretrained, file):
+    if file == "run":
+        file = "results/tiny/level_1_16x16/best.pt"
+    if file == "both.safetensors":
+        surrogate = multigrid.load(pretrained / "results" / "tiny")
+        surrogate.save(pretrained / file, levels=[0, 1])
+    others = {"activation": "none", "padding": {"x": "periodic", "y": "zeros"}, "prolongation": 2}
+    rename = {"level_1.*": "*"} if file == "both.safetensors" else {}
+    experiment = second(
+        tmp_path, pretrained, file, model=others, levels=[16], transfer={"rename": rename}
+    )
+    for name, model in (("other", []), ("same", ["model.activation=silu", "model.padding=zeros"])):
+        assert run(experiment, tmp_path, f"name={name}", "model.depth=3", *model) == 0
+    logs = [(tmp_path / "results" / n / "run.log").read_text() for n in ("other", "same")]
+    known = file != "weights.pt"  # a bare state dictionary says nothing of its network
+    path = pretrained / file
+    differences = (
+        f'warning: the weights of {path} were trained with model.activation "silu" (here "none"), '
+        'model.padding "zeros" (here {"x": "periodic", "y": "zeros"}), model.prolongation 4 '
+        "(here 2), which names and shapes do not show; they are loaded all the same\n"
+    )
+    assert (differences in logs[0]) == known
+    assert (f"{path} were trained with model.prolongation 4 (here 2), which" in logs[1]) == known
+    assert logs[1].count("model.") == known
+
+
+def test_transplants_of_another_network_are_told(tmp_path, pretrained, capsys):
+    transplant = [{"load": str(pretrained / "weights.safetensors"), "pattern": "scales.1"}]
+    experiment = second(tmp_path, pretrained, "weights.pt", transfer={"transplant": transplant})
+    assert run(experiment, tmp_path, "--dry-run") == 0
+    assert "warning" not in capsys.readouterr().out
+    assert run(experiment, tmp_path, "--dry-run", "model.padding=replicate") == 0
+    out = capsys.readouterr().out
+    assert 'weights.safetensors were trained with model.padding "zeros" (here "replicate"),' in out
 
 
 def named_by_size(grid):
@@ -439,7 +476,8 @@ def test_a_finished_file_is_not_replaced_unasked(tmp_path, pretrained, capsys):
 
 
 def test_selected_levels_from_a_further_checkpoint(tmp_path, pretrained):
-    donor = {k: torch.full_like(t, 0.5) for k, t in load_weights(pretrained / "weights.pt").items()}
+    weights = load_weights(pretrained / "weights.pt").tensors
+    donor = {k: torch.full_like(t, 0.5) for k, t in weights.items()}
     torch.save(donor, tmp_path / "donor.pt")
     transplant = [{"load": str(tmp_path / "donor.pt"), "pattern": "scales.1"}]
     experiment = second(

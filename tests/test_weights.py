@@ -31,7 +31,7 @@ def test_there_and_back(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     layout = {**STATE, "conv": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)}
     save_weights(path, layout, {"grid": [4, 4]})
-    assert_same(load_weights(path), layout)
+    assert_same(load_weights(path).tensors, layout)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     if suffix == ".safetensors":
         with safe_open(path, "pt") as file:
@@ -56,12 +56,12 @@ def test_there_and_back(tmp_path, suffix):
 )
 def test_plain_state_dictionaries_however_wrapped(tmp_path, wrap):
     torch.save(wrap(STATE), tmp_path / "w.pt")
-    assert_same(load_weights(tmp_path / "w.pt"))
+    assert_same(load_weights(tmp_path / "w.pt").tensors)
 
 
 def test_a_checkpoint_of_this_project(tmp_path):
     save_checkpoint(tmp_path / "best.pt", {"network": STATE, "trainer": {"optimizer": {}}})
-    assert_same(load_weights(tmp_path / "best.pt"))
+    assert_same(load_weights(tmp_path / "best.pt").tensors)
 
 
 def test_bad_files(tmp_path):
@@ -141,13 +141,13 @@ def test_damage_to_saved_weights_is_noticed(tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     about = {"level": 0, "grid": [4, 4]}
     save_weights(path, {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(())}, about)
-    expected, content = load_weights(path), path.read_bytes()
+    expected, content = load_weights(path).tensors, path.read_bytes()
     for bit in range(0, 8 * len(content), 61):
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         try:
-            weights = load_weights(path)
+            weights = load_weights(path).tensors
         except UserError:
             continue
         assert weights.keys() == expected.keys()
@@ -171,7 +171,7 @@ def test_odd_tensors_are_refused(tmp_path, odd, kind):
     with pytest.raises(UserError, match=f"'y' is {kind}, but a dense tensor is needed"):
         open_fields(tmp_path / "f.pt")
     torch.save({3: torch.ones(2)}, tmp_path / "w.pt")
-    assert list(load_weights(tmp_path / "w.pt")) == ["3"]
+    assert list(load_weights(tmp_path / "w.pt").tensors) == ["3"]
 
 
 def test_a_checkpoint_without_a_mapping_of_tensors(tmp_path):

@@ -43,6 +43,6 @@ def test_a_training_starts_from_one(tmp_path):
     settings = {"problem": problem, "model": model, "levels": levels}
     experiment = write_experiment(tmp_path / "tiny.yaml", **settings)
     assert run(experiment, tmp_path, "checkpoints.load=zoo:poisson", "schedule.epochs=0") == 0
-    best = load_weights(tmp_path / "results/tiny/level_0_16x16/best.pt")
-    before = load_weights(located("zoo:poisson"))
+    best = load_weights(tmp_path / "results/tiny/level_0_16x16/best.pt").tensors
+    before = load_weights(located("zoo:poisson")).tensors
     assert all(torch.equal(tensor, before[name]) for name, tensor in best.items())

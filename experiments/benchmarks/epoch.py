@@ -11,8 +11,7 @@ from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems import Symmetries
 from multigrid.schedule import Stage
 from multigrid.training.callbacks import Callback, EpochRecord
-from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
-from multigrid.training.finetuning import Finetuning
+from multigrid.training.finetuning import FeaturizedSamples, Finetuning
 from multigrid.training.trainer import Trainer
 
 
@@ -67,17 +66,14 @@ class ShortEpoch:
             finetuning: How the network's tensors are trained.
         """
         experiment = self.experiment
-        surrogate, plan = self.surrogate(), finetuning or Finetuning()
-        with_features = isinstance(samples, FeaturizedSamples)
         trainer = Trainer(
-            surrogate,
+            self.surrogate(),
             samples,
             lambda surrogate: (0.0, 0.0),
             self.stage,
             experiment.loss(samples.grid, self.stage.level, self._scaling.fields),
             replace(experiment.options, symmetries=symmetries),
-            plan,
-            featurized=FeaturizedSurrogate(surrogate) if with_features else None,
+            finetuning,
         )
         stopwatch = _Stopwatch()
         trainer.fit([stopwatch])

@@ -9,8 +9,7 @@ from multigrid.data.samples import Samples
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import si, table
 from multigrid.training.callbacks import EpochRecord
-from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
-from multigrid.training.finetuning import Finetuning, Unfreezing
+from multigrid.training.finetuning import FeaturizedSamples, Finetuning, Unfreezing, featurize
 
 NUM_ROUNDS = 5
 NUM_STEPS = 8
@@ -27,8 +26,8 @@ def measure_features(config: Config) -> str:
     samples, batch_size = short.samples, short.stage.batch_size
     names = experiment.family.blueprint(short.stage.level).state_dict()
     plan = Finetuning(unfreezings={name: Unfreezing() for name in names if ".head." not in name})
-    featurized = FeaturizedSurrogate(short.surrogate())
-    features = featurized.compute(samples, batch_size, experiment.precision)
+    features = featurize(short.surrogate(), samples, batch_size, experiment.precision)
+    features.flops = 0.0  # those of the epochs alone are compared
     size = sum(tensor.nbytes for tensor in features.features)
     data: dict[str, Samples | FeaturizedSamples] = {"fields": samples, "features": features}
     rounds = [

@@ -28,10 +28,9 @@ from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.registry import place_of
 from multigrid.tables import counted, si
 from multigrid.training.callbacks import Callback
-from multigrid.training.featurization import require_features
-from multigrid.training.losses import Loss, build_loss, field_weights
+from multigrid.training.finetuning import require_features
+from multigrid.training.losses import Loss, Unrolling, build_loss, field_weights
 from multigrid.training.optimizers import OptimizerFactory
-from multigrid.training.rollouts import Unrolling
 from multigrid.training.speed import step_seconds
 from multigrid.training.trainer import TrainerOptions
 
@@ -84,7 +83,7 @@ class Experiment:
         is_automatic: Whether stages are chosen one by one; growth must preserve the function then.
         normalization: How fields are scaled: ``auto`` takes the exact way where there is one.
         family: Builds the network of each level, and ``initializer`` fills it.
-        loaded: Weights to start from, by the network's names.
+        loaded: Weights to start from, by the network's names, and ``warnings`` about them.
         stages: The schedule; one by measurement grows while it is trained.
         epoch_costs: What an epoch on each level costs in the unit of the budget, where there is
             one.
@@ -120,6 +119,7 @@ class Experiment:
         self.options, self.unrolling = self._trainer_options(), self._unrolling()
         self.initializer = Initializer(self.family, config.transfer)
         self.loaded: Mapping[str, Tensor] = {}
+        self.warnings: list[str] = []
         self.stages = self._stages([0] * len(config.levels))
         self.epoch_costs: list[float] = []
         self._check_processes()
@@ -130,7 +130,8 @@ class Experiment:
         """Chooses the stages, reads the weights to start from, and checks what depends on them."""
         self.epoch_costs = self.processes.from_first(self._epoch_costs)
         self.stages = self._stages(self._chosen_epochs())
-        self.loaded = self.processes.from_first(lambda: weights_to_load(self.config))
+        read = self.processes.from_first(lambda: weights_to_load(self.config))
+        self.loaded, self.warnings = read
         plans = self.initializer.check(self.stages, self.loaded)
         if self.config.transfer.featurize:
             pairs = zip(self.stages, plans, strict=True)
@@ -419,6 +420,7 @@ class Experiment:
                 self._describe_schedule(),
                 f"memory about {si(memory)}B",
                 *unfit,
+                *self.warnings,
             ]
         )
 

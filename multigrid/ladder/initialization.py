@@ -9,12 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from multigrid.config import Config
-from multigrid.config.settings import TransferConfig
+from multigrid.config.section import shown
+from multigrid.config.settings import ModelConfig, TransferConfig
 from multigrid.errors import UserError
 from multigrid.models import transfer
 from multigrid.models.growth import NetworkFamily, UNetFamily
 from multigrid.schedule import Stage
-from multigrid.training.checkpoint import load_weights
+from multigrid.training.checkpoint import SavedNetwork, load_weights
 from multigrid.training.finetuning import Finetuning, check_finetuning, check_rules, plan_finetuning
 
 log = logging.getLogger(__name__)
@@ -35,20 +36,48 @@ class Start:
     moments: dict[str, Any] = field(default_factory=dict)
 
 
-def weights_to_load(config: Config) -> dict[str, Tensor]:
-    """Reads the files that a configuration wants loaded; returns weights by the network's names."""
+UNSEEN = ("network", "block", "activation", "normalization", "padding", "prolongation")
+"""Settings of the section ``model`` that names and shapes of weights need not show."""
+
+
+def weights_to_load(config: Config) -> tuple[dict[str, Tensor], list[str]]:
+    """Reads the files that a configuration wants loaded.
+
+    Returns weights by the network's names, and a sentence for each file whose weights were trained
+    in another network than names and shapes tell.
+    """
     section = config.transfer
     loaded: dict[str, Tensor] = {}
+    files: list[SavedNetwork] = []
     if config.checkpoints.load is not None:
-        weights = load_weights(Path(config.checkpoints.load))
-        new = transfer.rename(weights, section.rename, "transfer.rename")
-        loaded = {new[name]: tensor for name, tensor in weights.items()}
+        files.append(load_weights(Path(config.checkpoints.load)))
+        loaded = transfer.rename(files[-1].tensors, section.rename, "transfer.rename")
     for index, entry in enumerate(section.transplant):
-        weights = load_weights(Path(entry.load), f"transfer.transplant[{index}].load")
+        files.append(load_weights(Path(entry.load), f"transfer.transplant[{index}].load"))
+        weights = files[-1].tensors
         for pattern in entry.pattern:
             transfer.require_match(pattern, weights, f"transfer.transplant[{index}].pattern")
         loaded |= {k: t for k, t in weights.items() if transfer.matches(k, entry.pattern)}
-    return loaded
+    return loaded, [note for file in files if (note := _other_network(file, config.model))]
+
+
+def _other_network(saved: SavedNetwork, model: ModelConfig) -> str:
+    """Returns what names and shapes need not show of the network that weights were trained in.
+
+    Nothing if it is the same, or the file does not say. What an earlier version did not save had
+    today's default.
+    """
+    changes = []
+    for key in UNSEEN if saved.model else ():
+        before = saved.model.get(key, ModelConfig.model_fields[key].default)
+        if before != (now := getattr(model, key)):
+            changes.append(f"model.{key} {shown(before)} (here {shown(now)})")
+    if not changes:
+        return ""
+    return (
+        f"warning: the weights of {saved.path} were trained with {', '.join(changes)}, which names "
+        "and shapes do not show; they are loaded all the same"
+    )
 
 
 class Initializer:

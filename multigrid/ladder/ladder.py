@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from multigrid import signals
+from multigrid.data.samples import TrainingSamples
 from multigrid.errors import UserError
 from multigrid.files import write_json
 from multigrid.grid import Grid
@@ -36,7 +37,7 @@ from multigrid.training.callbacks import (
 )
 from multigrid.training.checkpoint import load_checkpoint, save_weights
 from multigrid.training.evaluation import LevelValidator
-from multigrid.training.featurization import FeaturizedSurrogate, trains_its_tail
+from multigrid.training.finetuning import FeaturizedSamples, featurize, trains_its_tail
 from multigrid.training.progress import DivergedError
 from multigrid.training.trainer import Trainer
 
@@ -154,26 +155,24 @@ class LadderRun:
                 raise
 
     def _trainer(self, stage: Stage, start: Start) -> Trainer:
-        experiment, config, samples = self.experiment, self.config, self.data.train[stage.level]
+        experiment, config, plain = self.experiment, self.config, self.data.train[stage.level]
+        samples: TrainingSamples | FeaturizedSamples = plain
         surrogate = self._surrogate(start.network, samples.grid)
         how = experiment.prolongation, stage.batch_size, self.processes
         validator = LevelValidator(self.data.validation, samples.grid, *how)
-        featurized, features = None, None
         frozen = start.finetuning.always_frozen
         if config.transfer.featurize and trains_its_tail(surrogate.network, frozen):
-            featurized = FeaturizedSurrogate(surrogate)
-            features = featurized.compute(samples, stage.batch_size, experiment.precision)
-            size = sum(tensor.nbytes for tensor in features.features)
+            samples = featurize(surrogate, plain, stage.batch_size, experiment.precision)
+            size = sum(tensor.nbytes for tensor in samples.features)
             log.info("features of %d samples: %sB in memory", len(samples), si(size))
         trainer = Trainer(
             surrogate,
-            features or samples,
+            samples,
             validator,
             stage,
             experiment.loss(samples.grid, stage.level, self.data.scaling.fields),
             experiment.options,
             start.finetuning,
-            featurized,
             experiment.unrolling,
         )
         if config.optimizer.carry_moments:

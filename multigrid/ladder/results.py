@@ -16,12 +16,18 @@ from multigrid.files import write_json
 from multigrid.hardware import code_version, machine, peak_memory
 from multigrid.ladder.data import RunData
 from multigrid.ladder.recorder import Recorder
-from multigrid.metrics import mean_rel_l2
+from multigrid.metrics import mean_over_fields, mean_rel_l2
 from multigrid.models.scaling import Surrogate
 from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
 from multigrid.schedule import Stage
-from multigrid.training.evaluation import Errors, evaluate, predict
-from multigrid.training.rollouts import RolloutErrors, Step, measure_rollout, roll_out
+from multigrid.training.evaluation import (
+    RolloutErrors,
+    Step,
+    evaluate,
+    measure_rollout,
+    predict,
+    roll_out,
+)
 
 NUM_SPECTRA, NUM_STEPS = 64, 6
 
@@ -32,6 +38,7 @@ class TestResults:
 
     Attributes:
         prediction: Predicted outputs ``[N, out, *grid]``.
+        errors: Every metric of each output field, ``{metric: {field: value}}``.
         extra: Every metric on each further test set, the mean over output fields.
         baselines: By test set, relative L2 errors of guesses that every surrogate must beat.
         rollout: Errors of a roll-out, and those of persistence; None if there was none.
@@ -40,7 +47,7 @@ class TestResults:
 
     samples: Samples
     prediction: Tensor
-    errors: Errors
+    errors: dict[str, dict[str, float]]
     extra: dict[str, dict[str, float]]
     baselines: dict[str, dict[str, float]]
     rollout: tuple[RolloutErrors, RolloutErrors] | None
@@ -57,7 +64,7 @@ class TestResults:
         extra, baselines = {}, {"test": baseline_errors(samples, data)}
         for name, others in data.extra_tests(grid).items():
             predicted = predict(surrogate, others.inputs, stage.batch_size)
-            extra[name] = evaluate(predicted, others, fields, names, more).mean
+            extra[name] = mean_over_fields(evaluate(predicted, others, fields, names, more))
             baselines[name] = baseline_errors(others, data)
         true = data.trajectories(grid)
         rollout = None if true is None else measure_rollout(surrogate.eval(), true)
@@ -98,8 +105,8 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
         "fields": experiment.reasons.get("model.fields", experiment.config.model.fields),
         "handed_in": experiment.extensions.places,
         "levels": recorder.finished,
-        "test": results.errors.mean,
-        "test_by_field": results.errors.by_field,
+        "test": mean_over_fields(results.errors),
+        "test_by_field": results.errors,
         "negligible_fields": {split: rows for split, rows in data.negligible.items() if rows},
         "extra_tests": results.extra,
         "baselines": results.baselines,

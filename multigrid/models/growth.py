@@ -188,7 +188,7 @@ def silence(unet: UNet, first: int) -> None:
 def copy_neighbours(unet: UNet, first: int) -> None:
     """Copies encoder, decoder and ``up`` of the coarser scale to each from ``first`` on."""
     scales = unet.iter_scales()
-    for coarser, scale in pairwise(scales[max(first - 1, 0) :]):
+    for coarser, scale in pairwise(scales[first - 1 :]):
         state = scale.state_dict()
         for name, tensor in coarser.state_dict().items():
             copied = name.startswith(("encoder.", "decoder.", "up."))

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from multigrid.data.samples import TrainingSamples
-from multigrid.data.statistics import ChannelStatistics, TrainingStatistics
+from multigrid.data.statistics import TrainingStatistics
 from multigrid.grid import Grid
-from multigrid.metrics import UNKNOWN, FieldScale
+from multigrid.metrics import FieldScale
 from multigrid.models.layers import channels_last
 from multigrid.problems.base import Problem
 
@@ -46,41 +47,29 @@ class FieldScaling:
     @classmethod
     def of(cls, kind: NormalizationKind, seen: TrainingStatistics) -> "FieldScaling":
         """Returns the scaling for statistics of training samples, with ratios if homogeneous."""
-        in_channels, out_channels = len(seen.inputs.mean), len(seen.outputs.mean)
-        unscaled = cls.identity(in_channels, out_channels, seen.fields)
-        if kind == "none":
-            return unscaled
-        if kind == "homogeneous":
+        sides = seen.inputs, seen.outputs
+        shifts = [torch.zeros_like(side.mean) for side in sides]
+        scales = [torch.ones_like(side.mean) for side in sides]
+        if kind == "gaussian":
+            shifts = [side.mean for side in sides]
+            scales = [side.or_size(side.std) for side in sides]
+        elif kind == "min-max":
+            shifts = [side.low for side in sides]
+            scales = [side.or_size(side.high - side.low) for side in sides]
+        elif kind == "homogeneous":
             assert seen.ratios is not None
             unit = binary_unit(seen.inputs.root_mean_square.square().mean().sqrt().item())
             ratios = seen.ratios.root_mean_square
-            scale = tuple((ratios * unit).where(ratios > 0, 1.0).tolist())
-            units = (unit,) * in_channels
-            return replace(unscaled, kind=kind, input_scale=units, output_scale=scale)
-
-        def pick(part: ChannelStatistics) -> tuple[tuple[float, ...], tuple[float, ...]]:
-            is_range = kind == "min-max"
-            shift, size = (part.low, part.high - part.low) if is_range else (part.mean, part.std)
-            return tuple(shift.tolist()), tuple(part.or_size(size).tolist())
-
-        return cls(kind, *pick(seen.inputs), *pick(seen.outputs), seen.fields)
-
-    @classmethod
-    def identity(
-        cls, in_channels: int, out_channels: int, fields: tuple[FieldScale, ...] = ()
-    ) -> "FieldScaling":
-        """Returns the scaling that changes nothing."""
-        zeros, ones = (0.0,) * in_channels, (1.0,) * in_channels
-        fields = fields or (UNKNOWN,) * out_channels
-        return cls("none", zeros, ones, (0.0,) * out_channels, (1.0,) * out_channels, fields)
+            scales = [unit * scales[0], (ratios * unit).where(ratios > 0, 1.0)]
+        pairs = zip(shifts, scales, strict=True)
+        inputs, outputs = ((tuple(a.tolist()), tuple(b.tolist())) for a, b in pairs)
+        return cls(kind, *inputs, *outputs, seen.fields)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FieldScaling":
         """Restores what :meth:`to_dict` returned, or what a run before version 0.2 saved."""
-        scaling = {name: tuple(values[name]) for name in SHIFTS_AND_SCALES}
         unknown: list[dict[str, float]] = [{}] * len(values["output_scale"])
-        fields = tuple(FieldScale(**field) for field in values.get("fields", unknown))
-        return cls(kind=values["kind"], fields=fields, **scaling)
+        return TypeAdapter(cls).validate_python({"fields": unknown, **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain containers."""

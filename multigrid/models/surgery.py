@@ -88,9 +88,8 @@ def transplant(
     chosen = {name: t for name, t in source.items() if matches(name, patterns)}
     copied = copy.deepcopy(network)
     report = partition(chosen, copied.state_dict())
-    wrong = [e for e in report.entries if e.status in (Status.MISMATCHED, Status.UNUSED)]
-    if wrong:
-        raise UserError(f"patterns: '{wrong[0].key}' does not fit into the network")
+    if wrong := report.keys(Status.MISMATCHED, Status.UNUSED):
+        raise UserError(f"patterns: '{wrong[0]}' does not fit into the network")
     return copied, transfer_weights(chosen, copied)
 
 

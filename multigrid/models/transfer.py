@@ -8,7 +8,6 @@ a layer that the tensor belongs to: ``scales.0`` matches all of ``scales.0.stem.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -17,10 +16,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from multigrid.errors import UserError, nearest
-from multigrid.tables import table
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -45,20 +44,20 @@ def _prefixes(name: str) -> list[str]:
     return list(accumulate(name.split("."), "{}.{}".format))
 
 
-def rename(names: Collection[str], rules: Mapping[str, str], key: str) -> dict[str, str]:
-    """Returns the new name of every name, by patterns; the first rule that matches counts.
+def rename(weights: Mapping[str, Tensor], rules: Mapping[str, str], key: str) -> dict[str, Tensor]:
+    """Returns weights by their new names, by patterns; the first rule that matches counts.
 
     Each ``*`` of the new pattern stands for what that of the old one matched.
     """
     for old in rules:
-        require_match(old, names, key)
+        require_match(old, weights, key)
     source: dict[str, str] = {}
-    for name in names:
+    for name in weights:
         new = _renamed(name, rules)
         if new in source:
             raise UserError(f"{key}: '{source[new]}' and '{name}' would both become '{new}'")
         source[new] = name
-    return {name: new for new, name in source.items()}
+    return {new: weights[name] for new, name in source.items()}
 
 
 def _renamed(name: str, rules: Mapping[str, str]) -> str:
@@ -101,6 +100,11 @@ class Entry:
     shape: tuple[int, ...]
     source_shape: tuple[int, ...] | None
 
+    @property
+    def change(self) -> str:
+        """The shapes in source and target, as in ``8x1 -> 9x1``."""
+        return f"{times(self.source_shape or ())} -> {times(self.shape)}"
+
 
 @dataclass(frozen=True)
 class TransferReport:
@@ -142,45 +146,21 @@ class TransferReport:
         Where the network before has grown, so that all of it was transferred, layers are new; where
         something did not fit, or weights were ``loaded`` by the user, what is missing is skipped.
         """
-        grown = not loaded and not self.keys(Status.MISMATCHED, Status.UNUSED)
-        skipped = "Skipping layer {}: not found in "
-        new = "New layer {}: not in the network before" if grown else f"{skipped}checkpoint"
-        source = [e.key for e in self.entries if e.source_shape is not None]
-        target = [e.key for e in self.entries if e.status is not Status.UNUSED]
-        missing = _outermost(self.keys(Status.NEW), layers(source))
-        unused = _outermost(self.keys(Status.UNUSED), layers(target))
-        return [
-            *map(new.format, missing),
-            *map(f"{skipped}network".format, unused),
-            *(
-                f"Skipping layer {e.key}: {shape_of([e])}"
-                for e in self.entries
-                if e.status is Status.MISMATCHED
-            ),
-        ]
-
-    def table(self, depth: int = 3) -> str:
-        """Returns a table by module; each mismatched or unused tensor has a row of its own."""
-        groups: dict[tuple[str, Status], list[Entry]] = defaultdict(list)
-        for entry in self.entries:
-            single = entry.status in (Status.MISMATCHED, Status.UNUSED)
-            name = entry.key if single else ".".join(entry.key.split(".")[:depth])
-            groups[name, entry.status].append(entry)
-        rows = [
-            [name, status.value, shape_of(entries), f"{sum(prod(e.shape) for e in entries):,}"]
-            for (name, status), entries in groups.items()
-        ]
-        return table(["Key", "Status", "Shape", "Parameters"], rows)
+        wrong = [entry for entry in self.entries if entry.status is Status.MISMATCHED]
+        unused = self.keys(Status.UNUSED)
+        source = layers(entry.key for entry in self.entries if entry.source_shape is not None)
+        target = layers(self.keys(*IN_TARGET))
+        new = "Skipping layer {}: not found in checkpoint"
+        if not (loaded or wrong or unused):
+            new = "New layer {}: not in the network before"
+        lines = [new.format(name) for name in _outermost(self.keys(Status.NEW), source)]
+        lines += [f"Skipping layer {k}: not found in network" for k in _outermost(unused, target)]
+        return lines + [f"Skipping layer {entry.key}: {entry.change}" for entry in wrong]
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "TransferReport":
         """Returns the report that :meth:`to_json` was made from."""
-        entries = []
-        for entry in record["tensors"]:
-            source = entry["source_shape"]
-            shapes = tuple(entry["shape"]), None if source is None else tuple(source)
-            entries.append(Entry(entry["key"], Status(entry["status"]), *shapes))
-        return cls(tuple(entries))
+        return cls(TypeAdapter(tuple[Entry, ...]).validate_python(record["tensors"]))
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain containers: totals and one record for each tensor."""
@@ -251,7 +231,7 @@ def check_report(
         return []
     sentence = (
         f"{len(wrong)} tensors have another shape in the checkpoint than in the network, first of "
-        f"all {wrong[0].key}, {shape_of(wrong[:1])}"
+        f"all {wrong[0].key}, {wrong[0].change}"
     )
     if mismatch == "error":
         raise UserError(
@@ -306,16 +286,6 @@ def _outermost(names: Iterable[str], others: Collection[str]) -> list[str]:
     """Returns the shortest leading parts of the names that are not among the others."""
     shortest = (next((p for p in _prefixes(n) if p not in others), n) for n in names)
     return list(dict.fromkeys(shortest))
-
-
-def shape_of(entries: list[Entry]) -> str:
-    """Returns the shape of one tensor, or the number of several."""
-    if len(entries) > 1:
-        return f"{len(entries)} tensors"
-    entry = entries[0]
-    if entry.status is Status.MISMATCHED:
-        return f"{times(entry.source_shape or ())} -> {times(entry.shape)}"
-    return times(entry.shape)
 
 
 def times(shape: Iterable[int]) -> str:

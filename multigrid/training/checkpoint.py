@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import pickle
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -25,8 +24,8 @@ from torch import Tensor
 
 from multigrid.config import Config, changed_settings, parse_saved
 from multigrid.data.arrays import not_dense
-from multigrid.errors import UserError, brief, nearest, printable
-from multigrid.files import to_json, write_file
+from multigrid.errors import UserError, brief, printable
+from multigrid.files import nearest_file, to_json, write_file
 from multigrid.zoo import located
 
 FORMAT = 2
@@ -36,8 +35,7 @@ class DamagedError(UserError):
     """A file does not hold what was written to it."""
 
 
-_TRAILER = re.compile(rb"\nmultigrid sha256 ([0-9a-f]{64})\n\Z")
-_TRAILER_BYTES = 83
+_SEAL = b"\nmultigrid sha256 "
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
@@ -53,7 +51,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     payload = _load(path, content)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (format {FORMAT})")
-    if _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES)) is None:
+    if _SEAL not in content:
         raise DamagedError(f"{path}: damaged: the checkpoint's checksum is missing")
     return payload
 
@@ -63,16 +61,24 @@ def _to_bytes(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     content = buffer.getvalue()
-    return content + b"\nmultigrid sha256 %s\n" % hashlib.sha256(content).hexdigest().encode()
+    return content + _SEAL + _digest(content)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint")
+    if not path.is_file():  # reading a pipe would block for ever
+        raise UserError(f"{path}: unreadable, as it is not a regular file")
 
 
 def _read(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would block for ever
-            raise UserError(f"{path}: unreadable, as it is not a regular file")
+        _require_file(path)
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
     except OSError as error:
         raise UserError(f"{path}: unreadable checkpoint ({error.strerror})") from None
     except MemoryError:
@@ -81,10 +87,10 @@ def _read(path: Path) -> bytes:
 
 def _load(path: Path, content: bytes) -> Any:
     """Reads what ``torch.save`` has written, here or elsewhere; verifies a checksum behind it."""
-    trailer = _TRAILER.search(content, max(0, len(content) - _TRAILER_BYTES))
-    if trailer:
-        content = content[: trailer.start()]
-        if hashlib.sha256(content).hexdigest().encode() != trailer[1]:
+    start, seal, digest = content.rpartition(_SEAL)
+    if seal:
+        content = start
+        if _digest(content) != digest:
             raise DamagedError(f"{path}: damaged: it has another checksum than it names")
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
@@ -113,16 +119,13 @@ def _require_stored(content: bytes) -> None:
         raise ValueError("its parts unpack to more than the file holds")
 
 
-SUFFIXES = (".pt", ".safetensors")
 CONTAINERS = ("network", "state_dict", "model_state_dict", "model_state", "model", "net", "ema")
 WRAPPERS = ("module.", "_orig_mod.")
 METADATA, CHECKSUM = "multigrid", "multigrid.sha256"
-ABOUT = ("level", "grid", "config", "fields", "scaling", "time")
-"""What a file that :func:`multigrid.load` takes says of the weights in it; not all have a time."""
 
 
-def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]:
-    """Reads a state dictionary, never executing anything in the file.
+def load_weights(path: Path, key: str = "checkpoints.load") -> "SavedNetwork":
+    """Reads a state dictionary and what the file says of it, never executing anything in it.
 
     Takes a checkpoint of this project, a state dictionary saved by ``torch.save``, also under a
     key such as ``state_dict``, and a ``.safetensors`` file. The prefixes that
@@ -131,10 +134,10 @@ def load_weights(path: Path, key: str = "checkpoints.load") -> dict[str, Tensor]
     """
     path = located(path)
     _check_exists(path, key)
-    weights = _read_weights(path)
+    weights, about = (read_safetensors if path.suffix == ".safetensors" else _read_state)(path)
     while wrapped := [w for w in WRAPPERS if weights and all(k.startswith(w) for k in weights)]:
         weights = {key.removeprefix(wrapped[0]): tensor for key, tensor in weights.items()}
-    return {printable(key): tensor for key, tensor in weights.items()}
+    return SavedNetwork(path, about, {printable(key): t for key, t in weights.items()})
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -151,9 +154,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a ``.safetensors`` file and what :func:`save_weights` says about it, if anything."""
-    if not path.is_file():
-        reason = "is not a regular file" if path.exists() else "there is no such file"
-        raise UserError(f"{path}: {reason}")
+    _require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -202,11 +203,21 @@ def check_place(path: Path, about: Mapping[str, Any], config: Config) -> None:
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """The network of one level as a file holds it, and what it says of it."""
+    """A network as a file holds it, and what the file says of it, if anything."""
 
     path: Path
     about: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The section ``model`` of the configuration it was trained with; empty if not known."""
+        about, levels = self.about, self.about.get("levels")
+        if isinstance(levels, Mapping):  # which are of one run
+            about = next(iter(levels.values()), {})
+        for key in ("config", "model"):
+            about = about.get(key, {}) if isinstance(about, Mapping) else {}
+        return about if isinstance(about, Mapping) else {}
 
     @property
     def level(self) -> int:
@@ -241,6 +252,10 @@ class _About(BaseModel):
     fields: _FieldNames
     scaling: _Scaling
     time: _Time | None = None
+
+
+ABOUT = tuple(_About.model_fields)
+"""What a file that :func:`multigrid.load` takes says of the weights in it; not all have a time."""
 
 
 def read_networks(path: Path) -> list[SavedNetwork]:
@@ -293,18 +308,16 @@ def _check_exists(path: Path, key: str) -> None:
     if path.exists() and not path.is_file():
         raise UserError(f"{key}: {path} is not a regular file")
     if not path.exists():
-        files = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-        names = [str(p) for p in files if p.suffix in SUFFIXES]
-        raise UserError(f"{key}: no such file: {path}{nearest(str(path), names)}")
+        near = nearest_file(path, "*.pt", "*.safetensors")
+        raise UserError(f"{key}: no such file: {path}{near}")
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
+def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a checkpoint or a state dictionary that ``torch.save`` wrote, and what is beside it."""
     payload = _load(path, _read(path))
-    if isinstance(payload, dict):
-        inner = (payload[key] for key in CONTAINERS if isinstance(payload.get(key), dict))
-        payload = next(inner, payload)
+    about = payload if isinstance(payload, dict) else {}
+    inner = (about[key] for key in CONTAINERS if isinstance(about.get(key), dict))
+    payload = next(inner, payload)
     if not isinstance(payload, dict) or not payload:
         kind = "an empty mapping" if payload == {} else f"a value of type {type(payload).__name__}"
         raise UserError(f"{path}: holds no state dictionary, but {kind}")
@@ -316,4 +329,4 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         name, value = next(iter(payload.items()))
         kind = f"a value of type {type(value).__name__}"
         raise UserError(f"{path}: holds no state dictionary: '{name}' is {kind}, not a tensor")
-    return tensors
+    return tensors, about

@@ -1,19 +1,27 @@
 """How a network's tensors are trained in a stage: rates, frozen ones, and when they unfreeze.
 
-Pure planning by name, and the one class that applies a plan to a network.
+Pure planning by name, and the one class that applies a plan to a network. What a trunk that stays
+frozen gives may be computed once and kept in memory, after the "bottleneck features" of transfer
+learning in image recognition, and exact: an epoch on features has the losses of one on fields.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from multigrid.config.settings import TransferConfig
+from multigrid.data.samples import Samples, TrainingSamples
+from multigrid.distributed import local_size
 from multigrid.errors import UserError
+from multigrid.hardware import PrecisionName, autocast, total_memory
+from multigrid.models.cost import FlopCounter, without_data
+from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import matches, require_match, tensors_of
-from multigrid.tables import counted
+from multigrid.tables import counted, si
 from multigrid.training.optimizers import ParameterOptions
 
 
@@ -66,12 +74,9 @@ def plan_finetuning(
     new = groups - {group_of(name) for name in transferred} or {max(groups, default=0) + 1}
     inwards = {group: max(0, min(abs(group - other) for other in new) - 1) for group in groups}
     some_are_new = any(name not in transferred for name in names)
-    options: dict[str, ParameterOptions] = {}
+    options = dict.fromkeys(names, ParameterOptions())
     unfreezings: dict[str, Unfreezing] = {}
-    for name in names:
-        if name not in transferred:
-            options[name] = ParameterOptions()
-            continue
+    for name in transferred:
         lower = 1.0 if section.mode == "full" or name not in slow else ratio
         steps = inwards[group_of(name)]
         options[name] = ParameterOptions(scale=lower * section.decay**steps)
@@ -146,8 +151,7 @@ class Freezer:
         self.trainable = {name for name, p in _parameters(network) if p.requires_grad}
         self.num_plateaus = 0
         self.last_plateau = 0
-        self.frozen: frozenset[str] | None = None
-        self.constant: set[str] = set()
+        self.frozen: frozenset[str] = frozenset()
         self._freeze(0)
 
     def update(self, epoch: int, best_epoch: int) -> bool:
@@ -162,8 +166,9 @@ class Freezer:
         """Puts the network into training mode, and the frozen layers into evaluation mode."""
         self.network.train()
         for prefix, module in self.network.named_modules():
-            names = [f"{prefix}.{key}".lstrip(".") for key in tensors_of(module)]
-            if names and self.constant.issuperset(names):
+            parameters = {name for name, _ in module.named_parameters(prefix, True, False)}
+            names = parameters or {name for name, _ in module.named_buffers(prefix)}
+            if names and names <= self.frozen:
                 module.eval()
 
     def state_dict(self) -> dict[str, Any]:
@@ -180,21 +185,120 @@ class Freezer:
         if frozen == self.frozen:
             return False
         self.frozen = frozen
-        is_frozen: dict[int, bool] = {}
-        for name, parameter in _parameters(self.network):
-            is_frozen[id(parameter)] = is_frozen.get(id(parameter), False) or name in frozen
-            trained = name in self.trainable and not is_frozen[id(parameter)]
-            parameter.requires_grad_(trained)
-            if not trained:
+        parameters = _parameters(self.network)
+        kept = {id(parameter) for name, parameter in parameters if name in frozen}
+        for name, parameter in parameters:
+            parameter.requires_grad_(name in self.trainable and id(parameter) not in kept)
+            if not parameter.requires_grad:
                 parameter.grad = None
-        self.constant = set(frozen)
-        for prefix, module in self.network.named_modules():
-            direct = {name for name, _ in module.named_parameters(prefix, False, False)}
-            if direct and direct <= frozen:
-                self.constant |= {name for name, _ in module.named_buffers(prefix, False)}
         return True
 
 
 def _parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Returns all parameters under all their names."""
     return list(module.named_parameters(remove_duplicate=False))
+
+
+@runtime_checkable
+class HasTail(Protocol):
+    """A network for which ``network(x)`` is ``network.finish(network.features(x))``.
+
+    ``tail`` holds patterns of the names of the tensors that ``finish`` uses; features are
+    ``[N, ...]``, the output ``[N, out, *grid]``.
+    """
+
+    tail: tuple[str, ...]
+
+    def features(self, x: Tensor) -> Sequence[Tensor]:
+        """Returns the features of inputs ``[N, in, *grid]``."""
+
+    def finish(self, features: Sequence[Tensor]) -> Tensor:
+        """Returns the network's output."""
+
+
+def trains_its_tail(network: nn.Module, frozen: Collection[str]) -> bool:
+    """Whether a network has a tail, something of which is trained and nothing besides."""
+    if not isinstance(network, HasTail):
+        return False
+    names = set(tensors_of(network))
+    trunk = {name for name in names if not matches(name, network.tail)}
+    return bool(trunk) and trunk <= set(frozen) and not names <= set(frozen)
+
+
+def require_features(networks: Iterable[tuple[nn.Module, Collection[str]]]) -> None:
+    """Checks that there is something to compute once."""
+    if not any(trains_its_tail(network, frozen) for network, frozen in networks):
+        raise UserError(
+            "transfer.featurize: nothing can be computed once, as more than the network's heads is "
+            "trained; freeze the rest with transfer.rules, such as {pattern: '*', freeze: true} "
+            "and {pattern: '*.head', freeze: false}, or set it to false (a network of your own "
+            "must have tail, features and finish)"
+        )
+
+
+class FeaturizedSamples:
+    """Training samples with a frozen trunk's features ``[N, *grid, C]`` in the CPU's memory.
+
+    ``flops`` are the operations that they took.
+    """
+
+    def __init__(self, samples: TrainingSamples, features: Sequence[Tensor], flops: float) -> None:
+        self.samples = samples
+        self.features = features
+        self.flops = flops
+        self.grid = samples.grid
+        self.num_channels = samples.num_channels
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batches(self, indices: Sequence[Tensor]) -> Generator[Samples]:
+        """Yields a batch with features ``[N, C, *grid]`` for each index tensor."""
+        for index, batch in zip(indices, self.samples.batches(indices), strict=True):
+            device = batch.inputs.device
+            features = [f[index].movedim(-1, 1).to(device) for f in self.features]
+            yield replace(batch, features=features)
+
+
+@torch.no_grad()
+def featurize(
+    surrogate: Surrogate, samples: TrainingSamples, batch_size: int, precision: PrecisionName
+) -> FeaturizedSamples:
+    """Computes the features of all samples; raises UserError if the memory is too small."""
+    surrogate.eval()
+    network, kept = cast(HasTail, surrogate.network), list[Tensor]()
+    with FlopCounter() as counter:
+        for number, block in enumerate(samples.split(batch_size)):
+            with autocast(block.inputs.device, precision):
+                computed = network.features(surrogate.scaled(block.inputs)[0])
+            features = [tensor.movedim(1, -1) for tensor in computed]
+            kept = kept or _room(features, len(samples))
+            for whole, part in zip(kept, features, strict=True):
+                whole[number * batch_size :][: len(part)] = part
+    return FeaturizedSamples(samples, kept, float(counter.get_total_flops()))
+
+
+def finishing(network: nn.Module, features: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    """Returns what gives a network's output from its features instead of its input."""
+    return lambda x: cast(HasTail, network).finish(features)
+
+
+def finishing_flops(network: nn.Module, features: Sequence[Tensor]) -> int:
+    """Returns the operations of a forward and backward pass on features."""
+    twin = without_data(network)
+    dtype = next(twin.parameters()).dtype  # there is no autocast here
+    with FlopCounter() as counter:
+        cast(HasTail, twin).finish([x.to("meta", dtype) for x in features]).sum().backward()
+    return counter.get_total_flops()
+
+
+def _room(features: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Returns tensors for the features of so many samples, from those of a few."""
+    needed = count * sum(tensor[0].nbytes for tensor in features)
+    available = total_memory(torch.device("cpu")) / local_size()
+    if needed > available:
+        raise UserError(
+            f"transfer.featurize: the features of {count} samples take {si(needed)}B of memory, "
+            f"but this machine has {si(available)}B for a process; set it to false"
+        )
+    return [torch.empty(count, *tensor.shape[1:], dtype=tensor.dtype) for tensor in features]

@@ -89,7 +89,7 @@ class Muon(Optimizer):
         matrices = torch.stack([gradient.movedim(1, -1).flatten(1) for gradient in gradients])
         rate = learning_rate * 0.2 * math.sqrt(max(matrices.shape[1:]))
         rows, columns, *kernel = pairs[0][0].shape
-        updates = orthogonalize(matrices, dtype=self.dtype)
+        updates = orthogonalize(matrices, self.dtype)
         updates = updates.reshape(len(pairs), rows, *kernel, columns).movedim(-1, 2)
         steps = list(updates)
         if self.processes.shards:
@@ -97,18 +97,16 @@ class Muon(Optimizer):
         torch._foreach_add_(parameters, steps, alpha=-rate)
 
 
-def orthogonalize(
-    matrices: Tensor, num_steps: int = 5, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Brings the singular values of matrices ``[B, m, n]`` near one, keeping their vectors.
 
-    A quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
-    end between about 0.7 and 1.2. Computed in ``dtype``, and returned in the matrices' own.
+    Five steps of a quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the
+    singular values end between about 0.7 and 1.2. Computed in ``dtype``, returned in their own.
     """
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalize(matrices.mT, num_steps, dtype).mT
+        return orthogonalize(matrices.mT, dtype).mT
     x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
-    for _ in range(num_steps):
+    for _ in range(5):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
         x = torch.baddbmm(x, polynomial, x, beta=3.4445)
@@ -212,11 +210,10 @@ class NamedOptimizer:
 
     def set_learning_rate(self, rate: float, done: float = 1.0) -> None:
         """Sets every group's learning rate: ``rate``, times its scale, times its own warm-up."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                warmup = group.get("warmup", 0.0)
-                rise = min(1.0, done / warmup) if warmup else 1.0
-                group["lr"] = rate * group.get("scale", 1.0) * rise
+        for group, _ in self._groups:
+            warmup = group.get("warmup", 0.0)
+            rise = min(1.0, done / warmup) if warmup else 1.0
+            group["lr"] = rate * group.get("scale", 1.0) * rise
 
     def step(self) -> None:
         """Updates all parameters."""
@@ -247,13 +244,12 @@ class NamedOptimizer:
         """Loads the state of parameters of the same name and shape; returns how many take it."""
         count = 0
         for optimizer in self.optimizers:
-            updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            for key, parameter in self.parameters.items():
-                if id(parameter) in updated and key in state:
-                    count += _load(optimizer, parameter, state[key])
-        for group, _ in self._groups:
-            for key in (self._names[id(parameter)] for parameter in group["params"]):
-                group.update(deepcopy(state.get(key, {}).get("group", {})))
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    entry = state.get(self._names[id(parameter)])
+                    if entry is not None:
+                        count += _load(optimizer, parameter, entry)
+                        group.update(deepcopy(entry.get("group", {})))
         return count
 
 

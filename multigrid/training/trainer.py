@@ -32,9 +32,14 @@ from multigrid.problems.base import Symmetries
 from multigrid.schedule import Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches, add_noise
 from multigrid.training.callbacks import Callback
-from multigrid.training.featurization import FeaturizedSamples, FeaturizedSurrogate
-from multigrid.training.finetuning import Finetuning, Freezer
-from multigrid.training.losses import Loss
+from multigrid.training.finetuning import (
+    FeaturizedSamples,
+    Finetuning,
+    Freezer,
+    finishing,
+    finishing_flops,
+)
+from multigrid.training.losses import Loss, Unrolling
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
 from multigrid.training.progress import (
     DivergedError,
@@ -43,7 +48,6 @@ from multigrid.training.progress import (
     EpochRecord,
     Progress,
 )
-from multigrid.training.rollouts import Unrolling
 from multigrid.training.speed import compiled
 
 log = logging.getLogger(__name__)
@@ -84,14 +88,13 @@ class Trainer:
 
     Args:
         surrogate: The surrogate, initialised.
-        samples: Training samples on its grid, in memory or on disk; with the features if it is
-            ``featurized``, with the outputs of all steps for ``unrolling``.
+        samples: Training samples on its grid, in memory or on disk, or features of them; with the
+            outputs of all steps for ``unrolling``.
         validate: Measures it on the validation samples.
         stage: Epochs, batch size and learning rates.
         loss: What to minimise, a mean over the samples that it is given.
         options: What is the same on all levels.
         finetuning: How each of the network's tensors is trained.
-        featurized: Predicts from features of the batches.
         unrolling: How roll-outs are trained.
 
     Attributes:
@@ -110,7 +113,6 @@ class Trainer:
         loss: Loss,
         options: TrainerOptions,
         finetuning: Finetuning | None = None,
-        featurized: FeaturizedSurrogate | None = None,
         unrolling: Unrolling | None = None,
     ) -> None:
         started = time.perf_counter()
@@ -118,7 +120,7 @@ class Trainer:
         self.stage, self.loss, self.options = stage, loss, options
         self.processes = options.processes
         self.finetuning = finetuning or Finetuning()
-        self.featurized, self.unrolling = featurized, unrolling
+        self.unrolling = unrolling
         self.freezer = Freezer(surrogate.network, self.finetuning)
         self._blueprint = without_data(surrogate.network)
         set_activation_checkpointing(surrogate.network, stage.checkpoint_activations)
@@ -131,7 +133,9 @@ class Trainer:
         self.rate = learning_rate_curve(total, stage.warmup, options.settings.final_rate)
         self.divergence = DivergenceDetector(options.recovery)
         self.part_size = stage.part_size(self.processes)
-        self.progress = Progress(flops=featurized.flops if featurized else 0.0)
+        self.progress = Progress()
+        if isinstance(samples, FeaturizedSamples):
+            self.progress.flops = samples.flops
         self.best: dict[str, Any] = {}
         self.should_stop = False
         self.compiled: Callable[[Tensor], Tensor] | None = None
@@ -229,7 +233,9 @@ class Trainer:
 
     def _loss(self, samples: Samples) -> Tensor:
         """Returns the loss of some samples: of one step, or of a roll-out."""
-        network = self.featurized.finish(samples) if self.featurized else self.compiled
+        network = self.compiled
+        if samples.features is not None:
+            network = finishing(self.surrogate.network, samples.features)
 
         def predict(inputs: Tensor) -> Tensor:
             with autocast(inputs.device, self.options.precision):
@@ -410,9 +416,9 @@ class Trainer:
     @cached_property
     def _sample_flops(self) -> Flops:
         """Floating-point operations of one step of one sample."""
-        if self.featurized is not None:
+        if isinstance(self.samples, FeaturizedSamples):
             (batch,) = self.samples.batches([torch.zeros(1, dtype=torch.int64)])
-            return Flops(0, round(self.featurized.step_flops(batch)))
+            return Flops(0, finishing_flops(self.surrogate.network, batch.features or ()))
         for name, parameter in self.surrogate.network.named_parameters(remove_duplicate=False):
             self._blueprint.get_parameter(name).requires_grad_(parameter.requires_grad)
         shape = (1, self.samples.num_channels[0], *self.samples.grid.shape)
