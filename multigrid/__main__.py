@@ -20,7 +20,7 @@ commands:
 
 def find(name: str) -> Command:
     """Returns a command by its name."""
-    command = getattr(import_module(f"multigrid.{COMMANDS[name][0]}"), name.upper())
+    command = getattr(import_module(f"multigrid.{COMMANDS[name][0]}"), name)
     assert isinstance(command, Command)
     return command
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrid.cli.command import Command, add_experiment
+from multigrid.cli.command import add_experiment, command
 from multigrid.config import Config, flatten, load_config, parse_config, read_saved
 from multigrid.distributed import Processes, joined, num_processes
 from multigrid.errors import UserError, printable
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("multigrid")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_experiment(parser)
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Adds what to train, and what to do with an earlier run."""
     parser.add_argument(
         "--with-direct",
         action="store_true",
@@ -45,8 +44,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> None:
-    """Trains, or says what would be trained."""
+def _how_to_continue(call: str, options: argparse.Namespace) -> str:
+    direct = ["--with-direct"] * options.with_direct
+    arguments = shlex.join([str(options.experiment), *options.overrides, *direct])
+    return f"continue with: {call} {arguments} --resume"
+
+
+@command(
+    add_experiment,
+    add_training,
+    examples=(
+        "experiments/poisson.yaml",
+        "experiments/poisson.yaml name=wide model.width=64",
+        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
+        "experiments/poisson.yaml --resume",
+        "experiments/poisson.yaml --with-direct --resume",
+    ),
+    on_signal=_how_to_continue,
+)
+def run(options: argparse.Namespace) -> None:
+    """Trains a ladder of UNets from a coarse grid to a fine one."""
     if num_processes() > 1:  # a sentence tells of broken connections, not the frames of C++
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported
     try:
@@ -183,17 +200,17 @@ def _train(
     processes.require_equal({"data": experiment.source.fingerprint})
     if resume:
         folder.check(experiment.config, resume=True, overwrite=False)
-    run = LadderRun(experiment, folder)
+    ladder = LadderRun(experiment, folder)
     if not processes.is_first:
-        run.train(resume)
+        ladder.train(resume)
         return
     if not resume:
         folder.claim(experiment.config, overwrite)
     folder.tidy()
     with _logging(folder):
         experiment.warn_of_memory()
-        run.train(resume)
-        summary = run.write_results()
+        ladder.train(resume)
+        summary = ladder.write_results()
         write_report(folder.path, config.output.figures)
         log.info("\n%s", describe(summary))
         log.info("results in %s", folder.path)
@@ -269,31 +286,9 @@ class _LogFile(logging.FileHandler):
         """Does nothing."""
 
 
-def _how_to_continue(call: str, options: argparse.Namespace) -> str:
-    direct = ["--with-direct"] * options.with_direct
-    arguments = shlex.join([str(options.experiment), *options.overrides, *direct])
-    return f"continue with: {call} {arguments} --resume"
-
-
-RUN = Command(
-    "run",
-    "Trains a ladder of UNets from a coarse grid to a fine one.",
-    (
-        "experiments/poisson.yaml",
-        "experiments/poisson.yaml name=wide model.width=64",
-        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
-        "experiments/poisson.yaml --resume",
-        "experiments/poisson.yaml --with-direct --resume",
-    ),
-    add_arguments,
-    execute,
-    on_signal=_how_to_continue,
-)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status, as :meth:`Command.main` does."""
-    return RUN.main(arguments, "python -m multigrid.run")
+    return run.main(arguments, "python -m multigrid.run")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,21 +40,18 @@ class Command:
     """One command.
 
     Attributes:
-        name: Its name after ``multigrid``.
-        description: What it does, in a sentence or two.
+        execute: Does the work; raises UserError for a user's mistake. Its name is the command's
+            after ``multigrid``, and its docstring what ``--help`` says.
+        arguments: Functions that add arguments to a parser.
         examples: Arguments of example calls, shown by ``--help``.
-        add_arguments: Adds the arguments to a parser.
-        execute: Does the work; raises UserError for a user's mistake.
         on_signal: Given how the command was called and its arguments, what to say of a signal that
             has stopped it.
     """
 
-    name: str
-    description: str
-    examples: tuple[str, ...]
-    add_arguments: Callable[[argparse.ArgumentParser], None]
     execute: Callable[[argparse.Namespace], None]
-    on_signal: Callable[[str, argparse.Namespace], str] = start_again
+    arguments: Sequence[Callable[[argparse.ArgumentParser], None]]
+    examples: Sequence[str]
+    on_signal: Callable[[str, argparse.Namespace], str]
 
     def main(self, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
         """Runs the command, called ``program``, by default ``multigrid <name>``.
@@ -62,18 +60,18 @@ class Command:
             The exit status: 0, 2 for a user's mistake, 75 if a signal has stopped it, 130 on a
             second Ctrl-C.
         """
-        return until_the_reader_leaves(
-            lambda: self._main(arguments, program or f"multigrid {self.name}")
-        )
+        program = program or f"multigrid {self.execute.__name__}"
+        return until_the_reader_leaves(lambda: self._main(arguments, program))
 
     def _main(self, arguments: Sequence[str] | None, program: str) -> int:
         parser = Parser(
             prog=program,
-            description=self.description,
+            description=cleandoc(self.execute.__doc__ or ""),
             epilog="\n".join(["examples:", *(f"  {program} {line}" for line in self.examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.add_arguments(parser)
+        for add in self.arguments:
+            add(parser)
         options = parser.parse_intermixed_args(arguments)
         try:
             with signals.watched():
@@ -96,6 +94,15 @@ class Command:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine, whatever its processes
             print(told, file=sys.stderr)
         return status
+
+
+def command(
+    *arguments: Callable[[argparse.ArgumentParser], None],
+    examples: Sequence[str],
+    on_signal: Callable[[str, argparse.Namespace], str] = start_again,
+) -> Callable[[Callable[[argparse.Namespace], None]], Command]:
+    """Returns a decorator that makes a command of a function, see :class:`Command`."""
+    return lambda execute: Command(execute, arguments, examples, on_signal)
 
 
 def until_the_reader_leaves(call: Callable[[], int]) -> int:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrid.cli.command import Command, add_json, print_json
+from multigrid.cli.command import add_json, command, print_json
 from multigrid.errors import UserError
 from multigrid.tables import counted, si, table
 
@@ -45,8 +45,13 @@ class Trial(NamedTuple):
         return f"{self.device} in {self.precision}"
 
 
-def execute(options: argparse.Namespace) -> None:
-    """Describes the machine, trains on it and prints a block to paste into an issue."""
+@command(add_json, examples=("", "--json"))
+def doctor(options: argparse.Namespace) -> None:
+    """Checks a machine: versions, threads, memory and CUDA, then a short training.
+
+    It trains on every device and in every precision, which must agree with the CPU, and prints a
+    block to paste into an issue.
+    """
     facts, trials = describe_machine(), run_trials()
     if options.json:
         print_json({"machine": facts, "trials": [trial._asdict() for trial in trials]})
@@ -130,13 +135,3 @@ def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Tr
     rate = epochs * EXPERIMENT["data"]["train"] / summary["seconds"]
     agrees = near and difference < PREDICTION_TOLERANCE
     return Trial(device, precision, error, rate, difference, agrees)
-
-
-DOCTOR = Command(
-    "doctor",
-    "Checks a machine: versions, threads, memory and CUDA, then a short training on every device "
-    "and precision, which must agree with the CPU. Prints a block to paste into an issue.",
-    ("", "--json"),
-    add_json,
-    execute,
-)

@@ -1,18 +1,18 @@
-"""``multigrid evaluate`` and ``multigrid predict``: what a trained surrogate gives."""
+"""``evaluate``, ``predict``, ``compare`` and ``plot``: what runs have given."""
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multigrid.cli.command import (
-    Command,
     add_json,
     add_plugins,
     add_reader,
+    command,
     file_path,
     positive,
     print_json,
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from multigrid.grid import Grid
     from multigrid.surrogate import TrainedSurrogate
 
+FIGURES = ("png", "pdf", "svg")
+ARRAYS = ("npy", "h5", "hdf5")
+
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
     """Adds what was trained, and how to apply it."""
-    add_plugins(parser)
     parser.add_argument(
         "run", type=file_path, help="folder of a run, or a file of a trained network"
     )
@@ -37,9 +39,26 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Adds the folders of one or several runs."""
+    parser.add_argument("runs", nargs="+", type=file_path, metavar="run", help="folder of a run")
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag without which no file is replaced."""
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+
+
+def _check_target(path: Path, endings: Sequence[str], overwrite: bool) -> None:
+    """Checks that a file may be written."""
+    if path.suffix[1:] not in endings:
+        raise UserError(f"{path}: the name must end in .{', .'.join(endings)}")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: exists already; use --overwrite to replace it")
+
+
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of ``evaluate``."""
-    add_trained(parser)
+    """Adds samples, and what to show of the errors on them."""
     parser.add_argument(
         "file", nargs="?", help="data file or URL; by default the run's test samples"
     )
@@ -53,22 +72,33 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worst", type=positive, default=5, metavar="N", help="number of worst samples shown (5)"
     )
-    add_json(parser)
-    add_reader(parser)
 
 
+@command(
+    add_plugins,
+    add_trained,
+    add_evaluation,
+    add_json,
+    add_reader,
+    examples=(
+        "results/poisson",
+        "results/poisson --split validation --level 3 --json",
+        "results/darcy 2D_DarcyFlow_beta1.0_Train.hdf5 --samples 100 --worst 10",
+    ),
+)
 def evaluate(options: argparse.Namespace) -> None:
-    """Measures every level and prints tables by level, by wavelength and of the worst samples."""
+    """Measures a run on its test samples or on those of any file: per level and wavelength.
+
+    The grid of the file is one of the ladder's or finer. The worst samples are listed, too.
+    """
+    from multigrid.config.data import ReaderOptions
+
     if options.file is not None and options.split is not None:
         raise UserError("--split: is for the run's samples; all samples of a file are used")
-    reader = argparse.ArgumentParser()
-    add_reader(reader)
-    defaults = vars(reader.parse_args([]))
-    given = [name for name, value in defaults.items() if getattr(options, name) != value]
+    given = [name for name in ReaderOptions.model_fields if getattr(options, name)]
     if options.file is None and given:
         flag = given[0].replace("_", "-")
         raise UserError(f"--{flag}: says how to read a data file, but none is given")
-    from multigrid.config.data import ReaderOptions
     from multigrid.surrogate import load
 
     surrogate = load(options.run, options.device)
@@ -87,8 +117,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def add_prediction(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of ``predict``."""
-    add_trained(parser)
+    """Adds the files of inputs and outputs."""
     inputs = "inputs [N, fields, *grid]: .npy, .npz or .h5"
     parser.add_argument("source", type=file_path, metavar="input", help=inputs)
     parser.add_argument(
@@ -97,16 +126,26 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input", metavar="NAME", help="name of the input array, where a file holds several"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output file")
-    add_json(parser)
 
 
+@command(
+    add_plugins,
+    add_trained,
+    add_prediction,
+    add_overwrite,
+    add_json,
+    examples=(
+        "results/poisson inputs.npy outputs.npy",
+        "results/poisson measured.h5 predicted.h5 --input f --batch-size 64",
+        "poisson.safetensors inputs.npz outputs.h5 --overwrite",
+    ),
+)
 def predict(options: argparse.Namespace) -> None:
-    """Reads, predicts and writes batch after batch, so that files may be larger than memory."""
-    if options.target.suffix not in (".npy", ".h5", ".hdf5"):
-        raise UserError(f"{options.target}: the name must end in .npy, .h5 or .hdf5")
-    if options.target.exists() and not options.overwrite:
-        raise UserError(f"{options.target}: exists already; use --overwrite to replace it")
+    """Applies a trained surrogate to all samples of a file, which may be larger than memory.
+
+    The inputs are in physical units and on a grid of the ladder; so are the outputs.
+    """
+    _check_target(options.target, ARRAYS, options.overwrite)
     from tqdm import tqdm
 
     from multigrid.data.arrays import write_array
@@ -164,28 +203,79 @@ def _finite(path: Path, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         yield batch
 
 
-EVALUATE = Command(
-    "evaluate",
-    "Measures a run on its test samples or on the samples of any file whose grid is one of "
-    "the ladder's or finer: per level, per wavelength, and the worst samples.",
-    (
-        "results/poisson",
-        "results/poisson --split validation --level 3 --json",
-        "results/darcy 2D_DarcyFlow_beta1.0_Train.hdf5 --samples 100 --worst 10",
-    ),
-    add_evaluation,
-    evaluate,
-)
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """Adds what is compared with, and a figure."""
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="what the speed-ups refer to, by default the first"
+    )
+    names = "figure to write: .png, .pdf or .svg; none by default"
+    parser.add_argument("--figure", type=file_path, metavar="FILE", help=names)
 
-PREDICT = Command(
-    "predict",
-    "Applies a trained surrogate to all samples of a file. The inputs are in physical units and "
-    "on a grid of the ladder; so are the outputs.",
-    (
-        "results/poisson inputs.npy outputs.npy",
-        "results/poisson measured.h5 predicted.h5 --input f --batch-size 64",
-        "poisson.safetensors inputs.npz outputs.h5 --overwrite",
+
+@command(
+    add_plugins,
+    add_runs,
+    add_comparison,
+    add_overwrite,
+    add_json,
+    examples=(
+        "results/poisson results/direct",
+        "results/poisson_seed0 results/poisson_seed1 results/direct --baseline direct",
+        "results/poisson results/direct --figure comparison.pdf --json",
     ),
-    add_prediction,
-    predict,
 )
+def compare(options: argparse.Namespace) -> None:
+    """Puts several runs into one table and, if that is wanted, one figure.
+
+    Runs that differ in name and seed only are one method: its median and its spread are shown.
+    """
+    from multigrid.plots.style import save_figure
+    from multigrid.report.comparison import compare
+
+    if options.figure is not None:
+        _check_target(options.figure, FIGURES, options.overwrite)
+    comparison = compare(options.runs, options.baseline)
+    if options.figure is not None:
+        save_figure(comparison.figure(), options.figure)
+    if options.json:
+        print_json(comparison.to_json())
+        return
+    for note in comparison.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(comparison)
+    if options.figure is not None:
+        print(f"\nfigure: {options.figure}")
+
+
+def add_figures(parser: argparse.ArgumentParser) -> None:
+    """Adds formats of figures, and where to write them."""
+    several = "png (the default), pdf or svg; may be given several times"
+    parser.add_argument("--format", choices=FIGURES, action="append", help=several)
+    parser.add_argument(
+        "--output", type=file_path, metavar="FOLDER", help="where to write, by default into the run"
+    )
+
+
+@command(
+    add_plugins,
+    add_runs,
+    add_figures,
+    examples=(
+        "results/poisson",
+        "results/poisson --format pdf --format svg --output figures",
+        "results/poisson results/darcy --output figures",
+    ),
+)
+def plot(options: argparse.Namespace) -> None:
+    """Draws the figures and the report of a run again, from the result files alone.
+
+    They are convergence, ladder, predictions, roll-out and spectra; of an unfinished run, what is
+    there so far.
+    """
+    from multigrid.report import write_report
+
+    for path in options.runs:
+        folder = options.output
+        if folder is not None and len(options.runs) > 1:
+            folder = folder / path.resolve().name
+        print(*write_report(path, True, folder, options.format or ("png",)), sep="\n")
