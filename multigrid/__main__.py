@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from multigrid.cli import COMMANDS
-from multigrid.cli.command import Command, until_the_reader_leaves
+from multigrid.cli import COMMANDS, Command, until_the_reader_leaves
 from multigrid.errors import nearest, printable
 
 HELP = """usage: multigrid <command> [arguments]

@@ -22,36 +22,33 @@ PART = ".part"
 
 
 def path_of(name: str | Path) -> Path:
-    """Returns where a file lies by the name that a user gives it, see :func:`expand`.
+    """Returns where a file lies by the name that a user gives it: as it stands, or :func:`expand`.
 
     Raises:
-        UserError: If an environment variable is not set, or there is no such user.
+        UserError: As :func:`expand` does.
     """
     path = Path(os.path.expanduser(name))  # noqa: PTH111 (passes over users that there are not)
     if os.path.exists(path):  # noqa: PTH110 (whatever letters are in its name, or how many)
         return path
-    try:
-        return Path(expand(str(name)))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    return Path(expand(str(name)))
 
 
 def expand(name: str) -> str:
     """Returns the name of a file with ``~`` and environment variables replaced.
 
     Raises:
-        ValueError: If there is no such variable or user, or the name has control characters.
+        UserError: If there is no such variable or user, or the name has control characters.
     """
     expanded = os.path.expanduser(name)  # noqa: PTH111 (keeps ./ and final /)
     if expanded.startswith("~"):
         user = expanded[1:].partition("/")[0]
-        raise ValueError(f"there is no user '{user}', in whose home folder '{name}' would be")
+        raise UserError(f"there is no user '{user}', in whose home folder '{name}' would be")
     expanded = os.path.expandvars(expanded)
     if unset := re.search(r"\$(\w+|\{\w+\})", expanded):
-        raise ValueError(f"the environment variable {unset[0]} in '{expanded}' is not set")
+        raise UserError(f"the environment variable {unset[0]} in '{expanded}' is not set")
     if not expanded.isprintable():
         name = json.dumps(expanded)
-        raise ValueError(f"{name} has control characters, which names of files must not")
+        raise UserError(f"{name} has control characters, which names of files must not")
     return expanded
 
 
@@ -158,11 +155,9 @@ def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        discard(aside)
         raise UserError(f"{path}: cannot be written: {reason(error)}") from None
-    except BaseException:
+    finally:
         discard(aside)
-        raise
 
 
 def reason(error: OSError) -> str:
@@ -197,7 +192,7 @@ def reserve(path: Path, num_bytes: int) -> None:
 
 
 def discard(aside: Path) -> None:
-    """Removes what is left of a file that could not be written."""
+    """Removes what may be left of a file that could not be written."""
     with suppress(OSError):  # the folder is read-only or gone: the error that led here says more
         aside.unlink(missing_ok=True)
 

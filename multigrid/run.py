@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrid.cli.command import add_experiment, command
+from multigrid.cli import add_experiment, command
 from multigrid.config import Config, flatten, load_config, parse_config, read_saved
 from multigrid.distributed import Processes, joined, num_processes
 from multigrid.errors import UserError, printable
@@ -162,15 +162,31 @@ def _train_in_folder(
 ) -> RunFolder:
     """Trains and tests while no other process may write into the run's folder."""
     folder = RunFolder(Path(config.output.folder) / config.name)
-    if processes.size > 1:
-        processes.require_equal(_start_facts(config, resume, overwrite))
-    processes.from_first(lambda: _check(config, folder, resume, overwrite))
+    processes.require_equal(_start_facts(config, resume, overwrite))
     with failures_explained(folder), folder.lock:
-        if processes.is_first:
-            folder.occupy(config, resume, overwrite)
-        resume = processes.from_first(lambda: resume and folder.config.exists())
+        resume = processes.from_first(lambda: _occupy(config, folder, resume, overwrite))
         _train(config, folder, resume, overwrite, extensions, processes)
     return folder
+
+
+def _occupy(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> bool:
+    """Checks that a run may write where it wants, and locks its folder if that is there.
+
+    Returns whether there is a run to go on with.
+    """
+    if resume and folder.holds_run:
+        from multigrid.ladder.recorder import restore_config
+
+        restore_config(folder, config)
+    folder.check(config, resume, overwrite)
+    resume = resume and folder.config.exists()
+    if config.checkpoints.save is not None:
+        from multigrid.training.checkpoint import check_writable
+
+        check_writable(Path(config.checkpoints.save), replace=overwrite or resume)
+    if folder.path.is_dir():
+        folder.lock.acquire()
+    return resume
 
 
 def _start_facts(config: Config, resume: bool, overwrite: bool) -> dict[str, str]:
@@ -214,20 +230,6 @@ def _train(
         write_report(folder.path, config.output.figures)
         log.info("\n%s", describe(summary))
         log.info("results in %s", folder.path)
-
-
-def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:
-    """Checks that a run may write where it wants."""
-    if resume and folder.holds_run:
-        from multigrid.ladder.recorder import restore_config
-
-        restore_config(folder, config)
-    folder.check(config, resume, overwrite)
-    if config.checkpoints.save is not None:
-        from multigrid.training.checkpoint import check_writable
-
-        replace = overwrite or (resume and folder.config.exists())
-        check_writable(Path(config.checkpoints.save), replace)
 
 
 @contextmanager

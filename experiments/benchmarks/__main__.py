@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmarks.suites import SUITES
-from multigrid.cli.command import command, go_on, start_again
+from multigrid.cli import command, go_on, start_again
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 from multigrid.hardware import keep_large_buffers

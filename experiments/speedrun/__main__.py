@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from multigrid.cli.command import command
+from multigrid.cli import command
 from multigrid.config import load_config
 from multigrid.data import SPLITS
 from multigrid.errors import UserError

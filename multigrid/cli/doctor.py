@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrid.cli.command import add_json, command, print_json
+from multigrid.cli import add_json, command, print_json
 from multigrid.errors import UserError
 from multigrid.tables import counted, si, table
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from multigrid.cli.command import (
+from multigrid.cli import (
     add_experiment,
     add_json,
     add_plugins,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multigrid.cli.command import (
+from multigrid.cli import (
     add_json,
     add_plugins,
     add_reader,

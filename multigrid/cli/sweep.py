@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from multigrid.cli.command import add_experiment, add_json, command, go_on, positive, print_json
+from multigrid.cli import add_experiment, add_json, command, go_on, positive, print_json
 from multigrid.config import Config, load_config
 from multigrid.config.yaml_file import parse_values
 from multigrid.data.generation import num_cores
