@@ -254,14 +254,13 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
 @contextmanager
 def _logging(folder: RunFolder | None = None) -> Iterator[None]:
     """Logs to the screen and, with times, to the run's log file within the context."""
-    shown: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    shown[0].setFormatter(_Formatter("%(message)s"))
+    screen = logging.StreamHandler(sys.stdout)
+    screen.setFormatter(_Formatter("%(message)s"))
+    shown: list[logging.Handler] = [screen]
     if folder is not None:
-        try:
-            shown.append(_LogFile(folder.log, encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
-        shown[1].setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file = _LogFile(folder.log, encoding="utf-8")
+        file.setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        shown.append(file)
     handlers, level = log.handlers, log.level
     log.handlers = shown
     log.setLevel(logging.INFO)
