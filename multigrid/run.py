@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrid.cli import add_experiment, command
+from multigrid.cli import EXPERIMENT, command, flag, one_of
 from multigrid.config import Config, flatten, load_config, parse_config, read_saved
 from multigrid.distributed import Processes, joined, num_processes
 from multigrid.errors import UserError, printable
@@ -25,25 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("multigrid")
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """Adds what to train, and what to do with an earlier run."""
-    parser.add_argument(
-        "--with-direct",
-        action="store_true",
-        help="then train on the finest grid alone with the same work, to compare",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue an interrupted run; start it if there is none",
-    )
-    what.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    what.add_argument(
-        "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
-    )
-
-
 def _how_to_continue(call: str, options: argparse.Namespace) -> str:
     direct = ["--with-direct"] * options.with_direct
     arguments = shlex.join([str(options.experiment), *options.overrides, *direct])
@@ -51,8 +32,13 @@ def _how_to_continue(call: str, options: argparse.Namespace) -> str:
 
 
 @command(
-    add_experiment,
-    add_training,
+    *EXPERIMENT,
+    flag("--with-direct", "then train on the finest grid alone with the same work, to compare"),
+    one_of(
+        flag("--resume", "continue an interrupted run; start it if there is none"),
+        flag("--overwrite", "replace an earlier run"),
+        flag("--dry-run", "print ladder, schedule and cost, then stop"),
+    ),
     examples=(
         "experiments/poisson.yaml",
         "experiments/poisson.yaml name=wide model.width=64",

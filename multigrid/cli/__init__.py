@@ -50,6 +50,10 @@ class Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
+Argument = Callable[[Any], Any]
+"""Adds an argument, or several, to a parser or a group of one."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One command.
@@ -57,14 +61,14 @@ class Command:
     Attributes:
         execute: Does the work; raises UserError for a user's mistake. Its name is the command's
             after ``multigrid``, and its docstring what ``--help`` says.
-        arguments: Functions that add arguments to a parser.
+        arguments: Its arguments.
         examples: Arguments of example calls, shown by ``--help``.
         on_signal: Given how the command was called and its arguments, what to say of a signal that
             has stopped it.
     """
 
     execute: Callable[[argparse.Namespace], None]
-    arguments: Sequence[Callable[[argparse.ArgumentParser], None]]
+    arguments: Sequence[Argument]
     examples: Sequence[str]
     on_signal: Callable[[str, argparse.Namespace], str]
 
@@ -112,7 +116,7 @@ class Command:
 
 
 def command(
-    *arguments: Callable[[argparse.ArgumentParser], None],
+    *arguments: Argument,
     examples: Sequence[str],
     on_signal: Callable[[str, argparse.Namespace], str] = start_again,
 ) -> Callable[[Callable[[argparse.Namespace], None]], Command]:
@@ -145,24 +149,42 @@ def file_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag of all commands that report numbers."""
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+def argument(*names: str, **form: Any) -> Argument:
+    """Returns an argument, as argparse's ``add_argument`` describes it."""
+    return lambda parser: parser.add_argument(*names, **form)
 
 
-def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """Adds an experiment file and settings that replace some of it."""
-    parser.add_argument("experiment", type=file_path, help="experiment file (YAML)")
-    parser.add_argument(
+def flag(name: str, what: str) -> Argument:
+    """Returns a flag, which is off unless it is given."""
+    return argument(name, action="store_true", help=what)
+
+
+def one_of(*flags: Argument) -> Argument:
+    """Returns flags of which one at most may be given."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        group = parser.add_mutually_exclusive_group()
+        for each in flags:
+            each(group)
+
+    return add
+
+
+JSON = flag("--json", "print JSON instead of tables")
+EXPERIMENT = (
+    argument("experiment", type=file_path, help="experiment file (YAML)"),
+    argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"
-    )
-
-
-def add_plugins(parser: argparse.ArgumentParser) -> None:
-    """Adds the user's Python files that a run has used."""
-    what = "a Python file or module that registers a PDE or another part that the run has used"
-    appended: dict[str, Any] = {"action": "append", "default": [], "dest": "plugins"}
-    parser.add_argument("--plugin", **appended, metavar="FILE", help=what)
+    ),
+)
+PLUGINS = argument(
+    "--plugin",
+    action="append",
+    default=[],
+    dest="plugins",
+    metavar="FILE",
+    help="a Python file or module that registers a PDE or another part that the run has used",
+)
 
 
 class _Axes(argparse.Action):

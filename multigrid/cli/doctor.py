@@ -7,11 +7,11 @@ import json
 import platform
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrid.cli import add_json, command, print_json
+from multigrid.cli import JSON, command, print_json
 from multigrid.errors import UserError
 from multigrid.tables import counted, si, table
 
@@ -45,7 +45,7 @@ class Trial(NamedTuple):
         return f"{self.device} in {self.precision}"
 
 
-@command(add_json, examples=("", "--json"))
+@command(JSON, examples=("", "--json"))
 def doctor(options: argparse.Namespace) -> None:
     """Checks a machine: versions, threads, memory and CUDA, then a short training.
 
@@ -78,9 +78,7 @@ def describe_machine() -> dict[str, str]:
     cpu = torch.device("cpu")
     facts = {"multigrid": __version__, "Python": platform.python_version()}
     facts["system"] = platform.platform()
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            facts[package] = version(package)
+    facts |= {package: version(package) for package in PACKAGES}
     threads = counted(torch.get_num_threads(), "thread")
     facts["CPU"] = f"{machine(cpu)}, {threads}, {si(total_memory(cpu))}B"
     facts["bfloat16 on the CPU"] = "native" if has_fast_bfloat16(cpu) else "emulated"

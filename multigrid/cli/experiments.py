@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from multigrid.cli import (
-    add_experiment,
-    add_json,
-    add_plugins,
+    EXPERIMENT,
+    JSON,
+    PLUGINS,
     add_reader,
+    argument,
     command,
     file_path,
     go_on,
@@ -24,8 +25,8 @@ from multigrid.tables import table
 
 
 @command(
-    add_experiment,
-    add_json,
+    *EXPERIMENT,
+    JSON,
     examples=(
         "experiments/darcy.yaml",
         "experiments/darcy.yaml data.train=4096 data.folder=samples",
@@ -56,17 +57,12 @@ def generate(options: argparse.Namespace) -> None:
         print(f"{store.path}: {held} samples on {store.grid}; {generated} made in {seconds:.1f} s")
 
 
-def add_inspection(parser: argparse.ArgumentParser) -> None:
-    """Adds a data file, and where to write an experiment for it."""
-    parser.add_argument("file", help="data file, folder, pattern or URL")
-    parser.add_argument(
-        "--write", type=file_path, metavar="FILE", help="write an experiment file to begin with"
-    )
-
-
 @command(
-    add_inspection,
-    add_json,
+    argument("file", help="data file, folder, pattern or URL"),
+    argument(
+        "--write", type=file_path, metavar="FILE", help="write an experiment file to begin with"
+    ),
+    JSON,
     add_reader,
     examples=(
         "2D_DarcyFlow_beta1.0_Train.hdf5",
@@ -102,8 +98,8 @@ def _name(path: Path) -> str:
 
 
 @command(
-    add_experiment,
-    add_json,
+    *EXPERIMENT,
+    JSON,
     examples=(
         "experiments/poisson.yaml",
         'experiments/poisson.yaml "levels=[8,16]" schedule.epochs=1',
@@ -127,14 +123,14 @@ def floors(options: argparse.Namespace) -> None:
         print(f"{floors_table(measured)}\n\n{advice(measured)}\nschedule.cycle auto: {cycle}")
 
 
-def add_section(parser: argparse.ArgumentParser) -> None:
-    """Adds the name of a section."""
-    parser.add_argument(
+@command(
+    argument(
         "section", nargs="?", help="a section, such as schedule or problem.darcy; all by default"
-    )
-
-
-@command(add_section, add_plugins, add_json, examples=("schedule", "problem.darcy", "--json"))
+    ),
+    PLUGINS,
+    JSON,
+    examples=("schedule", "problem.darcy", "--json"),
+)
 def settings(options: argparse.Namespace) -> None:
     """Lists the keys of an experiment file with their defaults and what is allowed."""
     rows = all_settings(options.section)

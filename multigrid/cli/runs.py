@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multigrid.cli import (
-    add_json,
-    add_plugins,
+    JSON,
+    PLUGINS,
     add_reader,
+    argument,
     command,
     file_path,
+    flag,
     positive,
     print_json,
 )
@@ -28,25 +30,17 @@ FIGURES = ("png", "pdf", "svg")
 ARRAYS = ("npy", "h5", "hdf5")
 
 
-def add_trained(parser: argparse.ArgumentParser) -> None:
-    """Adds what was trained, and how to apply it."""
-    parser.add_argument(
-        "run", type=file_path, help="folder of a run, or a file of a trained network"
-    )
-    parser.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"
-    )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-
-
-def add_runs(parser: argparse.ArgumentParser) -> None:
-    """Adds the folders of one or several runs."""
-    parser.add_argument("runs", nargs="+", type=file_path, metavar="run", help="folder of a run")
-
-
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag without which no file is replaced."""
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+TRAINED = (
+    PLUGINS,
+    argument("run", type=file_path, help="folder of a run, or a file of a trained network"),
+    argument("--batch-size", type=positive, default=32, metavar="N", help="samples at once (32)"),
+    argument("--device", default="auto", choices=("auto", "cpu", "cuda")),
+)
+RUNS = (
+    PLUGINS,
+    argument("runs", nargs="+", type=file_path, metavar="run", help="folder of a run"),
+)
+OVERWRITE = flag("--overwrite", "replace a file that is there")
 
 
 def _check_target(path: Path, endings: Sequence[str], overwrite: bool) -> None:
@@ -57,28 +51,20 @@ def _check_target(path: Path, endings: Sequence[str], overwrite: bool) -> None:
         raise UserError(f"{path}: exists already; use --overwrite to replace it")
 
 
-def add_evaluation(parser: argparse.ArgumentParser) -> None:
-    """Adds samples, and what to show of the errors on them."""
-    parser.add_argument(
-        "file", nargs="?", help="data file or URL; by default the run's test samples"
-    )
-    parser.add_argument(
-        "--split", choices=("train", "validation", "test"), help="of the run's samples (test)"
-    )
-    parser.add_argument("--samples", type=positive, metavar="N", help="only the first N samples")
-    parser.add_argument(
-        "--level", type=int, action="append", metavar="K", help="only this level; may be repeated"
-    )
-    parser.add_argument(
-        "--worst", type=positive, default=5, metavar="N", help="number of worst samples shown (5)"
-    )
-
-
 @command(
-    add_plugins,
-    add_trained,
-    add_evaluation,
-    add_json,
+    *TRAINED,
+    argument("file", nargs="?", help="data file or URL; by default the run's test samples"),
+    argument(
+        "--split", choices=("train", "validation", "test"), help="of the run's samples (test)"
+    ),
+    argument("--samples", type=positive, metavar="N", help="only the first N samples"),
+    argument(
+        "--level", type=int, action="append", metavar="K", help="only this level; may be repeated"
+    ),
+    argument(
+        "--worst", type=positive, default=5, metavar="N", help="number of worst samples shown (5)"
+    ),
+    JSON,
     add_reader,
     examples=(
         "results/poisson",
@@ -116,24 +102,18 @@ def evaluate(options: argparse.Namespace) -> None:
         print(evaluation.to_text(options.worst))
 
 
-def add_prediction(parser: argparse.ArgumentParser) -> None:
-    """Adds the files of inputs and outputs."""
-    inputs = "inputs [N, fields, *grid]: .npy, .npz or .h5"
-    parser.add_argument("source", type=file_path, metavar="input", help=inputs)
-    parser.add_argument(
-        "target", type=file_path, metavar="output", help="file to write: .npy or .h5"
-    )
-    parser.add_argument(
-        "--input", metavar="NAME", help="name of the input array, where a file holds several"
-    )
-
-
 @command(
-    add_plugins,
-    add_trained,
-    add_prediction,
-    add_overwrite,
-    add_json,
+    *TRAINED,
+    argument(
+        "source",
+        type=file_path,
+        metavar="input",
+        help="inputs [N, fields, *grid]: .npy, .npz or .h5",
+    ),
+    argument("target", type=file_path, metavar="output", help="file to write: .npy or .h5"),
+    argument("--input", metavar="NAME", help="name of the input array, where a file holds several"),
+    OVERWRITE,
+    JSON,
     examples=(
         "results/poisson inputs.npy outputs.npy",
         "results/poisson measured.h5 predicted.h5 --input f --batch-size 64",
@@ -203,21 +183,19 @@ def _finite(path: Path, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         yield batch
 
 
-def add_comparison(parser: argparse.ArgumentParser) -> None:
-    """Adds what is compared with, and a figure."""
-    parser.add_argument(
-        "--baseline", metavar="NAME", help="what the speed-ups refer to, by default the first"
-    )
-    names = "figure to write: .png, .pdf or .svg; none by default"
-    parser.add_argument("--figure", type=file_path, metavar="FILE", help=names)
-
-
 @command(
-    add_plugins,
-    add_runs,
-    add_comparison,
-    add_overwrite,
-    add_json,
+    *RUNS,
+    argument(
+        "--baseline", metavar="NAME", help="what the speed-ups refer to, by default the first"
+    ),
+    argument(
+        "--figure",
+        type=file_path,
+        metavar="FILE",
+        help="figure to write: .png, .pdf or .svg; none by default",
+    ),
+    OVERWRITE,
+    JSON,
     examples=(
         "results/poisson results/direct",
         "results/poisson_seed0 results/poisson_seed1 results/direct --baseline direct",
@@ -247,19 +225,17 @@ def compare(options: argparse.Namespace) -> None:
         print(f"\nfigure: {options.figure}")
 
 
-def add_figures(parser: argparse.ArgumentParser) -> None:
-    """Adds formats of figures, and where to write them."""
-    several = "png (the default), pdf or svg; may be given several times"
-    parser.add_argument("--format", choices=FIGURES, action="append", help=several)
-    parser.add_argument(
-        "--output", type=file_path, metavar="FOLDER", help="where to write, by default into the run"
-    )
-
-
 @command(
-    add_plugins,
-    add_runs,
-    add_figures,
+    *RUNS,
+    argument(
+        "--format",
+        choices=FIGURES,
+        action="append",
+        help="png (the default), pdf or svg; may be given several times",
+    ),
+    argument(
+        "--output", type=file_path, metavar="FOLDER", help="where to write, by default into the run"
+    ),
     examples=(
         "results/poisson",
         "results/poisson --format pdf --format svg --output figures",

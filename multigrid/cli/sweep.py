@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from multigrid.cli import add_experiment, add_json, command, go_on, positive, print_json
+from multigrid.cli import (
+    EXPERIMENT,
+    JSON,
+    argument,
+    command,
+    flag,
+    go_on,
+    one_of,
+    positive,
+    print_json,
+)
 from multigrid.config import Config, load_config
 from multigrid.config.yaml_file import parse_values
 from multigrid.data.generation import num_cores
@@ -49,30 +59,25 @@ class Trial:
         return self.folder.summary.exists()
 
 
-def add_combinations(parser: argparse.ArgumentParser) -> None:
-    """Adds what is combined, and which of the runs to train."""
-    add = parser.add_argument
-    add(
+@command(
+    *EXPERIMENT,
+    argument(
         "--set",
         dest="sets",
         action="append",
         default=[],
         metavar="KEY=VALUE,VALUE",
         help="values of a setting, in YAML; all combinations of several --set are trained",
-    )
-    add("--seeds", type=positive, metavar="N", help="train with so many seeds, from 'seed' on")
-    add("--jobs", type=positive, default=1, metavar="N", help="runs at the same time (1)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--task", type=int, metavar="I", help="only run number I, from 0: for arrays")
-    what.add_argument(
-        "--dry-run", action="store_true", help="list the runs, and what is there so far, then stop"
-    )
-
-
-@command(
-    add_experiment,
-    add_combinations,
-    add_json,
+    ),
+    argument(
+        "--seeds", type=positive, metavar="N", help="train with so many seeds, from 'seed' on"
+    ),
+    argument("--jobs", type=positive, default=1, metavar="N", help="runs at the same time (1)"),
+    one_of(
+        argument("--task", type=int, metavar="I", help="only run number I, from 0: for arrays"),
+        flag("--dry-run", "list the runs, and what is there so far, then stop"),
+    ),
+    JSON,
     examples=(
         "experiments/poisson.yaml --set model.width=4,8 --seeds 2 --jobs 2",
         'experiments/poisson.yaml --set "schedule.epochs=[2,1,1,1],[1,1,1,1]" --dry-run',
