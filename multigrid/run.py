@@ -57,14 +57,10 @@ def run(options: argparse.Namespace) -> None:
     except UserError:
         with joined("auto", "ddp"):  # so that the other processes, if there are any, hear of it
             raise
-    if options.dry_run:
-        _dry_run(config)
-    else:
+    if not options.dry_run:
         keep_large_buffers()  # this process does nothing else
         train_ladder(config, options.resume, options.overwrite, with_direct=options.with_direct)
-
-
-def _dry_run(config: Config) -> None:
+        return
     from multigrid.ladder.experiment import Experiment
 
     with joined(config.compute.device, config.parallel.strategy) as processes:
@@ -147,11 +143,32 @@ def _train_in_folder(
     processes: Processes,
 ) -> RunFolder:
     """Trains and tests while no other process may write into the run's folder."""
+    from multigrid.ladder.experiment import Experiment
+    from multigrid.ladder.ladder import LadderRun
+    from multigrid.report import write_report
+
     folder = RunFolder(Path(config.output.folder) / config.name)
     processes.require_equal(_start_facts(config, resume, overwrite))
     with failures_explained(folder), folder.lock:
         resume = processes.from_first(lambda: _occupy(config, folder, resume, overwrite))
-        _train(config, folder, resume, overwrite, extensions, processes)
+        experiment = Experiment(config, extensions, resume, processes)
+        processes.require_equal({"data": experiment.source.fingerprint})
+        if resume:
+            folder.check(experiment.config, resume=True, overwrite=False)
+        ladder = LadderRun(experiment, folder)
+        if not processes.is_first:
+            ladder.train(resume)
+            return folder
+        if not resume:
+            folder.claim(experiment.config, overwrite)
+        folder.tidy()
+        with _logging(folder):
+            experiment.warn_of_memory()
+            ladder.train(resume)
+            summary = ladder.write_results()
+            write_report(folder.path, config.output.figures)
+            log.info("\n%s", describe(summary))
+            log.info("results in %s", folder.path)
     return folder
 
 
@@ -184,38 +201,6 @@ def _start_facts(config: Config, resume: bool, overwrite: bool) -> dict[str, str
         if key not in ("data.folder", "output.folder") and " at 0x" not in str(value):
             facts[key] = str(value)
     return facts
-
-
-def _train(
-    config: Config,
-    folder: RunFolder,
-    resume: bool,
-    overwrite: bool,
-    extensions: "Extensions | None",
-    processes: Processes,
-) -> None:
-    from multigrid.ladder.experiment import Experiment
-    from multigrid.ladder.ladder import LadderRun
-    from multigrid.report import write_report
-
-    experiment = Experiment(config, extensions, resume, processes)
-    processes.require_equal({"data": experiment.source.fingerprint})
-    if resume:
-        folder.check(experiment.config, resume=True, overwrite=False)
-    ladder = LadderRun(experiment, folder)
-    if not processes.is_first:
-        ladder.train(resume)
-        return
-    if not resume:
-        folder.claim(experiment.config, overwrite)
-    folder.tidy()
-    with _logging(folder):
-        experiment.warn_of_memory()
-        ladder.train(resume)
-        summary = ladder.write_results()
-        write_report(folder.path, config.output.figures)
-        log.info("\n%s", describe(summary))
-        log.info("results in %s", folder.path)
 
 
 @contextmanager
