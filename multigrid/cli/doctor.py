@@ -110,24 +110,23 @@ def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Tr
     import numpy as np
 
     from multigrid.api import train
-    from multigrid.surrogate import load
 
-    name = f"{device}_{precision}"
-    experiment = {
-        **EXPERIMENT,
-        "name": name,
-        "data": {**EXPERIMENT["data"], "folder": str(folder / "data")},
-        "compute": {"device": device, "precision": precision},
-        "output": {"folder": str(folder), "figures": False},
+    settings = {
+        "name": f"{device}_{precision}",
+        "data.folder": folder / "data",
+        "compute.device": device,
+        "compute.precision": precision,
+        "output.folder": folder,
+        "output.figures": "false",
     }
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-        train(experiment)
-    summary = json.loads((folder / name / "summary.json").read_text())
+        surrogate = train(EXPERIMENT, *(f"{key}={value}" for key, value in settings.items()))
+    summary = json.loads((folder / surrogate.config.name / "summary.json").read_text())
     error = summary["test"]["rel_l2"]
     inputs = np.random.default_rng(0).standard_normal((8, 1, 32, 32))
-    here, there = (load(folder / name, place)(inputs) for place in (device, "cpu"))
-    difference = float(abs(here - there).max() / abs(there).max())
+    on_cpu = surrogate(inputs)
+    difference = float(abs(surrogate.to(device)(inputs) - on_cpu).max() / abs(on_cpu).max())
     near = first is None or abs(error / first.test_error - 1) < TRAINING_TOLERANCE[precision]
     epochs = sum(stage["epochs"] for stage in summary["levels"])
     rate = epochs * EXPERIMENT["data"]["train"] / summary["seconds"]
