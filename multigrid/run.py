@@ -1,4 +1,4 @@
-"""``python -m multigrid.run experiments/poisson.yaml``: trains a ladder."""
+"""Training a ladder: ``python -m multigrid.run experiments/poisson.yaml``, and from Python."""
 
 import argparse
 import logging
@@ -6,21 +6,31 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from multigrid import signals
 from multigrid.cli import EXPERIMENT, command, flag, one_of
 from multigrid.config import Config, flatten, load_config, parse_config, read_saved
+from multigrid.config.section import plain
+from multigrid.config.yaml_file import override
 from multigrid.distributed import Processes, joined, num_processes
 from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
+from multigrid.problems import PDE
 from multigrid.records.run_folder import RunFolder
 from multigrid.report.record import RunRecord, describe
 
 if TYPE_CHECKING:
     from multigrid.ladder.experiment import Extensions
+    from multigrid.metrics import Metric
+    from multigrid.models.growth import NetworkFactory
+    from multigrid.surrogate import TrainedSurrogate
+    from multigrid.training.callbacks import Callback
+    from multigrid.training.losses import Loss
+    from multigrid.training.optimizers import OptimizerFactory
 
 log = logging.getLogger("multigrid")
 
@@ -71,6 +81,85 @@ def run(options: argparse.Namespace) -> None:
                 experiment.warn_of_memory()
 
 
+def train(
+    experiment: str | Path | Mapping[str, Any] | Config,
+    *overrides: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    problem: PDE | None = None,
+    loss: "Loss | None" = None,
+    network: "NetworkFactory | None" = None,
+    callbacks: "Sequence[Callback]" = (),
+    metrics: "Mapping[str, Metric] | None" = None,
+    optimizer: "OptimizerFactory | None" = None,
+    with_direct: bool = False,
+) -> "TrainedSurrogate":
+    """Trains a ladder as ``multigrid run`` does, and loads it.
+
+    Args:
+        experiment: An experiment file, its content as a dictionary, or a configuration.
+        overrides: Settings to replace, ``section.key=value``.
+        resume: Continue an interrupted run.
+        overwrite: Replace an earlier run.
+        problem: A PDE of the user's own, instead of the section ``problem``.
+        loss: Used instead of the one that the experiment names: maps a prediction
+            ``[N, out, *grid]`` and a batch of :class:`Samples` to one number, a mean over samples.
+        network: Factory of the user's own networks: called with the grid of a level, it gives a
+            module that maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
+        callbacks: Told of the run while it trains, see :class:`multigrid.Callback`.
+        metrics: Errors by name, beside those that are registered: a function of a prediction and
+            the truth ``[N, 1, *grid]`` of a field to values ``[N]``.
+        optimizer: Used instead of the one that the experiment names: maps parameter groups, each a
+            mapping with ``params`` and ``weight_decay``, to a ``torch.optim.Optimizer``. The
+            learning rate follows the schedule.
+        with_direct: Then train on the finest grid alone with the same work, to compare: a run in
+            the folder ``direct`` of the run's.
+
+    Raises:
+        UserError: For any mistake that the user can fix.
+        KeyboardInterrupt: If a signal has asked to stop, Ctrl-C above all, after all was saved.
+
+    Example:
+        >>> surrogate = train("tiny.yaml", "name=smaller", "schedule.epochs=1")
+        ... # doctest: +ELLIPSIS
+        smaller: poisson (f -> u), pyramid UNet...
+        >>> print(surrogate)
+        smaller: f -> u on 8x8, 16x16
+    """
+    from multigrid.ladder.experiment import Extensions
+    from multigrid.surrogate import load
+
+    config = configure(experiment, *overrides, problem=problem)
+    extensions = Extensions(loss, network, callbacks, metrics or {}, optimizer)
+    try:
+        with signals.watched():
+            folder = train_ladder(config, resume, overwrite, extensions, with_direct)
+    except signals.Interrupted as signal:
+        raise KeyboardInterrupt(f"stopped by {signal}; resume=True goes on from here") from None
+    return load(folder.path, network=network)
+
+
+def configure(
+    experiment: str | Path | Mapping[str, Any] | Config, *overrides: str, problem: PDE | None = None
+) -> Config:
+    """Returns the checked configuration of an experiment; for the arguments see :func:`train`.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+
+    Example:
+        >>> config = configure({"name": "mine", "problem": {"kind": "poisson"}, "levels": [32, 64]})
+        >>> config.model.width
+        48
+    """
+    if isinstance(experiment, str | Path):
+        return load_config(experiment, overrides, problem)
+    raw = experiment.model_dump() if isinstance(experiment, Config) else plain(experiment)
+    for assignment in overrides:
+        override(raw, assignment)
+    return parse_config(raw, problem=problem)
+
+
 def train_ladder(
     config: Config,
     resume: bool = False,
@@ -85,10 +174,13 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
+    from multigrid.report import write_report
+    from multigrid.report.comparison import compare
+
     if with_direct and (config.schedule.cycle == "single" or len(config.levels) == 1):
         raise UserError("--with-direct: this experiment trains on the finest grid alone already")
-    strategy = config.parallel.strategy
-    with default_float32(), joined(config.compute.device, strategy) as processes:
+    together = joined(config.compute.device, config.parallel.strategy)
+    with default_float32(), together as processes:
         if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
         folder = _train_in_folder(config, resume, overwrite, extensions, processes)
@@ -103,7 +195,9 @@ def train_ladder(
             direct = direct_config(config, folder, work)
             _train_in_folder(direct, resume, overwrite, extensions, processes)
             if processes.is_first:
-                _report_with_direct(folder, config.output.figures)
+                with failures_explained(folder), _logging(folder):
+                    write_report(folder.path, config.output.figures)  # now with both curves
+                    log.info("\n%s", compare([folder.direct, folder.path]))
     return folder
 
 
@@ -123,16 +217,6 @@ def direct_config(config: Config, folder: RunFolder, work_units: float) -> Confi
     raw["checkpoints"] |= {"load": None, "save": None}
     raw["output"] |= {"folder": str(folder.path)}
     return parse_config({**raw, "name": folder.direct.name, "transfer": {}}, config.name)
-
-
-def _report_with_direct(folder: RunFolder, figures: bool) -> None:
-    """Draws the ladder's figures again, and compares both."""
-    from multigrid.report import write_report
-    from multigrid.report.comparison import compare
-
-    with failures_explained(folder), _logging(folder):
-        write_report(folder.path, figures)
-        log.info("\n%s", compare([folder.direct, folder.path]))
 
 
 def _train_in_folder(

@@ -84,9 +84,10 @@ def load(
         )
     saved = [saved for file in files for saved in read_networks(file)]
     surrogate = TrainedSurrogate(saved, place, network)
-    config = read_saved(path / "config.yaml") if (path / "config.yaml").is_file() else None
+    file = path / "config.yaml"
+    config = read_saved(file) if file.is_file() else surrogate.config
     for item in saved:
-        check_place(item.path, item.about, surrogate.config if config is None else config)
+        check_place(item.path, item.about, config)
     return surrogate
 
 
@@ -269,18 +270,16 @@ class TrainedSurrogate:
             file = open_fields(local(data), options, self.config.data.time)
             return file_samples(file, (self.input_names, self.output_names), centering, count)
         inputs, outputs = (_real(fields)[:count].detach().cpu() for fields in data)
-        wanted = len(self.input_names), len(self.output_names)
-        if (
-            {inputs.ndim, outputs.ndim} != {self.finest.ndim + 2}
-            or (inputs.shape[1], outputs.shape[1]) != wanted
-            or inputs[:, 0].shape != outputs[:, 0].shape
-            or not len(inputs)
-        ):
+        space = tuple(inputs.shape[2:])
+        counts = len(self.input_names), len(self.output_names)
+        wanted = [(len(inputs), fields, *space) for fields in counts]
+        fits = [tuple(inputs.shape), tuple(outputs.shape)] == wanted
+        if not fits or len(space) != self.finest.ndim or not len(inputs):
             raise UserError(
                 f"the arrays have the shapes {list(inputs.shape)} and {list(outputs.shape)}, but "
-                f"[N, {wanted[0]}, *grid] and [N, {wanted[1]}, *grid] are needed"
+                f"[N, {counts[0]}, *grid] and [N, {counts[1]}, *grid] are needed"
             )
-        samples = Samples(inputs, outputs, Grid(tuple(inputs.shape[2:]), centering))
+        samples = Samples(inputs, outputs, Grid(space, centering))
         return SampleStream("the arrays", samples.grid, len(samples), samples.split)
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:

@@ -109,7 +109,7 @@ def run_trials() -> list[Trial]:
 def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Trial:
     import numpy as np
 
-    from multigrid.api import train
+    from multigrid.run import train
 
     settings = {
         "name": f"{device}_{precision}",
