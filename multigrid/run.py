@@ -309,34 +309,32 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
 @contextmanager
 def _logging(folder: RunFolder | None = None) -> Iterator[None]:
     """Logs to the screen and, with times, to the run's log file within the context."""
-    screen = logging.StreamHandler(sys.stdout)
-    screen.setFormatter(_Formatter("%(message)s"))
-    shown: list[logging.Handler] = [screen]
-    if folder is not None:
-        file = _LogFile(folder.log, encoding="utf-8")
-        file.setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        shown.append(file)
     handlers, level = log.handlers, log.level
-    log.handlers = shown
+    log.handlers = [_LogHandler(sys.stdout)]
     log.setLevel(logging.INFO)
     try:
-        yield
+        if folder is None:
+            yield
+            return
+        with folder.log.open("a", encoding="utf-8") as file:
+            timed = _LogHandler(file)
+            timed.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+            log.addHandler(timed)
+            yield
     finally:
-        shown[-1].close()
         log.handlers = handlers
         log.setLevel(level)
 
 
-class _Formatter(logging.Formatter):
-    """Escapes control characters, which names from files may have."""
+class _LogHandler(logging.StreamHandler):
+    """Escapes control characters, which names from files may have.
+
+    Ignores a full disk, which whatever needs it reports, and a reader of the screen that has left.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns a record as text."""
         return printable(super().format(record), keep="\n\t")
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that ignores a full disk; whatever needs the disk reports it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """Does nothing."""
