@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 FIGURES = ("png", "pdf", "svg")
 ARRAYS = ("npy", "h5", "hdf5")
 
-
 TRAINED = (
     PLUGINS,
     argument("run", type=file_path, help="folder of a run, or a file of a trained network"),
@@ -83,8 +82,8 @@ def evaluate(options: argparse.Namespace) -> None:
         raise UserError("--split: is for the run's samples; all samples of a file are used")
     given = [name for name in ReaderOptions.model_fields if getattr(options, name)]
     if options.file is None and given:
-        flag = given[0].replace("_", "-")
-        raise UserError(f"--{flag}: says how to read a data file, but none is given")
+        name = given[0].replace("_", "-")
+        raise UserError(f"--{name}: says how to read a data file, but none is given")
     from multigrid.surrogate import load
 
     surrogate = load(options.run, options.device)
