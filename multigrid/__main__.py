@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from multigrid import __version__
 from multigrid.cli import COMMANDS, Command, until_the_reader_leaves
 from multigrid.errors import nearest, printable
 
@@ -36,8 +37,6 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(HELP.format(commands="\n".join(summaries)))
         return 0 if name else 2
     if name == "--version":
-        from multigrid import __version__
-
         print(f"multigrid {__version__}")
         return 0
     if name not in COMMANDS:
