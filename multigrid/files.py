@@ -25,30 +25,33 @@ def path_of(name: str | Path) -> Path:
     """Returns where a file lies by the name that a user gives it: as it stands, or :func:`expand`.
 
     Raises:
-        UserError: As :func:`expand` does.
+        UserError: If an environment variable is not set, or there is no such user.
     """
     path = Path(os.path.expanduser(name))  # noqa: PTH111 (passes over users that there are not)
     if os.path.exists(path):  # noqa: PTH110 (whatever letters are in its name, or how many)
         return path
-    return Path(expand(str(name)))
+    try:
+        return Path(expand(str(name)))
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def expand(name: str) -> str:
     """Returns the name of a file with ``~`` and environment variables replaced.
 
     Raises:
-        UserError: If there is no such variable or user, or the name has control characters.
+        ValueError: If there is no such variable or user, or the name has control characters.
     """
     expanded = os.path.expanduser(name)  # noqa: PTH111 (keeps ./ and final /)
     if expanded.startswith("~"):
         user = expanded[1:].partition("/")[0]
-        raise UserError(f"there is no user '{user}', in whose home folder '{name}' would be")
+        raise ValueError(f"there is no user '{user}', in whose home folder '{name}' would be")
     expanded = os.path.expandvars(expanded)
     if unset := re.search(r"\$(\w+|\{\w+\})", expanded):
-        raise UserError(f"the environment variable {unset[0]} in '{expanded}' is not set")
+        raise ValueError(f"the environment variable {unset[0]} in '{expanded}' is not set")
     if not expanded.isprintable():
         name = json.dumps(expanded)
-        raise UserError(f"{name} has control characters, which names of files must not")
+        raise ValueError(f"{name} has control characters, which names of files must not")
     return expanded
 
 
