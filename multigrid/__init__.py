@@ -8,8 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multigrid.api import configure as configure
-    from multigrid.api import train as train
     from multigrid.config import Config as Config
     from multigrid.errors import UserError as UserError
     from multigrid.grid import Grid as Grid
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from multigrid.registry import register_reader as register_reader
     from multigrid.report import figures as figures
     from multigrid.report.comparison import compare as compare
+    from multigrid.run import configure as configure
+    from multigrid.run import train as train
     from multigrid.schedule import build_schedule as build_schedule
     from multigrid.surrogate import TrainedSurrogate as TrainedSurrogate
     from multigrid.surrogate import load as load
@@ -40,7 +40,6 @@ __version__ = "0.2.0"
 REGISTERED = "block", "callback", "loss", "metric", "network", "optimizer", "problem", "reader"
 
 _HOMES = {
-    "api": ("configure", "train"),
     "config": ("Config",),
     "errors": ("UserError",),
     "grid": ("Grid", "Hierarchy"),
@@ -52,6 +51,7 @@ _HOMES = {
     "registry": tuple(f"register_{noun}" for noun in REGISTERED),
     "report": ("figures",),
     "report.comparison": ("compare",),
+    "run": ("configure", "train"),
     "schedule": ("build_schedule",),
     "surrogate": ("TrainedSurrogate", "load"),
     "training.callbacks": ("Callback",),

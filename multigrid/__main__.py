@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from multigrid.cli import COMMANDS
-from multigrid.cli.command import Command, until_the_reader_leaves
+from multigrid import __version__
+from multigrid.cli import COMMANDS, Command, until_the_reader_leaves
 from multigrid.errors import nearest, printable
 
 HELP = """usage: multigrid <command> [arguments]
@@ -20,7 +20,7 @@ commands:
 
 def find(name: str) -> Command:
     """Returns a command by its name."""
-    command = getattr(import_module(f"multigrid.{COMMANDS[name][0]}"), name.upper())
+    command = getattr(import_module(f"multigrid.{COMMANDS[name][0]}"), name)
     assert isinstance(command, Command)
     return command
 
@@ -37,8 +37,6 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(HELP.format(commands="\n".join(summaries)))
         return 0 if name else 2
     if name == "--version":
-        from multigrid import __version__
-
         print(f"multigrid {__version__}")
         return 0
     if name not in COMMANDS:

@@ -22,7 +22,7 @@ PART = ".part"
 
 
 def path_of(name: str | Path) -> Path:
-    """Returns where a file lies by the name that a user gives it, see :func:`expand`.
+    """Returns where a file lies by the name that a user gives it: as it stands, or :func:`expand`.
 
     Raises:
         UserError: If an environment variable is not set, or there is no such user.
@@ -158,11 +158,9 @@ def written_aside(path: Path, previous: Path | None = None) -> Iterator[Path]:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        discard(aside)
         raise UserError(f"{path}: cannot be written: {reason(error)}") from None
-    except BaseException:
+    finally:
         discard(aside)
-        raise
 
 
 def reason(error: OSError) -> str:
@@ -197,7 +195,7 @@ def reserve(path: Path, num_bytes: int) -> None:
 
 
 def discard(aside: Path) -> None:
-    """Removes what is left of a file that could not be written."""
+    """Removes what may be left of a file that could not be written."""
     with suppress(OSError):  # the folder is read-only or gone: the error that led here says more
         aside.unlink(missing_ok=True)
 

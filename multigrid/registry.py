@@ -1,19 +1,8 @@
 """Names that experiment files use for classes and functions, and how users add their own.
 
-A file of the user's registers what it defines, and an experiment names the file:
-
-    # my_pde.py
-    from multigrid import register_problem
-
-    @register_problem("my_pde")
-    class MyPDE(PDE): ...
-
-    # experiment.yaml
-    plugins: [my_pde.py]
-    problem: {kind: my_pde}
-
-Imports no torch. What is built in registers when its module is imported, which a registry does
-when it is first asked for something that it does not know yet.
+A file that an experiment lists under ``plugins`` registers what it defines. What is built in does
+so when its module is imported, which a registry does when it is first asked for something that it
+does not know yet. Imports no torch.
 """
 
 import sys
@@ -75,8 +64,7 @@ class Registry:
         Raises:
             UserError: If there is nothing; the sentence has the nearest valid name.
         """
-        allowed = () if name in self._items else self.names()
-        if name not in self._items:
+        if name not in self._items and name not in (allowed := self.names()):
             raise UserError(
                 f"there is no {self.noun} '{name}'; there are {', '.join(allowed)}"
                 f"{nearest(name, allowed)}"

@@ -1,4 +1,4 @@
-"""``python -m multigrid.run experiments/poisson.yaml``: trains a ladder."""
+"""Training a ladder: ``python -m multigrid.run experiments/poisson.yaml``, and from Python."""
 
 import argparse
 import logging
@@ -6,47 +6,60 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from multigrid.cli.command import Command, add_experiment
+from multigrid import signals
+from multigrid.cli import EXPERIMENT, command, flag, one_of
 from multigrid.config import Config, flatten, load_config, parse_config, read_saved
+from multigrid.config.section import plain
+from multigrid.config.yaml_file import override
 from multigrid.distributed import Processes, joined, num_processes
 from multigrid.errors import UserError, printable
 from multigrid.hardware import default_float32, keep_large_buffers
+from multigrid.problems import PDE
 from multigrid.records.run_folder import RunFolder
 from multigrid.report.record import RunRecord, describe
 
 if TYPE_CHECKING:
     from multigrid.ladder.experiment import Extensions
+    from multigrid.metrics import Metric
+    from multigrid.models.growth import NetworkFactory
+    from multigrid.surrogate import TrainedSurrogate
+    from multigrid.training.callbacks import Callback
+    from multigrid.training.losses import Loss
+    from multigrid.training.optimizers import OptimizerFactory
 
 log = logging.getLogger("multigrid")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_experiment(parser)
-    parser.add_argument(
-        "--with-direct",
-        action="store_true",
-        help="then train on the finest grid alone with the same work, to compare",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue an interrupted run; start it if there is none",
-    )
-    what.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    what.add_argument(
-        "--dry-run", action="store_true", help="print ladder, schedule and cost, then stop"
-    )
+def _how_to_continue(call: str, options: argparse.Namespace) -> str:
+    direct = ["--with-direct"] * options.with_direct
+    arguments = shlex.join([str(options.experiment), *options.overrides, *direct])
+    return f"continue with: {call} {arguments} --resume"
 
 
-def execute(options: argparse.Namespace) -> None:
-    """Trains, or says what would be trained."""
+@command(
+    *EXPERIMENT,
+    flag("--with-direct", "then train on the finest grid alone with the same work, to compare"),
+    one_of(
+        flag("--resume", "continue an interrupted run; start it if there is none"),
+        flag("--overwrite", "replace an earlier run"),
+        flag("--dry-run", "print ladder, schedule and cost, then stop"),
+    ),
+    examples=(
+        "experiments/poisson.yaml",
+        "experiments/poisson.yaml name=wide model.width=64",
+        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
+        "experiments/poisson.yaml --resume",
+        "experiments/poisson.yaml --with-direct --resume",
+    ),
+    on_signal=_how_to_continue,
+)
+def run(options: argparse.Namespace) -> None:
+    """Trains a ladder of UNets from a coarse grid to a fine one."""
     if num_processes() > 1:  # a sentence tells of broken connections, not the frames of C++
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported
     try:
@@ -54,14 +67,10 @@ def execute(options: argparse.Namespace) -> None:
     except UserError:
         with joined("auto", "ddp"):  # so that the other processes, if there are any, hear of it
             raise
-    if options.dry_run:
-        _dry_run(config)
-    else:
+    if not options.dry_run:
         keep_large_buffers()  # this process does nothing else
         train_ladder(config, options.resume, options.overwrite, with_direct=options.with_direct)
-
-
-def _dry_run(config: Config) -> None:
+        return
     from multigrid.ladder.experiment import Experiment
 
     with joined(config.compute.device, config.parallel.strategy) as processes:
@@ -70,6 +79,85 @@ def _dry_run(config: Config) -> None:
             print(experiment.describe(), flush=True)
             with _logging():
                 experiment.warn_of_memory()
+
+
+def train(
+    experiment: str | Path | Mapping[str, Any] | Config,
+    *overrides: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    problem: PDE | None = None,
+    loss: "Loss | None" = None,
+    network: "NetworkFactory | None" = None,
+    callbacks: "Sequence[Callback]" = (),
+    metrics: "Mapping[str, Metric] | None" = None,
+    optimizer: "OptimizerFactory | None" = None,
+    with_direct: bool = False,
+) -> "TrainedSurrogate":
+    """Trains a ladder as ``multigrid run`` does, and loads it.
+
+    Args:
+        experiment: An experiment file, its content as a dictionary, or a configuration.
+        overrides: Settings to replace, ``section.key=value``.
+        resume: Continue an interrupted run.
+        overwrite: Replace an earlier run.
+        problem: A PDE of the user's own, instead of the section ``problem``.
+        loss: Used instead of the one that the experiment names: maps a prediction
+            ``[N, out, *grid]`` and a batch of :class:`Samples` to one number, a mean over samples.
+        network: Factory of the user's own networks: called with the grid of a level, it gives a
+            module that maps ``[N, in, *grid]`` to ``[N, out, *grid]``.
+        callbacks: Told of the run while it trains, see :class:`multigrid.Callback`.
+        metrics: Errors by name, beside those that are registered: a function of a prediction and
+            the truth ``[N, 1, *grid]`` of a field to values ``[N]``.
+        optimizer: Used instead of the one that the experiment names: maps parameter groups, each a
+            mapping with ``params`` and ``weight_decay``, to a ``torch.optim.Optimizer``. The
+            learning rate follows the schedule.
+        with_direct: Then train on the finest grid alone with the same work, to compare: a run in
+            the folder ``direct`` of the run's.
+
+    Raises:
+        UserError: For any mistake that the user can fix.
+        KeyboardInterrupt: If a signal has asked to stop, Ctrl-C above all, after all was saved.
+
+    Example:
+        >>> surrogate = train("tiny.yaml", "name=smaller", "schedule.epochs=1")
+        ... # doctest: +ELLIPSIS
+        smaller: poisson (f -> u), pyramid UNet...
+        >>> print(surrogate)
+        smaller: f -> u on 8x8, 16x16
+    """
+    from multigrid.ladder.experiment import Extensions
+    from multigrid.surrogate import load
+
+    config = configure(experiment, *overrides, problem=problem)
+    extensions = Extensions(loss, network, callbacks, metrics or {}, optimizer)
+    try:
+        with signals.watched():
+            folder = train_ladder(config, resume, overwrite, extensions, with_direct)
+    except signals.Interrupted as signal:
+        raise KeyboardInterrupt(f"stopped by {signal}; resume=True goes on from here") from None
+    return load(folder.path, network=network)
+
+
+def configure(
+    experiment: str | Path | Mapping[str, Any] | Config, *overrides: str, problem: PDE | None = None
+) -> Config:
+    """Returns the checked configuration of an experiment; for the arguments see :func:`train`.
+
+    Raises:
+        UserError: With one sentence for the first thing that is wrong.
+
+    Example:
+        >>> config = configure({"name": "mine", "problem": {"kind": "poisson"}, "levels": [32, 64]})
+        >>> config.model.width
+        48
+    """
+    if isinstance(experiment, str | Path):
+        return load_config(experiment, overrides, problem)
+    raw = experiment.model_dump() if isinstance(experiment, Config) else plain(experiment)
+    for assignment in overrides:
+        override(raw, assignment)
+    return parse_config(raw, problem=problem)
 
 
 def train_ladder(
@@ -86,10 +174,13 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
+    from multigrid.report import write_report
+    from multigrid.report.comparison import compare
+
     if with_direct and (config.schedule.cycle == "single" or len(config.levels) == 1):
         raise UserError("--with-direct: this experiment trains on the finest grid alone already")
-    strategy = config.parallel.strategy
-    with default_float32(), joined(config.compute.device, strategy) as processes:
+    together = joined(config.compute.device, config.parallel.strategy)
+    with default_float32(), together as processes:
         if not processes.is_first:
             log.setLevel(logging.CRITICAL)  # the first one tells
         folder = _train_in_folder(config, resume, overwrite, extensions, processes)
@@ -104,7 +195,9 @@ def train_ladder(
             direct = direct_config(config, folder, work)
             _train_in_folder(direct, resume, overwrite, extensions, processes)
             if processes.is_first:
-                _report_with_direct(folder, config.output.figures)
+                with failures_explained(folder), _logging(folder):
+                    write_report(folder.path, config.output.figures)  # now with both curves
+                    log.info("\n%s", compare([folder.direct, folder.path]))
     return folder
 
 
@@ -126,16 +219,6 @@ def direct_config(config: Config, folder: RunFolder, work_units: float) -> Confi
     return parse_config({**raw, "name": folder.direct.name, "transfer": {}}, config.name)
 
 
-def _report_with_direct(folder: RunFolder, figures: bool) -> None:
-    """Draws the ladder's figures again, and compares both."""
-    from multigrid.report import write_report
-    from multigrid.report.comparison import compare
-
-    with failures_explained(folder), _logging(folder):
-        write_report(folder.path, figures)
-        log.info("\n%s", compare([folder.direct, folder.path]))
-
-
 def _train_in_folder(
     config: Config,
     resume: bool,
@@ -144,16 +227,53 @@ def _train_in_folder(
     processes: Processes,
 ) -> RunFolder:
     """Trains and tests while no other process may write into the run's folder."""
+    from multigrid.ladder.experiment import Experiment
+    from multigrid.ladder.ladder import LadderRun
+    from multigrid.report import write_report
+
     folder = RunFolder(Path(config.output.folder) / config.name)
-    if processes.size > 1:
-        processes.require_equal(_start_facts(config, resume, overwrite))
-    processes.from_first(lambda: _check(config, folder, resume, overwrite))
+    processes.require_equal(_start_facts(config, resume, overwrite))
     with failures_explained(folder), folder.lock:
-        if processes.is_first:
-            folder.occupy(config, resume, overwrite)
-        resume = processes.from_first(lambda: resume and folder.config.exists())
-        _train(config, folder, resume, overwrite, extensions, processes)
+        resume = processes.from_first(lambda: _occupy(config, folder, resume, overwrite))
+        experiment = Experiment(config, extensions, resume, processes)
+        processes.require_equal({"data": experiment.source.fingerprint})
+        if resume:
+            folder.check(experiment.config, resume=True, overwrite=False)
+        ladder = LadderRun(experiment, folder)
+        if not processes.is_first:
+            ladder.train(resume)
+            return folder
+        if not resume:
+            folder.claim(experiment.config, overwrite)
+        folder.tidy()
+        with _logging(folder):
+            experiment.warn_of_memory()
+            ladder.train(resume)
+            summary = ladder.write_results()
+            write_report(folder.path, config.output.figures)
+            log.info("\n%s", describe(summary))
+            log.info("results in %s", folder.path)
     return folder
+
+
+def _occupy(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> bool:
+    """Checks that a run may write where it wants, and locks its folder if that is there.
+
+    Returns whether there is a run to go on with.
+    """
+    if resume and folder.holds_run:
+        from multigrid.ladder.recorder import restore_config
+
+        restore_config(folder, config)
+    folder.check(config, resume, overwrite)
+    resume = resume and folder.config.exists()
+    if config.checkpoints.save is not None:
+        from multigrid.training.checkpoint import check_writable
+
+        check_writable(Path(config.checkpoints.save), replace=overwrite or resume)
+    if folder.path.is_dir():
+        folder.lock.acquire()
+    return resume
 
 
 def _start_facts(config: Config, resume: bool, overwrite: bool) -> dict[str, str]:
@@ -165,52 +285,6 @@ def _start_facts(config: Config, resume: bool, overwrite: bool) -> dict[str, str
         if key not in ("data.folder", "output.folder") and " at 0x" not in str(value):
             facts[key] = str(value)
     return facts
-
-
-def _train(
-    config: Config,
-    folder: RunFolder,
-    resume: bool,
-    overwrite: bool,
-    extensions: "Extensions | None",
-    processes: Processes,
-) -> None:
-    from multigrid.ladder.experiment import Experiment
-    from multigrid.ladder.ladder import LadderRun
-    from multigrid.report import write_report
-
-    experiment = Experiment(config, extensions, resume, processes)
-    processes.require_equal({"data": experiment.source.fingerprint})
-    if resume:
-        folder.check(experiment.config, resume=True, overwrite=False)
-    run = LadderRun(experiment, folder)
-    if not processes.is_first:
-        run.train(resume)
-        return
-    if not resume:
-        folder.claim(experiment.config, overwrite)
-    folder.tidy()
-    with _logging(folder):
-        experiment.warn_of_memory()
-        run.train(resume)
-        summary = run.write_results()
-        write_report(folder.path, config.output.figures)
-        log.info("\n%s", describe(summary))
-        log.info("results in %s", folder.path)
-
-
-def _check(config: Config, folder: RunFolder, resume: bool, overwrite: bool) -> None:
-    """Checks that a run may write where it wants."""
-    if resume and folder.holds_run:
-        from multigrid.ladder.recorder import restore_config
-
-        restore_config(folder, config)
-    folder.check(config, resume, overwrite)
-    if config.checkpoints.save is not None:
-        from multigrid.training.checkpoint import check_writable
-
-        replace = overwrite or (resume and folder.config.exists())
-        check_writable(Path(config.checkpoints.save), replace)
 
 
 @contextmanager
@@ -235,65 +309,40 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
 @contextmanager
 def _logging(folder: RunFolder | None = None) -> Iterator[None]:
     """Logs to the screen and, with times, to the run's log file within the context."""
-    shown: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    shown[0].setFormatter(_Formatter("%(message)s"))
-    if folder is not None:
-        try:
-            shown.append(_LogFile(folder.log, encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{folder.log}: cannot be written: {error.strerror}") from None
-        shown[1].setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handlers, level = log.handlers, log.level
-    log.handlers = shown
+    log.handlers = [_LogHandler(sys.stdout)]
     log.setLevel(logging.INFO)
     try:
-        yield
+        if folder is None:
+            yield
+            return
+        with folder.log.open("a", encoding="utf-8") as file:
+            timed = _LogHandler(file)
+            timed.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+            log.addHandler(timed)
+            yield
     finally:
-        shown[-1].close()
         log.handlers = handlers
         log.setLevel(level)
 
 
-class _Formatter(logging.Formatter):
-    """Escapes control characters, which names from files may have."""
+class _LogHandler(logging.StreamHandler):
+    """Escapes control characters, which names from files may have.
+
+    Ignores a full disk, which whatever needs it reports, and a reader of the screen that has left.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns a record as text."""
         return printable(super().format(record), keep="\n\t")
 
-
-class _LogFile(logging.FileHandler):
-    """A log file that ignores a full disk; whatever needs the disk reports it."""
-
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """Does nothing."""
 
 
-def _how_to_continue(call: str, options: argparse.Namespace) -> str:
-    direct = ["--with-direct"] * options.with_direct
-    arguments = shlex.join([str(options.experiment), *options.overrides, *direct])
-    return f"continue with: {call} {arguments} --resume"
-
-
-RUN = Command(
-    "run",
-    "Trains a ladder of UNets from a coarse grid to a fine one.",
-    (
-        "experiments/poisson.yaml",
-        "experiments/poisson.yaml name=wide model.width=64",
-        'experiments/poisson.yaml "schedule.epochs=[2,1,1,1]" --dry-run',
-        "experiments/poisson.yaml --resume",
-        "experiments/poisson.yaml --with-direct --resume",
-    ),
-    add_arguments,
-    execute,
-    on_signal=_how_to_continue,
-)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status, as :meth:`Command.main` does."""
-    return RUN.main(arguments, "python -m multigrid.run")
+    return run.main(arguments, "python -m multigrid.run")
 
 
 if __name__ == "__main__":

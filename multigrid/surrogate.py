@@ -81,9 +81,10 @@ def load(
         )
     saved = [saved for file in files for saved in read_networks(file)]
     surrogate = TrainedSurrogate(saved, place, network)
-    config = read_saved(path / "config.yaml") if (path / "config.yaml").is_file() else None
+    file = path / "config.yaml"
+    config = read_saved(file) if file.is_file() else surrogate.config
     for item in saved:
-        check_place(item.path, item.about, surrogate.config if config is None else config)
+        check_place(item.path, item.about, config)
     return surrogate
 
 
@@ -120,7 +121,7 @@ class TrainedSurrogate:
             self.time = TimeSetup(len(self.output_names))
         levels = self.config.hierarchy().levels
         for item in weights:
-            _check_grid(item, levels, self.problem)
+            _check_about(item, levels, self.problem)
         self._family = network_family(self.config, *self.problem.num_channels, network)
         self.grids = {level: self._family.input_grid(level) for level in sorted(self._weights)}
         self.finest = self.grids[finest.level]
@@ -269,18 +270,16 @@ class TrainedSurrogate:
             file = open_fields(local(data), options, self.config.data.time)
             return file_samples(file, (self.input_names, self.output_names), centering, count)
         inputs, outputs = (_real(fields)[:count].detach().cpu() for fields in data)
-        wanted = len(self.input_names), len(self.output_names)
-        if (
-            {inputs.ndim, outputs.ndim} != {self.finest.ndim + 2}
-            or (inputs.shape[1], outputs.shape[1]) != wanted
-            or inputs[:, 0].shape != outputs[:, 0].shape
-            or not len(inputs)
-        ):
+        space = tuple(inputs.shape[2:])
+        counts = len(self.input_names), len(self.output_names)
+        wanted = [(len(inputs), fields, *space) for fields in counts]
+        fits = [tuple(inputs.shape), tuple(outputs.shape)] == wanted
+        if not fits or len(space) != self.finest.ndim or not len(inputs):
             raise UserError(
                 f"the arrays have the shapes {list(inputs.shape)} and {list(outputs.shape)}, but "
-                f"[N, {wanted[0]}, *grid] and [N, {wanted[1]}, *grid] are needed"
+                f"[N, {counts[0]}, *grid] and [N, {counts[1]}, *grid] are needed"
             )
-        samples = Samples(inputs, outputs, Grid(tuple(inputs.shape[2:]), centering))
+        samples = Samples(inputs, outputs, Grid(space, centering))
         return SampleStream("the arrays", samples.grid, len(samples), samples.split)
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
@@ -391,12 +390,10 @@ class TrainedSurrogate:
         finest, count = grids[max(grids)], len(self.input_names)
         wanted = f"[N, {count}, {', '.join('xyz'[: finest.ndim])}]"
         given = f"the input has the shape {list(shape)}, but"
-        if len(shape) == finest.ndim + 1 and count == 1:
-            raise UserError(
-                f"{given} {wanted} is needed: add an axis for the one input field, as in x[:, None]"
-            )
         if len(shape) != finest.ndim + 2:
-            raise UserError(f"{given} {wanted} is needed")
+            lacks_fields = len(shape) == finest.ndim + 1 and count == 1
+            hint = ": add an axis for the one input field, as in x[:, None]" * lacks_fields
+            raise UserError(f"{given} {wanted} is needed{hint}")
         if shape[1] != count:
             names = ", ".join(self.input_names)
             raise UserError(f"the input has {shape[1]} fields, but {count} are needed: {names}")
@@ -422,17 +419,15 @@ class TrainedSurrogate:
         return predict(self.surrogate(level), batch, max(len(batch), 1))
 
 
-def _check_grid(saved: SavedNetwork, levels: Sequence[Grid], problem: Problem) -> None:
-    """Checks that a network's level is one of its configuration."""
-    level, shape = saved.level, tuple(saved.about["grid"])
-    if not 0 <= level < len(levels) or levels[level].shape != shape:
-        grid = "x".join(map(str, shape))
-        raise UserError(f"{saved.path}: its configuration has no level {level} on {grid}")
-    counts = tuple(len(saved.about["fields"][side]) for side in ("input", "output"))
-    if counts != problem.num_channels:
+def _check_about(saved: SavedNetwork, levels: Sequence[Grid], problem: Problem) -> None:
+    """Checks that level, grid and fields of a network are those of its configuration."""
+    level, shape, fields = saved.level, tuple(saved.about["grid"]), saved.about["fields"]
+    counts = len(fields["input"]), len(fields["output"])
+    there = 0 <= level < len(levels) and levels[level].shape == shape
+    if not there or counts != problem.num_channels:
         raise UserError(
-            f"{saved.path}: has {counts[0]} input and {counts[1]} output fields, but its problem "
-            f"has {problem.num_channels[0]} and {problem.num_channels[1]}"
+            f"{saved.path}: level {level} on {'x'.join(map(str, shape))} with {counts[0]} input "
+            f"and {counts[1]} output fields does not fit the configuration that is saved with it"
         )
 
 
@@ -443,20 +438,19 @@ def _names_of(grids: Mapping[int, Grid]) -> str:
 def _what_to_do(grid: Grid, grids: Mapping[int, Grid], folded: Sequence[int]) -> str:
     """Returns what to do with fields on a grid of no level; ``folded`` are the folded levels."""
     names = _names_of(grids)
-    text = f"the input is on a {grid} grid, but trained are {names}"
-    more = f", or train with {grid} among the levels"
     if folded:
-        text = (
-            f"the input is on a {grid} grid, but folded levels all take and give fields on {names}"
-        )
+        known = f"folded levels all take and give fields on {names}"
         choice = " or ".join(map(str, folded))
-        more = f", and choose a level by level={choice}, the coarser the cheaper"
+        more = f"and choose a level by level={choice}, the coarser the cheaper"
+    else:
+        known, more = f"trained are {names}", f"or train with {grid} among the levels"
+    text = f"the input is on a {grid} grid, but {known}"
     for trained in reversed(list(grids.values())):
         if halvings_between(trained, grid):
             how = "averages of 2 points" if grid.centering == "cell" else "every second point"
             return f"{text}; restrict it to {trained} ({how} along each axis, repeatedly)"
         if halvings_between(grid, trained):
-            return f"{text}; give the input on {trained}{more}"
+            return f"{text}; give the input on {trained}, {more}"
     return f"{text}; resample it to one of these, or train on its grid"
 
 

@@ -159,7 +159,7 @@ def test_the_module_can_be_trained_on(run):
     assert not torch.equal(predict(module, samples, 2), before)
 
 
-@pytest.mark.parametrize("name", ["multigrid.api", "multigrid.report", "multigrid.surrogate"])
+@pytest.mark.parametrize("name", ["multigrid.run", "multigrid.report", "multigrid.surrogate"])
 def test_docstrings(place, monkeypatch, name):
     monkeypatch.chdir(place)
     monkeypatch.setattr("multigrid.report.write_report", lambda *args: [])

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import multigrid
 from multigrid.__main__ import main
-from multigrid.api import configure
 from multigrid.config import (
     Config,
     changed_settings,
@@ -28,6 +27,7 @@ from multigrid.data.remote import local
 from multigrid.errors import UserError
 from multigrid.files import path_of
 from multigrid.registry import import_plugin
+from multigrid.run import configure
 
 BASE = {
     "name": "demo",

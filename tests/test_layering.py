@@ -23,7 +23,7 @@ FLOORS = {
     "families": {"data", "models"},
     "do": {"distributed", "schedule", "training"},
     "drive": {"ladder", "measurement", "report", "surrogate"},
-    "run": {"run", "cli", "api"},
+    "run": {"run", "cli"},
 }
 
 

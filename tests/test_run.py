@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from multigrid.ladder import ladder
 from multigrid.ladder.recorder import Recorder
 from multigrid.records.history import read_history
 from multigrid.records.run_folder import RunFolder
-from multigrid.run import main
+from multigrid.run import _logging, main
 from multigrid.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -196,18 +197,18 @@ def test_logging_ends_with_the_run(base, tmp_path, monkeypatch):
     log = logging.getLogger("multigrid")
     before = log.level, log.handlers
     opened = []
-    emit = logging.FileHandler.emit
+    emit = logging.StreamHandler.emit
 
     def noted(handler, record):
-        opened.append(handler)
+        opened.append(handler.stream)
         emit(handler, record)
 
-    monkeypatch.setattr(logging.FileHandler, "emit", noted)
+    monkeypatch.setattr(logging.StreamHandler, "emit", noted)
     assert main(arguments(base, tmp_path, "schedule.epochs=[1,1]")) == 0
     assert (log.level, log.handlers) == before
-    files = [handler for handler in opened if handler.baseFilename.endswith("run.log")]
+    files = [stream for stream in opened if str(getattr(stream, "name", "")).endswith("run.log")]
     assert files
-    assert all(handler.stream is None for handler in files)
+    assert all(stream.closed for stream in files)
 
 
 def test_checkpoint_predicts_what_the_summary_says(finished):
@@ -611,3 +612,15 @@ def test_a_resumed_run_tells_the_time_left(base, broken, capsys):
     capsys.readouterr()
     assert main(arguments(base, broken, "--resume")) == 0
     assert "total_left=" in capsys.readouterr().out
+
+
+def test_a_reader_of_the_screen_that_leaves_does_not_disturb_a_run(tmp_path, monkeypatch, capsys):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with _logging(RunFolder(tmp_path)):
+        logging.getLogger("multigrid").info("still there")
+    assert (tmp_path / "run.log").read_text().endswith(" still there\n")
+    assert capsys.readouterr().err == ""

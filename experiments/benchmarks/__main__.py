@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmarks.suites import SUITES
-from multigrid.cli.command import Command, go_on, start_again
+from multigrid.cli import command, go_on, start_again
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError
 from multigrid.hardware import keep_large_buffers
@@ -57,8 +57,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> None:
-    """Measures and prints a table."""
+def _when_stopped(call: str, options: argparse.Namespace) -> str:
+    return (start_again if options.suite in MEASUREMENTS else go_on)(call, options)
+
+
+@command(
+    add_arguments,
+    examples=(
+        "poisson_128",
+        "step",
+        "streaming",
+        "step --experiment experiments/poisson.yaml model.width=64",
+        "tables wave darcy --minutes 3",
+    ),
+    on_signal=_when_stopped,
+)
+def benchmark(options: argparse.Namespace) -> None:
+    """Measures, in a way that anyone can rerun."""
     keep_large_buffers()
     if options.suite in MEASUREMENTS:
         config = load_config(options.experiment or EXPERIMENT, options.overrides)
@@ -119,27 +134,9 @@ def _compare(name: str) -> str:
     return SuiteRun(SUITES[name], folder).run()
 
 
-COMMAND = Command(
-    "benchmark",
-    "Measures, in a way that anyone can rerun.",
-    (
-        "poisson_128",
-        "step",
-        "streaming",
-        "step --experiment experiments/poisson.yaml model.width=64",
-        "tables wave darcy --minutes 3",
-    ),
-    add_arguments,
-    execute,
-    on_signal=lambda call, options: (
-        start_again(call, options) if options.suite in MEASUREMENTS else go_on(call, options)
-    ),
-)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status, as :meth:`Command.main` does."""
-    return COMMAND.main(arguments, "python -m experiments.benchmarks")
+    return benchmark.main(arguments, "python -m experiments.benchmarks")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from multigrid.cli.command import Command
+from multigrid.cli import command
 from multigrid.config import load_config
 from multigrid.data import SPLITS
 from multigrid.errors import UserError
@@ -124,8 +124,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="how many, with seeds 0, 1, ...")
 
 
-def execute(options: argparse.Namespace) -> None:
-    """Runs an entry, prints its line and adds it to the record."""
+@command(add_arguments, examples=("wave", "wave --entry experiments/speedrun/ladder.py --runs 5"))
+def speedrun(options: argparse.Namespace) -> None:
+    """Trains an entry to a fixed error and adds it to the record; README.md has the rules."""
     keep_large_buffers()
     target = TARGETS[options.target]
     limit = target.error
@@ -147,18 +148,9 @@ def execute(options: argparse.Namespace) -> None:
     print(f"{HEADER}\n{rule}\n{added}")
 
 
-COMMAND = Command(
-    "speedrun",
-    "Trains an entry to a fixed error and adds it to the record; README.md has the rules.",
-    ("wave", "wave --entry experiments/speedrun/ladder.py --runs 5"),
-    add_arguments,
-    execute,
-)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status, as :meth:`Command.main` does."""
-    return COMMAND.main(arguments, "python -m experiments.speedrun")
+    return speedrun.main(arguments, "python -m experiments.speedrun")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import json
 import platform
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrid.cli.command import Command, add_json, print_json
+from multigrid.cli import JSON, command, print_json
 from multigrid.errors import UserError
 from multigrid.tables import counted, si, table
 
@@ -45,8 +45,13 @@ class Trial(NamedTuple):
         return f"{self.device} in {self.precision}"
 
 
-def execute(options: argparse.Namespace) -> None:
-    """Describes the machine, trains on it and prints a block to paste into an issue."""
+@command(JSON, examples=("", "--json"))
+def doctor(options: argparse.Namespace) -> None:
+    """Checks a machine: versions, threads, memory and CUDA, then a short training.
+
+    It trains on every device and in every precision, which must agree with the CPU, and prints a
+    block to paste into an issue.
+    """
     facts, trials = describe_machine(), run_trials()
     if options.json:
         print_json({"machine": facts, "trials": [trial._asdict() for trial in trials]})
@@ -73,9 +78,7 @@ def describe_machine() -> dict[str, str]:
     cpu = torch.device("cpu")
     facts = {"multigrid": __version__, "Python": platform.python_version()}
     facts["system"] = platform.platform()
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            facts[package] = version(package)
+    facts |= {package: version(package) for package in PACKAGES}
     threads = counted(torch.get_num_threads(), "thread")
     facts["CPU"] = f"{machine(cpu)}, {threads}, {si(total_memory(cpu))}B"
     facts["bfloat16 on the CPU"] = "native" if has_fast_bfloat16(cpu) else "emulated"
@@ -106,37 +109,26 @@ def run_trials() -> list[Trial]:
 def _train(folder: Path, device: str, precision: str, first: Trial | None) -> Trial:
     import numpy as np
 
-    from multigrid.api import train
-    from multigrid.surrogate import load
+    from multigrid.run import train
 
-    name = f"{device}_{precision}"
-    experiment = {
-        **EXPERIMENT,
-        "name": name,
-        "data": {**EXPERIMENT["data"], "folder": str(folder / "data")},
-        "compute": {"device": device, "precision": precision},
-        "output": {"folder": str(folder), "figures": False},
+    settings = {
+        "name": f"{device}_{precision}",
+        "data.folder": folder / "data",
+        "compute.device": device,
+        "compute.precision": precision,
+        "output.folder": folder,
+        "output.figures": "false",
     }
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-        train(experiment)
-    summary = json.loads((folder / name / "summary.json").read_text())
+        surrogate = train(EXPERIMENT, *(f"{key}={value}" for key, value in settings.items()))
+    summary = json.loads((folder / surrogate.config.name / "summary.json").read_text())
     error = summary["test"]["rel_l2"]
     inputs = np.random.default_rng(0).standard_normal((8, 1, 32, 32))
-    here, there = (load(folder / name, place)(inputs) for place in (device, "cpu"))
-    difference = float(abs(here - there).max() / abs(there).max())
+    on_cpu = surrogate(inputs)
+    difference = float(abs(surrogate.to(device)(inputs) - on_cpu).max() / abs(on_cpu).max())
     near = first is None or abs(error / first.test_error - 1) < TRAINING_TOLERANCE[precision]
     epochs = sum(stage["epochs"] for stage in summary["levels"])
     rate = epochs * EXPERIMENT["data"]["train"] / summary["seconds"]
     agrees = near and difference < PREDICTION_TOLERANCE
     return Trial(device, precision, error, rate, difference, agrees)
-
-
-DOCTOR = Command(
-    "doctor",
-    "Checks a machine: versions, threads, memory and CUDA, then a short training on every device "
-    "and precision, which must agree with the CPU. Prints a block to paste into an issue.",
-    ("", "--json"),
-    add_json,
-    execute,
-)

@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from multigrid.cli.command import Command, add_experiment, add_json, go_on, positive, print_json
+from multigrid.cli import (
+    EXPERIMENT,
+    JSON,
+    argument,
+    command,
+    flag,
+    go_on,
+    one_of,
+    positive,
+    print_json,
+)
 from multigrid.config import Config, load_config
 from multigrid.config.yaml_file import parse_values
 from multigrid.data.generation import num_cores
@@ -49,30 +59,37 @@ class Trial:
         return self.folder.summary.exists()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    add_experiment(parser)
-    add = parser.add_argument
-    add(
+@command(
+    *EXPERIMENT,
+    argument(
         "--set",
         dest="sets",
         action="append",
         default=[],
         metavar="KEY=VALUE,VALUE",
         help="values of a setting, in YAML; all combinations of several --set are trained",
-    )
-    add("--seeds", type=positive, metavar="N", help="train with so many seeds, from 'seed' on")
-    add("--jobs", type=positive, default=1, metavar="N", help="runs at the same time (1)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--task", type=int, metavar="I", help="only run number I, from 0: for arrays")
-    what.add_argument(
-        "--dry-run", action="store_true", help="list the runs, and what is there so far, then stop"
-    )
-    add_json(parser)
+    ),
+    argument(
+        "--seeds", type=positive, metavar="N", help="train with so many seeds, from 'seed' on"
+    ),
+    argument("--jobs", type=positive, default=1, metavar="N", help="runs at the same time (1)"),
+    one_of(
+        argument("--task", type=int, metavar="I", help="only run number I, from 0: for arrays"),
+        flag("--dry-run", "list the runs, and what is there so far, then stop"),
+    ),
+    JSON,
+    examples=(
+        "experiments/poisson.yaml --set model.width=4,8 --seeds 2 --jobs 2",
+        'experiments/poisson.yaml --set "schedule.epochs=[2,1,1,1],[1,1,1,1]" --dry-run',
+        "experiments/poisson.yaml --set model.width=4,8 --seeds 2 --task 3",
+    ),
+    on_signal=go_on,
+)
+def sweep(options: argparse.Namespace) -> None:
+    """Trains an experiment with all combinations of some settings and seeds, and compares them.
 
-
-def execute(options: argparse.Namespace) -> None:
-    """Trains what is not finished yet, and shows the table of what is."""
+    Finished runs are left as they are, interrupted ones are continued.
+    """
     trials = plan(options.experiment, options.overrides, options.sets, options.seeds)
     if options.dry_run:
         for number, trial in enumerate(trials):
@@ -243,18 +260,3 @@ def show(trials: Sequence[Trial], as_json: bool, write: bool = True) -> None:
     print(f"{table([*varied, *HEADER], lines)}\n\nbest: {best}")
     if write:
         print(f"figure: {figure}; numbers: {numbers}")
-
-
-SWEEP = Command(
-    "sweep",
-    "Trains an experiment with all combinations of some settings and seeds, and compares them. "
-    "Finished runs are left as they are, interrupted ones are continued.",
-    (
-        "experiments/poisson.yaml --set model.width=4,8 --seeds 2 --jobs 2",
-        'experiments/poisson.yaml --set "schedule.epochs=[2,1,1,1],[1,1,1,1]" --dry-run',
-        "experiments/poisson.yaml --set model.width=4,8 --seeds 2 --task 3",
-    ),
-    add_arguments,
-    execute,
-    on_signal=go_on,
-)

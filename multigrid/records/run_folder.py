@@ -202,12 +202,6 @@ class RunFolder:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
         write_saved(self.config, config.model_dump())
 
-    def occupy(self, config: Config, resume: bool, overwrite: bool) -> None:
-        """Locks the folder if it is there, and checks again what may have changed until then."""
-        if self.path.is_dir():
-            self.lock.acquire()
-            self.check(config, resume, overwrite)
-
     def tidy(self) -> None:
         """Removes what a killed run left half-written."""
         for path in (*self.path.glob(f"*{PART}"), *self.path.glob(f"level_*_*/*{PART}")):
