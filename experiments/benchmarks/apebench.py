@@ -9,8 +9,6 @@ points, and ten more trajectories serve for validation.
 """
 
 import argparse
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 from scipy.signal import resample
 from scipy.stats import gmean
 
+from experiments.benchmarks.speedup import finished_run
 from multigrid.config import parse_config
 from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
@@ -25,9 +24,6 @@ from multigrid.grid import Grid
 from multigrid.problems.navier_stokes import NavierStokes
 from multigrid.problems.periodic import GrayScott
 from multigrid.problems.spectral import SpectralPDE
-from multigrid.records.run_folder import RunFolder
-from multigrid.report.record import RunRecord
-from multigrid.run import train_ladder
 from multigrid.tables import si, table
 
 SIZE, WARM_UP_SIZE, WARM_UP_STEPS, NUM_STEPS = 160, 64, 500, 100
@@ -104,9 +100,8 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
     for split, path in files.items():
         make_trajectories(name, split, path)
     levels, fields = METHODS[method]
-    run = RunFolder(folder / "runs" / f"{name}_{method}_{minutes:g}")
     raw = {
-        "name": run.path.name,
+        "name": f"{name}_{method}_{minutes:g}",
         "problem": {
             "kind": "file",
             "files": [{"file": str(path), "split": split} for split, path in files.items()],
@@ -132,9 +127,7 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
         "output": {"folder": str(folder / "runs"), "figures": False},
         "levels": levels,
     }
-    if not run.summary.exists():
-        train_ladder(parse_config(raw), resume=run.config.exists())
-    return RunRecord(run).summary
+    return finished_run(parse_config(raw)).summary
 
 
 def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
@@ -177,5 +170,4 @@ if __name__ == "__main__":
     parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
     parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     print("\n\n".join(compare(name, options.minutes) for name in options.problems))

@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from multigrid.config import Config, parse_config
-from multigrid.errors import UserError
 from multigrid.files import write_text
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, keep_large_buffers, machine, peak_memory
@@ -29,6 +28,7 @@ from multigrid.tables import si, table
 from multigrid.training.speed import seconds, training_step
 
 NUM_ROUNDS = 3
+FOLDER = Path("results/benchmarks/memory")
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,11 @@ class Measured:
     flops: float
 
 
-def measure_memory(config: Config, folder: Path) -> str:
-    """Measures a step of every level both ways, each in a process of its own.
+def measure(config: Config) -> str:
+    """Measures a step of every level both ways, each in a process of its own; returns a table.
 
-    Batches are those of the configuration, parts as in ``parallel.accumulate``.
-
-    Args:
-        config: The experiment.
-        folder: Where to write the table, and a figure of the peaks against the grid; the files
-            have the experiment's name.
-
-    Returns:
-        A table.
+    Batches are those of the configuration, parts as in ``parallel.accumulate``. The table and a
+    figure of the peaks against the grid go to :data:`FOLDER`, named after the experiment.
     """
     experiment = Experiment(config)
     rows, measured = [], {}
@@ -77,13 +70,10 @@ def measure_memory(config: Config, folder: Path) -> str:
         f"{machine(experiment.device)}, {torch.get_num_threads()} threads, medians of "
         f"{NUM_ROUNDS} steps\n{table(header, rows)}"
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-    write_text(folder / f"{config.name}.txt", f"{text}\n")
-    save_figure(plot_memory(measured), folder / f"{config.name}.png")
-    return f"{text}\nwritten to {folder}"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_text(FOLDER / f"{config.name}.txt", f"{text}\n")
+    save_figure(_draw(measured), FOLDER / f"{config.name}.png")
+    return f"{text}\nwritten to {FOLDER}"
 
 
 def measure_step(config: Mapping[str, Any], level: int, checkpointed: bool) -> Measured:
@@ -159,7 +149,7 @@ def _row(
     ]
 
 
-def plot_memory(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
+def _draw(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
     """Draws the most memory of a step against the points of the grid, plain and checkpointed."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)

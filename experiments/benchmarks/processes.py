@@ -18,7 +18,7 @@ NUM_STEPS = 8
 """Steps of an epoch on the finest level; more on coarser ones, if there are samples for so many."""
 
 
-def measure_processes(config: Config) -> str:
+def measure(config: Config) -> str:
     """Times short epochs on the coarsest and on the finest level both ways, in turn.
 
     Both are trainings with the batches and samples of the configuration, without validation; the

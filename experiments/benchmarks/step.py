@@ -110,7 +110,7 @@ class LevelSteps:
         return f"{statistics.median(other / ours for other, ours in pairs):.2f}"
 
 
-def measure_steps(config: Config) -> str:
+def measure(config: Config) -> str:
     """Times a training step of every level, a plain loop's and a matrix product, in turn.
 
     The step is forward, loss, backward and optimizer, without data and validation. The plain

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.peers import fno
-from experiments.benchmarks.speedup import generation_cost, train_without_report
+from experiments.benchmarks.speedup import finished_run, generation_cost
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError, nearest
 from multigrid.files import read_json, write_json, write_text
@@ -155,7 +155,7 @@ wave with its test samples in view.
 """
 
 
-def run_tables(names: Sequence[str], minutes: float, folder: Path) -> str:
+def run(names: Sequence[str], minutes: float, folder: Path) -> str:
     """Trains what is missing of some cases, writes their records and returns the tables.
 
     Args:
@@ -188,7 +188,7 @@ def _train(name: str, method: str, minutes: float, runs: Path) -> None:
     config, run, network = _setup(name, method, minutes, runs)
     if not run.summary.exists():
         started = time.process_time()
-        train_without_report(config, run, network)
+        finished_run(config, network)
         seconds = time.process_time() - started
         write_json(run.path / "processor_seconds.json", {"seconds": seconds})
 
