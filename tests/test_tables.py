@@ -26,8 +26,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     wave = (*here, "problem.num_modes=3", "data.extra_tests={out_of_distribution: {num_modes: 4}}")
     flow = (*here, "problem.num_states=2", "problem.resolution=16", "problem.substeps=8")
     cases = {
-        "wave": Case("cno/wave", {"CNO": (0.63, 1.17)}, overrides=wave),
-        "navier_stokes": Case("navier_stokes_ten", {"FNO": (0.1,)}, "flow", flow),
+        "wave": Case("cno/wave", {"CNO": (0.63, 1.17)}, overrides=wave, ours=()),
+        "navier_stokes": Case("navier_stokes_ten", {"FNO": (0.1,)}, "flow", flow, ours=()),
     }
     monkeypatch.setattr(tables, "CASES", cases)
     budget = "schedule.budget={work_units: 3}"  # seconds would depend on the machine

@@ -114,9 +114,7 @@ def _stage(experiment: Experiment, level: int) -> Stage:
     return next(stage for stage in experiment.stages if stage.level == level)
 
 
-def _peak_of_activations(
-    experiment: Experiment, network: torch.nn.Module, shape: tuple[int, ...]
-) -> int:
+def _peak_of_activations(experiment: Experiment, network: nn.Module, shape: tuple[int, ...]) -> int:
     x = torch.randn(shape, device=experiment.device)
     known = [t for p in network.parameters() for t in (p, p.grad) if t is not None]
     with PeakMeter([*known, x]) as meter:
@@ -170,28 +168,18 @@ def _draw(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
 
 
 class PeakMeter(TorchDispatchMode):
-    """Counts the bytes of live tensors created within the context, on any device, meta included.
+    """Counts the bytes of live tensors created within the context, and the most at once.
 
-    Args:
-        before: Tensors that were there before and do not count.
-
-    Attributes:
-        live: Bytes alive now.
-        peak: The most there were at once.
+    Tensors that were there ``before`` do not count.
     """
 
-    def __init__(self, before: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(self, before: Iterable[torch.Tensor]) -> None:
         super().__init__()
-        self.live = 0
-        self.peak = 0
+        self.live = self.peak = 0
         self._counted = {tensor.untyped_storage()._cdata for tensor in before}
 
     def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result):
@@ -201,12 +189,11 @@ class PeakMeter(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self._counted:
-            return
-        self._counted.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key, size)
+        if key not in self._counted:
+            self._counted.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
         self._counted.discard(key)
