@@ -115,15 +115,11 @@ def test_samples_on_a_line_and_in_a_cube(kind, ndim):
 def solve(problem, inputs, grid):
     """Solves for given inputs, by ways of its own where the problem has none."""
     if problem.kind in ("darcy", "darcy_lognormal"):
-        return solve_diffusion(inputs[:, 0], np.ones_like(inputs[:, 0]), grid, 1e-10).values[
-            :, None
-        ]
+        return solve_diffusion(inputs[:, 0], np.ones_like(inputs[:, 0]), grid, 1e-10)[:, None]
     if problem.kind == "poisson_two_phase":
-        return solve_diffusion(np.ones_like(inputs[:, 0]), 1 / inputs[:, 0], grid, 1e-10).values[
-            :, None
-        ]
+        return solve_diffusion(np.ones_like(inputs[:, 0]), 1 / inputs[:, 0], grid, 1e-10)[:, None]
     if problem.kind == "diffusion":
-        return solve_between_plates(np.exp(inputs[:, 0]), grid, 1e-10).values[:, None]
+        return solve_between_plates(np.exp(inputs[:, 0]), grid, 1e-10)[:, None]
     if problem.time_dependent:
         return problem._integrator(grid).advance(inputs, problem.substeps)
     if problem.kind == "allen_cahn":

@@ -65,7 +65,7 @@ class Diffusion(PDE):
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws log-permeabilities and their solutions."""
         log_nu = self.draw_inputs(grid, rngs)
-        u = solve_between_plates(np.exp(log_nu[:, 0]), grid, self.tolerance).values
+        u = solve_between_plates(np.exp(log_nu[:, 0]), grid, self.tolerance)
         return log_nu, u[:, None]
 
     def draw_inputs(self, grid: Grid, rngs: Generators) -> np.ndarray:

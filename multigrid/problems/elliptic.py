@@ -161,7 +161,7 @@ class DarcyFlow(EllipticPDE):
         coefficient, source = self.terms(a[:, None])
         on_grid = (slice(None), *(slice(n) for n in grid.shape))
         how = grid, self.tolerance, self.is_smooth
-        u = solve_diffusion(coefficient, source[on_grid], *how).values
+        u = solve_diffusion(coefficient, source[on_grid], *how)
         return a[on_grid][:, None], u[:, None]
 
     def check_grids(self, levels: Sequence[Grid]) -> None:
