@@ -22,8 +22,7 @@ from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
 from multigrid.grid import Grid
 from multigrid.problems.navier_stokes import NavierStokes
-from multigrid.problems.periodic import GrayScott
-from multigrid.problems.spectral import SpectralPDE
+from multigrid.problems.periodic import GrayScott, SpectralPDE
 from multigrid.tables import si, table
 
 SIZE, WARM_UP_SIZE, WARM_UP_STEPS, NUM_STEPS = 160, 64, 500, 100
