@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Annotated, Any
 
 import numpy as np
@@ -101,18 +101,11 @@ class Poisson(SinePoisson):
 
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws right-hand sides and their solutions."""
-        noise = np.stack([rng.standard_normal(self._amplitudes.shape) for rng in rngs])
-        f = self._amplitudes * noise
-        return sine_series(f, grid), sine_series(f / self._eigenvalues, grid)
-
-    @cached_property
-    def _eigenvalues(self) -> np.ndarray:
-        return squares(np.pi * np.arange(1, self.num_modes + 1), self.ndim)
-
-    @cached_property
-    def _amplitudes(self) -> np.ndarray:
-        spectrum = (self._eigenvalues + self.inverse_length**2) ** (-self.smoothness / 2)
-        return spectrum / np.sqrt(np.sum(spectrum**2) / 2**self.ndim)
+        eigenvalues = squares(np.pi * np.arange(1, self.num_modes + 1), self.ndim)
+        amplitudes = (eigenvalues + self.inverse_length**2) ** (-self.smoothness / 2)
+        amplitudes /= np.sqrt(np.sum(amplitudes**2) / 2**self.ndim)
+        f = amplitudes * np.stack([rng.standard_normal(amplitudes.shape) for rng in rngs])
+        return sine_series(f, grid), sine_series(f / eigenvalues, grid)
 
 
 @register_problem("cno_poisson")
@@ -163,8 +156,7 @@ class DarcyFlow(EllipticPDE):
         a = self.permeability(gaussian_fields(closed_axes(grid), rngs, "cosine", *series))
         coefficient, source = self.terms(a[:, None])
         on_grid = (slice(None), *(slice(n) for n in grid.shape))
-        how = grid, self.tolerance, self.is_smooth
-        u = solve_diffusion(coefficient, source[on_grid], *how)
+        u = solve_diffusion(coefficient, source[on_grid], grid, self.tolerance, self.is_smooth)
         return a[on_grid][:, None], u[:, None]
 
     def check_grids(self, levels: Sequence[Grid]) -> None:
@@ -292,9 +284,14 @@ class Diffusion(PDE):
     def draw_inputs(self, grid: Grid, rngs: Generators) -> np.ndarray:
         """Draws log-permeabilities ``[N, 1, *grid]``, those of :meth:`sample`."""
         self.check_grids([grid])
-        size = len(FREQUENCIES)
-        weights = [rng.uniform(-self.max_weight, self.max_weight, size) for rng in rngs]
-        return np.tensordot(np.stack(weights), _modes(grid), axes=1)[:, None]
+        bound, size = self.max_weight, len(FREQUENCIES)
+        weights = np.stack([rng.uniform(-bound, bound, size) for rng in rngs])
+        scales = np.sqrt(2 * ETA / (1 + (ETA * FREQUENCIES) ** 2))
+        modes = []
+        for scale, a in zip(scales, FREQUENCIES, strict=True):
+            factors = [scale * (ETA * a * np.cos(a * x) + np.sin(a * x)) for x in grid.axes()]
+            modes.append(reduce(np.multiply.outer, factors))
+        return np.tensordot(weights, np.stack(modes), axes=1)[:, None]
 
     def boundary_values(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Returns the plates: u = 1 at x = 0 and u = 0 at x = 1."""
@@ -329,13 +326,3 @@ class Diffusion(PDE):
             return rel_l2(prediction, prediction.detach() + change[:, None]).mean()
 
         return energy
-
-
-def _modes(grid: Grid) -> np.ndarray:
-    """Returns ``prod_d sqrt(l_i) phi_i(x_d)`` as ``[6, *grid]``."""
-    scales = np.sqrt(2 * ETA / (1 + (ETA * FREQUENCIES) ** 2))
-    fields = []
-    for scale, a in zip(scales, FREQUENCIES, strict=True):
-        factors = [scale * (ETA * a * np.cos(a * x) + np.sin(a * x)) for x in grid.axes()]
-        fields.append(reduce(np.multiply.outer, factors))
-    return np.stack(fields)

@@ -26,28 +26,30 @@ class StiffnessOperator:
     def __init__(self, nu: Any, spacing: tuple[float, ...]) -> None:
         ndim, shape = len(spacing), nu.shape[1:]
         corners = list(product((0, 1), repeat=ndim))
-        at_corner = [nu[_element_corner(shape, corner)] for corner in corners]
+        # where the corners of all elements are among the nodes
+        nodes: list[Any] = [
+            (..., *(slice(c, c + n - 1) for c, n in zip(corner, shape, strict=True)))
+            for corner in corners
+        ]
         triples = _triple_integrals(spacing)
-        self._diagonal = 0 * nu
         self._entries: dict[tuple[int, ...], Any] = {}
         for (p, a), (q, b) in product(enumerate(corners), repeat=2):
-            offset = tuple(int(y - x) for x, y in zip(a, b, strict=True))
+            offset = tuple(y - x for x, y in zip(a, b, strict=True))
             if offset < (0,) * ndim:
                 continue
-            entries = self._diagonal
-            if any(offset):
-                entries = self._entries.setdefault(offset, 0 * nu[_neighbours(offset)[0]])
-            pairs = zip(triples[p, q], at_corner, strict=True)
-            where = _entry_slices(offset, a, shape)
-            entries[where] += sum(float(weight) * corner for weight, corner in pairs)
+            if offset not in self._entries:
+                self._entries[offset] = 0 * nu
+            terms = (float(w) * nu[where] for w, where in zip(triples[p, q], nodes, strict=True))
+            self._entries[offset][nodes[p]] += sum(terms)
+        self._diagonal = self._entries.pop((0,) * ndim)
 
     def __call__(self, u: Any) -> Any:
         """Maps nodal values ``[N, *grid]``, of nu's library, to ``K u``, of the same shape."""
         image = self._diagonal * u
         for offset, entries in self._entries.items():
             low, high = _neighbours(offset)
-            image[low] += entries * u[high]
-            image[high] += entries * u[low]
+            image[low] += entries[low] * u[high]
+            image[high] += entries[low] * u[low]
         return image
 
 
@@ -144,23 +146,9 @@ def _triple_integrals(spacing: tuple[float, ...]) -> np.ndarray:
     return total
 
 
-def _element_corner(shape: tuple[int, ...], corner: tuple[int, ...]) -> tuple[slice, ...]:
-    """Returns where the given corner of all elements is among the nodes."""
-    pairs = zip(shape, corner, strict=True)
-    return (slice(None), *(slice(c, c + n - 1) for n, c in pairs))
-
-
 def _neighbours(offset: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Returns where the nodes i are that have a node i + offset, and where the latter are."""
     ends = {0: slice(None), 1: slice(None, -1), -1: slice(1, None)}
     low = (slice(None), *(ends[o] for o in offset))
     high = (slice(None), *(ends[-o] for o in offset))
     return low, high
-
-
-def _entry_slices(
-    offset: tuple[int, ...], corner: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[slice, ...]:
-    """Returns where in the entries of an offset the elements' rows of a corner lie."""
-    triples = zip(offset, corner, shape, strict=True)
-    return (slice(None), *(slice(None) if o else slice(c, c + n - 1) for o, c, n in triples))
