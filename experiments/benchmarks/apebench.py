@@ -85,15 +85,14 @@ def make_trajectories(name: str, split: str, path: Path) -> None:
         print(f"{name}, {split}: {number + 1} of {count} trajectories", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     trajectories = np.concatenate(states).reshape(count, num_steps + 1, -1, SIZE, SIZE)
-    with path.open("wb") as file:
-        np.savez(file, u=trajectories)
+    np.savez(path, u=trajectories)
 
 
 def _nodes(size: int) -> Grid:
     return Grid((size, size), "node", (1 / size, 1 / size))
 
 
-def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any]:
+def train(name: str, method: str, minutes: float) -> dict[str, Any]:
     """Trains for some minutes, unless that is done, and returns the run's summary."""
     files = {split: Path(f"data/apebench/{name}_{split}.npz") for split in SPLITS}
     for split, path in files.items():
@@ -123,13 +122,13 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
             "transferred_ratio": 1,
         },
         "transfer": {"new_scales": "copy"},
-        "output": {"folder": str(folder / "runs"), "figures": False},
+        "output": {"folder": str(FOLDER / "runs"), "figures": False},
         "levels": levels,
     }
     return finished_run(parse_config(raw)).summary
 
 
-def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
+def compare(name: str, minutes: float) -> str:
     """Trains what is missing, writes a problem's record, ``.txt`` and ``.json``; returns its table.
 
     Errors are sums over the fields, as theirs; a mean over trajectories, and over steps where they
@@ -138,7 +137,7 @@ def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
     rows, record, num_fields = [], {}, len(PROBLEMS[name].fields)
     for method in METHODS:
         try:
-            summary = train(name, method, minutes, folder)
+            summary = train(name, method, minutes)
         except UserError as reason:  # an epoch may take longer
             rows.append([f"{method}: {reason}"])
             continue
@@ -155,8 +154,8 @@ def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
     rows += [[f"{who}, published", f"{error:g}"] for who, error in PUBLISHED[name].items()]
     header = ["Method", "Mean of 100", "nRMSE 1", "10", "100", "Blow up", "Seconds", "FLOPs"]
     text = f"{name}\n{table(header, [row + [''] * (len(header) - len(row)) for row in rows])}"
-    write_text(folder / f"{name}.txt", f"{text}\n")
-    write_json(folder / f"{name}.json", record)
+    write_text(FOLDER / f"{name}.txt", f"{text}\n")
+    write_json(FOLDER / f"{name}.json", record)
     return text
 
 
