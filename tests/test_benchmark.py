@@ -118,8 +118,8 @@ def tiny_suite(folder: Path, *overrides: str) -> Suite:
             search_overrides=("schedule.epochs=1",),
         ),
     )
-    folders = (f"data.folder={folder / 'data'}", *overrides)
-    return Suite(str(experiment), folders, (3,), methods)
+    settings = (f"data.folder={folder / 'data'}", "output.figures=false", *overrides)
+    return Suite(str(experiment), settings, (3,), methods)
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from multigrid.fields import prolong, restrict
 from multigrid.grid import Grid
 from multigrid.metrics import rel_l2
 from multigrid.models.scaling import FieldScaling, Surrogate
-from multigrid.problems.diffusion import Diffusion
-from multigrid.problems.elliptic import Poisson
+from multigrid.problems.elliptic import Diffusion, Poisson
 from multigrid.solvers.energy_descent import EnergyDescent
 from multigrid.training.losses import build_loss
 

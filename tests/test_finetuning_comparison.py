@@ -7,7 +7,6 @@ import pytest
 from tiny import write_experiment
 
 from experiments.benchmarks import finetuning
-from experiments.benchmarks.finetuning import FinetuningComparison
 from multigrid.errors import UserError
 from multigrid.ladder.ladder import LadderRun
 
@@ -15,7 +14,7 @@ from multigrid.ladder.ladder import LadderRun
 def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
     seen = []
 
-    def pretend(self, experiment, overrides):
+    def pretend(experiment, overrides, folder):
         seen.append(overrides)
         name = overrides[0].removeprefix("name=")
         if name == "pretrained":
@@ -32,8 +31,8 @@ def test_table_and_figure_of_pretended_runs(tmp_path, monkeypatch):
             "seconds": 1.0,
         }
 
-    monkeypatch.setattr(finetuning.FinetuningComparison, "_train", pretend)
-    text = FinetuningComparison(tmp_path).run()
+    monkeypatch.setattr(finetuning, "_train", pretend)
+    text = finetuning.compare(tmp_path)
     rows = [line.split() for line in text.splitlines() if "finetuning" in line]
     assert len(rows) == 9
     assert all(row[-1] == "0.50" and "0.004" in row for row in rows)
@@ -51,12 +50,11 @@ POISSON = {"kind": "poisson", "num_modes": 4}
 
 def test_runs_of_another_configuration_are_not_taken_over(tmp_path):
     experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
-    overrides = [f"data.folder={tmp_path / 'data'}", "levels=[8]"]
-    comparison = FinetuningComparison(tmp_path)
-    summary = comparison._train(experiment, overrides)
-    assert comparison._train(experiment, overrides) == summary
+    overrides = [f"data.folder={tmp_path / 'data'}", "levels=[8]", "output.figures=false"]
+    summary = finetuning._train(experiment, overrides, tmp_path)
+    assert finetuning._train(experiment, overrides, tmp_path) == summary
     with pytest.raises(UserError, match=r"changed configuration; .* data\.train"):
-        comparison._train(experiment, [*overrides, "data.train=16"])
+        finetuning._train(experiment, [*overrides, "data.train=16"], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -73,4 +71,4 @@ def test_what_the_machine_lacks_is_told(tmp_path, monkeypatch, failure, sentence
     monkeypatch.setattr(LadderRun, "__init__", fail)
     experiment = str(write_experiment(tmp_path / "e.yaml", problem=POISSON))
     with pytest.raises(UserError, match=sentence):
-        FinetuningComparison(tmp_path)._train(experiment, [f"data.folder={tmp_path / 'data'}"])
+        finetuning._train(experiment, [f"data.folder={tmp_path / 'data'}"], tmp_path)

@@ -4,7 +4,7 @@ import pytest
 from tiny import run, write_experiment
 
 from experiments.benchmarks import memory
-from experiments.benchmarks.memory import Measured, measure_memory, measure_step
+from experiments.benchmarks.memory import Measured, measure, measure_step
 from multigrid.config import load_config
 from multigrid.ladder import experiment as experiment_module
 from multigrid.ladder.experiment import PROCESS_BYTES, Experiment
@@ -71,7 +71,8 @@ def test_what_is_measured_is_written_and_drawn(path, tmp_path, monkeypatch):
 
     monkeypatch.setattr(memory, "_apart", measured)
     folder = tmp_path / "new" / "memory"
-    text = measure_memory(load_config(path, ["parallel.accumulate=2"]), folder)
+    monkeypatch.setattr(memory, "FOLDER", folder)
+    text = measure(load_config(path, ["parallel.accumulate=2"]))
     lines = text.splitlines()
     assert lines[-2].startswith("16x16")
     assert lines[-2].split()[1] == "4"

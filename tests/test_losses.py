@@ -5,8 +5,7 @@ from multigrid.data.samples import Samples
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.metrics import bind, mse, rel_h1, rel_l1, rel_l2
-from multigrid.problems.diffusion import Diffusion
-from multigrid.problems.elliptic import Poisson
+from multigrid.problems.elliptic import Diffusion, Poisson
 from multigrid.training.losses import build_loss
 
 GRID = Grid((4, 6))

@@ -22,7 +22,7 @@ def path(tmp_path):
 
 def test_both_ways_train_on_the_coarsest_and_the_finest_level(path, monkeypatch):
     monkeypatch.setattr(processes, "NUM_ROUNDS", 1)
-    text = processes.measure_processes(load_config(path, ["levels=[4,8,16]"]))
+    text = processes.measure(load_config(path, ["levels=[4,8,16]"]))
     rows = [line.split() for line in text.splitlines()[3:5]]
     assert [row[:2] for row in rows] == [["4x4", "8"], ["16x16", "8"]]
     assert all(float(cell) > 0 for row in rows for cell in row[2:])

@@ -15,8 +15,7 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.ladder import LadderRun
 from multigrid.metrics import rel_l2
 from multigrid.problems import build_problem
-from multigrid.problems.diffusion import Diffusion
-from multigrid.problems.elliptic import Poisson
+from multigrid.problems.elliptic import Diffusion, Poisson
 from multigrid.records.run_folder import RunFolder
 from multigrid.registry import PROBLEMS
 from multigrid.solvers.finite_volumes import (

@@ -1,3 +1,4 @@
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -7,9 +8,9 @@ import scipy.sparse.linalg
 import torch
 from dirichlet import dirichlet_energy
 
-from experiments.benchmarks.darcy_solver import assemble
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.solvers import conjugate_gradients as cg
 from multigrid.solvers.conjugate_gradients import conjugate_gradients
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes
 from multigrid.solvers.finite_elements import FastElements, StiffnessOperator, solve_between_plates
@@ -32,6 +33,25 @@ def order(sizes, errors):
 def matrix_of(operator, shape):
     size = int(np.prod(shape))
     return np.stack([operator(e.reshape(1, *shape)).ravel() for e in np.eye(size)], axis=1)
+
+
+def assemble(a, grid):
+    """The matrix of -div(a grad u), a given as ``[*grid]`` at cells, u = 0 on the boundary.
+
+    Written otherwise than the solver: differences across all faces, times the faces' coefficients,
+    times the transposed differences.
+    """
+    eyes = [scipy.sparse.eye_array(n) for n in grid.shape]
+    total = 0
+    for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
+        difference = scipy.sparse.diags_array([1.0, -1.0], offsets=[0, -1], shape=(n + 1, n)) / h
+        gradient = reduce(scipy.sparse.kron, [*eyes[:axis], difference, *eyes[axis + 1 :]])
+        inverse = 1 / np.moveaxis(a, axis, 0)
+        inner = (inverse[:-1] + inverse[1:]) / 2
+        resistance = np.concatenate([inverse[:1] / 2, inner, inverse[-1:] / 2])
+        conductance = scipy.sparse.diags_array(1 / np.moveaxis(resistance, 0, axis).ravel())
+        total = total + gradient.T @ conductance @ gradient
+    return scipy.sparse.csc_array(total)
 
 
 def positive_field(axes, rng, num_samples=1):
@@ -64,21 +84,16 @@ def test_every_system_ends_by_itself():
         )
 
     together = solve(slice(None))
-    np.testing.assert_allclose(
-        np.einsum("nij,nj->ni", matrices, together.values), b, rtol=0, atol=1e-7
-    )
-    assert together.iterations[0] == 0
-    assert together.iterations[1] < together.iterations[2] <= 20
+    np.testing.assert_allclose(np.einsum("nij,nj->ni", matrices, together), b, rtol=0, atol=1e-7)
     for n in range(3):
-        alone = solve(slice(n, n + 1))
-        np.testing.assert_array_equal(alone.values, together.values[n : n + 1])
-        assert alone.iterations == together.iterations[n : n + 1]
+        np.testing.assert_array_equal(solve(slice(n, n + 1)), together[n : n + 1])
 
 
-def test_no_convergence_is_said():
+def test_no_convergence_is_said(monkeypatch):
+    monkeypatch.setattr(cg, "MAX_ITERATIONS", 5)
     scale = np.logspace(0, 8, 30)
     with pytest.raises(UserError, match="1 of 1 linear systems have not converged"):
-        conjugate_gradients(lambda x: scale * x, np.ones((1, 30)), np.copy, 1e-12, 5)
+        conjugate_gradients(lambda x: scale * x, np.ones((1, 30)), np.copy, 1e-12)
 
 
 # Fast Poisson solvers
@@ -131,7 +146,7 @@ def test_direct_solver_agrees(smooth, tolerance):
     grid, rng = Grid((24, 16)), np.random.default_rng(1)
     a = positive_field(grid.axes(), rng, 3) if smooth else rng.choice([3.0, 12.0], (3, 24, 16))
     f = rng.standard_normal((3, 24, 16))
-    u = solve_diffusion(a, f, grid, tolerance, smooth).values
+    u = solve_diffusion(a, f, grid, tolerance, smooth)
     for n in range(3):
         direct = scipy.sparse.linalg.spsolve(assemble(a[n], grid), f[n].ravel())
         assert np.linalg.norm(u[n].ravel() - direct) < tolerance * np.linalg.norm(direct)
@@ -147,10 +162,10 @@ def test_direct_solver_agrees_on_nodes(grid):
     where = (slice(None), *unknowns(grid))
     matrix = scipy.sparse.csc_array(matrix_of(operator, f[where].shape[1:]))
     direct = scipy.sparse.linalg.spsolve(matrix, f[where].ravel())
-    np.testing.assert_allclose(solution.values[where].ravel(), direct, rtol=1e-7)
+    np.testing.assert_allclose(solution[where].ravel(), direct, rtol=1e-7)
     outside = np.ones_like(f, dtype=bool)
     outside[where] = False
-    assert not solution.values[outside].any()
+    assert not solution[outside].any()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +183,7 @@ def test_finite_volumes_are_of_second_order(sizes, centering):
         u = s(p) * s(q)
         gradient_sum = np.pi * c(p) * s(q) + 2 * np.pi * s(p) * c(q)
         f = -np.exp(x + y) * (gradient_sum - 5 * np.pi**2 * u)
-        found = solve_diffusion(a, f[None], grid, 1e-9, smooth=True).values[0]
+        found = solve_diffusion(a, f[None], grid, 1e-9, smooth=True)[0]
         errors.append(np.linalg.norm(found - u) / np.linalg.norm(u))
     spacings = [Grid((n,), centering).spacing[0] for n in sizes]
     assert order(1 / np.array(spacings), errors) == pytest.approx(2, abs=0.1)
@@ -187,7 +202,7 @@ def test_finite_volumes_are_of_second_order_in_three_dimensions():
             for t, others in ((x, y * z), (y, x * z), (z, x * y))
         )
         f = 3 * np.pi**2 * a * u - slopes
-        found = solve_diffusion(a[None], f[None], grid, 1e-8).values[0]
+        found = solve_diffusion(a[None], f[None], grid, 1e-8)[0]
         errors.append(np.linalg.norm(found - u) / np.linalg.norm(u))
     assert order(sizes, errors) == pytest.approx(2, abs=0.1)
 
@@ -204,10 +219,13 @@ def test_a_jump_between_cells_is_exact():
 
 
 @pytest.mark.parametrize("n", [32, 64, 128])
-def test_iterations_do_not_grow_with_the_grid(n):
+def test_iterations_do_not_grow_with_the_grid(n, monkeypatch):
+    solve, calls = FastPoisson.solve, []
+    monkeypatch.setattr(FastPoisson, "solve", lambda *args: calls.append(1) or solve(*args))
     grid = Grid((n, n))
     a = np.where(positive_field(grid.axes(), np.random.default_rng(0), 2) > 1, 12.0, 3.0)
-    assert solve_diffusion(a, np.ones_like(a), grid, 1e-7).iterations.max() <= 17
+    solve_diffusion(a, np.ones_like(a), grid, 1e-7)
+    assert len(calls) <= 1 + 17
 
 
 # Finite elements
@@ -241,7 +259,7 @@ def test_energy_by_hand():
 def test_the_solution_has_least_energy_and_agrees_with_the_direct_solver(shape):
     grid, rng = Grid(shape, "node"), np.random.default_rng(0)
     nu = np.exp(rng.standard_normal((2, *shape)))
-    u = solve_between_plates(nu, grid, 1e-10).values
+    u = solve_between_plates(nu, grid, 1e-10)
     assert (u[:, 0] == 1).all()
     assert (u[:, -1] == 0).all()
     for n in range(2):
@@ -263,7 +281,7 @@ def test_layers_in_series_have_the_exact_flux():
     grid = Grid((65, 3), "node")
     x = grid.axes()[0]
     nu = np.broadcast_to(np.exp(x)[None, :, None], (1, 65, 3))
-    u = solve_between_plates(nu, grid, 1e-10).values[0]
+    u = solve_between_plates(nu, grid, 1e-10)[0]
     exact = (np.exp(-x) - np.exp(-1)) / (1 - np.exp(-1))
     assert np.abs(u - exact[:, None]).max() < 1e-5
 
@@ -275,7 +293,7 @@ def test_finite_elements_are_of_second_order(ndim, sizes):
         grid = Grid((n,) * ndim, "node")
         points = np.meshgrid(*grid.axes(), indexing="ij")
         nu = np.exp(np.prod([np.cos((1 + i) * x) for i, x in enumerate(points)], axis=0))
-        return solve_between_plates(nu[None], grid, 1e-10).values[0]
+        return solve_between_plates(nu[None], grid, 1e-10)[0]
 
     every_second = (slice(None, None, 2),) * ndim
     solutions = [solve(n) for n in (*sizes, 2 * sizes[-1] - 1)]

@@ -6,7 +6,7 @@ from tiny import write_experiment
 
 from experiments.benchmarks import step as step_module
 from experiments.benchmarks.plain import PlainUNet, plain_step
-from experiments.benchmarks.step import LevelSteps, measure_steps, repeated
+from experiments.benchmarks.step import LevelSteps, measure, repeated
 from multigrid.config import load_config
 from multigrid.grid import Grid, Hierarchy
 from multigrid.models.growth import UNetFamily
@@ -92,7 +92,7 @@ def rows_of(text):
 
 
 def test_tables_of_a_tiny_ladder(quick):
-    equal, larger = (rows_of(part) for part in measure_steps(load_config(quick, [])).split("\n\n"))
+    equal, larger = (rows_of(part) for part in measure(load_config(quick, [])).split("\n\n"))
     assert [row[0] for row in equal] == ["8x8", "16x16"]
     assert all(float(cell) > 0 for row in equal for cell in (row[2], *row[-4:-1]))
     assert [row[-1] for row in equal] == ["-", "-"]
@@ -105,6 +105,6 @@ def test_tables_of_a_tiny_ladder(quick):
 def test_a_compiled_network_has_a_column_of_its_own(quick, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda network, **options: compiled.append(1) or network)
-    rows = rows_of(measure_steps(load_config(quick, ["compute.compile=true"])).split("\n\n")[0])
+    rows = rows_of(measure(load_config(quick, ["compute.compile=true"])).split("\n\n")[0])
     assert all(float(row[-1]) > 0 for row in rows)
     assert len(compiled) == 2

@@ -14,7 +14,6 @@ import torch
 from tiny import run, train, write_experiment
 from torch import nn
 
-from experiments.benchmarks.__main__ import main as benchmark
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
 from multigrid.data.files import FilePart, FileSource
@@ -322,17 +321,6 @@ def test_what_fits_in_memory_is_held(tmp_path: Path, monkeypatch) -> None:
         experiment.source.prepare(experiment.counts)
         found = [experiment.training_samples(Grid((n, n)), 32) for n in (16, 8)]
         assert tuple(map(type, found)) == expected
-
-
-def test_the_benchmark_trains_both_ways(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("experiments.benchmarks.streaming.NUM_ROUNDS", 1)
-    monkeypatch.setattr("experiments.benchmarks.streaming.NUM_STEPS", 2)
-    named = ["--experiment", str(poisson_experiment(tmp_path)), f"data.folder={tmp_path}"]
-    assert benchmark(["streaming", *named]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("tiny on 16x16, 16 samples in batches of 8")
-    assert [line.split()[0] for line in lines[3:6]] == ["held", "streamed", "reading"]
-    assert float(lines[6].removeprefix("streamed over held: ")) > 0
 
 
 def test_a_file_that_breaks_meanwhile_is_told_in_a_sentence(

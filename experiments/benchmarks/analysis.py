@@ -1,24 +1,22 @@
-"""What the runs of a suite say: time and work to an error, errors at equal time."""
+"""What the runs of a suite say: time and work to an error, errors at equal time, and a figure."""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.figure import Figure
+
+from multigrid.plots.curves import plot_comparison
 from multigrid.records.history import Row
 
 FACTORS = (1.0, 1.1, 2.0)
+COSTS = ("seconds", "flops")
 
 
 @dataclass(frozen=True)
 class CostRecord:
-    """What one run has cost, epoch by epoch.
-
-    Attributes:
-        method: Name of the method.
-        seed: Seed of the run.
-        rows: Its history.
-    """
+    """What one run of a method has cost, epoch by epoch."""
 
     method: str
     seed: int
@@ -40,27 +38,24 @@ class CostRecord:
         """
         finest = max(row.level for row in self.rows)
         for row in self.rows:
-            if finest_only and row.level != finest:
-                continue
-            if row.val_finest_rel_l2 <= error:
+            if row.val_finest_rel_l2 <= error and (row.level == finest or not finest_only):
                 return float(getattr(row, quantity))
         return math.inf
 
     def error_at(self, seconds: float) -> float:
         """Returns the lowest error within a training time."""
-        return min(
-            (row.val_finest_rel_l2 for row in self.rows if row.seconds <= seconds), default=math.inf
-        )
+        errors = (row.val_finest_rel_l2 for row in self.rows if row.seconds <= seconds)
+        return min(errors, default=math.inf)
 
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """Cost of direct training over that of the ladder, to the same error.
+    """Cost of direct training over that of the ladder, to the same error; medians over seeds.
 
     Attributes:
         factor: The error, over the best one of direct training.
-        error: The error, median over seeds.
-        seconds: Ratio of training times, median over seeds.
+        error: The error.
+        seconds: Ratio of training times.
         flops: Ratio of floating-point operations.
         seconds_finest: Ratio of times if only the finest level's network counts.
         flops_finest: Ratio of operations likewise.
@@ -87,7 +82,7 @@ def speed_ups(ladders: Sequence[CostRecord], directs: Sequence[CostRecord]) -> l
 
 
 def _speed_up(factor: float, pairs: Sequence[tuple[CostRecord, CostRecord]]) -> SpeedUp:
-    def ratio(quantity: str, finest_only: bool) -> float:
+    def ratio(quantity: str, finest_only: bool = False) -> float:
         ratios = []
         for ladder, direct in pairs:
             error = factor * direct.best
@@ -98,10 +93,42 @@ def _speed_up(factor: float, pairs: Sequence[tuple[CostRecord, CostRecord]]) -> 
     return SpeedUp(
         factor=factor,
         error=statistics.median(factor * direct.best for _, direct in pairs),
-        seconds=ratio("seconds", False),
-        flops=ratio("flops", False),
-        seconds_finest=ratio("seconds", True),
-        flops_finest=ratio("flops", True),
+        seconds=ratio("seconds"),
+        flops=ratio("flops"),
+        seconds_finest=ratio("seconds", finest_only=True),
+        flops_finest=ratio("flops", finest_only=True),
         num_reached=sum(ladder.best <= factor * direct.best for ladder, direct in pairs),
         num_seeds=len(pairs),
     )
+
+
+def plot_speed_up(
+    by_label: Mapping[str, Sequence[CostRecord]], speed_up: SpeedUp | None, heading: str
+) -> Figure:
+    """Draws the lowest error so far of every method against time and operations.
+
+    Where there is a speed-up, an arrow along its error marks the distance between the first
+    method, the ladder, and the second, direct training.
+    """
+    histories = {
+        label: [[row for row in run.rows if row.flops] for run in runs]
+        for label, runs in by_label.items()
+    }
+    error = None if speed_up is None else speed_up.error
+    figure = plot_comparison(histories, error, heading, COSTS)
+    if speed_up is None:
+        return figure
+    ladders, directs = list(by_label.values())[:2]
+    errors = {run.seed: speed_up.factor * run.best for run in directs}
+    for axis, quantity in zip(figure.axes, COSTS, strict=True):
+        ladder, direct = (
+            statistics.median(run.cost_to(errors[run.seed], quantity) for run in runs)
+            for runs in (ladders, directs)
+        )
+        if math.isfinite(ladder) and math.isfinite(direct):
+            arrow = {"arrowstyle": "<->", "color": "black"}
+            axis.annotate("", (ladder, error), (direct, error), arrowprops=arrow)
+            place = (math.sqrt(ladder * direct), 1.1 * speed_up.error)
+            ratio = f"{getattr(speed_up, quantity):.0f}x"
+            axis.annotate(ratio, place, ha="center", fontsize=12)
+    return figure

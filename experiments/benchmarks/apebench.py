@@ -9,8 +9,6 @@ points, and ten more trajectories serve for validation.
 """
 
 import argparse
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,13 @@ import numpy as np
 from scipy.signal import resample
 from scipy.stats import gmean
 
+from experiments.benchmarks.speedup import finished_run
 from multigrid.config import parse_config
 from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
 from multigrid.grid import Grid
 from multigrid.problems.navier_stokes import NavierStokes
-from multigrid.problems.periodic import GrayScott
-from multigrid.problems.spectral import SpectralPDE
-from multigrid.records.run_folder import RunFolder
-from multigrid.report.record import RunRecord
-from multigrid.run import train_ladder
+from multigrid.problems.periodic import GrayScott, SpectralPDE
 from multigrid.tables import si, table
 
 SIZE, WARM_UP_SIZE, WARM_UP_STEPS, NUM_STEPS = 160, 64, 500, 100
@@ -90,23 +85,21 @@ def make_trajectories(name: str, split: str, path: Path) -> None:
         print(f"{name}, {split}: {number + 1} of {count} trajectories", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     trajectories = np.concatenate(states).reshape(count, num_steps + 1, -1, SIZE, SIZE)
-    with path.open("wb") as file:
-        np.savez(file, u=trajectories)
+    np.savez(path, u=trajectories)
 
 
 def _nodes(size: int) -> Grid:
     return Grid((size, size), "node", (1 / size, 1 / size))
 
 
-def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any]:
+def train(name: str, method: str, minutes: float) -> dict[str, Any]:
     """Trains for some minutes, unless that is done, and returns the run's summary."""
     files = {split: Path(f"data/apebench/{name}_{split}.npz") for split in SPLITS}
     for split, path in files.items():
         make_trajectories(name, split, path)
     levels, fields = METHODS[method]
-    run = RunFolder(folder / "runs" / f"{name}_{method}_{minutes:g}")
     raw = {
-        "name": run.path.name,
+        "name": f"{name}_{method}_{minutes:g}",
         "problem": {
             "kind": "file",
             "files": [{"file": str(path), "split": split} for split, path in files.items()],
@@ -129,15 +122,13 @@ def train(name: str, method: str, minutes: float, folder: Path) -> dict[str, Any
             "transferred_ratio": 1,
         },
         "transfer": {"new_scales": "copy"},
-        "output": {"folder": str(folder / "runs"), "figures": False},
+        "output": {"folder": str(FOLDER / "runs"), "figures": False},
         "levels": levels,
     }
-    if not run.summary.exists():
-        train_ladder(parse_config(raw), resume=run.config.exists())
-    return RunRecord(run).summary
+    return finished_run(parse_config(raw)).summary
 
 
-def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
+def compare(name: str, minutes: float) -> str:
     """Trains what is missing, writes a problem's record, ``.txt`` and ``.json``; returns its table.
 
     Errors are sums over the fields, as theirs; a mean over trajectories, and over steps where they
@@ -146,7 +137,7 @@ def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
     rows, record, num_fields = [], {}, len(PROBLEMS[name].fields)
     for method in METHODS:
         try:
-            summary = train(name, method, minutes, folder)
+            summary = train(name, method, minutes)
         except UserError as reason:  # an epoch may take longer
             rows.append([f"{method}: {reason}"])
             continue
@@ -163,8 +154,8 @@ def compare(name: str, minutes: float, folder: Path = FOLDER) -> str:
     rows += [[f"{who}, published", f"{error:g}"] for who, error in PUBLISHED[name].items()]
     header = ["Method", "Mean of 100", "nRMSE 1", "10", "100", "Blow up", "Seconds", "FLOPs"]
     text = f"{name}\n{table(header, [row + [''] * (len(header) - len(row)) for row in rows])}"
-    write_text(folder / f"{name}.txt", f"{text}\n")
-    write_json(folder / f"{name}.json", record)
+    write_text(FOLDER / f"{name}.txt", f"{text}\n")
+    write_json(FOLDER / f"{name}.json", record)
     return text
 
 
@@ -177,5 +168,4 @@ if __name__ == "__main__":
     parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
     parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     print("\n\n".join(compare(name, options.minutes) for name in options.problems))

@@ -15,11 +15,10 @@ NUM_ROUNDS = 5
 NUM_STEPS = 8
 
 
-def measure_features(config: Config) -> str:
+def measure(config: Config) -> str:
     """Times short epochs on the finest level, all frozen but the heads, both ways in turn.
 
-    Returns:
-        A table with medians over the rounds, and the largest difference between the losses.
+    Returns a table with medians over the rounds, and the largest difference between the losses.
     """
     experiment = Experiment(config)
     short = ShortEpoch(experiment, NUM_STEPS)

@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -42,11 +43,7 @@ class Group:
             self.pipes.append(ours)
 
     def answers(self, order: Any) -> list[Any]:
-        """Returns what each process answers.
-
-        Raises:
-            UserError: If a process is gone.
-        """
+        """Returns what each process answers; raises a UserError if one is gone."""
         try:
             for pipe in self.pipes:
                 pipe.send(order)
@@ -62,24 +59,8 @@ class Group:
             process.join()
 
 
-def check_device(device: torch.device) -> None:
-    """Checks that what is to be compared are ways to use a CPU.
-
-    Raises:
-        UserError: If the device is no CPU.
-    """
-    if device.type != "cpu":
-        raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
-
-
 def rank_variables(rank: int, size: int, port: int) -> dict[str, str]:
-    """Returns what torchrun sets in the environment of a process, all being on this machine.
-
-    Args:
-        rank: Number of the process, from 0.
-        size: Number of processes.
-        port: Where they meet, see :func:`free_port`.
-    """
+    """Returns what torchrun sets in the environment of one of ``size`` processes of a machine."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -106,13 +87,6 @@ def _serve(
     torch.set_num_threads(THREADS // size)
     with joined("cpu", strategy) as processes:
         answer = prepare(processes)
-        for order in _orders(pipe):
-            pipe.send(answer(order))
-
-
-def _orders(pipe: Connection) -> Iterator[Any]:
-    while True:
-        try:
-            yield pipe.recv()
-        except EOFError:
-            return
+        with suppress(EOFError):
+            while True:
+                pipe.send(answer(pipe.recv()))

@@ -5,7 +5,6 @@ streaming reads it, which is from a copy where a chunk holds several samples. Be
 training step on that grid, of the default network, with one of its coarse levels.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,12 +49,12 @@ def _many(folder: Path, states: np.ndarray) -> str:
     return "many"
 
 
-def _numpy(folder: Path, states: np.ndarray, save: Callable[..., None]) -> str:
+def _numpy(folder: Path, states: np.ndarray, save: Callable[..., None] = np.savez) -> str:
     save(folder / "states.npz", tensor=states)
     return "states.npz"
 
 
-def _matlab(folder: Path, states: np.ndarray, compressed: bool) -> str:
+def _matlab(folder: Path, states: np.ndarray, compressed: bool = False) -> str:
     scipy.io.savemat(folder / "states.mat", {"tensor": states}, do_compression=compressed)
     return "states.mat"
 
@@ -74,10 +73,10 @@ LAYOUTS: dict[str, Writer] = {
     "HDF5, a step a chunk, gzip": partial(_hdf5, chunks=(1, 1, SIZE, SIZE), **GZIP),
     "HDF5, 8 steps a chunk, gzip": partial(_hdf5, chunks=(1, 8, SIZE, SIZE), **GZIP),
     "HDF5, a trajectory a chunk, gzip": partial(_hdf5, chunks=(1, STEPS, SIZE, SIZE), **GZIP),
-    ".npz": partial(_numpy, save=np.savez),
+    ".npz": _numpy,
     ".npz, compressed": partial(_numpy, save=np.savez_compressed),
     ".npz, a file a trajectory": _many,
-    ".mat of version 5": partial(_matlab, compressed=False),
+    ".mat of version 5": _matlab,
     ".mat of version 5, compressed": partial(_matlab, compressed=True),
     "netCDF of version 3": _netcdf,
 }
@@ -92,9 +91,8 @@ def measure_layouts(folder: Path) -> str:
         place = folder / str(number)
         place.mkdir()
         path = place / write(place, states)
-        options = ReaderOptions(input="tensor", output="tensor", axes="N T X Y")
-        if path.is_dir():
-            options = ReaderOptions(input="tensor", output="tensor", axes="T X Y")
+        axes = "T X Y" if path.is_dir() else "N T X Y"
+        options = ReaderOptions(input="tensor", output="tensor", axes=axes)
         rates = []
         for copies in (None, place / "copies"):
             started = time.perf_counter()
@@ -121,14 +119,8 @@ def _training_rates() -> tuple[list[str], list[float]]:
         "schedule": {"batch_size": BATCH_SIZE},
     }
     experiment = Experiment(parse_config(raw))
-    rates = []
-    for level in (1, 0):
-        network = experiment.family.build(level)
-        shape = (BATCH_SIZE, 1, SIZE, SIZE)
-        options = experiment.options
-        rates.append(
-            BATCH_SIZE / step_seconds(network, shape, options.optimizer, experiment.precision)
-        )
+    how = (BATCH_SIZE, 1, SIZE, SIZE), experiment.options.optimizer, experiment.precision
+    rates = [BATCH_SIZE / step_seconds(experiment.family.build(n), *how) for n in (1, 0)]
     return [f"{SIZE}x{SIZE}", f"folded {SIZE // 4}x{SIZE // 4}"], rates
 
 
@@ -143,6 +135,5 @@ def _rate(samples: StreamedSamples) -> float:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         text = measure_layouts(Path(temporary))
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
     write_text(RECORD, f"{text}\n")
-    sys.stdout.write(f"{text}\n")
+    print(text)

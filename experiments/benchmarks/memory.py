@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from multigrid.config import Config, parse_config
-from multigrid.errors import UserError
 from multigrid.files import write_text
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, keep_large_buffers, machine, peak_memory
@@ -29,6 +28,7 @@ from multigrid.tables import si, table
 from multigrid.training.speed import seconds, training_step
 
 NUM_ROUNDS = 3
+FOLDER = Path("results/benchmarks/memory")
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,11 @@ class Measured:
     flops: float
 
 
-def measure_memory(config: Config, folder: Path) -> str:
-    """Measures a step of every level both ways, each in a process of its own.
+def measure(config: Config) -> str:
+    """Measures a step of every level both ways, each in a process of its own; returns a table.
 
-    Batches are those of the configuration, parts as in ``parallel.accumulate``.
-
-    Args:
-        config: The experiment.
-        folder: Where to write the table, and a figure of the peaks against the grid; the files
-            have the experiment's name.
-
-    Returns:
-        A table.
+    Batches are those of the configuration, parts as in ``parallel.accumulate``. The table and a
+    figure of the peaks against the grid go to :data:`FOLDER`, named after the experiment.
     """
     experiment = Experiment(config)
     rows, measured = [], {}
@@ -77,13 +70,10 @@ def measure_memory(config: Config, folder: Path) -> str:
         f"{machine(experiment.device)}, {torch.get_num_threads()} threads, medians of "
         f"{NUM_ROUNDS} steps\n{table(header, rows)}"
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-    write_text(folder / f"{config.name}.txt", f"{text}\n")
-    save_figure(plot_memory(measured), folder / f"{config.name}.png")
-    return f"{text}\nwritten to {folder}"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_text(FOLDER / f"{config.name}.txt", f"{text}\n")
+    save_figure(_draw(measured), FOLDER / f"{config.name}.png")
+    return f"{text}\nwritten to {FOLDER}"
 
 
 def measure_step(config: Mapping[str, Any], level: int, checkpointed: bool) -> Measured:
@@ -124,9 +114,7 @@ def _stage(experiment: Experiment, level: int) -> Stage:
     return next(stage for stage in experiment.stages if stage.level == level)
 
 
-def _peak_of_activations(
-    experiment: Experiment, network: torch.nn.Module, shape: tuple[int, ...]
-) -> int:
+def _peak_of_activations(experiment: Experiment, network: nn.Module, shape: tuple[int, ...]) -> int:
     x = torch.randn(shape, device=experiment.device)
     known = [t for p in network.parameters() for t in (p, p.grad) if t is not None]
     with PeakMeter([*known, x]) as meter:
@@ -159,7 +147,7 @@ def _row(
     ]
 
 
-def plot_memory(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
+def _draw(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
     """Draws the most memory of a step against the points of the grid, plain and checkpointed."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
@@ -180,28 +168,18 @@ def plot_memory(measured: Mapping[Grid, tuple[Measured, Measured]]) -> Figure:
 
 
 class PeakMeter(TorchDispatchMode):
-    """Counts the bytes of live tensors created within the context, on any device, meta included.
+    """Counts the bytes of live tensors created within the context, and the most at once.
 
-    Args:
-        before: Tensors that were there before and do not count.
-
-    Attributes:
-        live: Bytes alive now.
-        peak: The most there were at once.
+    Tensors that were there ``before`` do not count.
     """
 
-    def __init__(self, before: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(self, before: Iterable[torch.Tensor]) -> None:
         super().__init__()
-        self.live = 0
-        self.peak = 0
+        self.live = self.peak = 0
         self._counted = {tensor.untyped_storage()._cdata for tensor in before}
 
     def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result):
@@ -211,12 +189,11 @@ class PeakMeter(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self._counted:
-            return
-        self._counted.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key, size)
+        if key not in self._counted:
+            self._counted.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
         self._counted.discard(key)

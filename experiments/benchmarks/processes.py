@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from experiments.benchmarks.epoch import ShortEpoch
-from experiments.benchmarks.group import THREADS, Group, check_device
+from experiments.benchmarks.group import THREADS, Group
 from multigrid.config import Config, parse_config
 from multigrid.distributed import Processes
+from multigrid.errors import UserError
 from multigrid.hardware import machine
 from multigrid.ladder.experiment import Experiment
 from multigrid.tables import table
@@ -18,20 +19,15 @@ NUM_STEPS = 8
 """Steps of an epoch on the finest level; more on coarser ones, if there are samples for so many."""
 
 
-def measure_processes(config: Config) -> str:
+def measure(config: Config) -> str:
     """Times short epochs on the coarsest and on the finest level both ways, in turn.
 
     Both are trainings with the batches and samples of the configuration, without validation; the
     processes that have nothing to do meanwhile wait.
-
-    Returns:
-        A table.
-
-    Raises:
-        UserError: If the device is no CPU.
     """
     experiment = Experiment(config)
-    check_device(experiment.device)
+    if experiment.device.type != "cpu":
+        raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
     levels = sorted({stage.level for stage in experiment.stages})
     levels = levels[:: max(1, len(levels) - 1)]
     epochs = {level: short_epoch(experiment, level) for level in levels}  # generates the samples

@@ -8,13 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks.speedup import finished_run
 from multigrid.config import Config, load_config
-from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
 from multigrid.ladder.experiment import Experiment
-from multigrid.records.run_folder import RunFolder
-from multigrid.report.record import RunRecord
-from multigrid.run import train_ladder
 from multigrid.tables import table
 
 EXPERIMENTS = ("kolmogorov", "gray_scott")
@@ -38,7 +35,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 
 
-def compare_methods(overrides: Sequence[str], minutes: float, folder: Path) -> str:
+def run(overrides: Sequence[str], minutes: float, folder: Path) -> str:
     """Trains every method on every problem and writes ``results.txt`` and ``results.json``.
 
     Args:
@@ -50,18 +47,16 @@ def compare_methods(overrides: Sequence[str], minutes: float, folder: Path) -> s
         A table for each problem: nRMSE after some steps, mean over the trajectories that are still
         stable, how many steps correlate with the truth, and how many trajectories blow up.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     texts, record = [], {}
     for name in EXPERIMENTS:
         summaries: dict[str, dict[str, Any]] = {}
         work = None
         for method, settings in METHODS.items():
             budget = f"{{seconds: {60 * minutes}}}" if work is None else f"{{work_units: {work}}}"
-            config = _config(name, method, [*overrides, *settings], budget, folder)
-            summaries[method] = _trained(config)
+            own = f"name={name}_{method}", f"output.folder={folder / 'runs'}"
+            given = *SETTINGS, f"schedule.budget={budget}", *overrides, *settings, *own
+            config = load_config(f"experiments/{name}.yaml", given)
+            summaries[method] = finished_run(config).summary
             work = work or summaries[method]["work_units"]
         texts.append(_text(config, summaries))
         record[name] = {m: _facts(summary) for m, summary in summaries.items()}
@@ -69,20 +64,6 @@ def compare_methods(overrides: Sequence[str], minutes: float, folder: Path) -> s
     write_text(folder / "results.txt", f"{text}\n")
     write_json(folder / "results.json", record)
     return f"{text}\nwritten to {folder}"
-
-
-def _config(name: str, method: str, settings: Sequence[str], budget: str, folder: Path) -> Config:
-    own = (f"name={name}_{method}", f"output.folder={folder / 'runs'}")
-    budget = f"schedule.budget={budget}"
-    return load_config(Path(f"experiments/{name}.yaml"), [*SETTINGS, budget, *settings, *own])
-
-
-def _trained(config: Config) -> dict[str, Any]:
-    """Trains, unless there is a finished run, and returns its summary."""
-    folder = RunFolder(Path(config.output.folder) / config.name)
-    if not folder.summary.exists():
-        folder = train_ladder(config, overwrite=True)
-    return RunRecord(folder).summary
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:

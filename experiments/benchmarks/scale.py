@@ -186,7 +186,6 @@ def main() -> None:
     tables = level_table(levels), epoch_table(levels), plan_table(ladders)
     rate = f"one thread reads from HDF5 and restricts {reading_rate() / 1e9:.2f} GB/s (measured)"
     text = "\n\n".join((*tables, rate)) + "\n"
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
     write_text(RECORD, text)
     print(text)
 

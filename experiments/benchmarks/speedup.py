@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 import math
 import statistics
 import time
@@ -12,25 +11,22 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.analysis import CostRecord, SpeedUp, speed_ups
-from experiments.benchmarks.figures import plot_speed_up
+from experiments.benchmarks.analysis import CostRecord, SpeedUp, plot_speed_up, speed_ups
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.suites import DIRECT, Method, Suite
 from multigrid.config import Config, load_config
 from multigrid.data.generation import Block, Recipe
 from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
-from multigrid.ladder.experiment import Experiment, Extensions
-from multigrid.ladder.ladder import LadderRun
-from multigrid.ladder.results import summarise
+from multigrid.ladder.experiment import Extensions
 from multigrid.models.growth import NetworkFactory
-from multigrid.records.history import Row, read_history
+from multigrid.plots.style import save_figure
+from multigrid.records.history import Row
 from multigrid.records.run_folder import RunFolder
-from multigrid.run import failures_explained
+from multigrid.report.record import RunRecord
+from multigrid.run import train_ladder
 from multigrid.tables import si, table
 from multigrid.training.trainer import DivergedError
-
-log = logging.getLogger("multigrid")
 
 SLACK = 1.1
 """How much longer than the ladder runs of equal time may have taken, as they end with an epoch."""
@@ -99,14 +95,10 @@ class SuiteRun:
             overrides += ["schedule.epochs=auto", budget]
         if not extra and method.name in self.rates:
             overrides.append(f"schedule.learning_rate={self.rates[method.name]}")
-        config = self._config(method, *overrides, *extra)
-        folder = RunFolder(self.folder / "runs" / name)
-        if folder.summary.exists():
-            folder.check(config, resume=True, overwrite=False)
-        else:
-            train_without_report(config, folder, PEERS[method.network] if method.network else None)
-        self.summaries[name] = json.loads(folder.summary.read_text())
-        return read_history(folder.metrics)
+        network = PEERS[method.network] if method.network else None
+        run = finished_run(self._config(method, *overrides, *extra), network)
+        self.summaries[name] = run.summary
+        return run.rows
 
     def _config(self, method: Method, *extra: str) -> Config:
         overrides = (*self.suite.overrides, *method.overrides, *extra)
@@ -116,12 +108,8 @@ class SuiteRun:
         """Raises an error that says what differs if runs are not on equal terms."""
         keys = ("device", "threads", "torch", "machine")
         for key in keys if self.suite.grids_differ else ("data_fingerprint", *keys):
-            values = {json.dumps(summary[key]) for summary in self.summaries.values()}
-            if len(values) > 1:
-                runs = {
-                    value: next(n for n, s in self.summaries.items() if json.dumps(s[key]) == value)
-                    for value in values
-                }
+            runs = {json.dumps(summary[key]): run for run, summary in self.summaries.items()}
+            if len(runs) > 1:
                 differences = ", ".join(f"{run}: {value}" for value, run in runs.items())
                 raise UserError(
                     f"{self.folder}: these runs cannot be compared, as '{key}' differs "
@@ -160,25 +148,21 @@ class SuiteRun:
             },
         )
         write_text(self.folder / "table.txt", text)
-        labels = {name: method.label for name, method in methods.items()}
-        plot_speed_up(by_method, labels, ups[0] if ups else None, self.folder / "speedup.png")
+        by_label = {method.label: by_method[name] for name, method in methods.items()}
+        figure = plot_speed_up(by_label, ups[0] if ups else None, self.folder.name)
+        save_figure(figure, self.folder / "speedup.png")
         return text
 
 
-def train_without_report(
-    config: Config, folder: RunFolder, network: NetworkFactory | None = None
-) -> None:
-    """Trains a ladder, or goes on where it stopped, and writes its summary."""
-    with failures_explained(folder), folder.lock:
-        folder.occupy(config, resume=True, overwrite=False)
-        resume = folder.config.exists()
-        experiment = Experiment(config, Extensions(network=network), resumed=resume)
-        if not resume:
-            folder.claim(experiment.config, overwrite=False)
-        log.info("--- %s%s", config.name, " (resumed)" if resume else "")
-        run = LadderRun(experiment, folder)
-        run.train(resume)
-        write_json(folder.summary, summarise(run.recorder, run.data, run.test_results))
+def finished_run(config: Config, network: NetworkFactory | None = None) -> RunRecord:
+    """Returns the run of a configuration; it is trained, or goes on, unless it is finished."""
+    folder = RunFolder(Path(config.output.folder) / config.name)
+    if folder.summary.exists():
+        folder.check(config, resume=True, overwrite=False)
+    else:
+        print("---", config.name, flush=True)
+        train_ladder(config, resume=True, extensions=Extensions(network=network))
+    return RunRecord(folder)
 
 
 def generation_cost(config: Config, count: int = 4) -> dict[str, float]:
@@ -204,21 +188,13 @@ def _write_rows(path: Path, records: Sequence[CostRecord]) -> None:
 
 
 def _speed_table(ups: Sequence[SpeedUp]) -> str:
-    rows = [
-        [
-            f"{up.factor:g}",
-            f"{up.error:.4f}",
-            f"{up.seconds:.1f}x",
-            f"{up.flops:.1f}x",
-            f"{up.seconds_finest:.1f}x",
-            f"{up.flops_finest:.1f}x",
-            f"{up.num_reached} of {up.num_seeds}",
-        ]
-        for up in ups
-    ]
+    rows = []
+    for up in ups:
+        ratios = up.seconds, up.flops, up.seconds_finest, up.flops_finest
+        cells = [f"{up.factor:g}", f"{up.error:.4f}", *(f"{ratio:.1f}x" for ratio in ratios)]
+        rows.append([*cells, f"{up.num_reached} of {up.num_seeds}"])
     header = ["Times direct's best", "Error", "Time", "FLOPs", "Time, finest", "FLOPs, finest"]
-    header.append("Reached")
-    return table(header, rows)
+    return table([*header, "Reached"], rows)
 
 
 def _cost_table(by_method: dict[str, list[CostRecord]]) -> str:
@@ -226,13 +202,11 @@ def _cost_table(by_method: dict[str, list[CostRecord]]) -> str:
     error = max(run.best for runs in by_method.values() for run in runs)
     rows = []
     for name, runs in by_method.items():
-        cost = {
-            quantity: statistics.median(run.cost_to(error, quantity) for run in runs)
+        seconds, work, flops = (
+            statistics.median(run.cost_to(error, quantity) for run in runs)
             for quantity in ("seconds", "work_units", "flops")
-        }
-        rows.append(
-            [name, f"{cost['seconds']:.1f}", f"{cost['work_units']:.2f}", si(cost["flops"])]
         )
+        rows.append([name, f"{seconds:.1f}", f"{work:.2f}", si(flops)])
     return table([f"To {error:.4f}", "Seconds", "Work units", "FLOPs"], rows)
 
 
@@ -253,13 +227,5 @@ def _method_table(
                 f"{statistics.median(run.error_at(SLACK * budget) for run in runs):.4f}",
             ]
         )
-    header = [
-        "Method",
-        "Runs",
-        "Rate",
-        "Seconds",
-        "Work",
-        "Best error",
-        f"Within {SLACK * budget:.0f} s",
-    ]
-    return table(header, rows)
+    header = ["Method", "Runs", "Rate", "Seconds", "Work", "Best error"]
+    return table([*header, f"Within {SLACK * budget:.0f} s"], rows)

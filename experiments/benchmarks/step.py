@@ -62,6 +62,8 @@ class LevelSteps:
             steps[COMPILED] = training_step(
                 network, shape, options.optimizer, experiment.precision, forward
             )
+        for step in steps.values():
+            repeated(step)  # the first ones are slower
         flops = experiment.epoch_flops[level] / num_samples * batch_size
         return cls(str(grid), batch_size, flops, steps)
 
@@ -69,11 +71,6 @@ class LevelSteps:
         """Takes the time of each step."""
         for kind, step in self.steps.items():
             self.times.setdefault(kind, []).append(repeated(step))
-
-    def forget(self) -> None:
-        """Forgets the first round."""
-        for times in self.times.values():
-            del times[0]
 
     def dearness(self, finest: "LevelSteps") -> float:
         """Returns the time per operation over that of the finest grid, median over the rounds."""
@@ -110,16 +107,13 @@ class LevelSteps:
         return f"{statistics.median(other / ours for other, ours in pairs):.2f}"
 
 
-def measure_steps(config: Config) -> str:
+def measure(config: Config) -> str:
     """Times a training step of every level, a plain loop's and a matrix product, in turn.
 
     The step is forward, loss, backward and optimizer, without data and validation. The plain
     loop trains the same network on the same batch, see ``plain.py``. Steps on the coarser grids
     are also timed with batches that are larger than that of the finest one, up to as many
-    operations a step.
-
-    Returns:
-        Two tables.
+    operations a step: a second table.
     """
     experiment = Experiment(config)
     multiply = _matrix_product(experiment.device, experiment.precision)
@@ -127,13 +121,10 @@ def measure_steps(config: Config) -> str:
     levels = [LevelSteps.of(experiment, level, sizes[level]) for level in sorted(sizes)]
     larger = _larger_batches(experiment, sorted(sizes)[:-1], levels[-1])
     products = []
-    for _ in range(1 + NUM_ROUNDS):
+    for _ in range(NUM_ROUNDS):
         products.append(2 * MATRIX_SIZE**3 / repeated(multiply))
         for steps in (*levels, *larger):
             steps.measure()
-    del products[0]
-    for steps in (*levels, *larger):
-        steps.forget()
     header = ["Grid", "Batch", "s/step", "Samples/s", "FLOP/s", "of product", "s/FLOP"]
     header += ["plain", "compiled"]
     rows = [level.row(products, levels[-1]) for level in levels]

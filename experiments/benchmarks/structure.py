@@ -4,7 +4,6 @@
 clone of the project, by default this one, so that two versions can be compared.
 """
 
-import ast
 import json
 import os
 import subprocess
@@ -76,28 +75,6 @@ def sizes(folder: Path) -> dict[str, str]:
     return rows
 
 
-def upward_imports(folder: Path) -> int:
-    """Returns the imports that point upwards, by the floors in ``tests/test_layering.py``."""
-    tree = ast.parse((folder / "tests" / "test_layering.py").read_text(encoding="utf-8"))
-    values = {
-        target.id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    floors = ast.literal_eval(values["FLOORS"])
-    floor_of = {room: number for number, rooms in enumerate(floors.values()) for room in rooms}
-    count = 0
-    for path in (folder / "multigrid").rglob("*.py"):
-        room = path.relative_to(folder / "multigrid").with_suffix("").parts[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("multigrid."):
-                imported = (node.module or "").split(".")[1]
-                count += floor_of.get(imported, 0) > floor_of.get(room, len(floors))
-    return count
-
-
 def probe(folder: Path, mode: str) -> dict[str, float]:
     """Runs a tiny ladder of a clone in a process of its own; returns what was counted."""
     with tempfile.TemporaryDirectory() as place:
@@ -119,7 +96,6 @@ def measure(folder: Path) -> dict[str, str]:
     (first,) = timed["first"]
     return {
         **sizes(folder),
-        "imports that point upwards": str(upward_imports(folder)),
         "files that a run enters": str(counted["entered"]),
         "calls of one training step": str(counted["calls"]),
         "functions and files they are in": f"{counted['functions']} in {counted['files']}",

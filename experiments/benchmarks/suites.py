@@ -69,7 +69,7 @@ def _direct(
     )
 
 
-def _at_equal_time(finest: str) -> tuple[Method, ...]:
+def _at_equal_time() -> tuple[Method, ...]:
     """Returns everything else, trained for the ladder's time.
 
     But for other projects' networks: they get the fewest epochs that take as long or longer, two
@@ -79,7 +79,7 @@ def _at_equal_time(finest: str) -> tuple[Method, ...]:
     classic = ("model.form=classic", "model.width={outer: 8, max: 256}")
     peer = (
         single,
-        f"levels=[{finest}]",
+        "levels=[128]",
         "optimizer.name=adamw",
         "optimizer.weight_decay=1e-4",
         "compute.precision=float32",
@@ -215,7 +215,7 @@ SUITES = {
         "experiments/poisson.yaml",
         NARROW,
         (0,),
-        (_ladder(*_poisson_schedule(4, NARROW_EPOCHS)), *_at_equal_time("128")),
+        (_ladder(*_poisson_schedule(4, NARROW_EPOCHS)), *_at_equal_time()),
     ),
     "poisson_128_narrow": Suite(
         "experiments/poisson.yaml",

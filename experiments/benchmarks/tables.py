@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.peers import fno
-from experiments.benchmarks.speedup import generation_cost, train_without_report
+from experiments.benchmarks.speedup import finished_run, generation_cost
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError, nearest
 from multigrid.files import read_json, write_json, write_text
@@ -28,6 +28,16 @@ CNO = "Raonic et al., arXiv:2302.01178: median relative L1 error in %, fields sc
 SPECTRANET = "re-run by the authors of SpectraNet (github.com/Enrikkk/spectranet): relative L2"
 OUT = "out_of_distribution"
 Pair = tuple[float, float]
+FINE = (
+    "schedule.cycle=single",
+    "model.width={outer: 16, max: 32}",
+    "schedule.batch_size=4",
+    "schedule.learning_rate=4e-3",
+)
+"""Our settings: the finest level alone, in small batches."""
+LINEAR = (*FINE, "model.activation=none")
+"""For linear problems."""
+WIDER = (*FINE, "model.width={outer: 16, max: 64}", "schedule.learning_rate=3e-3")
 
 
 @dataclass(frozen=True)
@@ -47,20 +57,8 @@ class Case:
     published: dict[str, tuple[float, ...]] = field(default_factory=dict)
     source: str = CNO
     overrides: tuple[str, ...] = ()
-    ours: tuple[str, ...] = ()
+    ours: tuple[str, ...] = FINE
     augmented: tuple[str, ...] = ()
-
-
-FINE = (
-    "schedule.cycle=single",
-    "model.width={outer: 16, max: 32}",
-    "schedule.batch_size=4",
-    "schedule.learning_rate=4e-3",
-)
-"""Our settings: the finest level alone, in small batches."""
-LINEAR = (*FINE, "model.activation=none")
-"""For linear problems."""
-WIDER = (*FINE, "model.width={outer: 16, max: 64}", "schedule.learning_rate=3e-3")
 
 
 def _cno(
@@ -83,12 +81,7 @@ CASES = {
     "wave": _cno("wave", (1.51, 2.03), (1.02, 1.77), (0.63, 1.17), (*LINEAR, "data.noise=0.03")),
     "darcy": _cno("darcy", (0.54, 0.64), (0.80, 1.11), (0.38, 0.50)),
     "poisson": _cno(
-        "poisson",
-        (0.71, 1.27),
-        (4.98, 7.05),
-        (0.21, 0.27),
-        LINEAR,
-        ("data.mode_shifts=0.5",),
+        "poisson", (0.71, 1.27), (4.98, 7.05), (0.21, 0.27), LINEAR, ("data.mode_shifts=0.5",)
     ),
     "smooth_transport": _cno(
         "smooth_transport",
@@ -109,13 +102,9 @@ CASES = {
             "SpectraNet": (0.079,),
         },
         SPECTRANET,
-        ours=FINE,
     ),
     "navier_stokes_1e-4": Case(
-        "navier_stokes_ten",
-        source="relative L2",
-        overrides=("problem.viscosity=1e-4",),
-        ours=FINE,
+        "navier_stokes_ten", source="relative L2", overrides=("problem.viscosity=1e-4",)
     ),
 }
 
@@ -155,16 +144,13 @@ wave with its test samples in view.
 """
 
 
-def run_tables(names: Sequence[str], minutes: float, folder: Path) -> str:
+def run(names: Sequence[str], minutes: float, folder: Path) -> str:
     """Trains what is missing of some cases, writes their records and returns the tables.
 
     Args:
         names: Names of cases and methods; all cases if there are none, and all methods.
         minutes: Time of training of each method.
         folder: Where records and runs go, in a folder named after the minutes.
-
-    Raises:
-        UserError: If there is no such case or method, or a run cannot be made.
     """
     choices = [*CASES, *METHODS]
     for name in names:
@@ -176,19 +162,18 @@ def run_tables(names: Sequence[str], minutes: float, folder: Path) -> str:
     folder, text = folder / f"{minutes:g}_minutes", ""
     for method in [name for name in names if name in METHODS] or METHODS:
         for name in [name for name in names if name in CASES] or CASES:
-            _train(name, method, minutes, folder / "runs")
+            _train(*_setup(name, method, minutes, folder / "runs"))
             write_json(folder / f"{name}.json", _record(name, minutes, folder / "runs"))
             text = to_markdown([read_json(path) for path in sorted(folder.glob("*.json"))])
             write_text(folder / "table.md", text)
     return text
 
 
-def _train(name: str, method: str, minutes: float, runs: Path) -> None:
+def _train(config: Config, run: RunFolder, network: NetworkFactory | None) -> None:
     """Trains a method on a case, unless that is done."""
-    config, run, network = _setup(name, method, minutes, runs)
     if not run.summary.exists():
         started = time.process_time()
-        train_without_report(config, run, network)
+        finished_run(config, network)
         seconds = time.process_time() - started
         write_json(run.path / "processor_seconds.json", {"seconds": seconds})
 

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE, Generators, Pair, SpaceDimensions, Symmetries
+from multigrid.problems.periodic import Resolution, Substeps, in_groups
 from multigrid.problems.series import SineModes, SineSeries, sine_series, squares
-from multigrid.problems.spectral import Resolution, Substeps, in_groups
 from multigrid.registry import register_problem
 from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta
 
@@ -101,11 +101,13 @@ class AllenCahn(SineSeries, PDE):
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws first states and those at the time T."""
 
-        def pairs(some: Generators) -> Pair:
+        def draw(some: Generators) -> np.ndarray:
             first = np.concatenate([self._first(rng) for rng in some])
-            return sine_series(first, grid), sine_series(self.advance(first), grid)
+            states = sine_series(first, grid), sine_series(self.advance(first), grid)
+            return np.stack(states, axis=1)
 
-        return in_groups(pairs, self.resolution**2, rngs)
+        first, last = in_groups(draw, self.resolution**2, rngs).swapaxes(0, 1)
+        return first, last
 
     def advance(self, first: np.ndarray) -> np.ndarray:
         """Returns the solver's sine coefficients ``[N, n, n]`` at T for ``[N, K, K]`` at 0."""

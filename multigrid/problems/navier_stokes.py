@@ -8,7 +8,7 @@ from pydantic import Field
 
 from multigrid.grid import Grid
 from multigrid.problems.base import PDE, Generators, Pair, Symmetries
-from multigrid.problems.spectral import (
+from multigrid.problems.periodic import (
     FirstStart,
     NumStarts,
     PeriodicModes,
@@ -108,15 +108,11 @@ class NavierStokes(SpectralPDE):
         return self.amplitude * waves[self.forcing][None, None]
 
 
-def velocity(w: np.ndarray, modes: FourierModes) -> np.ndarray:
-    """Returns the velocity ``(psi_y, -psi_x)`` of the vorticity w, but for its mean.
+def velocity(modes: FourierModes) -> np.ndarray:
+    """Returns what the modes of w are multiplied by to give ``(psi_y, -psi_x)``, ``[2, *modes]``.
 
-    Both are spectra, ``[N, 2, *modes]`` and ``[N, 1, *modes]``.
+    The mean velocity, of which the vorticity does not know, is zero then.
     """
-    return _velocity_symbols(modes) * w
-
-
-def _velocity_symbols(modes: FourierModes) -> np.ndarray:
     dx, dy = modes.gradient
     return np.stack([-dy * modes.inverse_laplacian, dx * modes.inverse_laplacian])
 
@@ -130,7 +126,7 @@ def vorticity_advection(modes: FourierModes, mean: np.ndarray | float = 0.0) -> 
     """
     dx, dy = modes.gradient
     symbols = modes.resolved * np.stack([dx**2 - dy**2, dx * dy])
-    of_velocity = _velocity_symbols(modes)
+    of_velocity = velocity(modes)
 
     def advection(w: np.ndarray) -> np.ndarray:
         u, v = (modes.to_points(of_velocity * w) + mean).swapaxes(0, 1)
@@ -182,16 +178,18 @@ class ShearLayer(PDE):
     def sample(self, grid: Grid, rngs: Generators) -> Pair:
         """Draws velocities along x at t = 0 and at t = 1."""
         modes = self.modes(grid)
-        return in_groups(lambda some: self._pairs(modes, grid, some), modes.grid.size, rngs)
 
-    def _pairs(self, modes: FourierModes, grid: Grid, rngs: Generators) -> Pair:
-        profiles = np.stack([self._profile(modes.grid, rng) for rng in rngs])[:, None]
-        mean = profiles.mean(axis=(2, 3), keepdims=True)
-        before, after = (
-            modes.truncated(velocity(w, modes)[:, :1], grid) + mean
-            for w in self.advance(profiles, modes)
-        )
-        return before, after
+        def draw(some: Generators) -> np.ndarray:
+            profiles = np.stack([self._profile(modes.grid, rng) for rng in some])[:, None]
+            mean = profiles.mean(axis=(2, 3), keepdims=True)
+            states = [
+                modes.truncated((velocity(modes) * w)[:, :1], grid) + mean
+                for w in self.advance(profiles, modes)
+            ]
+            return np.stack(states, axis=1)
+
+        first, last = in_groups(draw, modes.grid.size, rngs).swapaxes(0, 1)
+        return first, last
 
     def modes(self, grid: Grid) -> FourierModes:
         """Returns the Fourier modes of the grid to solve on."""

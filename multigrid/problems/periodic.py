@@ -1,31 +1,163 @@
-"""Semilinear equations in a periodic box: fronts, chaos, and two species that react."""
+"""Equations in time in a periodic box: each gives two terms to one spectral integrator."""
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from multigrid.grid import Grid
-from multigrid.problems.base import Generators, SpaceDimensions, Symmetries
-from multigrid.problems.spectral import (
-    FirstStart,
-    NumStarts,
-    PeriodicModes,
-    Resolution,
-    SpectralPDE,
-    Substeps,
-    TimeStep,
-    Viscosity,
-)
+from multigrid.problems.base import PDE, Generators, Pair, SpaceDimensions, Symmetries
+from multigrid.problems.series import gaussian_fields
 from multigrid.registry import register_problem
-from multigrid.solvers.exponential_runge_kutta import FourierModes, Term
+from multigrid.solvers.exponential_runge_kutta import ExponentialRungeKutta, FourierModes, Term
 
+TimeStep: TypeAlias = Annotated[
+    float, Field(gt=0, le=1000, description="the time between two states, in (0, 1000]")
+]
+Substeps: TypeAlias = Annotated[
+    int, Field(ge=1, le=10_000, description="the integrator's steps within time_step, 1 to 10000")
+]
+NumStarts: TypeAlias = Annotated[
+    int, Field(ge=1, le=1000, description="the start times to draw from, 1 to 1000")
+]
+FirstStart: TypeAlias = Annotated[
+    int, Field(ge=0, le=10_000, description="time steps before the first start time, 0 to 10000")
+]
+Resolution: TypeAlias = Annotated[
+    int, Field(ge=1, le=4096, description="the least number of points along an axis, 1 to 4096")
+]
+PeriodicModes: TypeAlias = Annotated[
+    int, Field(ge=1, le=256, description="the highest mode of the first state, 1 to 256")
+]
+Viscosity: TypeAlias = Annotated[float, Field(gt=0, le=1, description="a viscosity in (0, 1]")]
 Diffusivity = Annotated[float, Field(ge=0, le=1, description="a diffusivity in [0, 1]")]
 Share = Annotated[float, Field(gt=0, le=1, description="a number in (0, 1]")]
 SPOT = 0.03
 """Standard deviation of the first spots of Gray-Scott, over the length of the box."""
+CACHED_POINTS = 2**14
+"""Points of the samples that are solved at once. More leave a core's cache: on 128x128, a step for
+16 samples together takes four times as long for each as a step for one."""
+
+
+def in_groups(
+    draw: Callable[[Generators], np.ndarray], num_points: int, rngs: Generators
+) -> np.ndarray:
+    """Draws samples ``[N, ...]`` that are solved on so many points, as many at once as suit."""
+    size = max(1, CACHED_POINTS // num_points)
+    groups = [draw(rngs[start : start + size]) for start in range(0, len(rngs), size)]
+    return np.concatenate(groups)
+
+
+class SpectralPDE(PDE):
+    """``u_t = L u + N(u)`` in a periodic box, L diagonal in Fourier modes.
+
+    A sample is a pair of blocks of consecutive states, time dt apart, of a trajectory of its own:
+    the first block starts at a random time out of a few. With one state in a block, the default,
+    a network has to map a state onto the next one.
+
+    A subclass is a dataclass of parameters, of which ``time_step`` and ``substeps`` are needed,
+    and gives ``fields``, :meth:`symbol`, :meth:`nonlinear` and maybe :meth:`first_states`. The box
+    has the length ``extent`` along each axis, in units of the equation, which is solved on a
+    multiple of the grid asked for with at least ``resolution`` points along each axis.
+    """
+
+    fields: tuple[str, ...]
+    extent: float = 1.0
+    time_step: float
+    substeps: int
+    num_modes: int
+    num_starts: int = 1
+    first_start: int = 0
+    num_states: int = 1
+    resolution: int = 1
+    periodic = True
+    time_dependent = True
+
+    def __post_init__(self) -> None:
+        self.input_names, self.output_names = self.fields, tuple(f"{f}_next" for f in self.fields)
+        if (count := self.num_states) > 1:
+            blocks = (range(count), range(count, 2 * count))
+            self.input_names, self.output_names = (
+                tuple(f"{field}_{i}" for i in block for field in self.fields) for block in blocks
+            )
+
+    @abstractmethod
+    def symbol(self, modes: FourierModes) -> np.ndarray:
+        """Returns L, ``[components, *modes]``."""
+
+    @abstractmethod
+    def nonlinear(self, modes: FourierModes) -> Term:
+        """Returns N, a function of spectra ``[N, components, *modes]`` to such spectra."""
+
+    def first_states(self, grid: Grid, rngs: Generators) -> np.ndarray:
+        """Draws states ``[N, components, *grid]`` at t = 0, by default smooth Gaussian fields."""
+        return np.stack([self.smooth_fields(grid, rngs) for _ in self.fields], axis=1)
+
+    def smooth_fields(
+        self, grid: Grid, rngs: Generators, smoothness: float = 2.0, inverse_length: float = 10.0
+    ) -> np.ndarray:
+        """Draws Gaussian fields of unit variance with ``num_modes`` modes, ``[N, *grid]``."""
+        return gaussian_fields(
+            grid.axes(), rngs, "periodic", smoothness, inverse_length, self.num_modes
+        )
+
+    def sample(self, grid: Grid, rngs: Generators) -> Pair:
+        """Draws blocks of states and those that follow."""
+        first, last = self.sequences(grid, rngs, 1).swapaxes(0, 1)
+        return first, last
+
+    def sequences(self, grid: Grid, rngs: Generators, num_steps: int) -> np.ndarray:
+        """Draws blocks of states and those that follow, ``[N, num_steps + 1, C, *grid]``."""
+        flow = self._integrator(self._solver_grid(grid))
+
+        def draw(some: Generators) -> np.ndarray:
+            return self._solve(flow, grid, some, num_steps, delayed=True)
+
+        return in_groups(draw, flow.modes.grid.size, rngs)
+
+    def trajectory(self, grid: Grid, rng: np.random.Generator, num_steps: int) -> np.ndarray:
+        """Returns consecutive blocks of states from the first start time on."""
+        flow = self._integrator(self._solver_grid(grid))
+        return self._solve(flow, grid, [rng], num_steps, delayed=False)[0]
+
+    def _solve(
+        self,
+        flow: ExponentialRungeKutta,
+        grid: Grid,
+        rngs: Generators,
+        num_steps: int,
+        delayed: bool,
+    ) -> np.ndarray:
+        """Returns ``num_steps + 1`` blocks from the first start time on, or from a random one."""
+        modes, state = flow.modes, self.first_states(flow.modes.grid, rngs)
+        delays = [rng.integers(self.num_starts) if delayed else 0 for rng in rngs]
+        starts = self.first_start + np.array(delays)
+        for time in range(starts.max()):
+            waiting = starts > time
+            state[waiting] = flow.advance(state[waiting], self.substeps)
+        states = []
+        for number in range((num_steps + 1) * self.num_states):
+            if number:
+                state = flow.advance(state, self.substeps)
+            same = modes.grid == grid
+            states.append(state if same else modes.sampled(modes.to_modes(state), grid))
+        return np.stack(states, axis=1).reshape(len(rngs), num_steps + 1, -1, *grid.shape)
+
+    def _solver_grid(self, grid: Grid) -> Grid:
+        self.check_grids([grid])
+        if min(grid.shape) >= self.resolution:
+            return grid
+        shape = tuple(n * -(-self.resolution // n) for n in grid.shape)
+        return Grid(shape, "node", tuple(1 / n for n in shape))
+
+    def _integrator(self, grid: Grid) -> ExponentialRungeKutta:
+        modes = FourierModes(grid, self.extent)
+        step = self.time_step / self.substeps
+        return ExponentialRungeKutta(self.symbol(modes), self.nonlinear(modes), modes, step)
 
 
 @register_problem("advection_diffusion")

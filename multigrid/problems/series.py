@@ -1,14 +1,14 @@
 """Random fields as series of sines, of cosines or of periodic modes."""
 
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from multigrid.errors import UserError
-from multigrid.grid import Centering, Grid
+from multigrid.grid import Grid
 from multigrid.problems.base import Generators, Problem
 
 Basis = Literal["cosine", "periodic"]
@@ -48,16 +48,10 @@ def sine_series(coefficients: np.ndarray, grid: Grid) -> np.ndarray:
     The coefficients c_k of the fields are ``[N, K, ..., K]``.
     """
     values = coefficients
-    for n, h, num_modes in zip(grid.shape, grid.spacing, coefficients.shape[1:], strict=True):
-        basis = _sine_basis(n, h, grid.centering, num_modes)
-        values = np.tensordot(values, basis, axes=(1, 1))
+    for x, num_modes in zip(grid.axes(), coefficients.shape[1:], strict=True):
+        modes = np.sin(np.pi * np.outer(x, np.arange(1, num_modes + 1)))
+        values = np.tensordot(values, modes, axes=(1, 1))
     return values[:, None]
-
-
-@lru_cache(maxsize=16)
-def _sine_basis(n: int, spacing: float, centering: Centering, num_modes: int) -> np.ndarray:
-    (x,) = Grid((n,), centering, (spacing,)).axes()
-    return np.sin(np.pi * np.outer(x, np.arange(1, num_modes + 1)))
 
 
 def squares(k: np.ndarray, ndim: int) -> np.ndarray:
@@ -86,30 +80,18 @@ def gaussian_fields(
     alpha is ``smoothness``, tau ``inverse_length``. Returns ``[N, *points]``, for points with
     coordinates ``axes`` along each axis.
     """
-    amplitudes = _amplitudes(len(axes), basis, smoothness, inverse_length, num_modes)
+    k = np.arange(num_modes + 1)
+    frequencies = np.pi * (2 * np.concatenate([k, k[1:]]) if basis == "periodic" else k)
+    eigenvalues = squares(frequencies, len(axes))
+    eigenvalues.flat[0] = np.inf  # no constant mode
+    amplitudes = (eigenvalues + inverse_length**2) ** (-smoothness / 2)
+    amplitudes /= np.sqrt(np.sum(amplitudes**2))
     values = amplitudes * np.stack([rng.standard_normal(amplitudes.shape) for rng in rngs])
     for x in axes:
-        phases = np.outer(x, _frequencies(basis, num_modes))
+        phases = np.outer(x, frequencies)
         modes = np.cos(phases)
         if basis == "periodic":
             modes[:, num_modes + 1 :] = np.sin(phases[:, num_modes + 1 :])
         modes[:, 1:] *= np.sqrt(2)  # orthonormal on the unit interval
         values = np.tensordot(values, modes, axes=(1, 1))
     return values
-
-
-def _frequencies(basis: Basis, num_modes: int) -> np.ndarray:
-    k = np.arange(num_modes + 1)
-    return np.pi * (2 * np.concatenate([k, k[1:]]) if basis == "periodic" else k)
-
-
-@lru_cache(maxsize=4)
-def _amplitudes(
-    ndim: int, basis: Basis, smoothness: float, inverse_length: float, num_modes: int
-) -> np.ndarray:
-    """Returns the standard deviation of each mode, ``[modes, ..., modes]``."""
-    eigenvalues = squares(_frequencies(basis, num_modes), ndim)
-    amplitudes = np.zeros_like(eigenvalues)
-    waves = eigenvalues > 0
-    amplitudes[waves] = (eigenvalues[waves] + inverse_length**2) ** (-smoothness / 2)
-    return amplitudes / np.sqrt(np.sum(amplitudes**2))

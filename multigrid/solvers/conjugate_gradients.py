@@ -1,7 +1,6 @@
 """Preconditioned conjugate gradients for many systems at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,16 +8,9 @@ from multigrid.errors import UserError
 
 Operator = Callable[[np.ndarray], np.ndarray]
 
+MAX_ITERATIONS = 1000
 # Error reduction, well above the rounding of float32, after which the residual is recomputed.
 REPLACEMENT = 1e-3
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Solutions ``[N, ...]``, and the number of iterations that each took, ``[N]``."""
-
-    values: np.ndarray
-    iterations: np.ndarray
 
 
 def conjugate_gradients(
@@ -26,9 +18,8 @@ def conjugate_gradients(
     right_side: np.ndarray,
     preconditioner: Operator,
     tolerance: float,
-    max_iterations: int = 1000,
     single: bool = False,
-) -> Solution:
+) -> np.ndarray:
     """Solves ``A_n x_n = b_n`` for symmetric positive definite ``A_n``, starting from zero.
 
     A system is finished when ``r . M^-1 r <= tolerance^2 * b . M^-1 b``, with the residual r and
@@ -41,7 +32,7 @@ def conjugate_gradients(
     like the right-hand sides ``b_n``, ``[N, ...]``, so that any tolerance is met.
 
     Raises:
-        UserError: If a system has not converged after ``max_iterations``.
+        UserError: If a system has not converged after many iterations.
     """
     total = np.zeros_like(right_side)
     residual: np.ndarray = right_side.astype(np.float32 if single else np.float64)
@@ -50,12 +41,12 @@ def conjugate_gradients(
     energy = _dot(residual, step)
     goal, reference = tolerance**2 * energy, energy
     active = energy > goal
-    iterations = np.zeros(len(residual), dtype=np.int64)
+    iterations = 0
     while active.any():
-        if iterations.max() == max_iterations:
+        if iterations == MAX_ITERATIONS:
             raise UserError(
                 f"{active.sum()} of {len(active)} linear systems have not converged to "
-                f"{tolerance:g} after {max_iterations} iterations of conjugate gradients; a lower "
+                f"{tolerance:g} after {iterations} iterations of conjugate gradients; a lower "
                 "contrast of the coefficients or a larger tolerance may help"
             )
         image = operator(step)
@@ -66,15 +57,14 @@ def conjugate_gradients(
         previous, energy = energy, np.where(active, _dot(residual, correction), energy)
         step *= _wide(_divide(energy, previous, active), step)
         step += correction
-        iterations += active
+        iterations += 1
         active = energy > goal
         if single and active.any() and (energy < REPLACEMENT**2 * reference)[active].all():
             total += values
             values[...] = 0
             residual[...] = right_side - operator(total)
             reference = energy
-    total += values
-    return Solution(total, iterations)
+    return total + values
 
 
 def _dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -1,16 +1,15 @@
 """Steps that lower the energy of a field: a correction towards the solution, without labels."""
 
-from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
-import scipy.linalg
 import torch
+from scipy.integrate import trapezoid
 from torch import Tensor
 
-from multigrid.fields import prolong_to
+from multigrid.fields import multiply, prolong_to
 from multigrid.grid import Grid
-from multigrid.solvers.finite_elements import StiffnessOperator
+from multigrid.solvers.finite_elements import StiffnessOperator, element_eigenvalues
 
 
 class EnergyDescent:
@@ -35,19 +34,18 @@ class EnergyDescent:
         u has the boundary values of the solution, for which the result is zero everywhere.
         """
         prolong, modes = ([m.to(u) for m in axes] for axes in (self._prolongations, self._modes))
+        restrict, analyse = ([m.T for m in axes] for axes in (prolong, modes))
         inverse = self._inverse.to(u)
-        stiffness = StiffnessOperator(_transform(log_nu, prolong).exp(), self.spacing)
+        stiffness = StiffnessOperator(multiply(log_nu, prolong).exp(), self.spacing)
         scale = (-0.5 * log_nu).exp()
 
         def operator(fields: Tensor) -> Tensor:
-            image = stiffness(_transform(fields, prolong))
-            image = _transform(image, [matrix.T for matrix in prolong])
+            image = multiply(stiffness(multiply(fields, prolong)), restrict)
             image[:, [0, -1]] = 0
             return image
 
         def precondition(residual: Tensor) -> Tensor:
-            spectrum = _transform(scale * residual, modes) * inverse
-            return scale * _transform(spectrum, [matrix.T for matrix in modes])
+            return scale * multiply(multiply(scale * residual, analyse) * inverse, modes)
 
         residual = -operator(u)
         total = step = torch.zeros_like(u)
@@ -70,33 +68,25 @@ def _eigenmodes(grid: Grid) -> tuple[list[Tensor], Tensor]:
     diagonal, for the one-dimensional mass and stiffness matrices M and S without the given
     end nodes of the first axis; and the inverse eigenvalues ``[*modes]``.
     """
-    eigenvalues, modes = [], []
-    for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
-        free = slice(1, -1) if axis == 0 else slice(None)
-        values, vectors = scipy.linalg.eigh(
-            _assemble([[1, -1], [-1, 1]], n)[free, free] / h,
-            _assemble([[2, 1], [1, 2]], n)[free, free] * h / 6,
-        )
-        eigenvalues.append(values)
-        padded = np.zeros((n, len(values)))
-        padded[free] = vectors
-        modes.append(torch.from_numpy(padded))
+    modes, (stiffness, mass) = [], element_eigenvalues(grid)
+    for axis, n in enumerate(grid.shape):
+        phases = np.pi / (n - 1) * np.outer(np.arange(n), np.arange(n))
+        waves = np.cos(phases)
+        if axis == 0:
+            waves = np.sin(phases[:, 1:-1])
+            waves[-1] = 0
+        norms = np.sqrt(mass[axis] * trapezoid(waves**2, axis=0))
+        modes.append(torch.from_numpy(waves / norms))
+    eigenvalues = [s / m for s, m in zip(stiffness, mass, strict=True)]
     return modes, torch.from_numpy(1 / reduce(np.add.outer, eigenvalues))
 
 
 def _prolongations(grid: Grid, finer: Grid, degree: int) -> list[Tensor]:
-    """Returns the prolongation between two grids as a matrix for each axis, transposed."""
+    """Returns the prolongation between two grids as a matrix ``[finer, coarse]`` for each axis."""
     return [
-        prolong_to(torch.eye(n).double(), Grid((n,), "node"), Grid((m,), "node"), degree)
+        prolong_to(torch.eye(n).double(), Grid((n,), "node"), Grid((m,), "node"), degree).T
         for n, m in zip(grid.shape, finer.shape, strict=True)
     ]
-
-
-def _transform(fields: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiplies fields ``[N, *grid]`` by a matrix ``[n, m]`` along each axis."""
-    for matrix in matrices:  # the axis that is contracted comes last, so each has its turn
-        fields = torch.tensordot(fields, matrix, dims=([1], [0]))
-    return fields
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -106,11 +96,3 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
 def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Returns quotients, 0 where the denominator is."""
     return numerator / denominator.where(denominator > 0, torch.inf)
-
-
-def _assemble(element: list[list[int]], num_nodes: int) -> np.ndarray:
-    """Returns the matrix on all nodes of an axis, given that of an element of two nodes."""
-    matrix = np.zeros((num_nodes, num_nodes))
-    for start in range(num_nodes - 1):
-        matrix[start : start + 2, start : start + 2] += element
-    return matrix

@@ -25,11 +25,13 @@ class FourierModes:
         self.grid = grid
         self._axes = tuple(range(2, 2 + grid.ndim))
         *others, last = grid.shape
-        self._frequencies = [np.fft.fftfreq(n, 1 / n) for n in others]
-        self._frequencies.append(np.fft.rfftfreq(last, 1 / last))
-        self.wavenumbers = np.meshgrid(
-            *[2 * np.pi * k / extent for k in self._frequencies], indexing="ij", sparse=True
+        self._frequencies = np.meshgrid(
+            *[np.fft.fftfreq(n, 1 / n) for n in others],
+            np.fft.rfftfreq(last, 1 / last),
+            indexing="ij",
+            sparse=True,
         )
+        self.wavenumbers = [2 * np.pi * k / extent for k in self._frequencies]
 
     def to_modes(self, points: np.ndarray) -> np.ndarray:
         """Transforms values at points ``[N, components, *grid]``."""
@@ -82,25 +84,19 @@ class FourierModes:
 
         This grid must be node-centred.
         """
-        modes = self._moved(modes, grid)
-        for axis, n in zip(self._axes, grid.shape, strict=True):
-            half = (n - 1) // 2 + 1
-            low = np.take(modes, range(half), axis)
-            if axis == self._axes[-1]:
-                modes = low  # irfftn takes what is missing as zero
-                continue
-            high = np.take(modes, range(modes.shape[axis] - half + 1, modes.shape[axis]), axis)
-            gap = [(0, 0)] * modes.ndim
-            gap[axis] = (0, n - 2 * half + 1)
-            modes = np.concatenate([np.pad(low, gap), high], axis)
-        return FourierModes(grid).to_points(grid.size / self.grid.size * modes)
+        coarse = FourierModes(grid)
+        pairs = zip(coarse._frequencies, grid.shape, strict=True)
+        waves = [k[np.abs(k) < n / 2].astype(int) for k, n in pairs]
+        where = (..., *np.ix_(*waves))  # a negative frequency is its place from the end
+        spectrum = np.zeros((*modes.shape[:2], *coarse.laplacian.shape), dtype=complex)
+        spectrum[where] = self._moved(modes, grid)[where]
+        return coarse.to_points(grid.size / self.grid.size * spectrum)
 
     def _moved(self, modes: np.ndarray, grid: Grid) -> np.ndarray:
         """Moves fields so that the first point of a grid comes to lie at zero."""
         if grid.centering != "cell":
             return modes
-        frequencies = np.meshgrid(*self._frequencies, indexing="ij", sparse=True)
-        for k, h in zip(frequencies, grid.spacing, strict=True):
+        for k, h in zip(self._frequencies, grid.spacing, strict=True):
             modes = modes * np.exp(1j * np.pi * k * h)
         return modes
 

@@ -4,7 +4,7 @@ nu is given at the nodes, interpolated in each element like u itself, and all in
 the energy, the matrix and the solution belong to one and the same discretisation.
 """
 
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from multigrid.grid import Grid
-from multigrid.solvers.conjugate_gradients import Solution, conjugate_gradients
+from multigrid.solvers.conjugate_gradients import conjugate_gradients
 
 
 class StiffnessOperator:
@@ -26,48 +26,59 @@ class StiffnessOperator:
     def __init__(self, nu: Any, spacing: tuple[float, ...]) -> None:
         ndim, shape = len(spacing), nu.shape[1:]
         corners = list(product((0, 1), repeat=ndim))
-        at_corner = [nu[_element_corner(shape, corner)] for corner in corners]
+        # where the corners of all elements are among the nodes
+        nodes: list[Any] = [
+            (..., *(slice(c, c + n - 1) for c, n in zip(corner, shape, strict=True)))
+            for corner in corners
+        ]
         triples = _triple_integrals(spacing)
-        self._diagonal = 0 * nu
         self._entries: dict[tuple[int, ...], Any] = {}
         for (p, a), (q, b) in product(enumerate(corners), repeat=2):
-            offset = tuple(int(y - x) for x, y in zip(a, b, strict=True))
+            offset = tuple(y - x for x, y in zip(a, b, strict=True))
             if offset < (0,) * ndim:
                 continue
-            entries = self._diagonal
-            if any(offset):
-                entries = self._entries.setdefault(offset, 0 * nu[_neighbours(offset)[0]])
-            pairs = zip(triples[p, q], at_corner, strict=True)
-            where = _entry_slices(offset, a, shape)
-            entries[where] += sum(float(weight) * corner for weight, corner in pairs)
+            if offset not in self._entries:
+                self._entries[offset] = 0 * nu
+            terms = (float(w) * nu[where] for w, where in zip(triples[p, q], nodes, strict=True))
+            self._entries[offset][nodes[p]] += sum(terms)
+        self._diagonal = self._entries.pop((0,) * ndim)
 
     def __call__(self, u: Any) -> Any:
         """Maps nodal values ``[N, *grid]``, of nu's library, to ``K u``, of the same shape."""
         image = self._diagonal * u
         for offset, entries in self._entries.items():
             low, high = _neighbours(offset)
-            image[low] += entries * u[high]
-            image[high] += entries * u[low]
+            image[low] += entries[low] * u[high]
+            image[high] += entries[low] * u[low]
         return image
+
+
+def element_eigenvalues(grid: Grid) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the eigenvalues of the one-dimensional stiffness and mass matrices of each axis.
+
+    They are ``2 (1 - cos theta) / h`` and ``h (2 + cos theta) / 3``, ``theta = pi k / n`` for n
+    elements, with k = 1..n - 1 on the first axis, whose end nodes are given, else k = 0..n.
+    """
+    stiffness, mass = [], []
+    for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
+        k = np.arange(1, n - 1) if axis == 0 else np.arange(n)
+        cosine = np.cos(np.pi * k / (n - 1))
+        stiffness.append(2 * (1 - cosine) / h)
+        mass.append(h * (2 + cosine) / 3)
+    return stiffness, mass
 
 
 class FastElements:
     """Inverse of the Q1 stiffness matrix of -Delta, Dirichlet on the first axis, else natural.
 
-    A sum of tensor products of one-dimensional stiffness and mass matrices, with the eigenvalues
-    ``2 (1 - cos theta) / h`` and ``h (2 + cos theta) / 3``, ``theta = pi k / n``. Sine transforms
-    of type 1 diagonalise them on the first axis, where both end nodes are given; cosine transforms
-    of type 1 do so on the others, after the rows of the end nodes have been doubled.
+    A sum of tensor products of one-dimensional stiffness and mass matrices. Sine transforms of
+    type 1 diagonalise them on the first axis, where both end nodes are given; cosine transforms of
+    type 1 do so on the others, after the rows of the end nodes have been doubled.
     """
 
     def __init__(self, grid: Grid) -> None:
         self._natural = tuple(range(2, 1 + grid.ndim))
-        stiffness, mass = [], []
-        for axis, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True)):
-            k = np.arange(1, n - 1) if axis == 0 else np.arange(n)
-            cosine = np.cos(np.pi * k / (n - 1))
-            stiffness.append(2 * (1 - cosine) / h)
-            mass.append(h * (2 + cosine) / 3)
+        stiffness, mass = element_eigenvalues(grid)
         eigenvalues = sum(
             reduce(np.multiply.outer, [*mass[:axis], stiffness[axis], *mass[axis + 1 :]])
             for axis in range(grid.ndim)
@@ -93,7 +104,7 @@ class FastElements:
         return u
 
 
-def solve_between_plates(nu: np.ndarray, grid: Grid, tolerance: float = 1e-8) -> Solution:
+def solve_between_plates(nu: np.ndarray, grid: Grid, tolerance: float) -> np.ndarray:
     """Solves div(nu grad u) = 0, u = 1 at x = 0 and u = 0 at x = 1, natural elsewhere.
 
     x is the first axis. Conjugate gradients, preconditioned by the solver for nu = 1 scaled from
@@ -102,14 +113,10 @@ def solve_between_plates(nu: np.ndarray, grid: Grid, tolerance: float = 1e-8) ->
     """
     elements = FastElements(grid)
     # one sample at a time, as iterations differ too much between samples to go together
-    solutions = [_solve_one(coefficient[None], grid, elements, tolerance) for coefficient in nu]
-    return Solution(
-        np.concatenate([solution.values for solution in solutions]),
-        np.concatenate([solution.iterations for solution in solutions]),
-    )
+    return np.concatenate([_solve_one(one[None], grid, elements, tolerance) for one in nu])
 
 
-def _solve_one(nu: np.ndarray, grid: Grid, elements: FastElements, tolerance: float) -> Solution:
+def _solve_one(nu: np.ndarray, grid: Grid, elements: FastElements, tolerance: float) -> np.ndarray:
     stiffness = StiffnessOperator(nu, grid.spacing)
     scale = 1 / np.sqrt(nu)
 
@@ -123,11 +130,9 @@ def _solve_one(nu: np.ndarray, grid: Grid, elements: FastElements, tolerance: fl
 
     first = grid.axes()[0].reshape(-1, *(1,) * (grid.ndim - 1))
     lift = np.broadcast_to(1 - first, nu.shape)
-    correction = conjugate_gradients(operator, -operator(lift), preconditioner, tolerance)
-    return Solution(lift + correction.values, correction.iterations)
+    return lift + conjugate_gradients(operator, -operator(lift), preconditioner, tolerance)
 
 
-@lru_cache(maxsize=8)
 def _triple_integrals(spacing: tuple[float, ...]) -> np.ndarray:
     """Returns ``int grad phi_a . grad phi_b phi_c`` over one element, for all corners a, b, c."""
     same = np.eye(2)
@@ -141,23 +146,9 @@ def _triple_integrals(spacing: tuple[float, ...]) -> np.ndarray:
     return total
 
 
-def _element_corner(shape: tuple[int, ...], corner: tuple[int, ...]) -> tuple[slice, ...]:
-    """Returns where the given corner of all elements is among the nodes."""
-    pairs = zip(shape, corner, strict=True)
-    return (slice(None), *(slice(c, c + n - 1) for n, c in pairs))
-
-
 def _neighbours(offset: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Returns where the nodes i are that have a node i + offset, and where the latter are."""
     ends = {0: slice(None), 1: slice(None, -1), -1: slice(1, None)}
     low = (slice(None), *(ends[o] for o in offset))
     high = (slice(None), *(ends[-o] for o in offset))
     return low, high
-
-
-def _entry_slices(
-    offset: tuple[int, ...], corner: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[slice, ...]:
-    """Returns where in the entries of an offset the elements' rows of a corner lie."""
-    triples = zip(offset, corner, shape, strict=True)
-    return (slice(None), *(slice(None) if o else slice(c, c + n - 1) for o, c, n in triples))

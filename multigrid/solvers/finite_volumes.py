@@ -7,7 +7,7 @@ import numpy as np
 import scipy
 
 from multigrid.grid import Grid
-from multigrid.solvers.conjugate_gradients import Operator, Solution, conjugate_gradients
+from multigrid.solvers.conjugate_gradients import conjugate_gradients
 
 # Points of one batch: what conjugate gradients touch then stays in a cache of some megabytes.
 BATCH_POINTS = 2**16
@@ -85,12 +85,6 @@ class FastPoisson:
         spectrum *= inverse
         return scipy.fft.idstn(spectrum, type=self._type, axes=self._axes, overwrite_x=True)
 
-    def scaled(self, scale: np.ndarray | None) -> Operator:
-        """Returns :meth:`solve`, multiplied by a factor ``[N, *unknowns]`` from both sides."""
-        if scale is None:
-            return self.solve
-        return lambda f: scale * self.solve(scale * f)
-
 
 def equations(grid: Grid) -> tuple[slice, ...]:
     """Returns where in a grid ``apply_diffusion`` holds: everywhere but at the outermost nodes.
@@ -131,7 +125,7 @@ def solve_diffusion(
     grid: Grid,
     tolerance: float = 1e-6,
     smooth: bool = False,
-) -> Solution:
+) -> np.ndarray:
     """Solves -div(a grad u) = f in the unit box, u = 0 on its boundary.
 
     Second order for smooth a. Conjugate gradients to the tolerance, preconditioned by the Poisson
@@ -146,19 +140,24 @@ def solve_diffusion(
         UserError: If the contrast is too high for the preconditioner.
     """
     poisson = FastPoisson(grid)
-    size = max(1, BATCH_POINTS // grid.size)
     where = (slice(None), *unknowns(grid))
-    u, iterations = np.zeros_like(source), []
+
+    def solve(a: np.ndarray, f: np.ndarray) -> np.ndarray:
+        scale = a[where].astype(np.float32) ** -0.5
+
+        def scaled(residual: np.ndarray) -> np.ndarray:
+            return scale * poisson.solve(scale * residual)
+
+        preconditioner = scaled if smooth else poisson.solve
+        operator = DiffusionOperator(a, grid)
+        return conjugate_gradients(operator, f, preconditioner, tolerance, single=True)
+
+    size = max(1, BATCH_POINTS // grid.size)
+    u = np.zeros_like(source)
     for start in range(0, len(source), size):
         batch = slice(start, start + size)
-        operator = DiffusionOperator(coefficient[batch], grid)
-        scale = coefficient[batch][where].astype(np.float32) ** -0.5 if smooth else None
-        solution = conjugate_gradients(
-            operator, source[batch][where], poisson.scaled(scale), tolerance, single=True
-        )
-        u[batch][where] = solution.values
-        iterations.append(solution.iterations)
-    return Solution(u, np.concatenate(iterations))
+        u[batch][where] = solve(coefficient[batch], source[batch][where])
+    return u
 
 
 def _resistance_sums(resistance: np.ndarray, axis: int, grid: Grid) -> np.ndarray:
