@@ -19,7 +19,7 @@ def floors(options: argparse.Namespace) -> None:
     """Prints the floors of the levels."""
     config = load_config(options.experiment, options.overrides)
     from multigrid.ladder.components import problem_and_source, settle, some_samples
-    from multigrid.ladder.floors import advice, choose_cycle, floors_table, measure_floors
+    from multigrid.ladder.prospects import advice, choose_cycle, floors_table, measure_floors
 
     _, source = problem_and_source(config)
     config, _ = settle(config, source)
