@@ -136,6 +136,16 @@ class Experiment:
             pairs = zip(self.stages, plans, strict=True)
             require_features((self.family.blueprint(s.level), p.always_frozen) for s, p in pairs)
 
+    def resume(self, checkpoint: Mapping[str, Any]) -> None:
+        """Takes what :meth:`begin` finds out from a checkpoint of the run."""
+        self.epoch_costs, self.loaded = checkpoint["epoch_costs"], checkpoint["loaded"]
+        # what saves memory may be another than when it stopped
+        parts, recomputes = map(self.config.per_level, ("accumulate", "checkpoint_activations"))
+        self.stages = [
+            replace(s, accumulate=parts[s.level], checkpoint_activations=recomputes[s.level])
+            for s in (schedule.Stage(**saved) for saved in checkpoint["stages"])
+        ]
+
     # what the trainers need
 
     def loss(self, grid: Grid, level: int, fields: Sequence[FieldScale]) -> Loss:

@@ -31,6 +31,7 @@ class TestResults:
     """What the finished surrogate gives on the test samples.
 
     Attributes:
+        surrogate: The best one of the last stage.
         prediction: Predicted outputs ``[N, out, *grid]``.
         extra: Every metric on each further test set, the mean over output fields.
         baselines: By test set, relative L2 errors of guesses that every surrogate must beat.
@@ -38,6 +39,7 @@ class TestResults:
         trajectories: The true trajectories that it was compared with.
     """
 
+    surrogate: Surrogate
     samples: Samples
     prediction: Tensor
     errors: Errors
@@ -49,9 +51,10 @@ class TestResults:
     @classmethod
     def of(cls, surrogate: Surrogate, data: RunData, stage: Stage) -> "TestResults":
         """Evaluates the best surrogate of the last stage."""
-        grid = data.experiment.sample_grid(stage.level)
-        samples, names = data.test.restrict_to(grid), data.experiment.problem.output_names
-        fields, more = data.scaling.fields, data.experiment.extensions.metrics
+        experiment, rollout = data.experiment, None
+        grid, num_steps = experiment.sample_grid(stage.level), experiment.config.data.rollout_steps
+        samples, names = data.test.restrict_to(grid), experiment.problem.output_names
+        fields, more = data.scaling.fields, experiment.extensions.metrics
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
         errors = evaluate(prediction, samples, fields, names, more)
         extra, baselines = {}, {"test": baseline_errors(samples, data)}
@@ -59,9 +62,11 @@ class TestResults:
             predicted = predict(surrogate, others.inputs, stage.batch_size)
             extra[name] = evaluate(predicted, others, fields, names, more).mean
             baselines[name] = baseline_errors(others, data)
-        true = data.trajectories(grid)
-        rollout = None if true is None else measure_rollout(surrogate.eval(), true)
-        return cls(samples, prediction, errors, extra, baselines, rollout, true)
+        true = experiment.source.trajectories("test", grid, num_steps) if num_steps else None
+        if true is not None:
+            true = true.to(experiment.device)
+            rollout = measure_rollout(surrogate, true)
+        return cls(surrogate, samples, prediction, errors, extra, baselines, rollout, true)
 
 
 def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
@@ -78,9 +83,9 @@ def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
     }
 
 
-def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[str, Any]:
+def summarise(recorder: Recorder, results: TestResults) -> dict[str, Any]:
     """Returns the content of ``summary.json`` of a finished run, as plain containers."""
-    experiment, last = data.experiment, recorder.rows[-1]
+    data, experiment, last = recorder.data, recorder.experiment, recorder.rows[-1]
     rollout: dict[str, Any] = {"rollout": []}
     if results.rollout is not None:
         surrogate, persistence = results.rollout
@@ -125,10 +130,10 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
     }
 
 
-def write_examples(recorder: Recorder, surrogate: Surrogate, results: TestResults) -> None:
+def write_examples(recorder: Recorder, results: TestResults) -> None:
     """Writes ``predictions.npz``: test samples from the best to the worst, and a roll-out."""
     experiment, samples, true = recorder.experiment, results.samples, results.trajectories
-    errors = mean_rel_l2(results.prediction, samples.outputs, surrogate.scaling.fields)
+    errors = mean_rel_l2(results.prediction, samples.outputs, recorder.data.scaling.fields)
     groups = experiment.source.groups("test", samples.grid, len(samples))
     count = experiment.config.output.num_predictions
     places = experiment.source.places("test", samples.grid, len(samples))
@@ -138,7 +143,7 @@ def write_examples(recorder: Recorder, surrogate: Surrogate, results: TestResult
         for field in (samples.inputs, samples.outputs, results.prediction)
     )
     names = experiment.problem.input_names, experiment.problem.output_names
-    rollout = None if true is None else _first_rollout(surrogate.eval(), true, names[0])
+    rollout = None if true is None else _first_rollout(results.surrogate, true, names[0])
     examples = Examples.of(names, inputs, truth, shown, rollout, labels)
     examples.write(recorder.folder.examples, recorder.folder.identity)
 
@@ -158,9 +163,9 @@ def _first_rollout(step: Step, true: Trajectories, input_names: Sequence[str]) -
     return RollOut(steps, truth, prediction, which)
 
 
-def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data: RunData) -> None:
+def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate]) -> None:
     """Writes ``spectra.json``: the truth and every level's error by wavelength."""
-    experiment, finest, levels = recorder.experiment, data.test[:NUM_SPECTRA], []
+    experiment, finest, levels = recorder.experiment, recorder.data.test[:NUM_SPECTRA], []
     degree, periodic = experiment.prolongation
     for level, surrogate in surrogates.items():
         grid = experiment.sample_grid(level)
