@@ -11,9 +11,6 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.metrics import negligible_fields
 from multigrid.models.scaling import FieldScaling
 from multigrid.tables import counted
-from multigrid.training.evaluation import interpolation_error
-
-NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
 
 
 class RunData:
@@ -39,7 +36,7 @@ class RunData:
         self.restriction_seconds: list[float] = []
         for level, count in reversed(list(enumerate(experiment.config.samples()))):
             level_started = time.perf_counter()
-            self.train.insert(0, self._training_samples(experiment.sample_grid(level), count))
+            self.train.insert(0, self._training_samples(experiment.family.input_grid(level), count))
             self.restriction_seconds.insert(0, time.perf_counter() - level_started)
         self.validation, self.test = (
             source.read(split, finest, counts[split]).to(experiment.device)
@@ -83,12 +80,3 @@ class RunData:
             source.prepare({"test": config.data.test})
             samples[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
         return samples
-
-    def interpolation_error(self, level: int) -> float | None:
-        """Returns what prolonging the truth to the next level costs; None where that is no step."""
-        coarse, *finer = (samples.grid for samples in self.train[level : level + 2])
-        if finer in ([], [coarse]):
-            return None
-        fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(finer[0])
-        how = *self.experiment.prolongation, self.scaling.fields
-        return interpolation_error(fine.outputs, fine.grid, coarse, *how)

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -77,8 +77,6 @@ class Experiment:
     Attributes:
         config: The configuration, with what its files have shown.
         reasons: What ``auto`` has become and why, for ``schedule.cycle`` and ``model.fields``.
-        hierarchy: Grids of levels and scales.
-        cycle: In which order the levels are visited.
         counts: Number of samples of each split.
         prolongation: The degree of its polynomials, and whether it wraps around the box.
         is_automatic: Whether stages are chosen one by one; growth must preserve the function then.
@@ -156,7 +154,7 @@ class Experiment:
             grid,
             self.problem,
             config.loss.residual,
-            self.sample_grid(min(level + 1, len(self.hierarchy.levels) - 1)),
+            self.family.input_grid(min(level + 1, len(self.hierarchy.levels) - 1)),
             self.prolongation[0],
             fields,
             config.loss.weights,
@@ -185,21 +183,10 @@ class Experiment:
             )
         return Unrolling(setup, section.curriculum, section.method, section.noise)
 
-    def sample_grid(self, level: int) -> Grid:
-        """Returns the grid of the fields that the network of a level takes and gives."""
-        return self.family.input_grid(level)
-
     def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
         """Returns the first training samples on a grid: in memory, or to be read from disk."""
-        channels = self.family.in_channels + self.num_steps * self.family.out_channels
-        held = self.holds_bytes(4 * channels * count * grid.size)
-        read = self.source.read if held else self.source.open
+        read = self.source.read if self._held_bytes(grid, count) else self.source.open
         return read("train", grid, count).to(self.device)
-
-    def holds_bytes(self, size: int) -> bool:
-        """Whether to keep so much of what is trained on in memory."""
-        memory = self.config.data.memory
-        return memory == "hold" if memory != "auto" else size <= self._memory / 2
 
     def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
         """Returns what a file of a level's weights says of them, as plain containers."""
@@ -216,7 +203,7 @@ class Experiment:
     def _check_samples(self) -> None:
         """Checks that the user's files have what the levels need, which reads no samples."""
         for level, count in reversed(list(enumerate(self.config.samples()))):
-            self.source.require("train", self.sample_grid(level), count)
+            self.source.require("train", self.family.input_grid(level), count)
         for split in ("validation", "test"):
             self.source.require(split, self.hierarchy.finest, self.counts[split])
 
@@ -316,10 +303,10 @@ class Experiment:
         """
         if self.config.schedule.epochs != "auto":
             return []
-        cost = self._epoch_seconds
+        levels = range(len(self.config.levels))
         if self.config.budget.seconds is None:
-            cost = partial(self.work_units, epochs=1)
-        return [cost(level) for level in range(len(self.config.levels))]
+            return [self.work_units(level, 1) for level in levels]
+        return [self._epoch_seconds(level) for level in levels]
 
     def _epoch_seconds(self, level: int) -> float:
         """Returns the time of one epoch on a level, by timing a few steps."""
@@ -330,7 +317,7 @@ class Experiment:
         network = self.family.build(level).to(self.device)
         set_activation_checkpointing(network, stage.checkpoint_activations)
         size = stage.part_size(self.processes)
-        shape = (size, self.family.in_channels, *self.sample_grid(level).shape)
+        shape = (size, self.family.in_channels, *self.family.input_grid(level).shape)
         num_microbatches = math.ceil(self.processes.largest_share(stage.batch_size) / size)
         num_microbatches *= math.ceil(config.samples()[level] / stage.batch_size)
         seconds = step_seconds(network, shape, self.options.optimizer, self.precision)
@@ -358,8 +345,7 @@ class Experiment:
         network = self.family.blueprint(stage.level)
         weights = 4.0 * count_parameters(network)
         state = weights if self.options.optimizer == "muon" else 2 * weights
-        spread = self.processes.size if self.processes.shards else 1
-        shape = (1, self.family.in_channels, *self.sample_grid(stage.level).shape)
+        shape = (1, self.family.in_channels, *self.family.input_grid(stage.level).shape)
         element = 2 if self.precision == "bfloat16" else 4
         activations = activation_bytes(network, shape, element, stage.checkpoint_activations)
         if self.unrolling is not None and self.unrolling.method == "unrolled":
@@ -367,9 +353,8 @@ class Experiment:
         if self.device.type == "cpu":
             activations *= CPU_OVERHEAD
         whole = PROCESS_BYTES + self._sample_bytes() + weights + state
-        return (
-            whole + (2 * weights + state) / spread + stage.part_size(self.processes) * activations
-        )
+        spread = (2 * weights + state) / (self.processes.size if self.processes.shards else 1)
+        return whole + spread + stage.part_size(self.processes) * activations
 
     def warn_of_memory(self) -> None:
         """Logs a warning for each level that may not fit into memory."""
@@ -391,13 +376,19 @@ class Experiment:
         num_inputs, num_outputs = self.problem.num_channels
         counts: dict[Grid, int] = {}  # levels with the same fields share their samples
         for level, count in enumerate(self.config.samples()):
-            grid = self.sample_grid(level)
+            grid = self.family.input_grid(level)
             counts[grid] = max(count, counts.get(grid, 0))
-        channels = num_inputs + self.num_steps * num_outputs
-        train = [4 * channels * count * grid.size for grid, count in counts.items()]
         unseen = self.counts["validation"] + self.counts["test"]
         held = 4.0 * (num_inputs + num_outputs) * unseen * self.hierarchy.finest.size
-        return held + sum(size for size in train if self.holds_bytes(size))
+        return held + sum(self._held_bytes(grid, count) for grid, count in counts.items())
+
+    def _held_bytes(self, grid: Grid, count: int) -> int:
+        """Returns the memory of training samples on a grid, 0 if they are read from disk."""
+        num_inputs, num_outputs = self.problem.num_channels
+        size = 4 * (num_inputs + self.num_steps * num_outputs) * count * grid.size
+        memory = self.config.data.memory
+        is_held = size <= self._memory / 2 if memory == "auto" else memory == "hold"
+        return size if is_held else 0
 
     @property
     def _memory(self) -> float:

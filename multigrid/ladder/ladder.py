@@ -68,8 +68,9 @@ class LadderRun:
 
     def train(self, resume: bool = False) -> None:
         """Trains the unfinished stages, with ``resume`` from checkpoints, and tests the result."""
-        if not (resume and self.recorder.restore()):
-            self._start(resume)
+        resumed = resume and self.recorder.restore()
+        if self.processes.is_first and not resumed:
+            self.folder.journal.note("started", **self.experiment.environment)
         log.info("%s\n%s", self.experiment.describe(), self.data.line)
         for split, by_field in self.data.negligible.items():
             for note in negligible_notes(by_field):
@@ -96,12 +97,6 @@ class LadderRun:
         levels = sorted({stage["level"] for stage in self.recorder.finished})
         write_spectra(self.recorder, {level: self.best_surrogate(level) for level in levels})
         return summary
-
-    def _start(self, resume: bool) -> None:
-        if resume:
-            self.experiment.begin()  # which a resumed run need not do
-        if self.processes.is_first:
-            self.folder.journal.note("started", **self.experiment.environment)
 
     def _stages(self) -> Iterator[Stage]:
         """Yields the unfinished stages; one by measurement is chosen when its turn comes."""
@@ -171,7 +166,7 @@ class LadderRun:
         best = self.recorder.best.get(level) or load_checkpoint(path)
         network = self.experiment.family.build(level)
         load_strictly(best["network"], network, path)
-        return self._surrogate(network, self.experiment.sample_grid(level))
+        return self._surrogate(network, self.experiment.family.input_grid(level))
 
     def _surrogate(self, network: nn.Module, grid: Grid) -> Surrogate:
         experiment = self.experiment

@@ -54,8 +54,6 @@ class Recorder(Callback):
 
     trainer: Trainer
     start_of_level: Start
-    overhead: float
-    rel_l2_at_start: float
 
     def __init__(self, data: RunData, folder: RunFolder) -> None:
         self.data = data
@@ -87,8 +85,8 @@ class Recorder(Callback):
 
     # a level
 
-    def enter(self, trainer: Trainer, start: Start, overhead: float) -> None:
-        """Begins to record a stage, or continues it; ``overhead`` is its time so far in seconds."""
+    def enter(self, trainer: Trainer, start: Start, seconds: float) -> None:
+        """Begins to record a stage, which has taken so long yet, or continues one."""
         self.trainer, self.start_of_level, self._saved_best = trainer, start, None
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
         self.transfers[trainer.stage.level] = start.report.to_json()
@@ -97,12 +95,11 @@ class Recorder(Callback):
         if saved is not None:
             trainer.load_state_dict(saved["trainer"])
             trainer.best = saved["best"]
-            self.overhead, self.rel_l2_at_start = saved["overhead"], saved["rel_l2_at_start"]
             return
         stage, grids = trainer.stage, self.experiment.hierarchy.levels
-        self.overhead = overhead
         if not any(done["level"] == stage.level for done in self.finished):
-            self.overhead += self.data.restriction_seconds[stage.level]
+            seconds += self.data.restriction_seconds[stage.level]
+        trainer.progress.seconds += seconds
         head = f"[level {stage.level}/{len(grids) - 1} | {grids[stage.level]}]"
         reason = f"  ({stage.reason})" if stage.reason else ""
         what = f"batch {stage.batch_size}, rate {stage.learning_rate:.1e}{reason}"
@@ -111,7 +108,6 @@ class Recorder(Callback):
             notices = start.report.notices(loaded=bool(self.experiment.loaded))
             log.info("%s", "\n".join([start.report.totals(), *notices]))
         record = trainer.measure_start()
-        self.rel_l2_at_start = record.val_rel_l2
         self._append(record)
         errors = record.val_rel_l2, record.val_finest_rel_l2
         log.info("%s on entering  val_rel_l2=%.4g  on the finest grid %.4g", head, *errors)
@@ -162,8 +158,6 @@ class Recorder(Callback):
                 "saving_seconds": self.saving_seconds,
                 "transfers": self.transfers,
                 "start": {"slow": sorted(self.start_of_level.slow)},
-                "overhead": self.overhead,
-                "rel_l2_at_start": self.rel_l2_at_start,
                 "network": network,
                 "trainer": state,
                 "best": trainer.best,
@@ -188,6 +182,7 @@ class Recorder(Callback):
             damaged = any(self.folder.path.glob("level_*_*/*.damaged"))
             reason = "no sound checkpoint is left" if damaged else "nothing was saved yet"
             log.info("%s: starting from the beginning", reason)
+            self.experiment.begin()
             return False
         self.experiment.resume(latest)
         self.rows = [Row(**row) for row in latest["rows"]]
@@ -250,24 +245,23 @@ class Recorder(Callback):
         """Returns a checkpoint; puts it aside if it is damaged."""
         try:
             checkpoint = load_checkpoint(path)
-            if checkpoint.keys() >= KEYS:
-                if checkpoint.keys() >= {"transfers", "stages"}:
-                    return checkpoint
-                raise UserError(
-                    f"{path}: was written by an earlier version, whose runs cannot be resumed; "
-                    "use another name=..., or --overwrite to start again"
-                )
-            problem = f"{path}: holds no state of a run"
-        except DamagedError as error:
-            problem = str(error)
-        aside = path.with_name(path.name + ".damaged")
-        log.warning("%s; it is put aside as %s, and the one before is used", problem, aside.name)
-        self.folder.journal.note("damaged checkpoint", problem=problem)
-        try:
-            rename(path, aside)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be put aside: {error.strerror}") from None
-        return None
+            if not checkpoint.keys() >= KEYS:
+                raise DamagedError(f"{path}: holds no state of a run")
+        except DamagedError as problem:
+            aside = path.with_name(path.name + ".damaged")
+            log.warning(f"{problem}; it is put aside as {aside.name}, and the one before is used")
+            self.folder.journal.note("damaged checkpoint", problem=str(problem))
+            try:
+                rename(path, aside)
+            except OSError as error:
+                raise UserError(f"{path}: cannot be put aside: {error.strerror}") from None
+            return None
+        if not checkpoint.keys() >= {"transfers", "stages"}:
+            raise UserError(
+                f"{path}: was written by an earlier version, whose runs cannot be resumed; "
+                "use another name=..., or --overwrite to start again"
+            )
+        return checkpoint
 
     def _is_late(self) -> bool:
         minutes = self.experiment.config.checkpoints.minutes
@@ -297,7 +291,7 @@ class Recorder(Callback):
                 val_finest_rel_l2=record.val_finest_rel_l2,
                 learning_rate=record.learning_rate,
                 gradient_norm=record.gradient_norm,
-                seconds=before.seconds + self.overhead + progress.seconds,
+                seconds=before.seconds + progress.seconds,
                 evaluation_seconds=before.evaluation_seconds + progress.evaluation_seconds,
                 work_units=before.work_units + self._work_units(),
                 flops=before.flops + progress.flops,
@@ -332,7 +326,7 @@ class Recorder(Callback):
             "grid": list(self.experiment.hierarchy.levels[stage.level].shape),
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
-            "seconds": self.overhead + progress.seconds,
+            "seconds": progress.seconds,
             "data_seconds": progress.data_seconds,
             "work_units": self._work_units(),
             "flops": progress.flops,
@@ -341,8 +335,7 @@ class Recorder(Callback):
             "new": parameters - transferred,
             "trainable": parameters - frozen,
             "frozen": frozen,
-            "interpolation_error": self.data.interpolation_error(stage.level),
-            "rel_l2_at_start": self.rel_l2_at_start,
+            "rel_l2_at_start": rows[0].val_rel_l2,
             "rel_l2": progress.best,
             "finest_rel_l2": min(row.val_finest_rel_l2 for row in rows),
             "outcome": outcome([row.val_rel_l2 for row in rows]),

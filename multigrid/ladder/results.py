@@ -52,7 +52,7 @@ class TestResults:
     def of(cls, surrogate: Surrogate, data: RunData, stage: Stage) -> "TestResults":
         """Evaluates the best surrogate of the last stage."""
         experiment, rollout = data.experiment, None
-        grid, num_steps = experiment.sample_grid(stage.level), experiment.config.data.rollout_steps
+        grid = experiment.family.input_grid(stage.level)
         samples, names = data.test.restrict_to(grid), experiment.problem.output_names
         fields, more = data.scaling.fields, experiment.extensions.metrics
         prediction = predict(surrogate, samples.inputs, stage.batch_size)
@@ -62,6 +62,7 @@ class TestResults:
             predicted = predict(surrogate, others.inputs, stage.batch_size)
             extra[name] = evaluate(predicted, others, fields, names, more).mean
             baselines[name] = baseline_errors(others, data)
+        num_steps = experiment.config.data.rollout_steps
         true = experiment.source.trajectories("test", grid, num_steps) if num_steps else None
         if true is not None:
             true = true.to(experiment.device)
@@ -168,7 +169,7 @@ def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate]) -> No
     experiment, finest, levels = recorder.experiment, recorder.data.test[:NUM_SPECTRA], []
     degree, periodic = experiment.prolongation
     for level, surrogate in surrogates.items():
-        grid = experiment.sample_grid(level)
+        grid = experiment.family.input_grid(level)
         inputs = finest.restrict_to(grid).inputs
         prediction = predict(surrogate, inputs, experiment.stages[-1].batch_size)
         error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs
