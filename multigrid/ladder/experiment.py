@@ -429,7 +429,7 @@ class Experiment:
             budget = self.config.budget.model_dump(exclude_none=True)
             limits = ", ".join(f"{key} {value:g}" for key, value in budget.items())
             return f"stages are chosen by measurement, within a budget of {limits}"
-        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        work = self.stage_costs
         flops = sum(work) * self.epoch_flops[-1]
         stages = schedule.schedule_table(self.stages, self.hierarchy.levels, work)
         return f"{stages}\n\ntotal: {sum(work):.2f} work units, {si(flops)}FLOPs"
