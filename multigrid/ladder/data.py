@@ -11,6 +11,11 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.metrics import negligible_fields
 from multigrid.models.scaling import FieldScaling
 from multigrid.tables import counted
+from multigrid.training.evaluation import interpolation_error
+
+NUM_INTERPOLATED = 64
+"""Validation samples on which to measure what prolongation costs."""
+
 
 
 class RunData:
@@ -80,3 +85,12 @@ class RunData:
             source.prepare({"test": config.data.test})
             samples[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
         return samples
+
+    def interpolation_error(self, level: int) -> float | None:
+        """Returns what prolonging the truth to the next level costs; None where that is no step."""
+        coarse, *finer = (samples.grid for samples in self.train[level : level + 2])
+        if finer in ([], [coarse]):
+            return None
+        fine = self.validation[:NUM_INTERPOLATED].restrict_to(finer[0])
+        how = *self.experiment.prolongation, self.scaling.fields
+        return interpolation_error(fine.outputs, fine.grid, coarse, *how)

@@ -335,6 +335,7 @@ class Recorder(Callback):
             "new": parameters - transferred,
             "trainable": parameters - frozen,
             "frozen": frozen,
+            "interpolation_error": self.data.interpolation_error(stage.level),
             "rel_l2_at_start": rows[0].val_rel_l2,
             "rel_l2": progress.best,
             "finest_rel_l2": min(row.val_finest_rel_l2 for row in rows),
