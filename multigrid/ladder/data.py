@@ -17,7 +17,6 @@ NUM_INTERPOLATED = 64
 """Validation samples on which to measure what prolongation costs."""
 
 
-
 class RunData:
     """All samples of a run, generated or read.
 
