@@ -178,7 +178,7 @@ def train_without_report(
         log.info("--- %s%s", config.name, " (resumed)" if resume else "")
         run = LadderRun(experiment, folder)
         run.train(resume)
-        write_json(folder.summary, summarise(run.recorder, run.test_results))
+        write_json(folder.summary, summarise(run.recorder, run.tested))
 
 
 def generation_cost(config: Config, count: int = 4) -> dict[str, float]:

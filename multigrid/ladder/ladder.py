@@ -17,7 +17,7 @@ from multigrid.ladder.data import RunData
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
 from multigrid.ladder.recorder import BEST, LAST, Recorder
-from multigrid.ladder.results import TestResults, summarise, write_examples, write_spectra
+from multigrid.ladder.results import summarise, test, write_spectra
 from multigrid.metrics import negligible_notes
 from multigrid.models.scaling import Surrogate
 from multigrid.models.transfer import load_strictly
@@ -46,11 +46,11 @@ class LadderRun:
     """One run of an experiment, whose results go into a folder.
 
     ``recorder`` has what it has done so far: rows of the metrics, finished stages, checkpoints.
-    ``test_results`` is what the last level gives on the test samples, once the run is over; in the
-    first process only.
+    ``tested`` is what ``summary.json`` says of the test, once that is over; in the first process
+    only.
     """
 
-    test_results: TestResults
+    tested: dict[str, Any]
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
@@ -89,11 +89,10 @@ class LadderRun:
 
     def write_results(self) -> dict[str, Any]:
         """Writes the result files, tells the callbacks and returns ``summary.json``."""
-        summary = summarise(self.recorder, self.test_results)
+        summary = summarise(self.recorder, self.tested)
         for callback in self.callbacks:
             callback.on_end(self, summary)
         write_json(self.folder.summary, summary)
-        write_examples(self.recorder, self.test_results)
         levels = sorted({stage["level"] for stage in self.recorder.finished})
         write_spectra(self.recorder, {level: self.best_surrogate(level) for level in levels})
         return summary
@@ -213,7 +212,7 @@ class LadderRun:
         if path is not None:
             about = self.experiment.about(stage.level, self.data.scaling)
             save_weights(Path(path), self.recorder.best[stage.level]["network"], about)
-        self.test_results = TestResults.of(self.best_surrogate(stage.level), self.data, stage)
+        self.tested = test(self.recorder, self.best_surrogate(stage.level), stage)
 
     def _note_end(self, reason: BaseException) -> None:
         if not self.processes.is_first:
