@@ -189,7 +189,7 @@ class LadderRun:
             raise
 
     def _callbacks(self) -> list[Callback]:
-        """Returns the callbacks of the whole run; the first process tells the user's of it."""
+        """Returns the callbacks of the run; the first process alone shows and logs it."""
         callbacks: list[Callback] = []
         if self.processes.is_first:
             callbacks.append(ProgressBar(self.experiment.hierarchy.levels))

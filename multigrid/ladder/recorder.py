@@ -86,7 +86,7 @@ class Recorder(Callback):
     # a level
 
     def enter(self, trainer: Trainer, start: Start, seconds: float) -> None:
-        """Begins to record a stage, which has taken so long yet, or continues one."""
+        """Begins to record a stage that has taken so many seconds so far, or continues one."""
         self.trainer, self.start_of_level, self._saved_best = trainer, start, None
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
         self.transfers[trainer.stage.level] = start.report.to_json()
