@@ -1,7 +1,7 @@
 """Errors of trained surrogates on samples that may be larger than memory."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from multigrid import metrics
 from multigrid.config import Config
 from multigrid.data import SPLITS
-from multigrid.data.samples import Samples
+from multigrid.data.samples import Samples, StreamedSamples, TrainingSamples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError, nearest
 from multigrid.fields import Periodic, prolong_to
@@ -32,16 +32,21 @@ BANDS = {"rel_l2_low": "Low third", "rel_l2_mid": "Mid", "rel_l2_high": "High"}
 
 @dataclass(frozen=True)
 class SampleStream:
-    """Samples to measure with; ``blocks(size)`` yields all of them in order, ``size`` at a time.
+    """Samples to measure with, in memory or on disk.
 
-    ``places`` say of which trajectory and step each is, if they are of such.
+    ``places`` say of which trajectory and step each is, if they are of such; ``trajectories`` gives
+    true ones on a grid to compare roll-outs with, or None.
     """
 
     place: str
-    grid: Grid
-    count: int
-    blocks: Callable[[int], Iterator[Samples]]
+    samples: TrainingSamples
     places: Sequence[str] = ()
+    trajectories: Callable[[Grid], Trajectories | None] = lambda grid: None
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the samples."""
+        return self.samples.grid
 
     def reaches(self, grid: Grid) -> bool:
         """Whether the samples can be restricted to a grid."""
@@ -182,17 +187,13 @@ def run_samples(config: Config, split: str = "test", count: int | None = None) -
     count = _at_most(count, available, f"the run has {available} {split} samples")
     _, source = problem_and_source(config)
     source.prepare({name: count if name == split else 0 for name in SPLITS})
-    grid = config.hierarchy().finest
-    samples = source.open(split, grid, count)
-    places = source.places(split, grid, count)
-    return SampleStream(f"{source.place}, {split}", grid, count, samples.split, places)
+    grid, num_steps = config.hierarchy().finest, config.data.rollout_steps
 
+    def trajectories(grid: Grid) -> Trajectories | None:
+        return source.trajectories("test", grid, num_steps) if num_steps else None
 
-def run_trajectories(config: Config, grid: Grid) -> Trajectories | None:
-    """Returns the trajectories that a run rolls out against, None if there are none."""
-    num_steps = config.data.rollout_steps
-    _, source = problem_and_source(config)
-    return source.trajectories("test", grid, num_steps) if num_steps else None
+    which = source.open(split, grid, count), source.places(split, grid, count)
+    return SampleStream(f"{source.place}, {split}", *which, trajectories)
 
 
 def file_samples(
@@ -218,13 +219,12 @@ def file_samples(
     total = _at_most(count, file.num_samples, f"{file.path} holds {file.num_samples}")
     grid = Grid(file.shape, centering)
 
-    def blocks(size: int) -> Iterator[Samples]:
-        for start in range(0, total, size):
-            fields = file.read(np.arange(start, min(start + size, total)))
-            inputs, outputs = map(torch.from_numpy, fields)
-            yield Samples(inputs, outputs, grid)
+    def load(numbers: np.ndarray) -> Samples:
+        inputs, outputs = map(torch.from_numpy, file.read(numbers))
+        return Samples(inputs, outputs, grid)
 
-    return SampleStream(str(file.path), grid, total, blocks, file.places(np.arange(total)))
+    samples = StreamedSamples(load, total, file.num_channels, grid, grid)
+    return SampleStream(str(file.path), samples, file.places(np.arange(total)))
 
 
 def _at_most(count: int | None, available: int, reason: str) -> int:
@@ -238,14 +238,13 @@ def measure(
     names: Sequence[str],
     stream: SampleStream,
     batch_size: int,
-    degree: int,
-    periodic: Periodic,
+    prolongation: tuple[int, Periodic],
     time: TimeSetup | None = None,
 ) -> list[LevelErrors]:
     """Measures several levels in one pass over the samples.
 
-    Predictions are prolonged to the samples' grid with polynomials of a degree. ``time`` says how
-    states become inputs, to measure the input state itself as a prediction, too.
+    ``prolongation``, a degree and which axes are periodic, leads to the samples' grid; ``time``
+    says how states become inputs, to measure the input state itself as a prediction, too.
     """
     for level, network in networks.items():
         if not stream.reaches(network.field_grid):
@@ -256,14 +255,14 @@ def measure(
     errors: dict[int, dict[str, list[Tensor]]] = {k: defaultdict(list) for k in networks}
     negligible: dict[int, dict[str, list[int]]] = {k: defaultdict(list) for k in networks}
     start = 0
-    for block in stream.blocks(batch_size):
+    for block in stream.samples.split(batch_size):
         for level, network in networks.items():
             surrogate, grid = network.surrogate, network.field_grid
             samples = block.restrict_to(grid).to(surrogate.input_shift.device)
             prediction = predict(surrogate, samples.inputs, batch_size)
             fields = surrogate.scaling.fields
             values = metrics.field_errors(prediction, samples.outputs, grid, fields)
-            prolonged = prolong_to(prediction, grid, block.grid, degree, periodic)
+            prolonged = prolong_to(prediction, grid, block.grid, *prolongation)
             values["on_data_grid"] = metrics.rel_l2_by_field(prolonged.cpu(), block.outputs, fields)
             if time is not None:
                 state = time.persistence(samples.inputs)

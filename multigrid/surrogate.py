@@ -26,7 +26,6 @@ from multigrid.measurement import (
     file_samples,
     measure,
     run_samples,
-    run_trajectories,
 )
 from multigrid.models.growth import NetworkFactory
 from multigrid.models.layers import wraps
@@ -226,15 +225,15 @@ class TrainedSurrogate:
             )
         grids, model = self.config.hierarchy().levels, self.config.model
         networks = {k: LevelNetwork(self.surrogate(k), grids[k], self.grids[k]) for k in chosen}
-        how = batch_size, model.prolongation, wraps(model.padding), self.time
+        prolongation = model.prolongation, wraps(model.padding)
+        how = batch_size, prolongation, self.time
         errors = measure(networks, self.output_names, stream, *how)
         finest, rollout = networks[chosen[-1]], None
-        true = run_trajectories(self.config, finest.field_grid) if data is None else None
-        if true is not None:
+        if (true := stream.trajectories(finest.field_grid)) is not None:
             rolled, persistence = measure_rollout(finest.surrogate, true.to(self.device))
             rollout = rolled.to_json(persistence)
         notes = self._notes(data) if isinstance(data, str | Path) else ()
-        measured = stream.place, stream.grid, stream.count, errors, rollout
+        measured = stream.place, stream.grid, len(stream.samples), errors, rollout
         return Evaluation(*measured, stream.places, notes)
 
     def _notes(self, data: str | Path) -> list[str]:
@@ -280,7 +279,7 @@ class TrainedSurrogate:
                 f"[N, {counts[0]}, *grid] and [N, {counts[1]}, *grid] are needed"
             )
         samples = Samples(inputs, outputs, Grid(space, centering))
-        return SampleStream("the arrays", samples.grid, len(samples), samples.split)
+        return SampleStream("the arrays", samples)
 
     def rollout(self, states: Fields, num_steps: int, parameters: Any = None) -> Fields:
         """Applies the surrogate to its outputs again and again.

@@ -116,7 +116,7 @@ SCENARIOS = {
 }
 NOT_COMPARED = {
     "seconds", "compile_seconds", "data_seconds", "evaluation_seconds", "saving_seconds",
-    "saving_share", "data_preparation_seconds", "peak_memory_bytes", "events", "overhead",
+    "saving_share", "data_preparation_seconds", "peak_memory_bytes", "events",
     "environment", "config", "checksum", "run",
 }  # fmt: skip
 

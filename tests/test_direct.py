@@ -83,7 +83,7 @@ def test_baselines_by_hand(folder):
     splits = {}
     for split in ("train", "test"):
         stream = surrogate._samples(None, split, None, None)
-        splits[split] = torch.cat([block.outputs for block in stream.blocks(8)])
+        splits[split] = torch.cat([block.outputs for block in stream.samples.split(8)])
     mean = splits["train"].mean(0).expand_as(splits["test"])
     expected = mean_rel_l2(mean, splits["test"]).mean().item()
     assert set(summary["baselines"]) == {"test", "rough"}

@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
-from tiny import run, write_experiment
+from tiny import SECTIONS, run, write_experiment
 
 from multigrid.__main__ import main
-from multigrid.config import read_saved
+from multigrid.config import parse_config, read_saved
 from multigrid.data.samples import Samples
 from multigrid.fields import prolong_to, restrict_to
 from multigrid.grid import Grid
-from multigrid.ladder.floors import Floor, advice, choose_fields, floors
+from multigrid.ladder.prospects import Floor, advice, choose_fields, measure_floors
 
 SMOOTH = {"kind": "poisson", "num_modes": 2, "smoothness": 6.0}
 ROUGH = {"kind": "poisson", "num_modes": 16, "smoothness": 0.1}
@@ -21,7 +21,8 @@ def test_fields_of_the_coarse_grid_have_no_floor(generator):
     coarse, fine = Grid((8, 8)), Grid((16, 16))
     outputs = prolong_to(torch.randn(4, 1, 8, 8, generator=generator), coarse, fine, 4, False)
     inputs = torch.randn(4, 1, 16, 16, generator=generator)
-    floor, finest = floors(Samples(inputs, outputs, fine), [coarse, fine], 4, False)
+    config = parse_config({**SECTIONS, "problem": SMOOTH})  # levels of 8x8 and 16x16
+    floor, finest = measure_floors(config, Samples(inputs, outputs, fine))
     assert floor.output < 1e-5 < floor.input
     assert finest.output == finest.input == 0
     lost = inputs - prolong_to(restrict_to(inputs, fine, coarse), coarse, fine, 4, False)

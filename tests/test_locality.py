@@ -11,7 +11,7 @@ from multigrid.__main__ import main
 from multigrid.config import read_saved
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
-from multigrid.ladder.locality import MAX_SIZE, Locality, measure_locality
+from multigrid.ladder.prospects import MAX_SIZE, Locality, measure_locality
 
 GRID = Grid((32, 32))
 BUDGET = ("schedule.epochs=auto", "schedule.budget={work_units: 3}")

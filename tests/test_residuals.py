@@ -188,10 +188,10 @@ def finest_residual(folder, weight):
     path.mkdir()
     run = LadderRun(Experiment(parse_config(raw)), RunFolder(path))
     run.train()
-    results = run.test_results
-    return residual(
-        "poisson", results.samples.inputs, results.prediction, results.samples.grid
-    ).mean()
+    samples, surrogate = run.data.test, run.best_surrogate(1)
+    with torch.no_grad():
+        prediction = surrogate(samples.inputs)
+    return residual("poisson", samples.inputs, prediction, samples.grid).mean()
 
 
 def test_a_run_with_the_term_lowers_it(tmp_path):

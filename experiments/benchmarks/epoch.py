@@ -41,7 +41,7 @@ class ShortEpoch:
         stages = {stage.level: stage for stage in experiment.stages}
         stage = stages[max(stages) if level is None else level]
         self.stage: Stage = replace(stage, epochs=num_epochs)
-        grid = experiment.sample_grid(stage.level)
+        grid = experiment.family.input_grid(stage.level)
         count = min(num_steps * stage.batch_size, experiment.config.samples()[stage.level])
         experiment.source.prepare({**experiment.counts, "train": count})
         self.samples: Samples = experiment.source.read("train", grid, count).to(experiment.device)

@@ -107,7 +107,7 @@ def _apart(config: Config, level: int, checkpointed: bool) -> Measured:
 
 def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
     part_size = _stage(experiment, level).part_size(experiment.processes)
-    return part_size, experiment.family.in_channels, *experiment.sample_grid(level).shape
+    return part_size, experiment.family.in_channels, *experiment.family.input_grid(level).shape
 
 
 def _stage(experiment: Experiment, level: int) -> Stage:

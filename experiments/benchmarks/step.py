@@ -48,7 +48,7 @@ class LevelSteps:
         cls, experiment: Experiment, level: int, batch_size: int, alone: bool = False
     ) -> "LevelSteps":
         """Returns the steps of a level of an experiment; ``alone`` leaves out all but ours."""
-        grid = experiment.sample_grid(level)
+        grid = experiment.family.input_grid(level)
         num_samples = experiment.config.samples()[level]
         shape = (batch_size, experiment.family.in_channels, *grid.shape)
         options = experiment.options

@@ -225,7 +225,7 @@ def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
 def _block_errors(config: Config, run: RunFolder, network: NetworkFactory | None) -> dict[str, Any]:
     """Returns mean relative L2 errors over all states of a block, and those of persistence."""
     surrogate, errors = load(run.path, network=network), []
-    for samples in run_samples(config).blocks(config.schedule.batch_size):
+    for samples in run_samples(config).samples.split(config.schedule.batch_size):
         inputs, truth = samples.inputs.numpy(), samples.outputs.numpy()
         for guess in (surrogate(inputs), np.broadcast_to(inputs[:, -1:], truth.shape)):
             norms = (np.sqrt(np.sum(x**2, axis=(1, 2, 3))) for x in (guess - truth, truth))

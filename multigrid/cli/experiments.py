@@ -109,7 +109,7 @@ def floors(options: argparse.Namespace) -> None:
     """Measures on a few samples what the grid of each level cannot know of the finest fields."""
     config = load_config(options.experiment, options.overrides)
     from multigrid.ladder.components import problem_and_source, settle, some_samples
-    from multigrid.ladder.floors import advice, choose_cycle, floors_table, measure_floors
+    from multigrid.ladder.prospects import advice, choose_cycle, floors_table, measure_floors
 
     _, source = problem_and_source(config)
     config, _ = settle(config, source)

@@ -65,20 +65,25 @@ class TrainingStatistics:
     mean_output: Tensor  # over samples, [out, *grid], in float64
 
     @classmethod
-    def of(cls, samples: TrainingSamples, ratios: bool = False) -> "TrainingStatistics":
-        """Takes the statistics in one pass over the samples."""
-        inputs, outputs = map(ChannelStatistics, samples.num_channels)
+    def of(
+        cls, samples: TrainingSamples, ratios: bool = False, num_outputs: int | None = None
+    ) -> "TrainingStatistics":
+        """Takes the statistics of inputs and first outputs in one pass over the samples."""
+        num_inputs, all_outputs = samples.num_channels
+        inputs = ChannelStatistics(num_inputs)
+        outputs = ChannelStatistics(all_outputs if num_outputs is None else num_outputs)
         mean = torch.zeros(len(outputs.mean), *samples.grid.shape, dtype=torch.float64)
         seen = cls(inputs, outputs, ChannelStatistics(len(outputs.mean)) if ratios else None, mean)
         for block in samples.split(block_size(samples.grid)):
+            fields = block.outputs[:, :num_outputs]
             seen.inputs.add(block.inputs)
-            seen.outputs.add(block.outputs)
-            mean += block.outputs.sum(0, dtype=torch.float64).cpu() / len(samples)
+            seen.outputs.add(fields)
+            mean += fields.sum(0, dtype=torch.float64).cpu() / len(samples)
             if seen.ratios is not None:
                 size = block.inputs.double().square().flatten(1).mean(1).sqrt()
                 size = size.where(size > 0, torch.inf)  # a zero input has no ratio
-                size = size.reshape(-1, *(1,) * (block.outputs.ndim - 1))
-                seen.ratios.add(block.outputs.double() / size)
+                size = size.reshape(-1, *(1,) * (fields.ndim - 1))
+                seen.ratios.add(fields.double() / size)
         return seen
 
     @property

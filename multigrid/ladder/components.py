@@ -10,7 +10,7 @@ from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
-from multigrid.ladder.floors import choose_cycle, choose_fields, measure_floors
+from multigrid.ladder.prospects import choose_cycle, choose_fields, measure_floors
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS

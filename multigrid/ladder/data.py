@@ -1,13 +1,9 @@
 """The samples of a run: what it trains on at each level, and what it validates and tests on."""
 
 import time
-from dataclasses import replace
-
-import numpy as np
 
 from multigrid.data.samples import Samples, TrainingSamples
 from multigrid.data.statistics import TrainingStatistics
-from multigrid.data.time import Trajectories
 from multigrid.errors import UserError, printable
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
@@ -17,7 +13,8 @@ from multigrid.models.scaling import FieldScaling
 from multigrid.tables import counted
 from multigrid.training.evaluation import interpolation_error
 
-NUM_SAMPLES_FOR_INTERPOLATION_ERROR = 64
+NUM_INTERPOLATED = 64
+"""Validation samples on which to measure what prolongation costs."""
 
 
 class RunData:
@@ -43,7 +40,7 @@ class RunData:
         self.restriction_seconds: list[float] = []
         for level, count in reversed(list(enumerate(experiment.config.samples()))):
             level_started = time.perf_counter()
-            self.train.insert(0, self._training_samples(experiment.sample_grid(level), count))
+            self.train.insert(0, self._training_samples(experiment.family.input_grid(level), count))
             self.restriction_seconds.insert(0, time.perf_counter() - level_started)
         self.validation, self.test = (
             source.read(split, finest, counts[split]).to(experiment.device)
@@ -56,15 +53,14 @@ class RunData:
         unused = source.unused(finest) if experiment.config.model.fields == "folded" else []
         remarks = (f"data: {remark}" for remark in (*source.remarks, *unused))
         self.line = "\n".join(map(printable, [self.line, *remarks]))
-        kind = experiment.normalization
-        samples = first_step(self.train[-1], experiment.problem.num_channels[1])
-        statistics = TrainingStatistics.of(samples, ratios=kind == "homogeneous")
-        if reason := statistics.unresolved(experiment.problem.output_names):
+        kind, names = experiment.normalization, experiment.problem.output_names
+        # of several steps that are trained at once, the first
+        statistics = TrainingStatistics.of(self.train[-1], kind == "homogeneous", len(names))
+        if reason := statistics.unresolved(names):
             raise UserError(f"data: {reason}")
         self.scaling = FieldScaling.of(kind, statistics)
-        labelled = experiment.config.labelled
+        labelled, fields = experiment.config.labelled, self.scaling.fields
         self.mean_output = statistics.mean_output.float() if labelled else None
-        fields, names = self.scaling.fields, experiment.problem.output_names
         self.negligible = {
             "train": statistics.negligible(names),
             "validation": negligible_fields(self.validation.outputs, fields, names),
@@ -89,35 +85,11 @@ class RunData:
             samples[name] = source.read("test", grid, config.data.test).to(self.experiment.device)
         return samples
 
-    def trajectories(self, grid: Grid) -> Trajectories | None:
-        """Returns true trajectories of test samples for a roll-out, or None."""
-        num_steps = self.experiment.config.data.rollout_steps
-        if not num_steps:
-            return None
-        trajectories = self.experiment.source.trajectories("test", grid, num_steps)
-        return None if trajectories is None else trajectories.to(self.experiment.device)
-
     def interpolation_error(self, level: int) -> float | None:
         """Returns what prolonging the truth to the next level costs; None where that is no step."""
-        levels = [self.experiment.sample_grid(k) for k in range(len(self.train))]
-        if level + 1 == len(levels) or levels[level] == levels[level + 1]:
+        coarse, *finer = (samples.grid for samples in self.train[level : level + 2])
+        if finer in ([], [coarse]):
             return None
-        fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
+        fine = self.validation[:NUM_INTERPOLATED].restrict_to(finer[0])
         how = *self.experiment.prolongation, self.scaling.fields
-        return interpolation_error(fine.outputs, fine.grid, levels[level], *how)
-
-
-def first_step(samples: TrainingSamples, num_outputs: int) -> TrainingSamples:
-    """Returns samples without the outputs of steps after the first, if they have such."""
-    num_inputs, all_outputs = samples.num_channels
-    if num_outputs == all_outputs:
-        return samples
-    if isinstance(samples, Samples):
-        return Samples(samples.inputs, samples.outputs[:, :num_outputs], samples.grid)
-    load = samples.load
-
-    def load_first(indices: np.ndarray) -> Samples:
-        loaded = load(indices)
-        return Samples(loaded.inputs, loaded.outputs[:, :num_outputs], loaded.grid)
-
-    return replace(samples, load=load_first, num_channels=(num_inputs, num_outputs))
+        return interpolation_error(fine.outputs, fine.grid, coarse, *how)

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -76,8 +76,6 @@ class Experiment:
     Attributes:
         config: The configuration, with what its files have shown.
         reasons: What ``auto`` has become and why, for ``schedule.cycle`` and ``model.fields``.
-        hierarchy: Grids of levels and scales.
-        cycle: In which order the levels are visited.
         counts: Number of samples of each split.
         prolongation: The degree of its polynomials, and whether it wraps around the box.
         is_automatic: Whether stages are chosen one by one; growth must preserve the function then.
@@ -137,6 +135,16 @@ class Experiment:
             pairs = zip(self.stages, plans, strict=True)
             require_features((self.family.blueprint(s.level), p.always_frozen) for s, p in pairs)
 
+    def resume(self, checkpoint: Mapping[str, Any]) -> None:
+        """Takes what :meth:`begin` finds out from a checkpoint of the run."""
+        self.epoch_costs, self.loaded = checkpoint["epoch_costs"], checkpoint["loaded"]
+        # what saves memory may be another than when it stopped
+        parts, recomputes = map(self.config.per_level, ("accumulate", "checkpoint_activations"))
+        self.stages = [
+            replace(s, accumulate=parts[s.level], checkpoint_activations=recomputes[s.level])
+            for s in (schedule.Stage(**saved) for saved in checkpoint["stages"])
+        ]
+
     # what the trainers need
 
     def loss(self, grid: Grid, level: int, fields: Sequence[FieldScale]) -> Loss:
@@ -147,7 +155,7 @@ class Experiment:
             grid,
             self.problem,
             config.loss.residual,
-            self.sample_grid(min(level + 1, len(self.hierarchy.levels) - 1)),
+            self.family.input_grid(min(level + 1, len(self.hierarchy.levels) - 1)),
             self.prolongation[0],
             fields,
             config.loss.weights,
@@ -176,21 +184,10 @@ class Experiment:
             )
         return Unrolling(setup, section.curriculum, section.method, section.noise)
 
-    def sample_grid(self, level: int) -> Grid:
-        """Returns the grid of the fields that the network of a level takes and gives."""
-        return self.family.input_grid(level)
-
     def training_samples(self, grid: Grid, count: int) -> TrainingSamples:
         """Returns the first training samples on a grid: in memory, or to be read from disk."""
-        channels = self.family.in_channels + self.num_steps * self.family.out_channels
-        held = self.holds_bytes(4 * channels * count * grid.size)
-        read = self.source.read if held else self.source.open
+        read = self.source.read if self._held_bytes(grid, count) else self.source.open
         return read("train", grid, count).to(self.device)
-
-    def holds_bytes(self, size: int) -> bool:
-        """Whether to keep so much of what is trained on in memory."""
-        memory = self.config.data.memory
-        return memory == "hold" if memory != "auto" else size <= self._memory / 2
 
     def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
         """Returns what a file of a level's weights says of them, as plain containers."""
@@ -207,7 +204,7 @@ class Experiment:
     def _check_samples(self) -> None:
         """Checks that the user's files have what the levels need, which reads no samples."""
         for level, count in reversed(list(enumerate(self.config.samples()))):
-            self.source.require("train", self.sample_grid(level), count)
+            self.source.require("train", self.family.input_grid(level), count)
         for split in ("validation", "test"):
             self.source.require(split, self.hierarchy.finest, self.counts[split])
 
@@ -307,10 +304,10 @@ class Experiment:
         """
         if self.config.schedule.epochs != "auto":
             return []
-        cost = self._epoch_seconds
+        levels = range(len(self.config.levels))
         if self.config.budget.seconds is None:
-            cost = partial(self.work_units, epochs=1)
-        return [cost(level) for level in range(len(self.config.levels))]
+            return [self.work_units(level, 1) for level in levels]
+        return [self._epoch_seconds(level) for level in levels]
 
     def _epoch_seconds(self, level: int) -> float:
         """Returns the time of one epoch on a level, by timing a few steps."""
@@ -321,7 +318,7 @@ class Experiment:
         network = self.family.build(level).to(self.device)
         set_activation_checkpointing(network, stage.checkpoint_activations)
         size = stage.part_size(self.processes)
-        shape = (size, self.family.in_channels, *self.sample_grid(level).shape)
+        shape = (size, self.family.in_channels, *self.family.input_grid(level).shape)
         num_microbatches = math.ceil(self.processes.largest_share(stage.batch_size) / size)
         num_microbatches *= math.ceil(config.samples()[level] / stage.batch_size)
         seconds = step_seconds(network, shape, self.options.optimizer, self.precision)
@@ -349,8 +346,7 @@ class Experiment:
         network = self.family.blueprint(stage.level)
         weights = 4.0 * count_parameters(network)
         state = weights if self.options.optimizer == "muon" else 2 * weights
-        spread = self.processes.size if self.processes.shards else 1
-        shape = (1, self.family.in_channels, *self.sample_grid(stage.level).shape)
+        shape = (1, self.family.in_channels, *self.family.input_grid(stage.level).shape)
         element = 2 if self.precision == "bfloat16" else 4
         activations = activation_bytes(network, shape, element, stage.checkpoint_activations)
         if self.unrolling is not None and self.unrolling.method == "unrolled":
@@ -358,9 +354,8 @@ class Experiment:
         if self.device.type == "cpu":
             activations *= CPU_OVERHEAD
         whole = PROCESS_BYTES + self._sample_bytes() + weights + state
-        return (
-            whole + (2 * weights + state) / spread + stage.part_size(self.processes) * activations
-        )
+        spread = (2 * weights + state) / (self.processes.size if self.processes.shards else 1)
+        return whole + spread + stage.part_size(self.processes) * activations
 
     def warn_of_memory(self) -> None:
         """Logs a warning for each level that may not fit into memory."""
@@ -382,13 +377,19 @@ class Experiment:
         num_inputs, num_outputs = self.problem.num_channels
         counts: dict[Grid, int] = {}  # levels with the same fields share their samples
         for level, count in enumerate(self.config.samples()):
-            grid = self.sample_grid(level)
+            grid = self.family.input_grid(level)
             counts[grid] = max(count, counts.get(grid, 0))
-        channels = num_inputs + self.num_steps * num_outputs
-        train = [4 * channels * count * grid.size for grid, count in counts.items()]
         unseen = self.counts["validation"] + self.counts["test"]
         held = 4.0 * (num_inputs + num_outputs) * unseen * self.hierarchy.finest.size
-        return held + sum(size for size in train if self.holds_bytes(size))
+        return held + sum(self._held_bytes(grid, count) for grid, count in counts.items())
+
+    def _held_bytes(self, grid: Grid, count: int) -> int:
+        """Returns the memory of training samples on a grid, 0 if they are read from disk."""
+        num_inputs, num_outputs = self.problem.num_channels
+        size = 4 * (num_inputs + self.num_steps * num_outputs) * count * grid.size
+        memory = self.config.data.memory
+        is_held = size <= self._memory / 2 if memory == "auto" else memory == "hold"
+        return size if is_held else 0
 
     @property
     def _memory(self) -> float:
@@ -430,7 +431,7 @@ class Experiment:
             budget = self.config.budget.model_dump(exclude_none=True)
             limits = ", ".join(f"{key} {value:g}" for key, value in budget.items())
             return f"stages are chosen by measurement, within a budget of {limits}"
-        work = [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        work = self.stage_costs
         flops = sum(work) * self.epoch_flops[-1]
         stages = schedule.schedule_table(self.stages, self.hierarchy.levels, work)
         return f"{stages}\n\ntotal: {sum(work):.2f} work units, {si(flops)}FLOPs"

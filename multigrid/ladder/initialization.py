@@ -142,10 +142,10 @@ class Initializer:
             moments |= {k: of[k] for k in of if latest[k].shape == shapes.get(k)}
         report = transfer.partition(weights, network.state_dict())
         if weights:
-            transfer.transfer_weights(weights, network, section.mismatch, section.allow)
             for warning in transfer.check_report(report, section.mismatch, section.allow):
                 log.warning("%s", warning)
             copied = report.keys(*transfer.COPIED)
+            transfer.load_tensors(network, {name: weights[name] for name in copied})
             self.family.prepare_new(network, copied, section.new_scales == "copy")
         slow = _slow(report, latest)
         plan = self._plan(stage, report, slow)

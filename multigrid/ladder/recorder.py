@@ -45,7 +45,7 @@ class Recorder(Callback):
     Attributes:
         rows: One row for each epoch so far.
         finished: One summary for each finished stage.
-        loaded: Weights that the user wants to start from, kept here as their file may change.
+        unfinished: The checkpoint of the next stage, where a resumed run goes on within it.
         best: Best state of the latest finished stage on a level, as far as stages to come need it
             and of the last one in any case.
         transfers: The latest transfer report of each level, as in its ``transfer.json``.
@@ -54,8 +54,6 @@ class Recorder(Callback):
 
     trainer: Trainer
     start_of_level: Start
-    overhead: float
-    rel_l2_at_start: float
 
     def __init__(self, data: RunData, folder: RunFolder) -> None:
         self.data = data
@@ -64,11 +62,10 @@ class Recorder(Callback):
         self.processes = experiment.processes
         self.rows: list[Row] = []
         self.finished: list[dict[str, Any]] = []
-        self.loaded: Mapping[str, Tensor] = {}
+        self.unfinished: dict[str, Any] | None = None
         self.best: dict[int, dict[str, Any]] = {}
         self.transfers: dict[int, dict[str, Any]] = {}
         self.saving_seconds = 0.0
-        self._entered = False
         self._saved_best: dict[str, Any] | None = None
         self._steps_since_saving = 0
         self._saved_at = time.monotonic()
@@ -88,37 +85,32 @@ class Recorder(Callback):
 
     # a level
 
-    def enter(
-        self, trainer: Trainer, start: Start, overhead: float, unfinished: dict[str, Any] | None
-    ) -> None:
-        """Begins to record a stage, or continues it; ``overhead`` is its time so far in seconds."""
-        self.trainer, self.start_of_level = trainer, start
-        self._saved_best, self._entered = None, False
+    def enter(self, trainer: Trainer, start: Start, seconds: float) -> None:
+        """Begins to record a stage that has taken so many seconds so far, or continues one."""
+        self.trainer, self.start_of_level, self._saved_best = trainer, start, None
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
         self.transfers[trainer.stage.level] = start.report.to_json()
         self._write_transfers()
-        if unfinished is not None:
-            trainer.load_state_dict(unfinished["trainer"])
-            trainer.best = unfinished["best"]
-            self.overhead = unfinished["overhead"]
-            self.rel_l2_at_start = unfinished["rel_l2_at_start"]
-            self._entered = True
+        saved, self.unfinished = self.unfinished, None
+        if saved is not None:
+            trainer.load_state_dict(saved["trainer"])
+            trainer.best = saved["best"]
             return
-        self.overhead = overhead
         stage, grids = trainer.stage, self.experiment.hierarchy.levels
+        if not any(done["level"] == stage.level for done in self.finished):
+            seconds += self.data.restriction_seconds[stage.level]
+        trainer.progress.seconds += seconds
         head = f"[level {stage.level}/{len(grids) - 1} | {grids[stage.level]}]"
         reason = f"  ({stage.reason})" if stage.reason else ""
         what = f"batch {stage.batch_size}, rate {stage.learning_rate:.1e}{reason}"
         log.info("%s stage %d: %s, %s", head, stage.index, counted(stage.epochs, "epoch"), what)
         if start.report.keys(*COPIED):
-            notices = start.report.notices(loaded=bool(self.loaded))
+            notices = start.report.notices(loaded=bool(self.experiment.loaded))
             log.info("%s", "\n".join([start.report.totals(), *notices]))
         record = trainer.measure_start()
-        self.rel_l2_at_start = record.val_rel_l2
         self._append(record)
         errors = record.val_rel_l2, record.val_finest_rel_l2
         log.info("%s on entering  val_rel_l2=%.4g  on the finest grid %.4g", head, *errors)
-        self._entered = True
 
     def on_step(self, trainer: Training) -> None:
         """Saves a checkpoint if one is due; raises Interrupted if a signal has asked to stop."""
@@ -147,8 +139,6 @@ class Recorder(Callback):
 
     def save(self) -> None:
         """Saves all to continue from, in all processes alike, and then the best state for users."""
-        if not self._entered:
-            return
         started = time.perf_counter()
         trainer, experiment = self.trainer, self.experiment
         network, state = trainer.weights(), trainer.state_dict()
@@ -161,15 +151,13 @@ class Recorder(Callback):
                 "environment": experiment.environment,
                 "stages": [asdict(stage) for stage in experiment.stages],
                 "epoch_costs": experiment.epoch_costs,
-                "rows": [dict(row.__dict__) for row in self.rows],
-                "finished": list(self.finished),
-                "loaded": dict(self.loaded) if later else {},
+                "rows": [vars(row) for row in self.rows],
+                "finished": self.finished,
+                "loaded": experiment.loaded if later else {},
                 "earlier_best": {k: s for k, s in self.best.items() if k != level and k in later},
                 "saving_seconds": self.saving_seconds,
                 "transfers": self.transfers,
                 "start": {"slow": sorted(self.start_of_level.slow)},
-                "overhead": self.overhead,
-                "rel_l2_at_start": self.rel_l2_at_start,
                 "network": network,
                 "trainer": state,
                 "best": trainer.best,
@@ -183,32 +171,50 @@ class Recorder(Callback):
             self.saving_seconds += time.perf_counter() - started
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
 
-    def restore(self) -> dict[str, Any] | None:
-        """Restores rows, finished stages and best states from the latest sound checkpoint.
+    def restore(self) -> bool:
+        """Goes on from the latest sound checkpoint of the run; returns False if there is none.
 
         A damaged checkpoint is named, put aside and left out; where none is left, and no result,
-        None is returned and the run starts from the beginning.
+        the run starts from the beginning.
         """
         latest = self.processes.from_first(self._latest)
         if latest is None:
             damaged = any(self.folder.path.glob("level_*_*/*.damaged"))
             reason = "no sound checkpoint is left" if damaged else "nothing was saved yet"
             log.info("%s: starting from the beginning", reason)
-            return None
+            self.experiment.begin()
+            return False
+        self.experiment.resume(latest)
         self.rows = [Row(**row) for row in latest["rows"]]
         self.finished = latest["finished"]
-        self.loaded = latest["loaded"]
         self.best = dict(latest["earlier_best"])
         self.saving_seconds = latest["saving_seconds"]
         self.transfers = latest["transfers"]
         if is_finished(latest):
             self.best[latest["level"]] = latest["best"]
-        if self.processes.is_first:
-            write_history(self.folder.metrics, self.rows, self.folder.identity)
+        else:
+            self.unfinished = latest
+        self._write_history()
         self._write_transfers()
+        self._note_resumed(latest)
+        return True
+
+    def _note_resumed(self, latest: Mapping[str, Any]) -> None:
+        """Writes down from where the run goes on, and what has changed since it stopped there."""
         _, stage, epoch, _, step = _place(latest)
         log.info("resuming after epoch %d, step %d of stage %d", epoch, step, stage)
-        return latest
+        if not self.processes.is_first or self.folder.summary.exists():
+            return  # if all is done, only the report is made again
+        before, changed = latest["environment"], {}
+        for key, now in self.experiment.environment.items():
+            if (then := before.get(key, "unknown")) != now:
+                changed[key] = [then, now]
+                log.warning(
+                    f"resumed with a different {key}: {then} before, {now} now; the result may "
+                    "differ from that of an uninterrupted run"
+                )
+        place = {"stage": stage, "epoch": epoch, "step": step}
+        self.folder.journal.note("resumed", **place, changed=changed)
 
     def _latest(self) -> dict[str, Any] | None:
         """Reads all checkpoints and returns the one that is furthest, or None.
@@ -239,24 +245,23 @@ class Recorder(Callback):
         """Returns a checkpoint; puts it aside if it is damaged."""
         try:
             checkpoint = load_checkpoint(path)
-            if checkpoint.keys() >= KEYS:
-                if checkpoint.keys() >= {"transfers", "stages"}:
-                    return checkpoint
-                raise UserError(
-                    f"{path}: was written by an earlier version, whose runs cannot be resumed; "
-                    "use another name=..., or --overwrite to start again"
-                )
-            problem = f"{path}: holds no state of a run"
-        except DamagedError as error:
-            problem = str(error)
-        aside = path.with_name(path.name + ".damaged")
-        log.warning("%s; it is put aside as %s, and the one before is used", problem, aside.name)
-        self.folder.journal.note("damaged checkpoint", problem=problem)
-        try:
-            rename(path, aside)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be put aside: {error.strerror}") from None
-        return None
+            if not checkpoint.keys() >= KEYS:
+                raise DamagedError(f"{path}: holds no state of a run")
+        except DamagedError as problem:
+            aside = path.with_name(path.name + ".damaged")
+            log.warning(f"{problem}; it is put aside as {aside.name}, and the one before is used")
+            self.folder.journal.note("damaged checkpoint", problem=str(problem))
+            try:
+                rename(path, aside)
+            except OSError as error:
+                raise UserError(f"{path}: cannot be put aside: {error.strerror}") from None
+            return None
+        if not checkpoint.keys() >= {"transfers", "stages"}:
+            raise UserError(
+                f"{path}: was written by an earlier version, whose runs cannot be resumed; "
+                "use another name=..., or --overwrite to start again"
+            )
+        return checkpoint
 
     def _is_late(self) -> bool:
         minutes = self.experiment.config.checkpoints.minutes
@@ -286,13 +291,16 @@ class Recorder(Callback):
                 val_finest_rel_l2=record.val_finest_rel_l2,
                 learning_rate=record.learning_rate,
                 gradient_norm=record.gradient_norm,
-                seconds=before.seconds + self.overhead + progress.seconds,
+                seconds=before.seconds + progress.seconds,
                 evaluation_seconds=before.evaluation_seconds + progress.evaluation_seconds,
                 work_units=before.work_units + self._work_units(),
                 flops=before.flops + progress.flops,
                 val_by_field=";".join(map(str, record.val_by_field)),
             )
         )
+        self._write_history()
+
+    def _write_history(self) -> None:
         if self.processes.is_first:
             write_history(self.folder.metrics, self.rows, self.folder.identity)
 
@@ -318,7 +326,7 @@ class Recorder(Callback):
             "grid": list(self.experiment.hierarchy.levels[stage.level].shape),
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
-            "seconds": self.overhead + progress.seconds,
+            "seconds": progress.seconds,
             "data_seconds": progress.data_seconds,
             "work_units": self._work_units(),
             "flops": progress.flops,
@@ -328,7 +336,7 @@ class Recorder(Callback):
             "trainable": parameters - frozen,
             "frozen": frozen,
             "interpolation_error": self.data.interpolation_error(stage.level),
-            "rel_l2_at_start": self.rel_l2_at_start,
+            "rel_l2_at_start": rows[0].val_rel_l2,
             "rel_l2": progress.best,
             "finest_rel_l2": min(row.val_finest_rel_l2 for row in rows),
             "outcome": outcome([row.val_rel_l2 for row in rows]),

@@ -1,7 +1,6 @@
 """The results of a finished run: ``summary.json``, ``predictions.npz`` and ``spectra.json``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,55 +19,46 @@ from multigrid.metrics import mean_over_fields, mean_rel_l2
 from multigrid.models.scaling import Surrogate
 from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
 from multigrid.schedule import Stage
-from multigrid.training.evaluation import (
-    RolloutErrors,
-    Step,
-    evaluate,
-    measure_rollout,
-    predict,
-    roll_out,
-)
+from multigrid.training.evaluation import Step, evaluate, measure_rollout, predict, roll_out
 
 NUM_SPECTRA, NUM_STEPS = 64, 6
 
 
-@dataclass(frozen=True)
-class TestResults:
-    """What the finished surrogate gives on the test samples.
+def test(recorder: Recorder, surrogate: Surrogate, stage: Stage) -> dict[str, Any]:
+    """Tests the best surrogate of the last stage; returns what ``summary.json`` says of that.
 
-    Attributes:
-        prediction: Predicted outputs ``[N, out, *grid]``.
-        errors: Every metric of each output field, ``{metric: {field: value}}``.
-        extra: Every metric on each further test set, the mean over output fields.
-        baselines: By test set, relative L2 errors of guesses that every surrogate must beat.
-        rollout: Errors of a roll-out, and those of persistence; None if there was none.
-        trajectories: The true trajectories that it was compared with.
+    Writes ``predictions.npz``, too. ``baselines`` are guesses that every surrogate must beat.
     """
-
-    samples: Samples
-    prediction: Tensor
-    errors: dict[str, dict[str, float]]
-    extra: dict[str, dict[str, float]]
-    baselines: dict[str, dict[str, float]]
-    rollout: tuple[RolloutErrors, RolloutErrors] | None
-    trajectories: Trajectories | None
-
-    @classmethod
-    def of(cls, surrogate: Surrogate, data: RunData, stage: Stage) -> "TestResults":
-        """Evaluates the best surrogate of the last stage."""
-        grid = data.experiment.sample_grid(stage.level)
-        samples, names = data.test.restrict_to(grid), data.experiment.problem.output_names
-        fields, more = data.scaling.fields, data.experiment.extensions.metrics
-        prediction = predict(surrogate, samples.inputs, stage.batch_size)
-        errors = evaluate(prediction, samples, fields, names, more)
-        extra, baselines = {}, {"test": baseline_errors(samples, data)}
-        for name, others in data.extra_tests(grid).items():
-            predicted = predict(surrogate, others.inputs, stage.batch_size)
-            extra[name] = mean_over_fields(evaluate(predicted, others, fields, names, more))
-            baselines[name] = baseline_errors(others, data)
-        true = data.trajectories(grid)
-        rollout = None if true is None else measure_rollout(surrogate.eval(), true)
-        return cls(samples, prediction, errors, extra, baselines, rollout, true)
+    data, experiment = recorder.data, recorder.experiment
+    grid, names = experiment.family.input_grid(stage.level), experiment.problem.output_names
+    samples, fields = data.test.restrict_to(grid), data.scaling.fields
+    more = experiment.extensions.metrics
+    prediction = predict(surrogate, samples.inputs, stage.batch_size)
+    errors = evaluate(prediction, samples, fields, names, more)
+    extra, baselines = {}, {"test": baseline_errors(samples, data)}
+    for name, others in data.extra_tests(grid).items():
+        predicted = predict(surrogate, others.inputs, stage.batch_size)
+        extra[name] = mean_over_fields(evaluate(predicted, others, fields, names, more))
+        baselines[name] = baseline_errors(others, data)
+    rollout: dict[str, Any] = {"rollout": []}
+    num_steps = experiment.config.data.rollout_steps
+    true = experiment.source.trajectories("test", grid, num_steps) if num_steps else None
+    if true is not None:
+        true = true.to(experiment.device)
+        rolled, persistence = measure_rollout(surrogate, true)
+        rollout = {
+            "rollout": rolled.mean_nrmse(),
+            "rollout_persistence": persistence.mean_nrmse(),
+            "rollout_metrics": rolled.to_json(persistence),
+        }
+    write_examples(recorder, surrogate, samples, prediction, true)
+    return {
+        "test": mean_over_fields(errors),
+        "test_by_field": errors,
+        "extra_tests": extra,
+        "baselines": baselines,
+        **rollout,
+    }
 
 
 def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
@@ -85,17 +75,9 @@ def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
     }
 
 
-def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[str, Any]:
+def summarise(recorder: Recorder, tested: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the content of ``summary.json`` of a finished run, as plain containers."""
-    experiment, last = data.experiment, recorder.rows[-1]
-    rollout: dict[str, Any] = {"rollout": []}
-    if results.rollout is not None:
-        surrogate, persistence = results.rollout
-        rollout = {
-            "rollout": surrogate.mean_nrmse(),
-            "rollout_persistence": persistence.mean_nrmse(),
-            "rollout_metrics": surrogate.to_json(persistence),
-        }
+    data, experiment, last = recorder.data, recorder.experiment, recorder.rows[-1]
     with_saving = last.seconds + last.evaluation_seconds + recorder.saving_seconds
     return {
         "name": experiment.config.name,
@@ -105,12 +87,8 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
         "fields": experiment.reasons.get("model.fields", experiment.config.model.fields),
         "handed_in": experiment.extensions.places,
         "levels": recorder.finished,
-        "test": mean_over_fields(results.errors),
-        "test_by_field": results.errors,
+        **tested,
         "negligible_fields": {split: rows for split, rows in data.negligible.items() if rows},
-        "extra_tests": results.extra,
-        "baselines": results.baselines,
-        **rollout,
         "events": recorder.folder.journal.read(),
         "seconds": last.seconds,
         "saving_seconds": recorder.saving_seconds,
@@ -132,20 +110,25 @@ def summarise(recorder: Recorder, data: RunData, results: TestResults) -> dict[s
     }
 
 
-def write_examples(recorder: Recorder, surrogate: Surrogate, results: TestResults) -> None:
+def write_examples(
+    recorder: Recorder,
+    surrogate: Surrogate,
+    samples: Samples,
+    prediction: Tensor,
+    true: Trajectories | None,
+) -> None:
     """Writes ``predictions.npz``: test samples from the best to the worst, and a roll-out."""
-    experiment, samples, true = recorder.experiment, results.samples, results.trajectories
-    errors = mean_rel_l2(results.prediction, samples.outputs, surrogate.scaling.fields)
+    experiment = recorder.experiment
+    errors = mean_rel_l2(prediction, samples.outputs, recorder.data.scaling.fields)
     groups = experiment.source.groups("test", samples.grid, len(samples))
     count = experiment.config.output.num_predictions
     places = experiment.source.places("test", samples.grid, len(samples))
     indices, labels = choose_samples(errors.cpu().numpy(), count, groups, places)
     inputs, truth, shown = (
-        field[indices].cpu().numpy()
-        for field in (samples.inputs, samples.outputs, results.prediction)
+        field[indices].cpu().numpy() for field in (samples.inputs, samples.outputs, prediction)
     )
     names = experiment.problem.input_names, experiment.problem.output_names
-    rollout = None if true is None else _first_rollout(surrogate.eval(), true, names[0])
+    rollout = None if true is None else _first_rollout(surrogate, true, names[0])
     examples = Examples.of(names, inputs, truth, shown, rollout, labels)
     examples.write(recorder.folder.examples, recorder.folder.identity)
 
@@ -165,12 +148,12 @@ def _first_rollout(step: Step, true: Trajectories, input_names: Sequence[str]) -
     return RollOut(steps, truth, prediction, which)
 
 
-def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate], data: RunData) -> None:
+def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate]) -> None:
     """Writes ``spectra.json``: the truth and every level's error by wavelength."""
-    experiment, finest, levels = recorder.experiment, data.test[:NUM_SPECTRA], []
+    experiment, finest, levels = recorder.experiment, recorder.data.test[:NUM_SPECTRA], []
     degree, periodic = experiment.prolongation
     for level, surrogate in surrogates.items():
-        grid = experiment.sample_grid(level)
+        grid = experiment.family.input_grid(level)
         inputs = finest.restrict_to(grid).inputs
         prediction = predict(surrogate, inputs, experiment.stages[-1].batch_size)
         error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs

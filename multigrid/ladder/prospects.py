@@ -1,16 +1,21 @@
-"""Locality: how far an output looks into the input, measured before anything is trained.
+"""Prospects of a ladder, measured on a few samples before anything is trained.
 
-Where each output value depends on the whole input, as for elliptic problems and waves, a coarse
-level learns most of the map at a fraction of the cost. Where it depends on the surroundings of a
-point alone, as for most problems of one step in time, it does not pay: such a map is the same
-everywhere, which a network on the finest grid has built in and a folded level has to learn.
+*Floors*: a network on restricted fields of a grid of m points cannot beat the output floor
+``|u - P R u| / |u|`` of the outputs u, with the restriction R to the grid and the prolongation P
+from it. Where the floors lie above the error that is wanted, coarse levels must see the whole fine
+fields (``model.fields: folded``).
 
-Two linear, shift-invariant maps are compared: one whose kernel is as large as the grid, and one
-whose kernel is a window around its peak, wherever that lies. Fields are taken as periodic or
+*Locality*: where each output value depends on the whole input, as for elliptic problems and waves,
+a coarse level learns most of the map at a fraction of the cost. Where it depends on the
+surroundings of a point alone, as for most problems of one step in time, it does not pay: such a map
+is the same everywhere, which a network on the finest grid has built in and a folded level has to
+learn. Two linear, shift-invariant maps are compared: one whose kernel is as large as the grid, and
+one whose kernel is a window around its peak, wherever that lies. Fields are taken as periodic or
 continued as sine or cosine series, whichever suits best.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
@@ -18,9 +23,15 @@ import torch
 from torch import Tensor
 from torch.fft import fftn, ifftn
 
+from multigrid.config import Config
 from multigrid.data.samples import Samples
 from multigrid.grid import Grid
+from multigrid.models.layers import wraps
+from multigrid.tables import table
+from multigrid.training.evaluation import interpolation_error
 
+FOLD_ABOVE = 5e-3
+"""Output floor of the coarsest level above which ``model.fields: auto`` folds."""
 WINDOW = 1 / 32
 """Half the width of the window over that of the domain."""
 LOCAL_ABOVE = 0.9
@@ -33,6 +44,78 @@ MAX_SIZE = 2**15
 RIDGE = 1e-8
 SMALLEST = 1e-60
 """What to divide by instead of zero."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Mean relative L2 errors of a level's restricted and prolonged outputs, and of its inputs."""
+
+    grid: Grid
+    output: float
+    input: float
+
+    @property
+    def is_high(self) -> bool:
+        """Whether restricted levels on the grid lack too much to start with."""
+        return self.output > FOLD_ABOVE
+
+    def __str__(self) -> str:
+        limit = f"{'more' if self.is_high else 'not more'} than {FOLD_ABOVE:g}"
+        return f"{self.grid} lacks {self.output:.2g} of the outputs, {limit}"
+
+
+def measure_floors(config: Config, samples: Samples) -> list[Floor]:
+    """Returns the floors of the levels of an experiment, on samples of its finest grid."""
+    how = config.model.prolongation, wraps(config.model.padding)
+
+    def lost(fields: Tensor, grid: Grid) -> float:
+        return interpolation_error(fields, samples.grid, grid, *how)
+
+    return [
+        Floor(grid, lost(samples.outputs, grid), lost(samples.inputs, grid))
+        for grid in config.hierarchy().levels
+    ]
+
+
+def choose_fields(measured: Sequence[Floor]) -> tuple[str, str]:
+    """Returns what ``model.fields: auto`` becomes, and why in words."""
+    fields = "folded" if measured[0].is_high else "restricted"
+    return fields, f"{fields}, as {measured[0]}"
+
+
+def choose_cycle(measured: Sequence[Floor], samples: Samples) -> tuple[str, str]:
+    """Returns what ``schedule.cycle: auto`` becomes by floors and samples, and why in words."""
+    reason = str(measured[0])
+    if measured[0].is_high and WINDOW * min(samples.grid.shape) < 1:
+        reason = f"{samples.grid} is too small to tell near from far"
+    elif measured[0].is_high:
+        locality = measure_locality(samples, [floor.grid for floor in measured])
+        if locality.is_local:
+            return "single", f"single, the finest level alone, as {locality}"
+        reason = str(locality)
+    return "half-v", f"half-v, level by level, as {reason}"
+
+
+def advice(measured: Sequence[Floor]) -> str:
+    """Returns in a sentence what the floors say about a ladder."""
+    coarsest = measured[0]
+    if not coarsest.is_high:
+        return (
+            f"{coarsest.grid} holds the outputs up to {coarsest.output:.2g}: restricted levels do "
+            "for errors above that"
+        )
+    enough = [floor.grid for floor in measured[:-1] if not floor.is_high]
+    start = f", or start restricted levels at {enough[0]}" if enough else ""
+    return (
+        f"{coarsest.grid} lacks {coarsest.output:.2g} of the outputs, which no restricted level on "
+        f"it can learn: use model.fields=folded{start}"
+    )
+
+
+def floors_table(measured: Sequence[Floor]) -> str:
+    """Returns the floors as a table."""
+    rows = [[str(f.grid), f"{f.output:.2g}", f"{f.input:.2g}"] for f in measured]
+    return table(["Level", "Output floor", "Input floor"], rows)
 
 
 class Locality(NamedTuple):
