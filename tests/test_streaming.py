@@ -18,9 +18,8 @@ from experiments.benchmarks.__main__ import main as benchmark
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
 from multigrid.data.files import FilePart, FileSource
-from multigrid.data.samples import Samples, StreamedSamples, block_size
+from multigrid.data.samples import ChannelStatistics, Samples, StreamedSamples, block_size
 from multigrid.data.splits import DataFile
-from multigrid.data.statistics import ChannelStatistics
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.grid import Grid

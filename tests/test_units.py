@@ -17,8 +17,7 @@ from tiny import SECTIONS, run, train, write_experiment
 from torch import Tensor, nn
 
 import multigrid
-from multigrid.data.samples import Samples
-from multigrid.data.statistics import TrainingStatistics
+from multigrid.data.samples import Samples, TrainingStatistics
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.metrics import (

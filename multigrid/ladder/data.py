@@ -1,12 +1,8 @@
 """The samples of a run: what it trains on at each level, and what it validates and tests on."""
 
 import time
-from dataclasses import replace
 
-import numpy as np
-
-from multigrid.data.samples import Samples, TrainingSamples
-from multigrid.data.statistics import TrainingStatistics
+from multigrid.data.samples import Samples, TrainingSamples, TrainingStatistics
 from multigrid.data.time import Trajectories
 from multigrid.errors import UserError, printable
 from multigrid.grid import Grid
@@ -38,7 +34,9 @@ class RunData:
         self.experiment = experiment
         started = time.perf_counter()
         source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
-        generated = experiment.processes.first_then_others(lambda: source.prepare(counts))
+        generated = experiment.processes.from_first(lambda: source.prepare(counts))
+        if not experiment.processes.is_first:  # whose folder may be that of another machine
+            source.prepare(counts)
         self.train: list[TrainingSamples] = []
         self.restriction_seconds: list[float] = []
         for level, count in reversed(list(enumerate(experiment.config.samples()))):
@@ -57,8 +55,9 @@ class RunData:
         remarks = (f"data: {remark}" for remark in (*source.remarks, *unused))
         self.line = "\n".join(map(printable, [self.line, *remarks]))
         kind = experiment.normalization
-        samples = first_step(self.train[-1], experiment.problem.num_channels[1])
-        statistics = TrainingStatistics.of(samples, ratios=kind == "homogeneous")
+        statistics = TrainingStatistics.of(
+            self.train[-1], kind == "homogeneous", experiment.problem.num_channels[1]
+        )
         if reason := statistics.unresolved(experiment.problem.output_names):
             raise UserError(f"data: {reason}")
         self.scaling = FieldScaling.of(kind, statistics)
@@ -105,19 +104,3 @@ class RunData:
         fine = self.validation[:NUM_SAMPLES_FOR_INTERPOLATION_ERROR].restrict_to(levels[level + 1])
         how = *self.experiment.prolongation, self.scaling.fields
         return interpolation_error(fine.outputs, fine.grid, levels[level], *how)
-
-
-def first_step(samples: TrainingSamples, num_outputs: int) -> TrainingSamples:
-    """Returns samples without the outputs of steps after the first, if they have such."""
-    num_inputs, all_outputs = samples.num_channels
-    if num_outputs == all_outputs:
-        return samples
-    if isinstance(samples, Samples):
-        return Samples(samples.inputs, samples.outputs[:, :num_outputs], samples.grid)
-    load = samples.load
-
-    def load_first(indices: np.ndarray) -> Samples:
-        loaded = load(indices)
-        return Samples(loaded.inputs, loaded.outputs[:, :num_outputs], loaded.grid)
-
-    return replace(samples, load=load_first, num_channels=(num_inputs, num_outputs))

@@ -8,8 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from multigrid.data.samples import TrainingSamples
-from multigrid.data.statistics import ChannelStatistics, TrainingStatistics
+from multigrid.data.samples import ChannelStatistics, TrainingSamples, TrainingStatistics
 from multigrid.grid import Grid
 from multigrid.metrics import UNKNOWN, FieldScale
 from multigrid.models.layers import channels_last
