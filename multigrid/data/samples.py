@@ -179,21 +179,22 @@ class TrainingStatistics:
     def of(
         cls, samples: TrainingSamples, ratios: bool = False, num_outputs: int | None = None
     ) -> "TrainingStatistics":
-        """Takes the statistics of all inputs and the first outputs in one pass over the samples."""
-        inputs, outputs = map(ChannelStatistics, samples.num_channels)
-        if num_outputs is not None:
-            outputs = ChannelStatistics(num_outputs)
+        """Takes the statistics of inputs and first outputs in one pass over the samples."""
+        num_inputs, all_outputs = samples.num_channels
+        inputs = ChannelStatistics(num_inputs)
+        outputs = ChannelStatistics(all_outputs if num_outputs is None else num_outputs)
         mean = torch.zeros(len(outputs.mean), *samples.grid.shape, dtype=torch.float64)
-        seen = cls(inputs, outputs, ChannelStatistics(len(mean)) if ratios else None, mean)
+        seen = cls(inputs, outputs, ChannelStatistics(len(outputs.mean)) if ratios else None, mean)
         for block in samples.split(block_size(samples.grid)):
-            fields = block.outputs[:, : len(mean)]
+            fields = block.outputs[:, :num_outputs]
             seen.inputs.add(block.inputs)
             seen.outputs.add(fields)
             mean += fields.sum(0, dtype=torch.float64).cpu() / len(samples)
             if seen.ratios is not None:
                 size = block.inputs.double().square().flatten(1).mean(1).sqrt()
                 size = size.where(size > 0, torch.inf)  # a zero input has no ratio
-                seen.ratios.add(fields.double() / size.reshape(-1, *(1,) * (fields.ndim - 1)))
+                size = size.reshape(-1, *(1,) * (fields.ndim - 1))
+                seen.ratios.add(fields.double() / size)
         return seen
 
     @property

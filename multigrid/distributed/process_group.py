@@ -140,7 +140,8 @@ class Heartbeat:
 
     def _end_the_work(self) -> None:
         """Ends the process if it does not do so by itself, as it waits for ever for the others."""
-        if local_rank() and self.rank == 1 and self._latest[0].startswith("alive"):
+        lost = self.rank == 1 and self._latest[0].partition(" ")[0] in ("", "alive")
+        if lost and local_rank():
             sys.stderr.write(f"error: {self.gone}\n")  # for process 0, which tells everything else
         if self._over.wait(GRACE_SECONDS):
             return

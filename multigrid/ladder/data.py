@@ -54,16 +54,14 @@ class RunData:
         unused = source.unused(finest) if experiment.config.model.fields == "folded" else []
         remarks = (f"data: {remark}" for remark in (*source.remarks, *unused))
         self.line = "\n".join(map(printable, [self.line, *remarks]))
-        kind = experiment.normalization
-        statistics = TrainingStatistics.of(
-            self.train[-1], kind == "homogeneous", experiment.problem.num_channels[1]
-        )
-        if reason := statistics.unresolved(experiment.problem.output_names):
+        kind, names = experiment.normalization, experiment.problem.output_names
+        # of several steps that are trained at once, the first
+        statistics = TrainingStatistics.of(self.train[-1], kind == "homogeneous", len(names))
+        if reason := statistics.unresolved(names):
             raise UserError(f"data: {reason}")
         self.scaling = FieldScaling.of(kind, statistics)
-        labelled = experiment.config.labelled
+        labelled, fields = experiment.config.labelled, self.scaling.fields
         self.mean_output = statistics.mean_output.float() if labelled else None
-        fields, names = self.scaling.fields, experiment.problem.output_names
         self.negligible = {
             "train": statistics.negligible(names),
             "validation": negligible_fields(self.validation.outputs, fields, names),
