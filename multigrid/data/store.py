@@ -78,7 +78,7 @@ class DataStore:
         """Returns the first ``count`` samples of a split, to be read later.
 
         Raises:
-            UserError: If the file is damaged, or holds fewer.
+            UserError: If the file is missing or damaged, or holds fewer.
         """
         available = self._counts()[split]
         if available < count:
@@ -93,14 +93,12 @@ class DataStore:
         return Samples(torch.from_numpy(inputs), torch.from_numpy(outputs), self.grid)
 
     def has(self, counts: Mapping[str, int]) -> bool:
-        """Whether the file has so many samples."""
-        have = self._counts()
-        return all(have[split] >= count for split, count in counts.items())
+        """Whether the file is there and has so many samples."""
+        have = self._counts() if self.path.exists() else None
+        return have is not None and all(have[split] >= count for split, count in counts.items())
 
     def _counts(self) -> dict[str, int]:
         """Returns the number of samples of each split in the file, once its checksum is right."""
-        if not self.path.exists():
-            return dict.fromkeys(SPLITS, 0)
         with self._reading():
             now = stamp(self.path)
             if self._verified != now and not is_sealed(self.path):
@@ -146,7 +144,7 @@ class DataStore:
             raise UserError(f"{self.path}: another process is generating these samples") from None
 
     def _extend(self, counts: Mapping[str, int]) -> int:
-        have = self._counts()
+        have = self._counts() if self.path.exists() else dict.fromkeys(SPLITS, 0)
         several = (self.recipe.blocks(split, have[split], n) for split, n in counts.items())
         blocks = list(chain.from_iterable(several))
         missing = [block for block in blocks if self._read_block(block) is None]
