@@ -154,23 +154,21 @@ def peak_memory(device: "torch.device") -> float:
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
-def keep_large_buffers() -> bool:
-    """Makes freed memory stay with the process instead of going back to the system.
+def keep_large_buffers() -> None:
+    """Makes freed memory stay with the process instead of going back to the system, with glibc.
 
     By default glibc maps every large buffer afresh and the system clears it page by page, which
     made a training step on a 128x128 grid half as slow again. The price is that the process holds
     on to the most memory it ever used. Also has torch ask for huge pages (another 10 %), if it
-    has not allocated anything yet. For processes of this project only, never a caller's. Returns
-    whether it could be done: only with glibc.
+    has not allocated anything yet. For processes of this project only, never a caller's.
     """
     import ctypes
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26))
-    return all(libc.mallopt(name, value) for name, value in settings)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26)):
+            libc.mallopt(name, value)
 
 
 def environment(device: "torch.device", num_processes: int = 1) -> dict[str, str]:

@@ -34,7 +34,7 @@ BLOCK_POINTS = 2**22
 SERIAL_SECONDS = 5.0
 # A sample that is drawn alone may differ a little: solvers stop early, chaos amplifies rounding.
 SAME_SAMPLE = 0.02
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = "OMP_NUM_THREADS"  # which OpenBLAS and MKL respect as well
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -234,11 +234,11 @@ def _generate_in_pool(
 ) -> Iterator[tuple[Block, Arrays]]:
     """Keeps a few blocks in progress for each worker, so that few finished ones wait in memory."""
     with _single_threaded_children():
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (recipe,))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
         try:
             pending: deque[tuple[Block, Future[Arrays]]] = deque()
             for block in blocks:
-                pending.append((block, pool.submit(_make, block)))
+                pending.append((block, pool.submit(recipe.make, block)))
                 if len(pending) > 2 * workers:
                     done, future = pending.popleft()
                     yield done, future.result()
@@ -253,13 +253,8 @@ def _generate_in_pool(
             pool.shutdown(cancel_futures=True)
 
 
-_recipe: Recipe | None = None
-
-
-def _start_worker(recipe: Recipe) -> None:
+def _start_worker() -> None:
     """Prepares a worker, which leaves signals to its parent and ends when the parent is gone."""
-    global _recipe
-    _recipe = recipe
     keep_large_buffers()
     signals.ignore_in_worker()
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -272,11 +267,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _make(block: Block) -> Arrays:
-    assert _recipe is not None
-    return _recipe.make(block)
-
-
 def num_cores() -> int:
     """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -285,11 +275,11 @@ def num_cores() -> int:
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
     """Makes numerical libraries in processes started within the context use one thread each."""
-    before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = "1"
     try:
         yield
     finally:
-        for name in THREAD_VARIABLES:
-            del os.environ[name]
-        os.environ.update(before)
+        del os.environ[THREADS]
+        if before is not None:
+            os.environ[THREADS] = before

@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -133,17 +133,14 @@ class DataStore:
     def _alone(self) -> Iterator[None]:
         """Keeps other processes from generating the same samples."""
         path = self.path.with_name(self.path.name + ".lock")
-        lock = FileLock(path, timeout=0)
         try:
-            with suppress(NotImplementedError):  # a file system without locks
-                lock.acquire()
+            with FileLock(path, timeout=0):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
         except Timeout:
             raise UserError(f"{self.path}: another process is generating these samples") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            lock.release()
 
     def _extend(self, counts: Mapping[str, int]) -> int:
         have = self._counts() if self.path.exists() else dict.fromkeys(SPLITS, 0)
@@ -203,16 +200,15 @@ class DataStore:
 
     def _read_block(self, block: Block) -> Arrays | None:
         """Returns a block that was generated earlier, None if it is not there or damaged."""
-        if not self._place(block).exists():
-            return None
-        content = self._place(block).read_bytes()
+        place = self._place(block)
+        content = place.read_bytes() if place.exists() else b""
         content, checksum = content[:-32], content[-32:]
         if checksum != self._checksum(block, content):
             return None
         cut = len(block) * self.recipe.num_channels[0] * self.grid.size
-        inputs, outputs = np.split(np.frombuffer(content, np.float32), [cut])
-        shape = len(block), -1, *self.grid.shape
-        return inputs.reshape(shape), outputs.reshape(shape)
+        sides = np.split(np.frombuffer(content, np.float32), [cut])
+        inputs, outputs = (side.reshape(len(block), -1, *self.grid.shape) for side in sides)
+        return inputs, outputs
 
 
 def create_splits(file: h5py.File, recipe: Recipe) -> None:

@@ -24,6 +24,8 @@ class Processes:
     rank = 0
     size = 1
     shards = False
+    undisturbed: AbstractContextManager[Any] = nullcontext()
+    """A context in which this process is not ended because others are gone."""
 
     @property
     def is_first(self) -> bool:
@@ -41,10 +43,6 @@ class Processes:
         """Returns the size of the largest share of a batch."""
         return -(-count // self.size)
 
-    def undisturbed(self) -> AbstractContextManager[Any]:
-        """Returns a context in which this process is not ended because others are gone."""
-        return nullcontext()
-
     def total(self, value: float) -> float:
         """Returns the sum of the processes' values."""
         return value
@@ -57,13 +55,6 @@ class Processes:
         """Returns, in all processes, what a call gives in the first one."""
         return make()
 
-    def first_then_others(self, call: Callable[[], T]) -> T:
-        """Has the first process make a call before the others make it."""
-        if self.is_first:
-            result = call()
-        self.total(0)
-        return result if self.is_first else call()
-
     def require_equal(self, facts: Mapping[str, Any]) -> None:
         """Checks that all processes have the same facts, plain values by name."""
 
@@ -72,7 +63,7 @@ class Processes:
         return compute(slice(0, count))
 
     def agree(self, flag: bool) -> bool:
-        """Returns whether the flag is set in any process."""
+        """Returns whether the flag is set in any process; raises if a signal is waiting in any."""
         signals.check()
         return flag
 

@@ -35,7 +35,9 @@ class RunData:
         self.experiment = experiment
         started = time.perf_counter()
         source, finest, counts = experiment.source, experiment.hierarchy.finest, experiment.counts
-        generated = experiment.processes.first_then_others(lambda: source.prepare(counts))
+        generated = experiment.processes.from_first(lambda: source.prepare(counts))
+        if not experiment.processes.is_first:  # whose folder may be that of another machine
+            source.prepare(counts)
         self.train: list[TrainingSamples] = []
         self.restriction_seconds: list[float] = []
         for level, count in reversed(list(enumerate(experiment.config.samples()))):

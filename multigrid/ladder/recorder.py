@@ -72,8 +72,7 @@ class Recorder(Callback):
 
     def level_folder(self, level: int) -> Path:
         """Returns the folder of a level."""
-        grid = self.experiment.hierarchy.levels[level]
-        return self.folder.level(level, grid, make=self.processes.is_first)
+        return self.folder.level(level, self.experiment.hierarchy.levels[level])
 
     def states(self, stage: Stage) -> list[dict[str, Any]]:
         """Returns the best states that a stage starts from; the latest stage's counts most."""
@@ -163,7 +162,7 @@ class Recorder(Callback):
                 "best": trainer.best,
             }
             folder = self.level_folder(level)
-            with self.processes.undisturbed():
+            with self.processes.undisturbed:
                 save_checkpoint(folder / LAST, checkpoint, folder / PREVIOUS)
                 if self._saved_best is not trainer.best:
                     save_best(folder / BEST, checkpoint)
@@ -310,8 +309,9 @@ class Recorder(Callback):
     def _write_transfers(self) -> None:
         """Writes the transfer report of every level; a resume mends damaged ones so."""
         for level, report in self.transfers.items() if self.processes.is_first else ():
-            content = {"run": self.folder.identity, "level": level, **report}
-            write_json(self.level_folder(level) / "transfer.json", content)
+            path = self.level_folder(level) / "transfer.json"
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, {"run": self.folder.identity, "level": level, **report})
 
     def _summary(self) -> dict[str, Any]:
         trainer, progress, stage = self.trainer, self.trainer.progress, self.trainer.stage

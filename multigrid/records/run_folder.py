@@ -15,7 +15,17 @@ from filelock import FileLock, Timeout
 
 from multigrid.config import Config, changed_settings, read_saved, write_saved
 from multigrid.errors import UserError, nearest
-from multigrid.files import JSON_LINE, PART, YAML, discard, seal, to_json, unseal, write_json
+from multigrid.files import (
+    JSON_LINE,
+    PART,
+    YAML,
+    discard,
+    read_json,
+    seal,
+    to_json,
+    unseal,
+    write_json,
+)
 from multigrid.grid import Grid
 
 
@@ -57,62 +67,44 @@ PICTURES = ("convergence", "ladder", "predictions", "rollout", "spectra")
 
 
 class FolderLock(AbstractContextManager[Any]):
-    """The system's lock on a folder, which ends with its process, and its owner in ``run.lock``.
-
-    Where a file system has no locks, the owner's file alone counts.
-    """
+    """The system's lock on a folder, which ends with its process; ``run.lock`` says whose it is."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.lock"
         self._system = FileLock(folder / ".lock", timeout=0, thread_local=False)
-        self._held = False
 
     def acquire(self) -> None:
         """Takes the lock, if this process does not hold it yet."""
-        if self._held:
+        if self._system.is_locked:
             return
         try:
             self._system.acquire()
         except Timeout:
-            raise self._refusal("stop it first") from None
-        except (OSError, NotImplementedError):  # a file system without locks
-            if self._owner():
-                hint = f"stop it first, or remove {self.path} if it has ended,"
-                raise self._refusal(hint) from None
-        try:
-            me = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
-            write_json(self.path, me)
-        except BaseException:
-            self._system.release()
-            raise
-        self._held = True
+            raise UserError(
+                f"{self.path.parent}: another run is at work in this folder ({self._owner()}); "
+                "stop it first or use another name=..."
+            ) from None
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+        write_json(self.path, me)
 
     def release(self) -> None:
         """Gives the lock back and removes its files."""
-        if self._held:
+        if self._system.is_locked:
             for path in (self.path, Path(self._system.lock_file)):
                 with suppress(OSError):  # what is left counts as stale
                     path.unlink(missing_ok=True)
             self._system.release()
-            self._held = False
 
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    def _owner(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            owner = json.loads(self.path.read_text(encoding="utf-8"))
-            return owner if isinstance(owner, dict) else {}
-        return {}
-
-    def _refusal(self, hint: str) -> UserError:
-        owner, age = self._owner(), ""
-        started = owner.get("started")
-        if isinstance(started, int | float):
-            age = f", for {(time.time() - started) / 60:.0f} minutes"
-        who = f"process {owner.get('pid', '?')} on {owner.get('host', 'some machine')}{age}"
-        where = f"{self.path.parent}: another run is at work in this folder ({who})"
-        return UserError(f"{where}; {hint} or use another name=...")
+    def _owner(self) -> str:
+        try:
+            owner = read_json(self.path)
+            minutes = (time.time() - owner["started"]) / 60
+            return f"process {owner['pid']} on {owner['host']}, for {minutes:.0f} minutes"
+        except (UserError, LookupError, TypeError):
+            return f"{self.path.name} does not say which"
 
 
 class RunFolder:
@@ -141,15 +133,9 @@ class RunFolder:
             return ""
         return text.rpartition(YAML[0])[2].strip() if YAML[0] in text else ""
 
-    def level(self, level: int, grid: Grid, make: bool = True) -> Path:
-        """Returns the folder of a level, made if necessary and wanted."""
-        folder = self.path / f"level_{level}_{grid}"
-        try:
-            if make:
-                folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-        return folder
+    def level(self, level: int, grid: Grid | str) -> Path:
+        """Returns the folder of a level."""
+        return self.path / f"level_{level}_{grid}"
 
     def check(self, config: Config, resume: bool, overwrite: bool) -> None:
         """Checks that a run may use the folder; changes nothing."""
@@ -216,7 +202,7 @@ class RunFolder:
     def _check_places(self, config: Config) -> None:
         """Checks that nothing else has the names of a run's files and folders."""
         sizes = ["x".join(map(str, shape)) for shape in config.shapes()]
-        folders = [self.path / f"level_{level}_{size}" for level, size in enumerate(sizes)]
+        folders = [self.level(level, size) for level, size in enumerate(sizes)]
         folders += [self.tensorboard, self.direct]
         for path in (*folders, *self._files()):
             if path.exists() and path.is_dir() != (path in folders):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -151,14 +152,8 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError(
-                "output.tensorboard: the package 'tensorboard' is not installed; install it with "
-                "`pip install tensorboard`, or set it to false"
-            ) from None
-        self.open = partial(SummaryWriter, str(folder))
+        module = _require("torch.utils.tensorboard", "output.tensorboard")
+        self.open = partial(module.SummaryWriter, str(folder))
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
         """Hides whatever an interrupted run wrote beyond its last checkpoint."""
@@ -247,10 +242,11 @@ def epoch_metrics(row: Any) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _require(package: str) -> Any:
+def _require(module: str, key: str = "output.callbacks") -> Any:
     try:
-        return __import__(package)
+        return import_module(module)
     except ImportError:
+        name = module.rpartition(".")[2]
         raise UserError(
-            f"callbacks: the package '{package}' is not installed; `pip install {package}`"
+            f"{key}: the package '{name}' is not installed; `pip install {name}`"
         ) from None

@@ -9,7 +9,6 @@ from multigrid.config.settings import RecoveryConfig
 from multigrid.errors import UserError
 
 NUM_EXPLODED = 5
-NUM_NAMED = 64
 
 
 @dataclass
@@ -86,11 +85,9 @@ class Divergence(Exception):  # noqa: N818 (an event that is handled, not an err
         """Returns what happened, where, and with which samples."""
         if self.step is None:
             return f"{self.reason} on the {grid} grid after epoch {epoch}"
-        named = ", ".join(map(str, self.samples[:NUM_NAMED]))
-        more = len(self.samples) - NUM_NAMED
         where = f"on the {grid} grid in epoch {epoch}, step {self.step + 1}"
-        samples = f"training samples {named}" + (f" and {more} more" if more > 0 else "")
-        return f"{self.reason} {where}, with the {samples}"
+        samples = ", ".join(map(str, self.samples))
+        return f"{self.reason} {where}, with the training samples {samples}"
 
 
 @dataclass

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from multigrid.errors import brief
 from multigrid.hardware import PrecisionName, autocast
 from multigrid.models.layers import CHANNELS_LAST, channels_last
 from multigrid.training.optimizers import NamedOptimizer, OptimizerName
@@ -42,8 +43,7 @@ def compiled(
             output = run(torch.zeros(shape, device=device))
         output.sum().backward()
     except Exception as error:  # whatever it is, training does not need it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        log.warning("compute.compile: training goes on without compilation: %s", reason)
+        log.warning("compute.compile: training goes on without compilation: %s", brief(error))
         return None
     finally:
         network.zero_grad()
