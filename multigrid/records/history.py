@@ -2,13 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from multigrid.errors import UserError
 from multigrid.files import checksum, require_run, write_text
@@ -62,10 +61,17 @@ def outcome(errors: Sequence[float]) -> str:
     return "still improving" if min(errors) < (1 - STILL_IMPROVING) * before else "levelled off"
 
 
+COSTS = {
+    "epochs": "epochs",
+    "seconds": "training time [s]",
+    "work_units": "work units (1 = an epoch on the finest grid)",
+    "flops": "floating-point operations",
+}
+"""What errors are drawn against, and how axes are labelled."""
+
 NAMES = [field.name for field in fields(Row)]
-EARLIER = ",".join(NAMES[:-1])
-"""Columns of earlier versions, whose rows have no checksum, or one each."""
 HEADER = ",".join([*NAMES, "run", "checksum"])
+EARLIER = ",".join(NAMES[:-1])  # of version 0.1, without checksums
 
 
 def write_history(path: Path, rows: Sequence[Row], run: str = "") -> None:
@@ -82,7 +88,7 @@ def write_history(path: Path, rows: Sequence[Row], run: str = "") -> None:
 
 
 def read_history(path: Path, run: str = "") -> list[Row]:
-    """Reads the rows back, also those of an earlier version, without checksums.
+    """Reads the rows back, also those of version 0.1.
 
     Raises:
         UserError: If the file is not there, a row is damaged or missing between others, or the
@@ -90,45 +96,46 @@ def read_history(path: Path, run: str = "") -> list[Row]:
     """
     kinds: dict[str, Any] = {f.name: f.type if f.type in (int, str) else float for f in fields(Row)}
     optional = {field.name for field in fields(Row) if field.type == float | None}
-    rows = []
+    rows, owner = [], ""
     try:
         text = path.read_text(encoding="utf-8")
         if not text.endswith("\n"):
             raise ValueError("its last line is cut short" if text else "it is empty")
         header, *lines = text.splitlines()
-        names = NAMES if header == HEADER else NAMES[:-1]
-        for cells in _verified(header, lines):
-            if header == HEADER:
-                require_run(path, cells.pop(), run)
+        if header == HEADER:
+            lines = _verified(lines)
+        elif header != EARLIER:
+            raise ValueError("its columns are others")
+        names = header.removesuffix(",checksum").split(",")
+        for line in lines:
+            cells = dict(zip(names, line.split(","), strict=True))
+            owner = cells.pop("run", "")
             values: Any = {
                 name: None if not cell and name in optional else kinds[name](cell)
-                for name, cell in zip(names, cells, strict=True)
+                for name, cell in cells.items()
             }
             rows.append(Row(**values))
     except FileNotFoundError:
         raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
-    except UserError:
-        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable or half-written ({error})") from None
+    require_run(path, owner, run)
     return rows
 
 
-def _verified(header: str, lines: Sequence[str]) -> Iterator[list[str]]:
-    """Yields the cells of each row, without its checksum, which is verified."""
-    if header not in (EARLIER, f"{EARLIER},checksum", HEADER):
-        raise ValueError("its columns are others")
-    link = ""
+def _verified(lines: Sequence[str]) -> list[str]:
+    """Returns lines without their checksums, which are verified."""
+    rows, link = [], ""
     for line in lines:
-        if header != EARLIER:
-            line, _, found = line.rpartition(",")
-            link = checksum(link + line if header == HEADER else line)
-            if found != link:
-                raise ValueError(
-                    "a row's checksum is wrong: it is damaged or was changed, or the one before "
-                    "it is missing"
-                )
-        yield line.split(",")
+        row, _, found = line.rpartition(",")
+        link = checksum(link + row)
+        if found != link:
+            raise ValueError(
+                "a row's checksum is wrong: it is damaged or was changed, or the one before it is "
+                "missing"
+            )
+        rows.append(row)
+    return rows
 
 
 SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")
@@ -169,5 +176,4 @@ class LevelParts:
 
 def epochs_so_far(rows: Sequence[Row]) -> list[int]:
     """Returns the number of epochs trained at each row, all stages counted."""
-    starts = np.cumsum([row.epoch == 0 for row in rows])
-    return [int(n) for n in np.arange(len(rows)) - starts + 1]
+    return list(accumulate(int(row.epoch > 0) for row in rows))
