@@ -11,13 +11,7 @@ import pytest
 
 from multigrid.errors import UserError
 from multigrid.ladder.results import spectrum
-from multigrid.plots.curves import (
-    COSTS,
-    chosen,
-    plot_comparison,
-    plot_convergence,
-    plot_spectra,
-)
+from multigrid.plots.curves import plot_comparison, plot_convergence, plot_spectra
 from multigrid.plots.fields import plot_predictions, plot_rollout
 from multigrid.plots.ladder import plot_ladder
 from multigrid.plots.style import save_figure
@@ -181,7 +175,7 @@ def test_every_figure_is_drawn(tmp_path, name, ending):
 def test_a_history_of_one_row_can_be_drawn(tmp_path):
     row = dataclasses.replace(history()[0], seconds=0.5)
     save_figure(plot_convergence([row], "title"), tmp_path / "a.png")
-    save_figure(plot_comparison({"one": [[row]]}, None, "title"), tmp_path / "b.png")
+    save_figure(plot_comparison({"one": [[row]]}, 0.3, "title"), tmp_path / "b.png")
 
 
 def test_figures_can_be_resized():
@@ -215,10 +209,10 @@ def test_a_pdf_that_the_user_saves_holds_truetype(tmp_path):
 
 
 def test_one_panel_alone():
-    assert len(plot_convergence(history(), "title", against=("seconds",)).axes) == 1
-    assert chosen("seconds", COSTS) == ("seconds",)
+    assert len(plot_convergence(history(), "title", against="seconds").axes) == 1
+    assert len(plot_comparison({"a": [history()]}, 0.3, "title", against="seconds").axes) == 1
     with pytest.raises(UserError, match=r"against: 'second' is not one of .* mean 'seconds'"):
-        chosen("second", COSTS)
+        plot_comparison({"a": [history()]}, 0.3, "title", against="second")
 
 
 def test_equal_errors_on_both_grids_are_one_curve():
@@ -249,7 +243,7 @@ def test_names_with_dollar_signs_are_no_formulas(tmp_path):
     for figure in (
         plot_predictions(Examples.of(names, square, square, 2 * square), name),
         plot_rollout(rollout, (name,), name, [0.1, 0.2]),
-        plot_comparison({name: [history()]}, None, name),
+        plot_comparison({name: [history()]}, 0.3, name),
         plot_convergence(history(), name, [name]),
         plot_ladder([parts(0, ("scales.0.encoder.a", "NEW"))], name),
         plot_spectra([1.0, 0.5, 0.2], [LevelSpectrum(0, (3, 3), [0.1, 0.1, 0.1])], name),

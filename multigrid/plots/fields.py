@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from multigrid.plots.style import COLOURS, Picture, plain, tidy
-from multigrid.records.examples import Examples, RollOut, colour_range
+from multigrid.records.examples import Examples, RollOut, colour_range, compared
 
 # Fields without a sign, with both signs, and errors.
 COLOUR_MAPS = {"unsigned": "viridis", "signed": "RdBu_r", "error": "PuOr_r"}
@@ -67,25 +67,19 @@ def plot_rollout(
     grid = upper.subplots(rows, steps, squeeze=False)
     for channel, name in enumerate(names):
         truth, prediction = rollout.truth[:, channel], rollout.prediction[:, channel]
-        error = prediction - truth
         # the first state may be far rougher than all that follow, so it has its own colours
-        scale = colour_range(truth[1:])
-        lines = (
-            (f"truth {name}", truth, scale),
-            (f"prediction {name}", prediction, scale),
-            (f"error {name}", error, colour_range(error, "error")),
-        )
+        lines = compared(name, truth, prediction, colour_range(truth[1:]), f"error {name}")
         for row, (label, fields, limits) in enumerate(lines, start=3 * channel):
-            axes = grid[row]
+            axes, is_error = grid[row], limits[0] == "error"
             for axis, field, step in zip(axes, fields, rollout.steps, strict=True):
                 axis.set_box_aspect(height / width)
-                if fields is error and not step:
+                if is_error and not step:
                     axis.axis("off")  # there is no error yet
                     continue
                 mapped = limits if step else colour_range(field)
                 shown = f"step {step}" if step else "given"
                 _draw(axis, "" if row else shown, field, mapped, bar=axis is axes[-1] or not step)
-            axes[int(fields is error)].set_ylabel(plain(label), fontsize=9)
+            axes[int(is_error)].set_ylabel(plain(label), fontsize=9)
     axis = lower.subplots()
     numbers = range(1, len(errors) + 1)
     style: Any = {"color": COLOURS[0], "marker": "o", "markersize": 3.5}

@@ -69,14 +69,14 @@ def draw_figures(record: RunRecord, against: str | None = None) -> "dict[str, Fi
     """Returns the figures that the result files allow, by name; see :func:`figures`."""
     import numpy as np
 
-    from multigrid.plots.curves import CONVERGENCE, chosen, plot_convergence, plot_spectra
+    from multigrid.plots.curves import plot_convergence, plot_spectra
     from multigrid.plots.fields import plot_predictions, plot_rollout
     from multigrid.plots.ladder import plot_ladder
 
     name, examples = record.config.name, record.examples
     direct = () if record.direct is None else record.direct.rows
-    convergence = record.rows, name, record.remarks, direct, chosen(against, CONVERGENCE)
-    figures = {"convergence": plot_convergence(*convergence)}
+    convergence = plot_convergence(record.rows, name, record.remarks, direct, against)
+    figures = {"convergence": convergence}
     if record.levels and all(level.parts() for level in record.levels):
         title = f"{name}: the network of each level, on entering it"
         folded = record.config.model.fields == "folded"

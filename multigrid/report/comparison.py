@@ -69,10 +69,9 @@ class Comparison:
 
         ``against``: one panel alone, against ``seconds``, ``work_units`` or ``flops``.
         """
-        from multigrid.plots.curves import COSTS, chosen, plot_comparison
+        from multigrid.plots.curves import plot_comparison
 
-        title = f"dashed: {self._target}"
-        return plot_comparison(self.histories, self.target, title, chosen(against, COSTS))
+        return plot_comparison(self.histories, self.target, f"dashed: {self._target}", against)
 
     @property
     def _target(self) -> str:
