@@ -62,15 +62,14 @@ def plot_ladder(levels: Sequence[LevelParts], caption: str, folded: bool = False
 
 
 def _caption(level: LevelParts) -> str:
-    copied = level.count(*COPIED)
-    lines = [f"{copied:,} transferred", f"{level.count('NEW'):,} new"]
-    if frozen := level.count("FROZEN"):
-        lines.insert(1, f"{frozen:,} of these frozen")
-    if mismatched := level.count("MISMATCHED"):
-        lines.append(f"{mismatched:,} of another shape, new")
-    if unused := level.count("UNUSED"):
-        lines.append(f"{unused:,} left over")
-    return "\n".join(lines)
+    counts = {
+        "of these frozen": level.count("FROZEN"),
+        "new": level.count("NEW"),
+        "of another shape, new": level.count("MISMATCHED"),
+        "left over": level.count("UNUSED"),
+    }
+    shown = [f"{count:,} {what}" for what, count in counts.items() if count or what == "new"]
+    return "\n".join([f"{level.count(*COPIED):,} transferred", *shown])
 
 
 def _offset(scale: int) -> float:
@@ -83,26 +82,25 @@ def _draw_u(axis: Axes, level: LevelParts, centre: float) -> None:
     for k, grid in enumerate(level.scale_grids):
         y, x = k * STEP, _offset(k)
         left, right = centre - x, centre + x
-        _box(axis, left, y, parts.get((k, "encoder")))
+        places = {"encoder": left, "stem": left - 0.3, "head": right + 0.3}
         if k:
-            _box(axis, right, y, parts.get((k, "decoder")))
+            places["decoder"] = right
             ends = [left + 0.2, right - 0.2]
             axis.plot(ends, [y, y], color="0.7", linewidth=0.8, linestyle=(0, (4, 3)))
             inner = _offset(k - 1) + 0.05
             below = y - STEP + 0.15
             _arrow(axis, (left, y - 0.15), (centre - inner, below), parts.get((k, "down")))
             _arrow(axis, (centre + inner, below), (right, y - 0.15), parts.get((k, "up")))
-        for name, place in (("stem", left - 0.3), ("head", right + 0.3)):
+        for name, place in places.items():
             if (k, name) in parts:
-                _box(axis, place, y, parts[k, name], 0.13)
-                if k + 1 == len(level.scale_grids):
+                is_end = name in ("stem", "head")
+                _box(axis, place, y, parts[k, name], 0.13 if is_end else 0.36)
+                if is_end and k + 1 == len(level.scale_grids):
                     axis.text(place, y + 0.2, name, ha="center", fontsize=7, color="0.35")
         axis.text(left - 0.42, y, grid, ha="right", va="center", fontsize=7.5, color="0.35")
 
 
-def _box(axis: Axes, x: float, y: float, look: str | None, width: float = 0.36) -> None:
-    if look is None:
-        return
+def _box(axis: Axes, x: float, y: float, look: str, width: float) -> None:
     _, fill, hatch, _ = LOOKS[look]
     style: Any = {"boxstyle": "round,pad=0,rounding_size=0.04", "linewidth": 0.9}
     style |= {"facecolor": fill, "hatch": hatch, "edgecolor": EDGE}
