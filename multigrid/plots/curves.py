@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from multigrid.errors import UserError, nearest
 from multigrid.plots.style import COLOURS, MARKERS, legend_columns, panels, plain, tidy
-from multigrid.records.history import COSTS, LevelSpectrum, Row, epochs_so_far
+from multigrid.records.history import COSTS, Row, epochs_so_far
 
 STYLES = ("-", "--", "-.", ":")
 
@@ -150,8 +150,10 @@ def draw_method(
     axis.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
 
 
-def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], heading: str) -> Figure:
-    """Draws the spectrum of each level's error beside that of the truth.
+def plot_spectra(
+    truth: Sequence[float], levels: Sequence[Mapping[str, Any]], heading: str
+) -> Figure:
+    """Draws the spectrum of each level's ``error`` beside that of the truth.
 
     Spectra are root mean squares by the number of half-waves across the box.
     """
@@ -167,17 +169,16 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], headin
 
     draw(truth, color="0.7", linewidth=5, label="truth")
     for item in levels:
-        number, grid = item.level, "x".join(map(str, item.grid))
+        number, grid = item["level"], "x".join(map(str, item["grid"]))
         style: Any = {"color": COLOURS[number % len(COLOURS)], "markersize": 4}
         style["marker"] = MARKERS[number % len(MARKERS)]
-        draw(item.error, label=f"error of level {number}: {grid}", **style)
-        axis.axvline(max(item.grid), color=style["color"], linestyle=":", linewidth=1)
+        draw(item["error"], label=f"error of level {number}: {grid}", **style)
+        axis.axvline(max(item["grid"]), color=style["color"], linestyle=":", linewidth=1)
     axis.set(xscale="log", yscale="log", xlabel="wavenumber (half-waves across the box)")
     axis.set_ylabel("amplitude in each half octave\nover the norm of the truth")
     tidy(axis)
     octaves = [2**k for k in range(int(np.log2(len(truth))) + 1)]
-    axis.xaxis.set_major_locator(FixedLocator(octaves))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axis.set_xticks(octaves, [str(number) for number in octaves])
     limit = Line2D([], [], color="0.4", linestyle=":", label="shortest wave on a level's grid")
     figure.put_legend([limit])
     figure.entitle(heading)

@@ -24,14 +24,8 @@ def plot_predictions(examples: Examples, heading: str) -> Figure:
     are symmetric about zero. Further samples are left out where there would be more than eight
     rows.
     """
-    rows = [
-        (sample, channel, cut)
-        for sample in range(len(examples.rel_l2))
-        for channel in range(len(examples.output_names))
-        for cut in examples.cuts
-    ]
     a_sample = len(examples.output_names) * len(examples.cuts)
-    rows = rows[: max(1, MAX_ROWS // a_sample) * a_sample]
+    rows = list(examples.rows())[: max(1, MAX_ROWS // a_sample) * a_sample]
     width, height = _size(examples.cuts[0].truth.shape[2:], 2.4)
     size = 4 * width + 3 * BAR + 0.5, (height + 0.35) * len(rows) + 0.4
     figure = Picture(size, compress=True)

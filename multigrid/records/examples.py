@@ -1,9 +1,10 @@
 """A few predictions of a run, kept small for pictures. Works on arrays, without torch."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,10 @@ class Examples:
     rollout: RollOut | None = None
     labels: tuple[str, ...] = ()
 
+    def rows(self) -> Iterator[tuple[int, int, Cut]]:
+        """Yields sample, output field and cut of all that there is to see."""
+        return product(range(len(self.rel_l2)), range(len(self.output_names)), self.cuts)
+
     def title(self, sample: int, cut: Cut) -> str:
         """Returns which of the test samples one is, and where it is cut."""
         label = self.labels[sample] if self.labels else f"sample {sample}"
@@ -85,21 +90,17 @@ class Examples:
         inputs: np.ndarray,
         truth: np.ndarray,
         prediction: np.ndarray,
+        rel_l2: np.ndarray,
         rollout: RollOut | None = None,
         labels: Sequence[str] = (),
     ) -> "Examples":
         """Cuts planes from fields ``[N, C, *grid]``."""
         grid = truth.shape[2:]
-        axes = tuple(range(2, truth.ndim))
-        size = np.sqrt(np.square(truth, dtype=np.float64).sum(axes))
-        error = np.sqrt(np.square(np.subtract(prediction, truth, dtype=np.float64)).sum(axes))
-        cuts = [
+        cuts = tuple(
             Cut(label, *(_plane(fields, axis) for fields in (inputs, truth, prediction)))
             for axis, label in _planes(grid)
-        ]
-        rel_l2 = np.divide(error, size, out=np.full_like(error, np.nan), where=size > 0)
-        here = tuple(names[0]), tuple(names[1])
-        return cls(grid, *here, rel_l2, tuple(cuts), rollout, tuple(labels))
+        )
+        return cls(grid, tuple(names[0]), tuple(names[1]), rel_l2, cuts, rollout, tuple(labels))
 
     def write(self, path: Path, run: str = "") -> None:
         """Writes the arrays, and which run they are of, into a ``.npz`` file."""

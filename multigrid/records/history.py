@@ -1,4 +1,4 @@
-"""What result files say of a run: an epoch a row of ``metrics.csv``, networks and spectra."""
+"""What result files say of a run: an epoch a row of ``metrics.csv``, and its networks."""
 
 import re
 from collections import defaultdict
@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from multigrid.errors import UserError
 from multigrid.files import checksum, require_run, write_text
@@ -140,14 +140,6 @@ def _verified(lines: Sequence[str]) -> list[str]:
 
 SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")
 COPIED = ("TRANSFERRED", "FROZEN")
-
-
-class LevelSpectrum(NamedTuple):
-    """The root mean square error of a level by the number of half-waves across the box."""
-
-    level: int
-    grid: tuple[int, ...]
-    error: Sequence[float]
 
 
 @dataclass(frozen=True)

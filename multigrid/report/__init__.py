@@ -91,5 +91,5 @@ def draw_figures(record: RunRecord, against: str | None = None) -> "dict[str, Fi
         figures["rollout"] = plot_rollout(rollout, examples.output_names, title, *errors)
     if record.spectra is not None:
         title = f"{name}: error of each level by wavelength"
-        figures["spectra"] = plot_spectra(*record.spectra, title)
+        figures["spectra"] = plot_spectra(record.spectra["truth"], record.spectra["levels"], title)
     return figures

@@ -154,11 +154,9 @@ def _data(record: RunRecord) -> dict[str, Any]:
 def frames(examples: Examples) -> list[dict[str, Any]]:
     """Returns what can be flipped through: samples, fields and slices, then roll-outs."""
     shown = []
-    for sample in range(len(examples.rel_l2)):
-        for channel, name in enumerate(examples.output_names):
-            for cut in examples.cuts:
-                title = f"{examples.title(sample, cut)}, {name}"
-                shown.append(_frame(title, examples.panels(sample, channel, cut)))
+    for sample, channel, cut in examples.rows():
+        title = f"{examples.title(sample, cut)}, {examples.output_names[channel]}"
+        shown.append(_frame(title, examples.panels(sample, channel, cut)))
     if (rollout := examples.rollout) is not None:
         for channel, name in enumerate(examples.output_names):
             states = rollout.truth[:, channel], rollout.prediction[:, channel]

@@ -11,7 +11,7 @@ from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
 from multigrid.files import path_of, read_json, require_run
 from multigrid.records.examples import Examples
-from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
+from multigrid.records.history import LevelParts, Row, read_history
 from multigrid.records.run_folder import RunFolder, runs_nearby
 from multigrid.tables import counted, si, table
 
@@ -102,14 +102,12 @@ class RunRecord:
         return Examples.read(path, self.folder.identity) if path.is_file() else None
 
     @cached_property
-    def spectra(self) -> tuple[list[float], list[LevelSpectrum]] | None:
+    def spectra(self) -> dict[str, Any] | None:
         """The spectra of the truth and of every level's error; None if the run is unfinished."""
         path = self.folder.spectra
         if not path.is_file():
             return None
-        raw = self._read(path, ("truth", "levels"), levels=("level", "grid", "error"))
-        levels = [LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]]
-        return raw["truth"], levels
+        return self._read(path, ("truth", "levels"), levels=("level", "grid", "error"))
 
     @cached_property
     def levels(self) -> list[LevelParts]:
