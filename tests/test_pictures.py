@@ -12,8 +12,7 @@ import pytest
 from multigrid.errors import UserError
 from multigrid.ladder.results import spectrum
 from multigrid.plots.curves import plot_comparison, plot_convergence, plot_spectra
-from multigrid.plots.fields import plot_predictions, plot_rollout
-from multigrid.plots.ladder import plot_ladder
+from multigrid.plots.pictures import plot_ladder, plot_predictions, plot_rollout
 from multigrid.plots.style import save_figure
 from multigrid.records.examples import Examples, RollOut
 from multigrid.records.history import LevelParts, Row, epochs_so_far

@@ -70,8 +70,7 @@ def draw_figures(record: RunRecord, against: str | None = None) -> "dict[str, Fi
     import numpy as np
 
     from multigrid.plots.curves import plot_convergence, plot_spectra
-    from multigrid.plots.fields import plot_predictions, plot_rollout
-    from multigrid.plots.ladder import plot_ladder
+    from multigrid.plots.pictures import plot_ladder, plot_predictions, plot_rollout
 
     name, examples = record.config.name, record.examples
     direct = () if record.direct is None else record.direct.rows

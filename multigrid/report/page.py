@@ -82,8 +82,7 @@ def _kind(cell: Any) -> str:
     """Returns the class of a table's cell: a number, or a status."""
     text = str(cell)
     is_number = text[:1] in set("-0123456789") and "x" not in text
-    name = "number" if is_number else text if text in STATUSES else ""
-    return Markup(' class="{}"').format(name) if name else ""
+    return "number" if is_number else text if text in STATUSES else ""
 
 
 def _figures(record: RunRecord, folder: Path) -> dict[str, str]:
