@@ -15,14 +15,7 @@ from multigrid.errors import printable
 from multigrid.files import to_json, write_text
 from multigrid.records.examples import COLOURS, Examples, Panel, colour_range, compared
 from multigrid.records.history import COSTS, LevelParts, epochs_so_far
-from multigrid.report.record import (
-    RunRecord,
-    baselines,
-    errors_by_test,
-    number,
-    rollout_table,
-    stage_table,
-)
+from multigrid.report.record import RunRecord, errors_by_test, number, rollout_table, stage_table
 from multigrid.tables import si
 
 QUANTITIES = ("epochs", "seconds", "work_units")  # on the chart's horizontal axis
@@ -100,10 +93,10 @@ def _results(record: RunRecord) -> dict[str, Any]:
     from multigrid.report.comparison import compare
 
     summary, rollout = record.summary, record.summary.get("rollout_metrics")
-    tests, others = errors_by_test(summary), baselines(summary)
+    tests = errors_by_test(summary)
     columns = [
-        errors | {f"rel_l2, {name}": error for name, error in others.get(test, {}).items()}
-        for test, errors in tests.items()
+        {**errors, **{f"rel_l2, {name}": error for name, error in guesses.items()}}
+        for errors, guesses in tests.values()
     ]
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [[name, *(number(column.get(name, "")) for column in columns)] for name in names]
