@@ -90,8 +90,6 @@ def _figures(record: RunRecord, folder: Path) -> dict[str, str]:
 
 def _results(record: RunRecord) -> dict[str, Any]:
     """Returns what is shown of a finished run."""
-    from multigrid.report.comparison import compare
-
     summary, rollout = record.summary, record.summary.get("rollout_metrics")
     tests = errors_by_test(summary)
     columns = [
@@ -100,6 +98,11 @@ def _results(record: RunRecord) -> dict[str, Any]:
     ]
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [[name, *(number(column.get(name, "")) for column in columns)] for name in names]
+    direct = None
+    if record.direct is not None:
+        from multigrid.report.comparison import compare
+
+        direct = compare([record.folder.direct, record.folder.path])
     if (memory := summary.get("peak_memory_bytes")) is not None:
         summary = summary | {"peak_memory_bytes": f"{si(memory)}B"}
     return {
@@ -113,7 +116,7 @@ def _results(record: RunRecord) -> dict[str, Any]:
         "remarks": record.remarks,
         "stages": stage_table(summary),
         "tests": (["Metric", *tests], rows),
-        "direct": record.direct and compare([record.folder.direct, record.folder.path]),
+        "direct": direct,
         "rollout": rollout and (rollout["trajectories"], rollout_table(rollout)),
         "environment": [
             [label, number(summary[key])] for key, label in ENVIRONMENT.items() if key in summary
