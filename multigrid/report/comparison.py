@@ -29,7 +29,7 @@ TERMS = {
 }
 QUANTITIES = ("seconds", "work_units", "flops")
 HEADER = ("Runs", "Best validation", "Test", "Seconds", "Work", "FLOPs")
-INDIFFERENT = ("name", "seed", "output")
+INDIFFERENT: Any = {"name": True, "seed": True, "output": True, "data": {"folder"}}
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,11 @@ def _groups(runs: Sequence[RunRecord]) -> Groups:
     """Groups runs of equal networks whose settings differ in name, seed and output only."""
     by_settings: dict[str, list[RunRecord]] = {}
     for run in runs:
-        settings = run.config.model_dump()
-        del settings["data"]["folder"]
-        compared = {key: value for key, value in settings.items() if key not in INDIFFERENT}
+        settings = run.config.model_dump(exclude=INDIFFERENT)
         # a configuration does not describe a user's network; its tensors do, from epoch 1 on
         tensors = run.levels[0].tensors if run.levels else ()
         network = [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
-        key = json.dumps([compared, network], sort_keys=True, default=str)
+        key = json.dumps([settings, network], sort_keys=True, default=str)
         by_settings.setdefault(key, []).append(run)
     groups: Groups = {}
     for members in by_settings.values():
