@@ -18,21 +18,6 @@ from multigrid.records.history import COSTS, Row, epochs_so_far
 STYLES = ("-", "--", "-.", ":")
 
 
-def chosen(against: str | None, names: Sequence[str]) -> Sequence[str]:
-    """Returns what panels are drawn against: one quantity, or all by default.
-
-    Raises:
-        UserError: If there is no such quantity.
-    """
-    if against is None:
-        return names
-    if against not in names:
-        raise UserError(
-            f"against: '{against}' is not one of {', '.join(names)}{nearest(against, names)}"
-        )
-    return (against,)
-
-
 def plot_convergence(
     rows: Sequence[Row],
     heading: str,
@@ -47,7 +32,7 @@ def plot_convergence(
     the finest grid alone, drawn against time and work.
     """
     lines = [heading, *wrap("; ".join(remarks), 130)]
-    quantities = chosen(against, ("epochs", "seconds", "work_units"))
+    quantities = _chosen(against, ("epochs", "seconds", "work_units"))
     figure, axes = panels(len(quantities), (4.0, 3.7), 0.5 + 0.22 * len(lines))
     for axis, quantity in zip(axes, quantities, strict=True):
         costs = epochs_so_far(rows) if quantity == "epochs" else _column(rows, quantity)
@@ -68,6 +53,17 @@ def plot_convergence(
     figure.put_legend(styled)
     figure.entitle("\n".join(lines))
     return figure
+
+
+def _chosen(against: str | None, names: Sequence[str]) -> Sequence[str]:
+    """Returns what panels are drawn against: one quantity, or all by default."""
+    if against is None:
+        return names
+    if against not in names:
+        raise UserError(
+            f"against: '{against}' is not one of {', '.join(names)}{nearest(against, names)}"
+        )
+    return (against,)
 
 
 def _column(rows: Sequence[Row], name: str) -> list[float]:
@@ -107,7 +103,7 @@ def plot_comparison(
     Of a method's runs, one for each seed, the median is drawn, with the range over the seeds; a
     dashed line marks ``target``.
     """
-    quantities = chosen(against, ("seconds", "work_units", "flops"))
+    quantities = _chosen(against, ("seconds", "work_units", "flops"))
     rows = ceil(len(by_method) / legend_columns([f"{name} (9 seeds)" for name in by_method], 13.5))
     figure, axes = panels(len(quantities), (4.2, 4.0), 0.3 + 0.2 * rows)
     for axis, quantity in zip(axes, quantities, strict=True):
