@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from multigrid.errors import UserError, nearest
 from multigrid.plots.style import COLOURS, MARKERS, legend_columns, panels, plain, tidy
@@ -174,7 +174,8 @@ def plot_spectra(
     axis.set_ylabel("amplitude in each half octave\nover the norm of the truth")
     tidy(axis)
     octaves = [2**k for k in range(int(np.log2(len(truth))) + 1)]
-    axis.set_xticks(octaves, [str(number) for number in octaves])
+    axis.xaxis.set_major_locator(FixedLocator(octaves))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     limit = Line2D([], [], color="0.4", linestyle=":", label="shortest wave on a level's grid")
     figure.put_legend([limit])
     figure.entitle(heading)

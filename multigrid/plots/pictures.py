@@ -196,15 +196,7 @@ def _draw_u(axis: Axes, level: LevelParts, centre: float) -> None:
     for k, grid in enumerate(level.scale_grids):
         y, x = k * STEP, _offset(k)
         left, right = centre - x, centre + x
-        places = {"encoder": left, "stem": left - 0.3, "head": right + 0.3}
-        if k:
-            places["decoder"] = right
-            ends = [left + 0.2, right - 0.2]
-            axis.plot(ends, [y, y], color="0.7", linewidth=0.8, linestyle=(0, (4, 3)))
-            inner = _offset(k - 1) + 0.05
-            below = y - STEP + 0.15
-            _arrow(axis, (left, y - 0.15), (centre - inner, below), parts.get((k, "down")))
-            _arrow(axis, (centre + inner, below), (right, y - 0.15), parts.get((k, "up")))
+        places = {"encoder": left, "decoder": right, "stem": left - 0.3, "head": right + 0.3}
         for name, place in places.items():
             if (k, name) in parts:
                 is_end = name in ("stem", "head")
@@ -212,6 +204,13 @@ def _draw_u(axis: Axes, level: LevelParts, centre: float) -> None:
                 if is_end and k + 1 == len(level.scale_grids):
                     axis.text(place, y + 0.2, name, ha="center", fontsize=7, color="0.35")
         axis.text(left - 0.42, y, grid, ha="right", va="center", fontsize=7.5, color="0.35")
+        if k:
+            ends = [left + 0.2, right - 0.2]
+            axis.plot(ends, [y, y], color="0.7", linewidth=0.8, linestyle=(0, (4, 3)))
+            inner = _offset(k - 1) + 0.05
+            below = y - STEP + 0.15
+            _arrow(axis, (left, y - 0.15), (centre - inner, below), parts.get((k, "down")))
+            _arrow(axis, (centre + inner, below), (right, y - 0.15), parts.get((k, "up")))
 
 
 def _box(axis: Axes, x: float, y: float, look: str, width: float) -> None:

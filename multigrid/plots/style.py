@@ -55,7 +55,6 @@ class Picture(Figure):
         super().__init__(figsize=size, layout=layout)
         self._default = size
         self._factors: dict[Artist, float] = {}
-        self._heading: Text | None = None
         self._below: tuple[Legend, Sequence[Artist], int] | None = None
 
     def savefig(self, *args: Any, **options: Any) -> None:
@@ -70,7 +69,7 @@ class Picture(Figure):
 
     def entitle(self, text: str, part: FigureBase | None = None) -> None:
         """Writes a title at the top, or at that of a part, of one line or several."""
-        self._heading = (part or self).suptitle(plain(text), fontsize=11)
+        (part or self).suptitle(plain(text), fontsize=11, wrap=True)
 
     def put_legend(self, more: Sequence[Artist] = (), width: float | None = None) -> None:
         """Puts one legend, of what has a label in the panels and of more, below all panels.
@@ -88,7 +87,7 @@ class Picture(Figure):
         self._below = self.legend(handles=list(entries.values()), **style), more, columns
 
     def _fit_texts(self) -> None:
-        """Wraps title and labels, and gives the legend as many columns as there is room for."""
+        """Wraps labels of axes, and gives the legend as many columns as there is room for."""
         size = self.get_size_inches()
         shrunk = min(n / d for n, d in zip(size, self._default, strict=True))
         factor = max(SMALLEST, min(1.0, shrunk**0.5))
@@ -100,8 +99,6 @@ class Picture(Figure):
                 legend.remove()
                 self.put_legend(more, width)
         self._scale_letters(factor)
-        if self._heading is not None:
-            _wrap(self._heading, width - 0.3, 0.083)
         for axis in self.axes:
             spec = axis.get_subplotspec()
             if spec is not None:
