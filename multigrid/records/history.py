@@ -75,16 +75,16 @@ EARLIER = ",".join(NAMES[:-1])  # of version 0.1, without checksums
 
 
 def write_history(path: Path, rows: Sequence[Row], run: str = "") -> None:
-    """Writes all rows, each with the run and a checksum, aside first and then renamed into place.
+    """Writes all rows, each with the run and a checksum."""
+    lines = [",".join([*("" if v is None else str(v) for v in astuple(row)), run]) for row in rows]
+    sealed = (",".join(pair) for pair in zip(lines, _checksums(lines), strict=True))
+    write_text(path, "\n".join([HEADER, *sealed]) + "\n")
 
-    The checksum is of the row and of all before it, so that rows missing between others are seen.
-    """
-    lines, link = [HEADER], ""
-    for row in rows:
-        line = ",".join([*("" if v is None else str(v) for v in astuple(row)), run])
-        link = checksum(link + line)
-        lines.append(f"{line},{link}")
-    write_text(path, "\n".join(lines) + "\n")
+
+def _checksums(lines: Sequence[str]) -> list[str]:
+    """Returns a checksum of each line and of all before it, so that missing ones are seen."""
+    links = accumulate(lines, lambda link, line: checksum(link + line), initial="")
+    return list(links)[1:]
 
 
 def read_history(path: Path, run: str = "") -> list[Row]:
@@ -103,7 +103,13 @@ def read_history(path: Path, run: str = "") -> list[Row]:
             raise ValueError("its last line is cut short" if text else "it is empty")
         header, *lines = text.splitlines()
         if header == HEADER:
-            lines = _verified(lines)
+            found = [line.rpartition(",")[2] for line in lines]
+            lines = [line.rpartition(",")[0] for line in lines]
+            if found != _checksums(lines):
+                raise ValueError(
+                    "a row's checksum is wrong: it is damaged or was changed, or the one before "
+                    "it is missing"
+                )
         elif header != EARLIER:
             raise ValueError("its columns are others")
         names = header.removesuffix(",checksum").split(",")
@@ -120,21 +126,6 @@ def read_history(path: Path, run: str = "") -> list[Row]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable or half-written ({error})") from None
     require_run(path, owner, run)
-    return rows
-
-
-def _verified(lines: Sequence[str]) -> list[str]:
-    """Returns lines without their checksums, which are verified."""
-    rows, link = [], ""
-    for line in lines:
-        row, _, found = line.rpartition(",")
-        link = checksum(link + row)
-        if found != link:
-            raise ValueError(
-                "a row's checksum is wrong: it is damaged or was changed, or the one before it is "
-                "missing"
-            )
-        rows.append(row)
     return rows
 
 
