@@ -3,14 +3,10 @@
 Metrics take a prediction and the truth as ``[N, C, *grid]`` and return ``[N]``; norms run over
 channels and grid points together. :func:`field_errors` calls them once for each output field, in
 float64, so that a small field counts as much as a large one and no unit over- or underflows.
-:func:`per_field` then takes means over samples, and :func:`mean_over_fields` over fields.
 
-**The relative error of a zero field.** A field that is zero has no size to relate an error to, and
-one that is smaller than rounding errors has none that means anything. So where the norm of a
-sample's field is at most :data:`NEGLIGIBLE` times what is typical of that field over the training
-samples, its error is taken relative to the typical norm instead. The rule knows no absolute
-number: fields in any unit give the same relative errors. :func:`negligible_fields` names the
-samples to which it applies.
+A field that is zero, or smaller than rounding errors, has no size to relate an error to. Where the
+norm of a sample's field is at most :data:`NEGLIGIBLE` times what is typical of that field over the
+training samples, its error is relative to the typical norm instead.
 
 Users add metrics with ``multigrid.register_metric(name)``, or hand them in as ``metrics={name:
 function}``. A function that takes ``grid`` or ``field`` as well is given the :class:`Grid` or the

@@ -15,7 +15,7 @@ from multigrid.files import write_json
 from multigrid.hardware import code_version, machine, peak_memory
 from multigrid.ladder.data import RunData
 from multigrid.ladder.recorder import Recorder
-from multigrid.metrics import mean_over_fields, mean_rel_l2
+from multigrid.metrics import mean_over_fields, mean_rel_l2, rel_l2_by_field
 from multigrid.models.scaling import Surrogate
 from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
 from multigrid.schedule import Stage
@@ -119,17 +119,18 @@ def write_examples(
 ) -> None:
     """Writes ``predictions.npz``: test samples from the best to the worst, and a roll-out."""
     experiment = recorder.experiment
-    errors = mean_rel_l2(prediction, samples.outputs, recorder.data.scaling.fields)
+    errors = rel_l2_by_field(prediction, samples.outputs, surrogate.scaling.fields)
     groups = experiment.source.groups("test", samples.grid, len(samples))
     count = experiment.config.output.num_predictions
     places = experiment.source.places("test", samples.grid, len(samples))
-    indices, labels = choose_samples(errors.cpu().numpy(), count, groups, places)
-    inputs, truth, shown = (
-        field[indices].cpu().numpy() for field in (samples.inputs, samples.outputs, prediction)
+    indices, labels = choose_samples(errors.mean(1).cpu().numpy(), count, groups, places)
+    inputs, truth, shown, rel_l2 = (
+        values[indices].cpu().numpy()
+        for values in (samples.inputs, samples.outputs, prediction, errors)
     )
     names = experiment.problem.input_names, experiment.problem.output_names
     rollout = None if true is None else _first_rollout(surrogate, true, names[0])
-    examples = Examples.of(names, inputs, truth, shown, rollout, labels)
+    examples = Examples.of(names, inputs, truth, shown, rel_l2, rollout, labels)
     examples.write(recorder.folder.examples, recorder.folder.identity)
 
 

@@ -1,6 +1,6 @@
 """Errors as curves: of one run, of several runs, and by wavelength."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from textwrap import wrap
 from typing import Any
@@ -13,30 +13,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from multigrid.errors import UserError, nearest
 from multigrid.plots.style import COLOURS, MARKERS, legend_columns, panels, plain, tidy
-from multigrid.records.history import LevelSpectrum, Row, epochs_so_far
+from multigrid.records.history import COSTS, Row, epochs_so_far
 
 STYLES = ("-", "--", "-.", ":")
-CONVERGENCE = ("epochs", "seconds", "work_units")
-COSTS = {
-    "seconds": "training time [s]",
-    "work_units": "work units (1 = an epoch on the finest grid)",
-    "flops": "floating-point operations",
-}
-
-
-def chosen(against: str | None, names: Iterable[str]) -> tuple[str, ...]:
-    """Returns what panels are drawn against: one quantity, or all by default.
-
-    Raises:
-        UserError: If there is no such quantity.
-    """
-    if against is None:
-        return tuple(names)
-    if against not in names:
-        raise UserError(
-            f"against: '{against}' is not one of {', '.join(names)}{nearest(against, names)}"
-        )
-    return (against,)
 
 
 def plot_convergence(
@@ -44,7 +23,7 @@ def plot_convergence(
     heading: str,
     remarks: Sequence[str] = (),
     direct: Sequence[Row] = (),
-    against: Sequence[str] = CONVERGENCE,
+    against: str | None = None,
 ) -> Figure:
     """Draws the validation error per level, by default against epochs, training time and work.
 
@@ -53,38 +32,45 @@ def plot_convergence(
     the finest grid alone, drawn against time and work.
     """
     lines = [heading, *wrap("; ".join(remarks), 130)]
-    figure, axes = panels(len(against), (4.0, 3.7), 0.5 + 0.22 * len(lines))
-    handles: dict[int, Line2D] = {}
-    lines_of_direct: list[Line2D] = []
-    for axis, quantity in zip(axes, against, strict=True):
+    quantities = _chosen(against, ("epochs", "seconds", "work_units"))
+    figure, axes = panels(len(quantities), (4.0, 3.7), 0.5 + 0.22 * len(lines))
+    for axis, quantity in zip(axes, quantities, strict=True):
         costs = epochs_so_far(rows) if quantity == "epochs" else _column(rows, quantity)
-        _draw_stages(axis, rows, np.asarray(costs, dtype=float), handles)
-        axis.set(xlabel=COSTS.get(quantity, quantity), yscale="log")
+        _draw_stages(axis, rows, np.asarray(costs, dtype=float))
+        axis.set(xlabel=COSTS[quantity], yscale="log")
         if quantity == "epochs":
             axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         elif direct:
             style: Any = {"color": "0.35", "linestyle": "--", "marker": "x", "markersize": 4}
             style["label"] = f"direct training on {direct[0].grid}"
-            errors = _column(direct, "val_finest_rel_l2")
-            lines_of_direct = axis.plot(_column(direct, quantity), errors, **style)
-    _share_errors(axes)
+            axis.plot(_column(direct, quantity), _column(direct, "val_finest_rel_l2"), **style)
+        tidy(axis)
     axes[0].set_ylabel("validation error\n(mean relative L2)")
     styled = []
     if any(row.val_rel_l2 != row.val_finest_rel_l2 for row in rows):
         styles: dict[str, Any] = {"on its own grid": "-", "on the finest grid": ":"}
         styled = [Line2D([], [], color="0.3", linestyle=s, label=n) for n, s in styles.items()]
-    figure.put_legend([*handles.values(), *styled, *lines_of_direct])
+    figure.put_legend(styled)
     figure.entitle("\n".join(lines))
     return figure
+
+
+def _chosen(against: str | None, names: Sequence[str]) -> Sequence[str]:
+    """Returns what panels are drawn against: one quantity, or all by default."""
+    if against is None:
+        return names
+    if against not in names:
+        raise UserError(
+            f"against: '{against}' is not one of {', '.join(names)}{nearest(against, names)}"
+        )
+    return (against,)
 
 
 def _column(rows: Sequence[Row], name: str) -> list[float]:
     return [getattr(row, name) for row in rows]
 
 
-def _draw_stages(
-    axis: Axes, rows: Sequence[Row], x: np.ndarray, handles: dict[int, Line2D]
-) -> None:
+def _draw_stages(axis: Axes, rows: Sequence[Row], x: np.ndarray) -> None:
     width, last_label = np.ptp(x) or 1.0, -np.inf
     for stage in sorted({row.stage for row in rows}):
         here = [row for row in rows if row.stage == stage]
@@ -94,13 +80,12 @@ def _draw_stages(
         finest, errors = _column(here, "val_finest_rel_l2"), _column(here, "val_rel_l2")
         if finest != errors:
             axis.plot(places, finest, color=colour, linestyle=":", linewidth=1.2)
-        (line,) = axis.plot(places, errors, color=colour, marker=marker, markersize=3.5)
-        line.set_label(f"level {level}: {grid}")
-        handles.setdefault(level, line)
+        style: Any = {"color": colour, "marker": marker, "markersize": 3.5}
+        axis.plot(places, errors, label=f"level {level}: {grid}", **style)
         if stage:
             axis.axvline(start, color="0.75", linewidth=0.8, zorder=0)
         if stage and start - last_label > 0.05 * width:  # those of shorter stages would overlap
-            style: Any = {"ha": "right", "va": "top", "fontsize": 7.5, "color": "0.35"}
+            style = {"ha": "right", "va": "top", "fontsize": 7.5, "color": "0.35"}
             place = axis.get_xaxis_transform()
             axis.text(start, 0.99, grid, transform=place, rotation=90, **style)
             last_label = start
@@ -109,29 +94,29 @@ def _draw_stages(
 
 def plot_comparison(
     by_method: Mapping[str, Sequence[Sequence[Row]]],
-    target: float | None,
+    target: float,
     heading: str,
-    against: Sequence[str] = tuple(COSTS),
+    against: str | None = None,
 ) -> Figure:
     """Draws the lowest error so far of every method, by default against time, work and operations.
 
     Of a method's runs, one for each seed, the median is drawn, with the range over the seeds; a
     dashed line marks ``target``.
     """
+    quantities = _chosen(against, ("seconds", "work_units", "flops"))
     rows = ceil(len(by_method) / legend_columns([f"{name} (9 seeds)" for name in by_method], 13.5))
-    figure, axes = panels(len(against), (4.2, 4.0), 0.3 + 0.2 * rows)
-    for axis, quantity in zip(axes, against, strict=True):
+    figure, axes = panels(len(quantities), (4.2, 4.0), 0.3 + 0.2 * rows)
+    for axis, quantity in zip(axes, quantities, strict=True):
         for index, (name, histories) in enumerate(by_method.items()):
             style = STYLES[index // len(COLOURS) % len(STYLES)]
             many = f" ({len(histories)} seeds)" if len(histories) > 1 else ""
             colour = COLOURS[index % len(COLOURS)]
             draw_method(axis, histories, quantity, colour, name + many, style)
-        if target is not None:
-            axis.axhline(target, color="0.5", linewidth=0.9, linestyle="--", zorder=0)
+        axis.axhline(target, color="0.5", linewidth=0.9, linestyle="--", zorder=0)
         axis.set(xscale="log", yscale="log", xlabel=COSTS[quantity])
-    _share_errors(axes)
+        tidy(axis)
     axes[0].set_ylabel("lowest validation error\nso far, finest grid\n(mean relative L2)")
-    figure.put_legend(axes[0].get_lines()[: len(by_method)])
+    figure.put_legend()
     figure.entitle(heading)
     return figure
 
@@ -161,8 +146,10 @@ def draw_method(
     axis.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.2, linewidth=0)
 
 
-def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], heading: str) -> Figure:
-    """Draws the spectrum of each level's error beside that of the truth.
+def plot_spectra(
+    truth: Sequence[float], levels: Sequence[Mapping[str, Any]], heading: str
+) -> Figure:
+    """Draws the spectrum of each level's ``error`` beside that of the truth.
 
     Spectra are root mean squares by the number of half-waves across the box.
     """
@@ -178,11 +165,11 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], headin
 
     draw(truth, color="0.7", linewidth=5, label="truth")
     for item in levels:
-        number, grid = item.level, "x".join(map(str, item.grid))
+        number, grid = item["level"], "x".join(map(str, item["grid"]))
         style: Any = {"color": COLOURS[number % len(COLOURS)], "markersize": 4}
         style["marker"] = MARKERS[number % len(MARKERS)]
-        draw(item.error, label=f"error of level {number}: {grid}", **style)
-        axis.axvline(max(item.grid), color=style["color"], linestyle=":", linewidth=1)
+        draw(item["error"], label=f"error of level {number}: {grid}", **style)
+        axis.axvline(max(item["grid"]), color=style["color"], linestyle=":", linewidth=1)
     axis.set(xscale="log", yscale="log", xlabel="wavenumber (half-waves across the box)")
     axis.set_ylabel("amplitude in each half octave\nover the norm of the truth")
     tidy(axis)
@@ -190,8 +177,7 @@ def plot_spectra(truth: Sequence[float], levels: Sequence[LevelSpectrum], headin
     axis.xaxis.set_major_locator(FixedLocator(octaves))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     limit = Line2D([], [], color="0.4", linestyle=":", label="shortest wave on a level's grid")
-    lines = [line for line in axis.get_lines() if str(line.get_label())[:1] != "_"]
-    figure.put_legend([*lines, limit])
+    figure.put_legend([limit])
     figure.entitle(heading)
     return figure
 
@@ -200,12 +186,3 @@ def _bands(length: int) -> np.ndarray:
     """Returns the first entries of bands of half an octave, from one half-wave on, and the end."""
     count = int(2 * np.log2(max(length - 1, 2))) + 1
     return np.unique([*np.ceil(2 ** (np.arange(count) / 2)), length]).astype(int)
-
-
-def _share_errors(axes: Sequence[Axes]) -> None:
-    """Gives panels the same vertical axis, labelled on the left."""
-    limits = [limit for axis in axes for limit in axis.get_ylim()]
-    for axis in axes:
-        axis.set_ylim(min(limits), max(limits))
-        tidy(axis)
-        axis.tick_params(labelleft=axis is axes[0])

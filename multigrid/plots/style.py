@@ -50,11 +50,11 @@ class Picture(Figure):
     """
 
     def __init__(self, size: tuple[float, float], compress: bool = False) -> None:
-        layout = _Layout(w_pad=0.16 if compress else 0.08, h_pad=0.05, compress=compress)
+        width = 0.16 if compress else 0.08
+        layout = ConstrainedLayoutEngine(w_pad=width, h_pad=0.05, compress=compress)
         super().__init__(figsize=size, layout=layout)
         self._default = size
-        self._sizes: dict[Text, tuple[float, float]] = {}
-        self._heading: Text | None = None
+        self._factors: dict[Artist, float] = {}
         self._below: tuple[Legend, Sequence[Artist], int] | None = None
 
     def savefig(self, *args: Any, **options: Any) -> None:
@@ -62,33 +62,43 @@ class Picture(Figure):
         with matplotlib.rc_context(WRITING):
             super().savefig(*args, **options)
 
+    def draw(self, renderer: Any) -> None:
+        """Draws the figure as matplotlib does, with texts that fit."""
+        self._fit_texts()
+        super().draw(renderer)
+
     def entitle(self, text: str, part: FigureBase | None = None) -> None:
         """Writes a title at the top, or at that of a part, of one line or several."""
-        self._heading = (part or self).suptitle(plain(text), fontsize=11)
+        (part or self).suptitle(plain(text), fontsize=11, wrap=True)
 
-    def put_legend(self, handles: Sequence[Artist], width: float | None = None) -> None:
-        """Puts one legend below all panels, as for a figure so many inches wide."""
-        width = self.get_figwidth() if width is None else width
-        columns = legend_columns([str(h.get_label()) for h in handles], width)
+    def put_legend(self, more: Sequence[Artist] = (), width: float | None = None) -> None:
+        """Puts one legend, of what has a label in the panels and of more, below all panels.
+
+        It gets as many columns as a figure so many inches wide has room for.
+        """
+        entries = {
+            label: handle
+            for axis in self.axes
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        } | {str(handle.get_label()): handle for handle in more}
+        columns = legend_columns(list(entries), self.get_figwidth() if width is None else width)
         style: Any = {"loc": "outside lower center", "ncols": columns, "frameon": False}
         style |= {"columnspacing": 1.2, "handlelength": 1.8, "fontsize": 9}
-        self._below = self.legend(handles=handles, **style), handles, columns
+        self._below = self.legend(handles=list(entries.values()), **style), more, columns
 
-    def fit_texts(self) -> None:
-        """Wraps title and labels, and gives the legend as many columns as there is room for."""
+    def _fit_texts(self) -> None:
+        """Wraps labels of axes, and gives the legend as many columns as there is room for."""
         size = self.get_size_inches()
         shrunk = min(n / d for n, d in zip(size, self._default, strict=True))
         factor = max(SMALLEST, min(1.0, shrunk**0.5))
         width, height = size / factor  # in letters of the usual size
         if self._below is not None:
-            legend, handles, columns = self._below
-            labels = [str(handle.get_label()) for handle in handles]
+            legend, more, columns = self._below
+            labels = [text.get_text() for text in legend.get_texts()]
             if legend in self.legends and columns != legend_columns(labels, width):
                 legend.remove()
-                self.put_legend(handles, width)
+                self.put_legend(more, width)
         self._scale_letters(factor)
-        if self._heading is not None:
-            _wrap(self._heading, width - 0.3, 0.083)
         for axis in self.axes:
             spec = axis.get_subplotspec()
             if spec is not None:
@@ -98,26 +108,12 @@ class Picture(Figure):
 
     def _scale_letters(self, factor: float) -> None:
         """Makes letters smaller than in the default size; those that the user has set stay."""
-        if factor == 1 and not self._sizes:
-            return
         for axis in self.axes:  # makes the ticks' labels
             axis.get_xticklabels(), axis.get_yticklabels()
-        for text in self.findobj(lambda artist: isinstance(artist, Text)):
-            assert isinstance(text, Text)
-            now = float(text.get_fontsize())
-            size, before = self._sizes.get(text, (now, now))
-            size = size if now == before else now / factor
-            text.set_fontsize(size * factor)
-            self._sizes[text] = size, float(text.get_fontsize())
-
-
-class _Layout(ConstrainedLayoutEngine):
-    """Constrained layout, of texts that fit."""
-
-    def execute(self, figure: Any) -> None:
-        """Places everything in a figure."""
-        figure.fit_texts()
-        super().execute(figure)
+        texts: Any = self.findobj(Text)
+        for text in texts:
+            text.set_fontsize(text.get_fontsize() * (factor / self._factors.get(text, 1.0)))
+            self._factors[text] = factor
 
 
 def _wrap(text: Text, inches: float, letter: float) -> None:
@@ -134,13 +130,13 @@ def legend_columns(labels: Sequence[str], width: float) -> int:
 
 
 def panels(count: int, size: tuple[float, float], more: float) -> tuple[Picture, list[Axes]]:
-    """Returns a figure with panels side by side.
+    """Returns a figure with panels side by side, which have one vertical axis.
 
     The ``size`` is width and height of one with its labels, in inches, ``more`` the height for
     title and legend.
     """
     figure = Picture((0.4 + count * size[0], size[1] + more))
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+    return figure, list(figure.subplots(1, count, squeeze=False, sharey=True)[0])
 
 
 def tidy(axis: Axes) -> None:
@@ -156,7 +152,7 @@ def tidy(axis: Axes) -> None:
 
 
 class LogTicks(Locator):
-    """Places the ticks of a logarithmic axis, as many as there is room for."""
+    """Places the ticks of a logarithmic axis: at least three, as many as there is room for."""
 
     def __call__(self) -> Any:
         """Returns the ticks within what is shown."""
@@ -165,19 +161,15 @@ class LogTicks(Locator):
 
     def tick_values(self, low: float, high: float) -> Any:
         """Returns the ticks within limits."""
+        if not 0 < low < high:
+            return []
         axis: Any = self.axis
-        room = min(7, max(2, axis.get_tick_space()))
-        return _log_ticks(low, high, room) if 0 < low < high else []
-
-
-def _log_ticks(low: float, high: float, most: int) -> list[float]:
-    """Returns at least three ticks of a logarithmic axis, if so many may be."""
-    powers = range(floor(log10(low)) - 1, ceil(log10(high)) + 1)
-    for mantissas in MANTISSAS:
-        ticks = [m * 10.0**p for p in powers for m in mantissas if low <= m * 10.0**p <= high]
-        if len(ticks) >= 3:
-            return ticks[:: ceil(len(ticks) / most)]
-    return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+        powers = range(floor(log10(low)) - 1, ceil(log10(high)) + 1)
+        for mantissas in MANTISSAS:
+            ticks = [m * 10.0**p for p in powers for m in mantissas if low <= m * 10.0**p <= high]
+            if len(ticks) >= 3:
+                return ticks[:: ceil(len(ticks) / min(7, max(2, axis.get_tick_space())))]
+        return [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
 
 
 def _label(value: float) -> str:

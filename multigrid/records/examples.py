@@ -1,9 +1,10 @@
 """A few predictions of a run, kept small for pictures. Works on arrays, without torch."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,10 @@ class Examples:
     rollout: RollOut | None = None
     labels: tuple[str, ...] = ()
 
+    def rows(self) -> Iterator[tuple[int, int, Cut]]:
+        """Yields sample, output field and cut of all that there is to see."""
+        return product(range(len(self.rel_l2)), range(len(self.output_names)), self.cuts)
+
     def title(self, sample: int, cut: Cut) -> str:
         """Returns which of the test samples one is, and where it is cut."""
         label = self.labels[sample] if self.labels else f"sample {sample}"
@@ -70,15 +75,12 @@ class Examples:
         """Returns input, truth, prediction and error of an output field of a sample."""
         source, name = min(channel, len(self.input_names) - 1), self.output_names[channel]
         given, truth = cut.inputs[sample, source], cut.truth[sample, channel]
-        error = cut.prediction[sample, channel] - truth
         given_kind = colour_range(cut.inputs[:, source])[0]  # the same for all samples
         scale = colour_range(truth, colour_range(cut.truth[:, channel])[0])
         heading = f"error (relative L2 {self.rel_l2[sample, channel]:.2%})"
         return [
             (f"input {self.input_names[source]}", given, colour_range(given, given_kind)),
-            (f"truth {name}", truth, scale),
-            (f"prediction {name}", cut.prediction[sample, channel], scale),
-            (heading, error, colour_range(error, "error")),
+            *compared(name, truth, cut.prediction[sample, channel], scale, heading),
         ]
 
     @classmethod
@@ -88,21 +90,17 @@ class Examples:
         inputs: np.ndarray,
         truth: np.ndarray,
         prediction: np.ndarray,
+        rel_l2: np.ndarray,
         rollout: RollOut | None = None,
         labels: Sequence[str] = (),
     ) -> "Examples":
         """Cuts planes from fields ``[N, C, *grid]``."""
         grid = truth.shape[2:]
-        axes = tuple(range(2, truth.ndim))
-        size = np.sqrt(np.square(truth, dtype=np.float64).sum(axes))
-        error = np.sqrt(np.square(np.subtract(prediction, truth, dtype=np.float64)).sum(axes))
-        cuts = [
+        cuts = tuple(
             Cut(label, *(_plane(fields, axis) for fields in (inputs, truth, prediction)))
             for axis, label in _planes(grid)
-        ]
-        rel_l2 = np.divide(error, size, out=np.full_like(error, np.nan), where=size > 0)
-        here = tuple(names[0]), tuple(names[1])
-        return cls(grid, *here, rel_l2, tuple(cuts), rollout, tuple(labels))
+        )
+        return cls(grid, tuple(names[0]), tuple(names[1]), rel_l2, cuts, rollout, tuple(labels))
 
     def write(self, path: Path, run: str = "") -> None:
         """Writes the arrays, and which run they are of, into a ``.npz`` file."""
@@ -126,35 +124,30 @@ class Examples:
 
     @classmethod
     def read(cls, path: Path, run: str = "") -> "Examples":
-        """Reads back what :meth:`write` wrote of a run, also in an earlier version."""
+        """Reads back what :meth:`write` wrote of a run, also in version 0.1."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            checksum = arrays.pop("checksum", None)  # earlier versions wrote none
+            checksum = arrays.pop("checksum", None)  # version 0.1 wrote none
             if checksum is not None and checksum != _checksum(arrays):
                 raise ValueError("its checksum is wrong")
-            require_run(path, str(arrays.get("run", "")), run)
-            cuts = [
+            cuts = tuple(
                 Cut(str(label), *(arrays[f"{name}_{i}"] for name in FIELDS))
                 for i, label in enumerate(arrays["cuts"])
-            ]
+            )
             inputs, outputs, labels = (
                 tuple(map(str, arrays.get(name, ())))
                 for name in ("input_names", "output_names", "labels")
             )
-            grid = tuple(int(n) for n in arrays["grid"])
-            examples = cls(grid, inputs, outputs, arrays["rel_l2"], tuple(cuts), labels=labels)
+            rollout = None
             if "rollout_steps" in arrays:
-                steps, *fields = (arrays[f"rollout_{name}"] for name in RollOut._fields[:3])
-                label = str(arrays.get("rollout_label", ""))
-                rollout = RollOut(steps, fields[0], fields[1], label)
-                examples = replace(examples, rollout=rollout)
-        except FileNotFoundError:
-            raise UserError(f"{path}: there is no such file") from None
-        except UserError:
-            raise
+                steps, truth, prediction = (arrays[f"rollout_{n}"] for n in RollOut._fields[:3])
+                rollout = RollOut(steps, truth, prediction, str(arrays.get("rollout_label", "")))
+            grid = tuple(int(n) for n in arrays["grid"])
+            examples = cls(grid, inputs, outputs, arrays["rel_l2"], cuts, rollout, labels)
         except Exception as error:  # zipfile raises errors of many kinds
             raise UserError(f"{path}: unreadable or half-written ({brief(error)})") from None
+        require_run(path, str(arrays.get("run", "")), run)
         return examples
 
 
@@ -179,22 +172,35 @@ def choose_samples(
     order = np.argsort(errors, kind="stable")
     ranks = np.linspace(0, len(order) - 1, min(count, len(order)))
     names = {0.0: "best", 0.5: "median", 1.0: "worst"}
-    chosen: list[int] = []
-    labels = []
+    groups = range(len(order)) if trajectories is None else trajectories
+    labels: dict[int, str] = {}
     used = set()
     for rank in [*ranks[[0]], *ranks[:0:-1]]:  # the worst before those in the middle
-        near = sorted(range(len(order)), key=lambda place: abs(place - rank))
-        free = [int(order[place]) for place in near if order[place] not in chosen]
-        if trajectories is not None:
-            free = [index for index in free if trajectories[index] not in used]
-            used |= {trajectories[index] for index in free[:1]}
+        near = order[np.argsort(abs(np.arange(len(order)) - rank), kind="stable")]
+        free = [index for index in near.tolist() if groups[index] not in used]
         if free:
+            used.add(groups[free[0]])
             part = float(rank) / max(len(order) - 1, 1)
-            chosen.append(free[0])
             place = f", {places[free[0]]}" if places else ""
-            labels.append(f"{names.get(part, f'rank {part:.0%}')}: sample {free[0]}{place}")
-    by_error = sorted(range(len(chosen)), key=lambda place: errors[chosen[place]])
-    return [chosen[place] for place in by_error], [labels[place] for place in by_error]
+            labels[free[0]] = f"{names.get(part, f'rank {part:.0%}')}: sample {free[0]}{place}"
+    chosen = sorted(labels, key=lambda index: errors[index])
+    return chosen, [labels[index] for index in chosen]
+
+
+def compared(
+    name: str,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    scale: tuple[str, float, float],
+    heading: str = "error",
+) -> list[Panel]:
+    """Returns truth and prediction in the same colours, and the error under a heading."""
+    error = prediction - truth
+    return [
+        (f"truth {name}", truth, scale),
+        (f"prediction {name}", prediction, scale),
+        (heading, error, colour_range(error, "error")),
+    ]
 
 
 def colour_range(field: np.ndarray, kind: str = "") -> tuple[str, float, float]:

@@ -1,14 +1,13 @@
-"""What result files say of a run: an epoch a row of ``metrics.csv``, networks and spectra."""
+"""What result files say of a run: an epoch a row of ``metrics.csv``, and its networks."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from multigrid.errors import UserError
 from multigrid.files import checksum, require_run, write_text
@@ -62,27 +61,34 @@ def outcome(errors: Sequence[float]) -> str:
     return "still improving" if min(errors) < (1 - STILL_IMPROVING) * before else "levelled off"
 
 
+COSTS = {
+    "epochs": "epochs",
+    "seconds": "training time [s]",
+    "work_units": "work units (1 = an epoch on the finest grid)",
+    "flops": "floating-point operations",
+}
+"""What errors are drawn against, and how axes are labelled."""
+
 NAMES = [field.name for field in fields(Row)]
-EARLIER = ",".join(NAMES[:-1])
-"""Columns of earlier versions, whose rows have no checksum, or one each."""
 HEADER = ",".join([*NAMES, "run", "checksum"])
+EARLIER = ",".join(NAMES[:-1])  # of version 0.1, without checksums
 
 
 def write_history(path: Path, rows: Sequence[Row], run: str = "") -> None:
-    """Writes all rows, each with the run and a checksum, aside first and then renamed into place.
+    """Writes all rows, each with the run and a checksum."""
+    lines = [",".join([*("" if v is None else str(v) for v in astuple(row)), run]) for row in rows]
+    sealed = (",".join(pair) for pair in zip(lines, _checksums(lines), strict=True))
+    write_text(path, "\n".join([HEADER, *sealed]) + "\n")
 
-    The checksum is of the row and of all before it, so that rows missing between others are seen.
-    """
-    lines, link = [HEADER], ""
-    for row in rows:
-        line = ",".join([*("" if v is None else str(v) for v in astuple(row)), run])
-        link = checksum(link + line)
-        lines.append(f"{line},{link}")
-    write_text(path, "\n".join(lines) + "\n")
+
+def _checksums(lines: Sequence[str]) -> list[str]:
+    """Returns a checksum of each line and of all before it, so that missing ones are seen."""
+    links = accumulate(lines, lambda link, line: checksum(link + line), initial="")
+    return list(links)[1:]
 
 
 def read_history(path: Path, run: str = "") -> list[Row]:
-    """Reads the rows back, also those of an earlier version, without checksums.
+    """Reads the rows back, also those of version 0.1.
 
     Raises:
         UserError: If the file is not there, a row is damaged or missing between others, or the
@@ -90,57 +96,41 @@ def read_history(path: Path, run: str = "") -> list[Row]:
     """
     kinds: dict[str, Any] = {f.name: f.type if f.type in (int, str) else float for f in fields(Row)}
     optional = {field.name for field in fields(Row) if field.type == float | None}
-    rows = []
+    rows, owner = [], ""
     try:
         text = path.read_text(encoding="utf-8")
         if not text.endswith("\n"):
             raise ValueError("its last line is cut short" if text else "it is empty")
         header, *lines = text.splitlines()
-        names = NAMES if header == HEADER else NAMES[:-1]
-        for cells in _verified(header, lines):
-            if header == HEADER:
-                require_run(path, cells.pop(), run)
-            values: Any = {
-                name: None if not cell and name in optional else kinds[name](cell)
-                for name, cell in zip(names, cells, strict=True)
-            }
-            rows.append(Row(**values))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable or half-written ({error})") from None
-    return rows
-
-
-def _verified(header: str, lines: Sequence[str]) -> Iterator[list[str]]:
-    """Yields the cells of each row, without its checksum, which is verified."""
-    if header not in (EARLIER, f"{EARLIER},checksum", HEADER):
-        raise ValueError("its columns are others")
-    link = ""
-    for line in lines:
-        if header != EARLIER:
-            line, _, found = line.rpartition(",")
-            link = checksum(link + line if header == HEADER else line)
-            if found != link:
+        if header == HEADER:
+            found = [line.rpartition(",")[2] for line in lines]
+            lines = [line.rpartition(",")[0] for line in lines]
+            if found != _checksums(lines):
                 raise ValueError(
                     "a row's checksum is wrong: it is damaged or was changed, or the one before "
                     "it is missing"
                 )
-        yield line.split(",")
+        elif header != EARLIER:
+            raise ValueError("its columns are others")
+        names = header.removesuffix(",checksum").split(",")
+        for line in lines:
+            cells = dict(zip(names, line.split(","), strict=True))
+            owner = cells.pop("run", "")
+            values: Any = {
+                name: None if not cell and name in optional else kinds[name](cell)
+                for name, cell in cells.items()
+            }
+            rows.append(Row(**values))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there, as the run has finished no epoch yet") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable or half-written ({error})") from None
+    require_run(path, owner, run)
+    return rows
 
 
 SCALE_KEY = re.compile(r"^scales\.(\d+)\.(\w+)\.")
 COPIED = ("TRANSFERRED", "FROZEN")
-
-
-class LevelSpectrum(NamedTuple):
-    """The root mean square error of a level by the number of half-waves across the box."""
-
-    level: int
-    grid: tuple[int, ...]
-    error: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -169,5 +159,4 @@ class LevelParts:
 
 def epochs_so_far(rows: Sequence[Row]) -> list[int]:
     """Returns the number of epochs trained at each row, all stages counted."""
-    starts = np.cumsum([row.epoch == 0 for row in rows])
-    return [int(n) for n in np.arange(len(rows)) - starts + 1]
+    return list(accumulate(int(row.epoch > 0) for row in rows))

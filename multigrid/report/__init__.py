@@ -69,14 +69,13 @@ def draw_figures(record: RunRecord, against: str | None = None) -> "dict[str, Fi
     """Returns the figures that the result files allow, by name; see :func:`figures`."""
     import numpy as np
 
-    from multigrid.plots.curves import CONVERGENCE, chosen, plot_convergence, plot_spectra
-    from multigrid.plots.fields import plot_predictions, plot_rollout
-    from multigrid.plots.ladder import plot_ladder
+    from multigrid.plots.curves import plot_convergence, plot_spectra
+    from multigrid.plots.pictures import plot_ladder, plot_predictions, plot_rollout
 
     name, examples = record.config.name, record.examples
     direct = () if record.direct is None else record.direct.rows
-    convergence = record.rows, name, record.remarks, direct, chosen(against, CONVERGENCE)
-    figures = {"convergence": plot_convergence(*convergence)}
+    convergence = plot_convergence(record.rows, name, record.remarks, direct, against)
+    figures = {"convergence": convergence}
     if record.levels and all(level.parts() for level in record.levels):
         title = f"{name}: the network of each level, on entering it"
         folded = record.config.model.fields == "folded"
@@ -91,5 +90,5 @@ def draw_figures(record: RunRecord, against: str | None = None) -> "dict[str, Fi
         figures["rollout"] = plot_rollout(rollout, examples.output_names, title, *errors)
     if record.spectra is not None:
         title = f"{name}: error of each level by wavelength"
-        figures["spectra"] = plot_spectra(*record.spectra, title)
+        figures["spectra"] = plot_spectra(record.spectra["truth"], record.spectra["levels"], title)
     return figures

@@ -29,7 +29,7 @@ TERMS = {
 }
 QUANTITIES = ("seconds", "work_units", "flops")
 HEADER = ("Runs", "Best validation", "Test", "Seconds", "Work", "FLOPs")
-INDIFFERENT = ("name", "seed", "output")
+INDIFFERENT: Any = {"name": True, "seed": True, "output": True, "data": {"folder"}}
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class Comparison:
 
         ``against``: one panel alone, against ``seconds``, ``work_units`` or ``flops``.
         """
-        from multigrid.plots.curves import COSTS, chosen, plot_comparison
+        from multigrid.plots.curves import plot_comparison
 
-        title = f"dashed: {self._target}"
-        return plot_comparison(self.histories, self.target, title, chosen(against, COSTS))
+        return plot_comparison(self.histories, self.target, f"dashed: {self._target}", against)
 
     @property
     def _target(self) -> str:
@@ -150,13 +149,11 @@ def _groups(runs: Sequence[RunRecord]) -> Groups:
     """Groups runs of equal networks whose settings differ in name, seed and output only."""
     by_settings: dict[str, list[RunRecord]] = {}
     for run in runs:
-        settings = run.config.model_dump()
-        del settings["data"]["folder"]
-        compared = {key: value for key, value in settings.items() if key not in INDIFFERENT}
+        settings = run.config.model_dump(exclude=INDIFFERENT)
         # a configuration does not describe a user's network; its tensors do, from epoch 1 on
         tensors = run.levels[0].tensors if run.levels else ()
         network = [(t["key"], t["shape"]) for t in tensors if t["status"] != "UNUSED"]
-        key = json.dumps([compared, network], sort_keys=True, default=str)
+        key = json.dumps([settings, network], sort_keys=True, default=str)
         by_settings.setdefault(key, []).append(run)
     groups: Groups = {}
     for members in by_settings.values():

@@ -3,10 +3,10 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
 
-  function element(name, attributes, parent, text) {
-    const node = document.createElementNS(SVG, name);
+  function add(name, attributes, parent, text = "") {
+    const node = document.createElementNS(name === "svg" ? SVG : parent.namespaceURI, name);
     for (const key in attributes) node.setAttribute(key, attributes[key]);
-    if (text !== undefined) node.textContent = text;
+    node.textContent = text;
     parent.appendChild(node);
     return node;
   }
@@ -24,8 +24,8 @@
   const chart = document.getElementById("chart");
   const finite = data.rows.filter((row) => row.val_rel_l2 !== null && row.val_finest_rel_l2 !== null);
   const tip = document.getElementById("tip");
-  const state = { x: "epochs", finest: true, hidden: new Set() };
-  let points = [], width = 0;
+  const finest = document.getElementById("finest");
+  let points = [], quantity = "epochs";
 
   function ticks(low, high, count) {
     const raw = (high - low) / count || 1, power = Math.pow(10, Math.floor(Math.log10(raw)));
@@ -51,38 +51,37 @@
 
   function drawChart() {
     chart.querySelectorAll("svg").forEach((old) => old.remove());
-    width = Math.max(320, chart.clientWidth);
-    const svg = element("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" }, chart);
-    const shown = finite.filter((row) => !state.hidden.has(row.level));
     points = [];
+    quantity = document.querySelector("input[name=quantity]:checked").value;
+    const shown = finite.filter((row) => document.querySelector(`input[name=level][value="${row.level}"]`).checked);
     if (!shown.length) return;
-    const errors = shown.flatMap((r) => (state.finest ? [r.val_rel_l2, r.val_finest_rel_l2] : [r.val_rel_l2]));
+    const width = Math.max(320, chart.clientWidth);
+    const svg = add("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" }, chart);
+    const errors = shown.map((row) => row.val_rel_l2);
+    if (finest.checked) errors.push(...shown.map((row) => row.val_finest_rel_l2));
     const low = Math.min(...errors) / 1.15, high = Math.max(...errors) * 1.15;
-    const xs = shown.map((row) => row[state.x]);
+    const xs = shown.map((row) => row[quantity]);
     const first = Math.min(...xs), last = Math.max(...xs, first + 1e-9);
     const X = (v) => LEFT + ((v - first) / (last - first)) * (width - LEFT - RIGHT);
     const Y = (v) => TOP + (Math.log(high / v) / Math.log(high / low)) * (HEIGHT - TOP - BOTTOM);
     const bottom = HEIGHT - BOTTOM;
     for (const t of ticks(first, last, width > 600 ? 8 : 4)) {
-      if (state.x === "epochs" && !Number.isInteger(t)) continue;
-      element("line", { x1: X(t), x2: X(t), y1: TOP, y2: bottom, class: "grid" }, svg);
-      element("text", { x: X(t), y: bottom + 18, "text-anchor": "middle" }, svg, short(t));
+      if (quantity === "epochs" && !Number.isInteger(t)) continue;
+      add("line", { x1: X(t), x2: X(t), y1: TOP, y2: bottom, class: "grid" }, svg);
+      add("text", { x: X(t), y: bottom + 18, "text-anchor": "middle" }, svg, short(t));
     }
     for (const t of logTicks(low, high)) {
-      element("line", { x1: LEFT, x2: width - RIGHT, y1: Y(t), y2: Y(t), class: "grid" }, svg);
-      element("text", { x: LEFT - 8, y: Y(t) + 4, "text-anchor": "end" }, svg, short(t));
+      add("line", { x1: LEFT, x2: width - RIGHT, y1: Y(t), y2: Y(t), class: "grid" }, svg);
+      add("text", { x: LEFT - 8, y: Y(t) + 4, "text-anchor": "end" }, svg, short(t));
     }
-    element("line", { x1: LEFT, x2: width - RIGHT, y1: bottom, y2: bottom, class: "axis" }, svg);
-    element("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: bottom, class: "axis" }, svg);
-    const middle = (LEFT + width - RIGHT) / 2;
-    const label = { x: middle, y: HEIGHT - 6, "text-anchor": "middle", id: "x-label" };
-    element("text", label, svg, data.quantities[state.x]);
-    const turned = `translate(16 ${(TOP + bottom) / 2}) rotate(-90)`;
-    const title = "validation error (mean relative L2)";
-    element("text", { transform: turned, "text-anchor": "middle" }, svg, title);
+    add("line", { x1: LEFT, x2: width - RIGHT, y1: bottom, y2: bottom, class: "axis" }, svg);
+    add("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: bottom, class: "axis" }, svg);
+    const below = { x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle", id: "x-label" };
+    add("text", below, svg, data.quantities[quantity]);
+    const beside = { transform: `translate(16 ${(TOP + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" };
+    add("text", beside, svg, "validation error (mean relative L2)");
     for (const stage of new Set(shown.map((row) => row.stage))) {
-      const rows = shown.filter((row) => row.stage === stage);
-      drawStage(svg, rows, X, Y);
+      drawStage(svg, shown.filter((row) => row.stage === stage), X, Y);
     }
     svg.addEventListener("mousemove", (event) => hover(event, svg));
     svg.addEventListener("mouseleave", () => { tip.hidden = true; });
@@ -90,54 +89,39 @@
 
   function drawStage(svg, rows, X, Y) {
     const level = rows[0].level, colour = data.colours[level % data.colours.length];
-    const line = (key) => rows.map((r, i) => `${i ? "L" : "M"}${X(r[state.x])} ${Y(r[key])}`).join("");
     const common = { fill: "none", stroke: colour, "data-level": level };
-    if (state.finest) {
-      const dotted = { d: line("val_finest_rel_l2"), "stroke-dasharray": "2 4", "stroke-width": 1.5 };
-      element("path", { ...common, ...dotted, class: "finest" }, svg);
-    }
-    element("path", { ...common, d: line("val_rel_l2"), "stroke-width": 2, class: "level" }, svg);
+    const draw = (key, style) => {
+      const line = rows.map((r) => `${X(r[quantity])} ${Y(r[key])}`);
+      add("path", { ...common, ...style, d: `M${line.join("L")}` }, svg);
+    };
+    const dotted = { class: "finest", "stroke-dasharray": "2 4", "stroke-width": 1.5 };
+    if (finest.checked) draw("val_finest_rel_l2", dotted);
+    draw("val_rel_l2", { class: "level", "stroke-width": 2 });
     for (const row of rows) {
-      const place = { cx: X(row[state.x]), cy: Y(row.val_rel_l2) };
-      element("circle", { ...place, r: 3, fill: colour, "data-level": level }, svg);
-      points.push({ row, x: place.cx, y: place.cy });
+      const x = X(row[quantity]), y = Y(row.val_rel_l2);
+      add("circle", { cx: x, cy: y, r: 3, fill: colour, "data-level": level }, svg);
+      points.push({ row, x, y });
     }
   }
 
   function hover(event, svg) {
     const box = svg.getBoundingClientRect();
     const x = event.clientX - box.left, y = event.clientY - box.top;
-    let best = null, distance = 40;
-    for (const point of points) {
-      const d = Math.hypot(point.x - x, point.y - y);
-      if (d < distance) { best = point; distance = d; }
-    }
-    tip.hidden = best === null;
-    if (best === null) return;
-    const row = best.row;
+    const away = (point) => Math.hypot(point.x - x, point.y - y);
+    const best = points.reduce((one, other) => (away(other) < away(one) ? other : one)), row = best.row;
+    tip.hidden = away(best) > 40;
+    if (tip.hidden) return;
     tip.textContent = [
       `level ${row.level}, ${row.grid}, epoch ${row.epoch}`,
       `error ${short(row.val_rel_l2)}, on the finest grid ${short(row.val_finest_rel_l2)}`,
       `${short(row.seconds)} s, ${short(row.work_units)} work units`,
       row.learning_rate === null ? "on entering the level" : `learning rate ${short(row.learning_rate)}`,
     ].join("\n");
-    const left = best.x + 14;
     tip.style.top = `${best.y + 10}px`;
-    tip.style.left = `${Math.min(left, box.width - tip.offsetWidth - 4)}px`;
+    tip.style.left = `${Math.min(best.x + 14, box.width - tip.offsetWidth - 4)}px`;
   }
 
-  document.querySelectorAll("input[name=quantity]").forEach((input) => {
-    input.addEventListener("change", () => { state.x = input.value; drawChart(); });
-  });
-  document.querySelectorAll("input[name=level]").forEach((input) => {
-    input.addEventListener("change", () => {
-      const level = Number(input.value);
-      if (input.checked) state.hidden.delete(level); else state.hidden.add(level);
-      drawChart();
-    });
-  });
-  const finest = document.getElementById("finest");
-  if (finest) finest.addEventListener("change", () => { state.finest = finest.checked; drawChart(); });
+  document.querySelectorAll(".controls input").forEach((input) => input.addEventListener("change", drawChart));
   window.addEventListener("resize", drawChart);
   drawChart();
 
@@ -182,14 +166,6 @@
     context.putImageData(image, 0, 0);
   }
 
-  function add(parent, name, cls, text) {
-    const node = document.createElement(name);
-    if (cls) node.className = cls;
-    if (text) node.textContent = text;
-    parent.appendChild(node);
-    return node;
-  }
-
   function show(index) {
     current = (index + data.frames.length) % data.frames.length;
     chooser.value = String(current);
@@ -198,17 +174,15 @@
     const frame = data.frames[current];
     const values = frame.panels.map(decode);
     frame.panels.forEach((panel, k) => {
-      const box = add(panels, "div", "panel");
-      add(box, "h3", "", panel.name);
-      const canvas = add(box, "canvas", "field");
+      const box = add("div", { class: "panel" }, panels);
+      add("h3", {}, box, panel.name);
+      const canvas = add("canvas", { class: "field" }, box);
       const [from, to] = panel.limits, span = to - from || 1;
       paint(canvas, panel.width, panel.height, (x, y) =>
         colour(panel.map, (values[k](x, panel.height - 1 - y) - from) / span));
-      const bar = add(box, "canvas", "bar");
-      paint(bar, 256, 1, (x) => colour(panel.map, x / 255));
-      const ends = add(box, "div", "ends");
-      add(ends, "span", "", short(from));
-      add(ends, "span", "", short(to));
+      paint(add("canvas", { class: "bar" }, box), 256, 1, (x) => colour(panel.map, x / 255));
+      const ends = add("div", { class: "ends" }, box);
+      for (const limit of panel.limits) add("span", {}, ends, short(limit));
       canvas.addEventListener("mousemove", (event) => {
         const area = canvas.getBoundingClientRect();
         const i = Math.floor(((event.clientX - area.left) / area.width) * panel.width);
@@ -220,10 +194,7 @@
     });
   }
 
-  data.frames.forEach((frame, index) => {
-    const option = add(chooser, "option", "", frame.title);
-    option.value = String(index);
-  });
+  data.frames.forEach((frame, value) => add("option", { value }, chooser, frame.title));
   chooser.addEventListener("change", () => show(Number(chooser.value)));
   document.getElementById("previous").addEventListener("click", () => show(current - 1));
   document.getElementById("next").addEventListener("click", () => show(current + 1));

@@ -1,6 +1,7 @@
 """``report.html``: a run on one self-contained page. Imports neither torch nor matplotlib."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,12 @@ from markupsafe import Markup
 from multigrid.config import dump_config
 from multigrid.errors import printable
 from multigrid.files import to_json, write_text
-from multigrid.records.examples import COLOURS, Examples, colour_range
-from multigrid.records.history import LevelParts, epochs_so_far
-from multigrid.report.comparison import compare
-from multigrid.report.record import (
-    RunRecord,
-    baselines,
-    errors_by_test,
-    number,
-    rollout_table,
-    stage_table,
-)
+from multigrid.records.examples import COLOURS, Examples, Panel, colour_range, compared
+from multigrid.records.history import COSTS, LevelParts, epochs_so_far
+from multigrid.report.record import RunRecord, errors_by_test, number, rollout_table, stage_table
 from multigrid.tables import si
 
-# The quantities on the chart's horizontal axis.
-QUANTITIES = {
-    "epochs": "epochs",
-    "seconds": "training time [s]",
-    "work_units": "work units (1 = an epoch on the finest grid)",
-}
+QUANTITIES = ("epochs", "seconds", "work_units")  # on the chart's horizontal axis
 # Keys of the summary on where a run took place, with their labels.
 ENVIRONMENT = {
     "network": "network",
@@ -47,8 +35,8 @@ ENVIRONMENT = {
     "evaluation_seconds": "validation [s]",
 }
 STATUSES = ("TRANSFERRED", "NEW", "MISMATCHED", "UNUSED", "FROZEN")
-MAX_POINTS = 192
-STEPS = 65535
+MAX_POINTS = 192  # of a field along an axis
+STEPS = 65535  # of its values, in 16 bits
 
 
 def write_page(record: RunRecord, folder: Path) -> Path:
@@ -87,8 +75,7 @@ def _kind(cell: Any) -> str:
     """Returns the class of a table's cell: a number, or a status."""
     text = str(cell)
     is_number = text[:1] in set("-0123456789") and "x" not in text
-    name = "number" if is_number else text if text in STATUSES else ""
-    return Markup(' class="{}"').format(name) if name else ""
+    return "number" if is_number else text if text in STATUSES else ""
 
 
 def _figures(record: RunRecord, folder: Path) -> dict[str, str]:
@@ -105,15 +92,19 @@ def _results(record: RunRecord) -> dict[str, Any]:
     """Returns what is shown of a finished run."""
     summary, rollout = record.summary, record.summary.get("rollout_metrics")
     tests = errors_by_test(summary)
-    names = dict.fromkeys(name for errors in tests.values() for name in errors)
-    rows = [[name, *(number(errors[name]) for errors in tests.values())] for name in names]
-    others = baselines(summary)
-    for name in dict.fromkeys(name for errors in others.values() for name in errors):
-        values = (others.get(test, {}).get(name) for test in tests)
-        rows.append([f"rel_l2, {name}", *("" if v is None else number(v) for v in values)])
-    shown = dict(summary)
+    columns = [
+        {**errors, **{f"rel_l2, {name}": error for name, error in guesses.items()}}
+        for errors, guesses in tests.values()
+    ]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [[name, *(number(column.get(name, "")) for column in columns)] for name in names]
+    direct = None
+    if record.direct is not None:
+        from multigrid.report.comparison import compare
+
+        direct = compare([record.folder.direct, record.folder.path])
     if (memory := summary.get("peak_memory_bytes")) is not None:
-        shown["peak_memory_bytes"] = f"{si(memory)}B"
+        summary = summary | {"peak_memory_bytes": f"{si(memory)}B"}
     return {
         "cards": [
             (f"{summary['test']['rel_l2'] or np.nan:.3%}", "test error (mean relative L2)"),
@@ -125,10 +116,10 @@ def _results(record: RunRecord) -> dict[str, Any]:
         "remarks": record.remarks,
         "stages": stage_table(summary),
         "tests": (["Metric", *tests], rows),
-        "direct": record.direct and compare([record.folder.direct, record.folder.path]),
+        "direct": direct,
         "rollout": rollout and (rollout["trajectories"], rollout_table(rollout)),
         "environment": [
-            [ENVIRONMENT[key], number(shown[key])] for key in ENVIRONMENT if key in shown
+            [label, number(summary[key])] for key, label in ENVIRONMENT.items() if key in summary
         ],
     }
 
@@ -149,7 +140,7 @@ def _data(record: RunRecord) -> dict[str, Any]:
     rows = [asdict(row) | {"epochs": n} for row, n in zip(record.rows, counts, strict=True)]
     return {
         "rows": rows,
-        "quantities": QUANTITIES,
+        "quantities": {name: COSTS[name] for name in QUANTITIES},
         "colours": COLOURS,
         "frames": [] if record.examples is None else frames(record.examples),
     }
@@ -158,25 +149,20 @@ def _data(record: RunRecord) -> dict[str, Any]:
 def frames(examples: Examples) -> list[dict[str, Any]]:
     """Returns what can be flipped through: samples, fields and slices, then roll-outs."""
     shown = []
-    for sample in range(len(examples.rel_l2)):
-        for channel, name in enumerate(examples.output_names):
-            for cut in examples.cuts:
-                panels = [_panel(*panel) for panel in examples.panels(sample, channel, cut)]
-                title = printable(f"{examples.title(sample, cut)}, {name}")
-                shown.append({"title": title, "panels": panels})
+    for sample, channel, cut in examples.rows():
+        title = f"{examples.title(sample, cut)}, {examples.output_names[channel]}"
+        shown.append(_frame(title, examples.panels(sample, channel, cut)))
     if (rollout := examples.rollout) is not None:
         for channel, name in enumerate(examples.output_names):
             states = rollout.truth[:, channel], rollout.prediction[:, channel]
             for step, truth, prediction in zip(rollout.steps, *states, strict=True):
-                scale, error = colour_range(truth), prediction - truth
-                panels = [
-                    _panel(f"truth {name}", truth, scale),
-                    _panel(f"prediction {name}", prediction, scale),
-                    _panel("error", error, colour_range(error, "error")),
-                ]
-                title = printable(f"roll-out, {name}, step {step}")
-                shown.append({"title": title, "panels": panels})
+                panels = compared(name, truth, prediction, colour_range(truth))
+                shown.append(_frame(f"roll-out, {name}, step {step}", panels))
     return shown
+
+
+def _frame(title: str, panels: Sequence[Panel]) -> dict[str, Any]:
+    return {"title": printable(title), "panels": [_panel(*panel) for panel in panels]}
 
 
 def _panel(name: str, field: np.ndarray, scale: tuple[str, float, float]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from multigrid.config import Config, read_saved
 from multigrid.errors import UserError
 from multigrid.files import path_of, read_json, require_run
 from multigrid.records.examples import Examples
-from multigrid.records.history import LevelParts, LevelSpectrum, Row, read_history
+from multigrid.records.history import LevelParts, Row, read_history
 from multigrid.records.run_folder import RunFolder, runs_nearby
 from multigrid.tables import counted, si, table
 
@@ -102,14 +102,12 @@ class RunRecord:
         return Examples.read(path, self.folder.identity) if path.is_file() else None
 
     @cached_property
-    def spectra(self) -> tuple[list[float], list[LevelSpectrum]] | None:
+    def spectra(self) -> dict[str, Any] | None:
         """The spectra of the truth and of every level's error; None if the run is unfinished."""
         path = self.folder.spectra
         if not path.is_file():
             return None
-        raw = self._read(path, ("truth", "levels"), levels=("level", "grid", "error"))
-        levels = [LevelSpectrum(v["level"], tuple(v["grid"]), v["error"]) for v in raw["levels"]]
-        return raw["truth"], levels
+        return self._read(path, ("truth", "levels"), levels=("level", "grid", "error"))
 
     @cached_property
     def levels(self) -> list[LevelParts]:
@@ -183,20 +181,22 @@ def stage_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     return [*header, "Start", "End"], rows
 
 
-def errors_by_test(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Returns every metric of the test samples, of each of several fields, and of further tests."""
-    by_field = summary.get("test_by_field", {})
+Errors = Mapping[str, float]
+
+
+def errors_by_test(summary: Mapping[str, Any]) -> dict[str, tuple[Errors, Errors]]:
+    """Returns every metric and the relative L2 errors of baselines, by what was tested.
+
+    That is the test samples, each of several fields of them, and further tests.
+    """
+    by_field, guesses = summary.get("test_by_field", {}), summary.get("baselines", {})
+    tests = {"test": (summary["test"], guesses.get("test", {}))}
     fields = list(by_field.get("rel_l2", ()))
-    tests = {"test": summary["test"]}
     for field in fields if len(fields) > 1 else ():
-        tests[f"test, {field}"] = {metric: row[field] for metric, row in by_field.items()}
-    return tests | {f"test '{name}'": errors for name, errors in summary["extra_tests"].items()}
-
-
-def baselines(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Returns the relative L2 errors of baselines, by the names of :func:`errors_by_test`."""
-    by_test = summary.get("baselines", {}).items()
-    return {"test" if name == "test" else f"test '{name}'": errors for name, errors in by_test}
+        tests[f"test, {field}"] = {metric: row[field] for metric, row in by_field.items()}, {}
+    for name, errors in summary["extra_tests"].items():
+        tests[f"test '{name}'"] = errors, guesses.get(name, {})
+    return tests
 
 
 def rollout_table(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -225,10 +225,10 @@ def number(value: Any) -> str:
 def describe(summary: Mapping[str, Any]) -> str:
     """Returns the table of the finished stages, test errors and remarks as text."""
     lines = [table(*stage_table(summary)), ""]
-    for name, errors in errors_by_test(summary).items():
+    for name, (errors, guesses) in errors_by_test(summary).items():
         lines.append(f"{name}: {_pairs(errors)}")
-        if others := baselines(summary).get(name):
-            lines.append(f"  rel_l2 of baselines: {_pairs(others)}")
+        if guesses:
+            lines.append(f"  rel_l2 of baselines: {_pairs(guesses)}")
     after = "roll-out, relative L2 error after each step"
     for name, key in ((after, "rollout"), ("persistence", "rollout_persistence")):
         if steps := summary.get(key):
