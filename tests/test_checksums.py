@@ -8,7 +8,7 @@ import pytest
 
 from multigrid.config import parse_config, read_saved, write_saved
 from multigrid.errors import UserError
-from multigrid.files import read_json, write_json
+from multigrid.files import checksum, read_json, write_json
 from multigrid.records.examples import Cut, Examples
 from multigrid.records.history import Row, read_history, write_history
 from multigrid.records.run_folder import Journal
@@ -83,12 +83,23 @@ def check(path, content, read, expected):
         assert read(path) == expected
 
 
-def test_metrics_of_version_0_1_are_read(tmp_path):
-    path = tmp_path / "metrics.csv"
-    lines = [",".join("" if v is None else str(v) for v in astuple(row)[:-1]) for row in ROWS]
+def write_earlier(path, rows, checksums):
+    """Writes metrics as earlier versions did: without the run, and rows sealed one by one."""
+    lines = [",".join("" if v is None else str(v) for v in astuple(row)[:-1]) for row in rows]
     header = ",".join(field.name for field in fields(Row)[:-1])
+    if checksums:
+        header, lines = f"{header},checksum", [f"{line},{checksum(line)}" for line in lines]
     path.write_text("\n".join([header, *lines]) + "\n")
-    assert read_history(path, "0123456789abcdef") == ROWS
+
+
+def test_metrics_of_earlier_versions_are_read(tmp_path):
+    path = tmp_path / "metrics.csv"
+    for checksums in (False, True):
+        write_earlier(path, ROWS, checksums)
+        assert read_history(path, "0123456789abcdef") == ROWS
+    path.write_text(path.read_text().replace("1.25", "1.26"))
+    with pytest.raises(UserError, match="a row's checksum is wrong"):
+        read_history(path)
 
 
 def test_missing_rows_and_files_of_other_runs_are_told(tmp_path):

@@ -71,7 +71,7 @@ COSTS = {
 
 NAMES = [field.name for field in fields(Row)]
 HEADER = ",".join([*NAMES, "run", "checksum"])
-EARLIER = ",".join(NAMES[:-1])  # of version 0.1, without checksums
+EARLIER = ",".join(NAMES[:-1])  # of version 0.1; for a while each row had its own checksum
 
 
 def write_history(path: Path, rows: Sequence[Row], run: str = "") -> None:
@@ -88,7 +88,7 @@ def _checksums(lines: Sequence[str]) -> list[str]:
 
 
 def read_history(path: Path, run: str = "") -> list[Row]:
-    """Reads the rows back, also those of version 0.1.
+    """Reads the rows back, also those of earlier versions.
 
     Raises:
         UserError: If the file is not there, a row is damaged or missing between others, or the
@@ -102,10 +102,10 @@ def read_history(path: Path, run: str = "") -> list[Row]:
         if not text.endswith("\n"):
             raise ValueError("its last line is cut short" if text else "it is empty")
         header, *lines = text.splitlines()
-        if header == HEADER:
+        if header in (HEADER, f"{EARLIER},checksum"):
             found = [line.rpartition(",")[2] for line in lines]
             lines = [line.rpartition(",")[0] for line in lines]
-            if found != _checksums(lines):
+            if found != (_checksums(lines) if header == HEADER else [*map(checksum, lines)]):
                 raise ValueError(
                     "a row's checksum is wrong: it is damaged or was changed, or the one before "
                     "it is missing"
