@@ -92,6 +92,13 @@ def test_a_failing_run_tells_its_callbacks(tmp_path):
     assert noted.events[-1] == ("end", False)
 
 
+def test_what_is_no_callback_is_told_before_training(tmp_path):
+    lone = types.SimpleNamespace(on_epoch=print)
+    with pytest.raises(multigrid.UserError, match=r"SimpleNamespace is no callback; derive"):
+        multigrid.train(settings(tmp_path), callbacks=[lone])
+    assert not (tmp_path / "results").exists()
+
+
 def test_registered_callbacks_are_named_in_the_experiment(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from pathlib import Path\n"

@@ -27,7 +27,7 @@ from multigrid.models.layers import ActivationCheckpointing, set_activation_chec
 from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.registry import place_of
 from multigrid.tables import counted, si
-from multigrid.training.callbacks import Callback
+from multigrid.training.callbacks import Callback, require_callbacks
 from multigrid.training.finetuning import require_features
 from multigrid.training.losses import Loss, Unrolling, build_loss, field_weights
 from multigrid.training.optimizers import OptimizerFactory
@@ -51,6 +51,9 @@ class Extensions:
     callbacks: Sequence[Callback] = field(default_factory=tuple)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     optimizer: OptimizerFactory | None = None
+
+    def __post_init__(self) -> None:
+        require_callbacks(self.callbacks, "callbacks")
 
     @property
     def places(self) -> dict[str, Any]:

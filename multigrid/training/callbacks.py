@@ -1,7 +1,7 @@
 """Callbacks: what is told of a run while it trains, such as a progress bar or a tracker.
 
-A callback is any object with some of the methods of :class:`Callback`; ``multigrid.train`` takes
-them as ``callbacks=[...]``, and experiment files name registered ones.
+A callback is a :class:`Callback` with some of its methods replaced; ``multigrid.train`` takes them
+as ``callbacks=[...]``, and experiment files name registered ones.
 """
 
 import logging
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from multigrid.errors import UserError
 from multigrid.grid import Grid
-from multigrid.registry import CALLBACKS, register_callback
+from multigrid.registry import CALLBACKS, place_of, register_callback
 from multigrid.schedule import Stage
 from multigrid.training.progress import EpochRecord, Progress
 
@@ -231,7 +231,18 @@ def build_callbacks(entries: Sequence[str | Mapping[str, Mapping[str, Any]]]) ->
                 callbacks.append(build(**options))
             except TypeError as error:
                 raise UserError(f"output.callbacks: '{name}': {error}") from None
+    require_callbacks(callbacks, "output.callbacks")
     return callbacks
+
+
+def require_callbacks(callbacks: Sequence[object], key: str) -> None:
+    """Checks that all are callbacks."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise UserError(
+                f"{key}: {place_of(callback)} is no callback; derive its class from "
+                "multigrid.Callback"
+            )
 
 
 def epoch_metrics(row: Any) -> dict[str, float]:
