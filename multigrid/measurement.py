@@ -210,14 +210,13 @@ def file_samples(
                 f"{file.path}: has {len(here)} {kind} fields ({', '.join(here)}), but the run was "
                 f"trained on {len(trained)} ({', '.join(trained)})"
             )
-    stated = file.layout.centering
-    if stated not in (None, centering):
+    total = _at_most(count, file.num_samples, f"{file.path} holds {file.num_samples}")
+    grid, stated = Grid(file.shape, centering), file.layout.centering
+    if stated and not all(map(np.array_equal, Grid(file.shape, stated).axes(), grid.axes())):
         raise UserError(
             f"{file.path}: is {stated}-centred, but the run was trained on "
             f"{centering}-centred samples"
         )
-    total = _at_most(count, file.num_samples, f"{file.path} holds {file.num_samples}")
-    grid = Grid(file.shape, centering)
 
     def load(numbers: np.ndarray) -> Samples:
         inputs, outputs = map(torch.from_numpy, file.read(numbers))

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from multigrid.data.files import FilePart, FileSource, nested_centering
-from multigrid.data.formats import ReaderOptions
+from multigrid.data.formats import ReaderOptions, open_fields
 from multigrid.data.samples import Samples
 from multigrid.data.splits import DataFile
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.measurement import file_samples
 
 COUNTS = {"train": 6, "validation": 2, "test": 2}
 RNG = np.random.default_rng(0)
@@ -234,3 +235,19 @@ def test_what_is_held_in_memory_is_read_once(tmp_path: Path, monkeypatch) -> Non
     for size in (16, 8, 4):
         data.read("train", Grid((size, size)))
     assert sorted(seen) == list(range(6))
+
+
+@pytest.mark.parametrize(("size", "same"), [(9, True), (8, False)])
+def test_nodes_are_compared_by_their_points(tmp_path: Path, size: int, same: bool) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.attrs["fingerprint"], file.attrs["centering"] = "made up", "closed"
+        for split in ("train", "validation", "test"):
+            file[f"{split}/input"] = file[f"{split}/output"] = RNG.random((2, 1, size, size))
+            file[split].attrs["num_complete"] = 2
+    file = open_fields(tmp_path / "f.h5")
+    names = file.input_names, file.output_names
+    if same:  # closed, as every odd number of nodes
+        assert file_samples(file, names, "node").samples.grid == Grid((size, size), "node")
+    else:
+        with pytest.raises(UserError, match=r"is closed-centred, but .* on node-centred samples"):
+            file_samples(file, names, "node")
