@@ -55,15 +55,15 @@ def plot_convergence(
     return figure
 
 
-def _chosen(against: str | None, names: Sequence[str]) -> Sequence[str]:
-    """Returns what panels are drawn against: one quantity, or all by default."""
-    if against is None:
-        return names
-    if against not in names:
-        raise UserError(
-            f"against: '{against}' is not one of {', '.join(names)}{nearest(against, names)}"
-        )
-    return (against,)
+def _chosen(against: str | Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
+    """Returns what panels are drawn against: some quantities, or all by default."""
+    chosen = names if against is None else (against,) if isinstance(against, str) else against
+    for name in chosen:
+        if name not in names:
+            raise UserError(
+                f"against: '{name}' is not one of {', '.join(names)}{nearest(name, names)}"
+            )
+    return chosen
 
 
 def _column(rows: Sequence[Row], name: str) -> list[float]:
@@ -94,14 +94,14 @@ def _draw_stages(axis: Axes, rows: Sequence[Row], x: np.ndarray) -> None:
 
 def plot_comparison(
     by_method: Mapping[str, Sequence[Sequence[Row]]],
-    target: float,
+    target: float | None,
     heading: str,
-    against: str | None = None,
+    against: str | Sequence[str] | None = None,
 ) -> Figure:
     """Draws the lowest error so far of every method, by default against time, work and operations.
 
     Of a method's runs, one for each seed, the median is drawn, with the range over the seeds; a
-    dashed line marks ``target``.
+    dashed line marks ``target``, if there is one.
     """
     quantities = _chosen(against, ("seconds", "work_units", "flops"))
     rows = ceil(len(by_method) / legend_columns([f"{name} (9 seeds)" for name in by_method], 13.5))
@@ -112,7 +112,8 @@ def plot_comparison(
             many = f" ({len(histories)} seeds)" if len(histories) > 1 else ""
             colour = COLOURS[index % len(COLOURS)]
             draw_method(axis, histories, quantity, colour, name + many, style)
-        axis.axhline(target, color="0.5", linewidth=0.9, linestyle="--", zorder=0)
+        if target is not None:
+            axis.axhline(target, color="0.5", linewidth=0.9, linestyle="--", zorder=0)
         axis.set(xscale="log", yscale="log", xlabel=COSTS[quantity])
         tidy(axis)
     axes[0].set_ylabel("lowest validation error\nso far, finest grid\n(mean relative L2)")
