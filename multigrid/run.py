@@ -174,9 +174,6 @@ def train_ladder(
     Raises:
         UserError: If something about the experiment or its folder is wrong.
     """
-    from multigrid.report import write_report
-    from multigrid.report.comparison import compare
-
     if with_direct and (config.schedule.cycle == "single" or len(config.levels) == 1):
         raise UserError("--with-direct: this experiment trains on the finest grid alone already")
     together = joined(config.compute.device, config.parallel.strategy)
@@ -195,6 +192,9 @@ def train_ladder(
             direct = direct_config(config, folder, work)
             _train_in_folder(direct, resume, overwrite, extensions, processes)
             if processes.is_first:
+                from multigrid.report import write_report
+                from multigrid.report.comparison import compare
+
                 with failures_explained(folder), _logging(folder):
                     write_report(folder.path, config.output.figures)  # now with both curves
                     log.info("\n%s", compare([folder.direct, folder.path]))
