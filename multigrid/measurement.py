@@ -70,7 +70,8 @@ class LevelErrors:
             over output fields; ``on_data_grid`` is the relative L2 error of the prediction
             prolonged to the samples' grid, and ``persistence`` that of the input state itself,
             for time-dependent problems.
-        by_field: Each metric of each output field, ``{metric: {field: value}}``.
+        by_field: Each metric of each output field, ``{metric: {field: value}}``: the mean over
+            samples, the largest for ``max``, the median for ``min_max_rel_l1``.
         negligible: By output field, the numbers of the samples whose field counts as zero.
     """
 
@@ -81,12 +82,18 @@ class LevelErrors:
     negligible: dict[str, list[int]]
 
     def mean(self, name: str) -> float:
-        """Returns the mean of a metric over samples; raises UserError for unknown metrics."""
+        """Returns a metric over samples and fields: the mean, but as ``by_field`` for some.
+
+        Raises:
+            UserError: If there is no such metric.
+        """
         if name not in self.errors:
             raise UserError(
                 f"there is no metric '{name}'; there are {', '.join(self.errors)}"
                 f"{nearest(name, self.errors)}"
             )
+        if name in self.by_field:
+            return metrics.mean_over_fields({name: self.by_field[name]})[name]
         return self.errors[name].mean().item()
 
 

@@ -292,6 +292,8 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
     """Turns a full disk or lack of memory during a run into one sentence."""
     try:
         yield
+    except ConnectionError:  # of a callback of the user's
+        raise
     except OSError as error:
         raise UserError(f"{error.filename or folder.path}: {error.strerror or error}") from None
     except (RuntimeError, MemoryError) as error:

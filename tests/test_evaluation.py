@@ -64,6 +64,13 @@ def test_evaluation_of_arrays_and_of_the_runs_samples(folder):
         surrogate.evaluate((inputs, inputs[:3]))
 
 
+def test_metrics_are_reduced_as_in_the_summary(folder):
+    place = run(folder, "steps")
+    summary = json.loads((place / "summary.json").read_text())["test"]
+    (*_, finest) = multigrid.load(place).evaluate().to_json()["levels"]
+    assert {k: finest["mean"][k] for k in summary} == pytest.approx(summary, rel=1e-4)
+
+
 def test_samples_whose_field_counts_as_zero_are_named(folder):
     surrogate = multigrid.load(run(folder, "p_seed0"))
     inputs = fields(5, 1, 16, 16)

@@ -5,10 +5,12 @@ import sys
 import types
 
 import pytest
+import torch
 from tiny import SECTIONS, run, train, write_experiment
 
 import multigrid
 from multigrid.__main__ import main
+from multigrid.ladder.components import network_family
 from multigrid.registry import LOSSES, NETWORKS
 from multigrid.training.callbacks import Callback
 
@@ -80,16 +82,45 @@ def test_a_callback_may_end_a_level(tmp_path):
     assert [level["epochs"] for level in summary["levels"]] == [2, 3]
 
 
-def test_a_failing_run_tells_its_callbacks(tmp_path):
+@pytest.mark.parametrize("kind", [multigrid.UserError, ConnectionError, KeyError])
+def test_a_failing_run_tells_its_callbacks_and_is_saved(tmp_path, kind):
     noted = Noted()
 
     class Fail(Callback):
         def on_epoch(self, trainer, record):
-            raise multigrid.UserError("enough")
+            raise kind("enough")
 
-    with pytest.raises(multigrid.UserError, match="enough"):
+    with pytest.raises(kind, match="enough"):
         multigrid.train(settings(tmp_path), callbacks=[noted, Fail()])
     assert noted.events[-1] == ("end", False)
+    assert (tmp_path / "results" / "tiny" / "level_0_8x8" / "last.pt").exists()
+
+
+def test_a_callback_finds_the_results_at_the_end(tmp_path):
+    found = []
+
+    class Read(Callback):
+        def on_end(self, run, summary):
+            written = json.loads((run.folder.path / "summary.json").read_text())
+            found.append(written["test"] == summary["test"])
+
+    multigrid.train(settings(tmp_path), callbacks=[Read()])
+    assert found == [True]
+
+
+def test_what_is_handed_in_leaves_no_setting_without_effect(tmp_path):
+    data = {**settings(tmp_path)["data"], "centering": "node"}
+    raw = settings(tmp_path, problem={"kind": "diffusion"}, levels=[9, 17], data=data)
+    raw["loss"] = {"name": "energy"}
+    with pytest.raises(multigrid.UserError, match=r"loss\.name: 'energy' has no effect on a loss"):
+        multigrid.train(raw, loss=lambda prediction, batch: prediction.square().mean())
+    budget = {"work_units": 1.0, "error": 0.1}
+    schedule = {**SECTIONS["schedule"], "epochs": "auto", "cycle": "half-v", "budget": budget}
+    with pytest.raises(multigrid.UserError, match=r"budget\.error: is for the growing pyramids"):
+        multigrid.train(
+            settings(tmp_path, schedule=schedule),
+            network=lambda grid: torch.nn.Conv2d(1, 1, 3, padding=1),
+        )
 
 
 def test_what_is_no_callback_is_told_before_training(tmp_path):
@@ -140,8 +171,10 @@ def test_what_cannot_be_had_is_told(tmp_path, capsys, monkeypatch, callbacks, se
 def test_trackers_log_every_epoch_and_the_test(tmp_path, monkeypatch):
     logged = {"wandb": [], "mlflow": []}
     summary = {}
+    ids = []
     wandb = types.SimpleNamespace(
-        init=lambda **options: types.SimpleNamespace(
+        init=lambda id, **options: types.SimpleNamespace(
+            begun=ids.append(id),
             log=lambda values, step: logged["wandb"].append((step, values)),
             summary=summary,
             finish=lambda exit_code: summary.update(code=exit_code),
@@ -162,6 +195,10 @@ def test_trackers_log_every_epoch_and_the_test(tmp_path, monkeypatch):
     assert summary["rel_l2"] == result["test"]["rel_l2"]
     assert logged["mlflow"][-1] == (None, {f"test_{k}": v for k, v in result["test"].items()})
     assert (summary["code"], summary["status"]) == (0, "FINISHED")
+    (tmp_path / "results" / "tiny" / "summary.json").unlink()  # as if it had been interrupted
+    train(experiment, tmp_path, "output.callbacks=[{wandb: {project: p}}, mlflow]", "--resume")
+    assert len(ids) == 2
+    assert ids[0] == ids[1]
 
 
 def test_a_registered_loss_is_not_needed_to_predict(tmp_path, capsys, monkeypatch):
@@ -220,15 +257,18 @@ def test_what_is_handed_in_is_recorded(tmp_path, capsys):
 
 def test_a_registered_block_is_named_in_the_experiment(tmp_path, capsys):
     (tmp_path / "blocks.py").write_text(
+        "import torch\n"
         "from torch import nn\n"
         "from multigrid import register_block\n\n"
         "@register_block('scaled')\n"
         "class Scaled(nn.Module):\n"
         "    def __init__(self, ndim, channels, padding, norm):\n"
         "        super().__init__()\n"
-        "        self.scale = nn.Conv2d(channels, channels, 1)\n\n"
+        "        self.scale = nn.Conv2d(channels, channels, 1)\n"
+        "        self.gain = nn.Parameter(torch.full((1,), 0.5))\n"
+        "        self.register_buffer('shift', torch.full((1,), 0.25))\n\n"
         "    def forward(self, x):\n"
-        "        return x + self.scale(x)\n"
+        "        return x + self.gain * self.scale(x) + self.shift\n"
     )
     experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON, plugins=["blocks.py"])
     assert run(experiment, tmp_path, "model.block=scale") == 2
@@ -236,6 +276,10 @@ def test_a_registered_block_is_named_in_the_experiment(tmp_path, capsys):
     assert run(experiment, tmp_path, "model.block=scaled", "model.activation=none") == 2
     sentence = "model.activation: \"none\" has no effect on model.block 'scaled'; it must be"
     assert sentence in capsys.readouterr().err
+    config = multigrid.configure(str(experiment), "model.block=scaled")
+    initial = network_family(config, 1, 1).build(1).state_dict()
+    assert {initial[f"scales.{k}.encoder.0.gain"].item() for k in range(3)} == {0.5}
+    assert {initial[f"scales.{k}.encoder.0.shift"].item() for k in range(3)} == {0.25}
     train(experiment, tmp_path, "model.block=scaled")
     tensors = multigrid.load(tmp_path / "results" / "tiny").surrogate(1).network.state_dict()
     assert "scales.0.encoder.0.scale.weight" in tensors

@@ -223,10 +223,17 @@ def test_plugins_that_cannot_be_imported(tmp_path, name, content, sentence):
         import_plugin(str(place))
 
 
-def test_samples_follow_the_code_of_a_pde_of_the_users(experiment, plugin):
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("np.cos(2 * np.pi * y)", "np.cos(4 * np.pi * y)"),
+        ("import numpy", "HELP = 1\nimport numpy"),
+    ],
+)
+def test_samples_follow_the_code_of_a_pde_of_the_users(experiment, plugin, change):
     first = Recipe(load_config(experiment).pde(), Grid((8, 8)), 0).fingerprint
     file = experiment.parent / f"{plugin}.py"
-    file.write_text(file.read_text().replace("np.cos(2 * np.pi * y)", "np.cos(4 * np.pi * y)"))
+    file.write_text(file.read_text().replace(*change))
     forget(plugin)
     linecache.clearcache()
     again = Recipe(load_config(experiment).pde(), Grid((8, 8)), 0).fingerprint

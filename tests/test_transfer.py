@@ -154,6 +154,15 @@ def test_nothing_transferred_is_an_error_and_leaves_the_target_untouched():
         transfer_weights({}, target)
 
 
+def test_tensors_of_another_shape_are_told(caplog):
+    source = {"weight": torch.zeros(3, 3), "bias": torch.zeros(2)}
+    transfer_weights(source, nn.Linear(2, 2), mismatch="warn")
+    assert "weight, 3x3 -> 2x2; they were reinitialised" in caplog.text
+    caplog.clear()
+    transfer_weights(source, nn.Linear(2, 2), mismatch="allow")
+    assert not caplog.text
+
+
 def test_totals(source, target):
     report = transfer_weights(source, target)
     # target: first 24, norm 4 * 6 + 1, layers 30; source: first 16, norm 4 * 4 + 1, layers 90

@@ -56,7 +56,7 @@ def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
     level = len(hierarchy.levels) - 1 if at_finest else 0
     coarsest = hierarchy.levels[level]
     num_modes, largest = getattr(config.problem, "num_modes", 0), min(coarsest.num_sines)
-    exact = config.problem_class.symmetries.mode_shifts
+    exact = config.files is None and config.pde().symmetries.mode_shifts
     if config.data.mode_shifts and exact and num_modes > largest:
         raise UserError(
             f"data.mode_shifts: levels[{level}], {coarsest}, tells apart {largest} sine modes "
@@ -122,7 +122,8 @@ Clashes = Iterator[tuple[str, bool, str]]
 
 def _missing_hooks(config: Config) -> Clashes:
     """Yields what the problem would have to offer."""
-    problem, classes = config.problem_class, [PROBLEMS.get(name) for name in PROBLEMS.names()]
+    problem = config.problem_class if config.files else config.pde()
+    classes = [PROBLEMS.get(name) for name in PROBLEMS.names()]
     for key, used, hook, what in (
         ("loss.name", not config.labelled, "energy_loss", "the energy"),
         ("loss.residual", True, "discrete_equation", "the residual"),

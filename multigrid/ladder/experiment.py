@@ -111,6 +111,7 @@ class Experiment:
         assert config.schedule.cycle != "auto"  # which is settled
         self.cycle: schedule.Cycle = config.schedule.cycle
         self.is_automatic = config.is_automatic and self.extensions.network is None
+        self._check_extensions()
         homogeneous, kind = self.problem.symmetries.homogeneous, config.data.normalization
         exact: NormalizationKind = "homogeneous" if homogeneous else "gaussian"
         self.normalization: NormalizationKind = exact if kind == "auto" else kind
@@ -203,6 +204,16 @@ class Experiment:
             "scaling": scaling.to_dict(),
             "time": None if self.source.time is None else asdict(self.source.time),
         }
+
+    def _check_extensions(self) -> None:
+        """Checks that what is handed in leaves no setting without effect."""
+        if self.extensions.loss is not None and not self.config.labelled:
+            raise UserError("loss.name: 'energy' has no effect on a loss handed in; leave it out")
+        if self.config.budget.error is not None and not self.is_automatic:
+            raise UserError(
+                "schedule.budget.error: is for the growing pyramids of the section 'model', not "
+                "for a network handed in; leave it out"
+            )
 
     def _check_samples(self) -> None:
         """Checks that the user's files have what the levels need, which reads no samples."""

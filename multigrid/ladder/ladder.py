@@ -82,7 +82,7 @@ class LadderRun:
             for stage in self._stages():
                 self._train_stage(stage)
             self._test()
-        except (UserError, Interrupted, RuntimeError, MemoryError) as reason:
+        except (Exception, Interrupted) as reason:
             self._note_end(reason)
             for callback in self.callbacks:
                 callback.on_end(self, None)
@@ -91,11 +91,11 @@ class LadderRun:
     def write_results(self) -> dict[str, Any]:
         """Writes the result files, tells the callbacks and returns ``summary.json``."""
         summary = summarise(self.recorder, self.tested)
-        for callback in self.callbacks:
-            callback.on_end(self, summary)
         write_json(self.folder.summary, summary)
         levels = sorted({stage["level"] for stage in self.recorder.finished})
         write_spectra(self.recorder, {level: self.best_surrogate(level) for level in levels})
+        for callback in self.callbacks:
+            callback.on_end(self, summary)
         return summary
 
     def _stages(self) -> Iterator[Stage]:
@@ -179,9 +179,9 @@ class LadderRun:
             self.recorder.save()
             self.processes.total(0)  # nobody ends before the first one has saved
             raise
-        except (UserError, RuntimeError, MemoryError) as error:
-            # a file has vanished, the disk is full, the memory too small, a process gone: save
-            # what can be without the others
+        except Exception as error:
+            # a file has vanished, the disk is full, the memory too small, a process gone, a
+            # callback has failed: save what can be without the others
             if not (isinstance(error, DivergedError) or self.processes.shards):
                 with suppress(UserError):
                     self.recorder.save()

@@ -123,23 +123,27 @@ class UNetFamily(NetworkFamily):
             self._check_folding()
 
     def build(self, level: int) -> UNet:  # noqa: D102
-        return initialized(self.blueprint(level), self.seed)
+        with _seeded(self.seed):
+            return initialize(self._unet(level), self.seed)
 
     def blueprint(self, level: int) -> UNet:
         """Returns the network of a level on the meta device: shapes alone."""
+        with torch.device("meta"):
+            return self._unet(level)
+
+    def _unet(self, level: int) -> UNet:
         top = self.hierarchy.tops[level]
         bottom = 0 if self.growth else top - self.hierarchy.tops[0]
         grids = self.hierarchy.scales[bottom : top + 1]
-        with torch.device("meta"):
-            return UNet(
-                grids,
-                self.widths[: len(grids)],
-                self.in_channels,
-                self.out_channels,
-                field_grid=self.input_grid(level),
-                first_folded=self.hierarchy.tops[0] if self.fields == "folded" else None,
-                **self.options,
-            )
+        return UNet(
+            grids,
+            self.widths[: len(grids)],
+            self.in_channels,
+            self.out_channels,
+            field_grid=self.input_grid(level),
+            first_folded=self.hierarchy.tops[0] if self.fields == "folded" else None,
+            **self.options,
+        )
 
     def input_grid(self, level: int) -> Grid:  # noqa: D102
         return self.hierarchy.finest if self.fields == "folded" else self.hierarchy.levels[level]
@@ -196,14 +200,15 @@ def copy_neighbours(unet: UNet, first: int) -> None:
                 state[name].copy_(tensor)
 
 
-def initialized(blueprint: UNet, seed: int) -> UNet:
-    """Gives a network on the meta device its initial weights, on the CPU."""
-    unet = blueprint.to_empty(device="cpu")
+def initialize(unet: UNet, seed: int) -> UNet:
+    """Draws the weights of all layers anew, so that a scale's depend on seed and scale alone.
+
+    What layers of the user's own initialise themselves, in their constructors, stays.
+    """
     for k, scale in enumerate(unet.iter_scales()):
         with _seeded(seed, k):
             for layer in scale.modules():
-                reset = getattr(layer, "_reset_parameters", None)  # of attention
-                reset = getattr(layer, "reset_parameters", reset)
+                reset = getattr(layer, "reset_parameters", None)
                 if callable(reset):
                     reset()
     for parameter in unet.parameters():

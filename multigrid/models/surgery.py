@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multigrid.errors import UserError, nearest
 from multigrid.grid import Grid, halvings_between
-from multigrid.models.growth import initialized, silence
+from multigrid.models.growth import initialize, silence
 from multigrid.models.transfer import (
     Status,
     TransferReport,
@@ -109,10 +109,10 @@ def _rebuilt(unet: UNet, seed: int, **changes: Any) -> Operated:
     if not unet.is_folded:
         names -= {"field_grid", "first_folded"}
     options = {name: getattr(unet, name) for name in names}
-    with torch.device("meta"):
-        blueprint = UNet(**{**options, **changes})
     example = next(unet.parameters())
-    new = initialized(blueprint, seed).to(example.device, example.dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = initialize(UNet(**{**options, **changes}), seed).to(example.device, example.dtype)
     report = transfer_weights(unet.state_dict(), new)
     return new.train(unet.training), report
 

@@ -7,6 +7,7 @@ A pattern is a name in which ``*`` stands for any text. It matches a tensor's na
 a layer that the tensor belongs to: ``scales.0`` matches all of ``scales.0.stem.conv.weight``.
 """
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,8 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from multigrid.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -258,7 +261,8 @@ def transfer_weights(
             is left untouched then.
     """
     report = partition(source, target.state_dict())
-    check_report(report, mismatch, allow)
+    for warning in check_report(report, mismatch, allow):
+        log.warning("%s", warning)
     load_tensors(target, {key: source[key] for key in report.keys(Status.TRANSFERRED)})
     return report
 

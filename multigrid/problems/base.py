@@ -1,5 +1,6 @@
 """What a PDE says about itself."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -188,11 +189,15 @@ class PDE(Problem, ABC):
 
     @property
     def source(self) -> str:
-        """Hash of the class's code where it is the user's, whose samples change with it."""
-        if type(self).__module__.startswith("multigrid."):
+        """Hash of the code of the user's module, or of a class in a script.
+
+        Samples are made anew when it changes.
+        """
+        module = type(self).__module__
+        if module.startswith("multigrid."):
             return ""
         try:
-            code = getsource(type(self))
+            code = getsource(type(self) if module == "__main__" else sys.modules[module])
         except (OSError, TypeError):
             return ""
         return sha256(code.encode()).hexdigest()[:16]

@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -183,7 +185,11 @@ class WandB(Callback):
         """Opens a run with the experiment's name and configuration."""
         self.run = run
         config = run.config.model_dump()
-        options = {"name": run.config.name, "config": config, "resume": "allow", **self.options}
+        # a run that is resumed goes on in its own, which place and time of its start tell
+        begun = [event.get("time") for event in run.folder.journal.read()[:1]]
+        known = f"{run.folder.path.resolve()} {begun}"
+        same = {"id": sha256(known.encode()).hexdigest()[:16], "resume": "allow"}
+        options = {"name": run.config.name, "config": config, **same, **self.options}
         self.tracker = self.wandb.init(**options)
 
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
@@ -228,9 +234,10 @@ def build_callbacks(entries: Sequence[str | Mapping[str, Mapping[str, Any]]]) ->
         for name, options in ({entry: {}} if isinstance(entry, str) else entry).items():
             build = CALLBACKS.get(name)
             try:
-                callbacks.append(build(**options))
+                signature(build).bind(**options)
             except TypeError as error:
                 raise UserError(f"output.callbacks: '{name}': {error}") from None
+            callbacks.append(build(**options))
     require_callbacks(callbacks, "output.callbacks")
     return callbacks
 
