@@ -331,7 +331,8 @@ def _logging(folder: RunFolder | None = None) -> Iterator[None]:
 class _LogHandler(logging.StreamHandler):
     """Escapes control characters, which names from files may have.
 
-    Ignores a full disk, which whatever needs it reports, and a reader of the screen that has left.
+    Lines that cannot be written are lost: the disk is full, which the run reports when it saves, or
+    the reader of the screen has left.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -100,8 +100,8 @@ class ScheduleConfig(Section):
     """How the training is spread over the levels."""
 
     cycle: Literal["auto", "half-v", "v", "w", "f", "single"] = "auto"
-    """'half-v', 'v', 'w', 'f', 'single' (the finest level alone) or 'auto': 'half-v', but with
-    'epochs: auto' 'single' where outputs depend on what is near alone, to judge by some samples"""
+    """'half-v', 'v', 'w', 'f', 'single' (the finest level alone) or 'auto': with 'epochs: auto'
+    'single' where some samples show that outputs depend on near inputs alone, else 'half-v'"""
     epochs: Literal["auto"] | Epochs | list[Epochs] = 10
     """a number of epochs of at least 0, or a list by level, coarsest first, or 'auto' (from
     budget: with the cycle 'half-v' by measurement, level after level as long as each pays)"""

@@ -81,7 +81,7 @@ class TrainingStatistics:
             mean += fields.sum(0, dtype=torch.float64).cpu() / len(samples)
             if seen.ratios is not None:
                 size = block.inputs.double().square().flatten(1).mean(1).sqrt()
-                size = size.where(size > 0, torch.inf)  # a zero input has no ratio
+                size = size.where(size > 0, torch.inf)  # the ratio to a zero input is zero
                 size = size.reshape(-1, *(1,) * (fields.ndim - 1))
                 seen.ratios.add(fields.double() / size)
         return seen

@@ -59,7 +59,7 @@ class DataStore:
         self._verified: tuple[int, int, int] | None = None
 
     def ensure(self, counts: Mapping[str, int]) -> int:
-        """Generates what a split has less than the given number of samples; returns how many.
+        """Generates the samples that the splits lack of the given numbers; returns how many.
 
         Each block of samples is kept in a file with a checksum until all are there, so that an
         interrupted generation goes on from the sound ones.

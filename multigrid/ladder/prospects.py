@@ -40,7 +40,7 @@ LOCAL_ABOVE = 0.9
 Tried on 23 problems: those in space alone and waves have 0.08 to 0.73, the others 0.94 to 1.
 """
 MAX_SIZE = 2**15
-"""Points of a grid that are looked at at most."""
+"""Most points of a grid that is looked at."""
 RIDGE = 1e-8
 SMALLEST = 1e-60
 """What to divide by instead of zero."""

@@ -69,7 +69,7 @@ class Muon(Optimizer):
             means = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
             gradients: list[Any] = [parameter.grad for parameter in parameters]
             torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
-            # by Nesterov, as they will be
+            # a step ahead (Nesterov)
             gradients = torch._foreach_lerp(gradients, means, group["momentum"])  # type: ignore
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -241,7 +241,7 @@ class NamedOptimizer:
         return state
 
     def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> int:
-        """Loads the state of parameters of the same name and shape; returns how many take it."""
+        """Loads the state of parameters by their names; returns how many take it."""
         count = 0
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

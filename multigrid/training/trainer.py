@@ -56,7 +56,7 @@ NETWORK_KEY, UNROLLING_KEY = 1, 2
 """Last numbers of the seeds of what the network itself draws, as for dropout, and of steps."""
 
 Validator = Callable[[Surrogate], tuple[float, ...]]
-"""Gives the mean relative L2 validation error on the level's and on the finest grid."""
+"""Gives mean relative L2 validation errors: on the level's grid, on the finest, of each field."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,10 @@ class Trainer:
         self._renew_optimizer(state["optimizer"])
 
     def load_moments(self, state: dict[str, dict[str, Any]]) -> int:
-        """Loads the optimizer's state of parameters of the same shape; returns how many take it."""
+        """Loads the optimizer's state of parameters that it has; returns how many take it.
+
+        Their shapes must be the same.
+        """
         parameters, spread = self.optimizer.parameters, self.processes.spread_like
         return self.optimizer.load_state_dict(
             {
