@@ -95,7 +95,7 @@ class Divergence(Exception):  # noqa: N818 (an event that is handled, not an err
 
 @dataclass
 class DivergenceDetector:
-    """Checks losses and norms, and counts how often training went back; a function of these alone."""
+    """Checks losses and norms, and counts how often training went back: a function of these."""
 
     options: RecoveryConfig
     rate_factor: float = 1.0
