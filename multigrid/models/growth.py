@@ -123,7 +123,7 @@ class UNetFamily(NetworkFamily):
             self._check_folding()
 
     def build(self, level: int) -> UNet:  # noqa: D102
-        with _seeded(self.seed):
+        with seeded(self.seed):
             return initialize(self._unet(level), self.seed)
 
     def blueprint(self, level: int) -> UNet:
@@ -206,7 +206,7 @@ def initialize(unet: UNet, seed: int) -> UNet:
     What layers of the user's own initialise themselves, in their constructors, stays.
     """
     for k, scale in enumerate(unet.iter_scales()):
-        with _seeded(seed, k):
+        with seeded(seed, k):
             for layer in scale.modules():
                 reset = getattr(layer, "reset_parameters", None)
                 if callable(reset):
@@ -217,7 +217,8 @@ def initialize(unet: UNet, seed: int) -> UNet:
 
 
 @contextmanager
-def _seeded(seed: int, *key: int) -> Iterator[None]:
+def seeded(seed: int, *key: int) -> Iterator[None]:
+    """Makes torch draw by a seed and a key alone within the context."""
     with torch.random.fork_rng(devices=[]):
         sequence = np.random.SeedSequence(seed, spawn_key=key)
         torch.manual_seed(int(sequence.generate_state(1)[0]))
@@ -252,7 +253,7 @@ class CustomFamily(NetworkFamily):
 
     def build(self, level: int) -> nn.Module:
         """Returns the factory's network for a level's grid, in training mode."""
-        with _seeded(self.seed):
+        with seeded(self.seed):
             network = self.factory(self.hierarchy.levels[level])
         if not isinstance(network, nn.Module):
             raise UserError(

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from multigrid.errors import UserError, nearest
 from multigrid.grid import Grid, halvings_between
-from multigrid.models.growth import initialize, silence
+from multigrid.models.growth import initialize, seeded, silence
 from multigrid.models.transfer import (
     Status,
     TransferReport,
@@ -110,8 +109,7 @@ def _rebuilt(unet: UNet, seed: int, **changes: Any) -> Operated:
         names -= {"field_grid", "first_folded"}
     options = {name: getattr(unet, name) for name in names}
     example = next(unet.parameters())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         new = initialize(UNet(**{**options, **changes}), seed).to(example.device, example.dtype)
     report = transfer_weights(unet.state_dict(), new)
     return new.train(unet.training), report
