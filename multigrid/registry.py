@@ -6,10 +6,11 @@ does not know yet. Imports no torch.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,15 +28,25 @@ class Registry:
         home: The module whose import registers the built-in ones.
         listed: Names of built-in ones that are valid before that import, which needs torch.
         attribute: The attribute of a registered class that is set to its name, if any.
+        passed: How many arguments they are called with; further ones are options.
+        keywords: Names of what they may ask for, which are no options.
     """
 
     def __init__(
-        self, noun: str, home: str, listed: tuple[str, ...] = (), attribute: str | None = None
+        self,
+        noun: str,
+        home: str,
+        listed: tuple[str, ...] = (),
+        attribute: str | None = None,
+        passed: int = 0,
+        keywords: Collection[str] = (),
     ) -> None:
         self.noun = noun
         self._home = home
         self._listed = listed
         self._attribute = attribute
+        self._passed = passed
+        self._keywords = keywords
         self._items: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -71,6 +82,30 @@ class Registry:
             )
         return self._items[name]
 
+    def configured(self, name: str, options: Mapping[str, Any], key: str) -> Any:
+        """Returns what is registered under a name, with options given by keyword.
+
+        Raises:
+            UserError: If it does not take one of them, or lacks one; ``key`` is where they stand.
+        """
+        item = self.get(name)
+        parameters = [*signature(item).parameters.values()][self._passed :]
+        if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+            return partial(item, **options)
+        by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        allowed = {p.name: p for p in parameters if p.kind in by_name}
+        allowed = {k: p for k, p in allowed.items() if k not in self._keywords}
+        for option in options:
+            if option not in allowed:
+                raise UserError(
+                    f"{key}: the {self.noun} '{name}' has no option '{option}'; it has "
+                    f"{', '.join(allowed) or 'none'}{nearest(option, allowed)}"
+                )
+        for option, parameter in allowed.items():
+            if parameter.default is Parameter.empty and option not in options:
+                raise UserError(f"{key}: the {self.noun} '{name}' needs the option '{option}'")
+        return partial(item, **options) if options else item
+
     def names(self) -> tuple[str, ...]:
         """Returns all names, sorted."""
         import_module(self._home)
@@ -91,13 +126,33 @@ def place_of(item: Any) -> str:
 
 
 PROBLEMS = Registry("problem", "multigrid.problems", attribute="kind")
-LOSSES = Registry("loss", "multigrid.training.losses", ("rel_l2", "rel_l1", "rel_h1", "mse"))
+LOSSES = Registry(
+    "loss",
+    "multigrid.training.losses",
+    ("rel_l2", "rel_l1", "rel_h1", "mse"),
+    passed=2,
+    keywords=("scale",),
+)
 METRICS = Registry("metric", "multigrid.metrics")
-OPTIMIZERS = Registry("optimizer", "multigrid.training.optimizers", ("muon", "adamw"))
+OPTIMIZERS = Registry(
+    "optimizer",
+    "multigrid.training.optimizers",
+    ("muon", "adamw"),
+    passed=1,
+    keywords=("dtype", "processes"),
+)
 READERS = Registry("reader", "multigrid.data.formats")
 CALLBACKS = Registry("callback", "multigrid.training.callbacks", ("mlflow", "wandb"))
-BLOCKS = Registry("block", "multigrid.models.layers", ("residual",))
-NETWORKS = Registry("network", "multigrid.models.growth", ("unet",))
+BLOCKS = Registry(
+    "block", "multigrid.models.layers", ("residual",), passed=4, keywords=("activation",)
+)
+NETWORKS = Registry(
+    "network",
+    "multigrid.models.growth",
+    ("unet",),
+    passed=1,
+    keywords=("in_channels", "out_channels"),
+)
 
 register_problem = PROBLEMS.register
 register_loss = LOSSES.register

@@ -71,14 +71,15 @@ def run(options: argparse.Namespace) -> None:
         keep_large_buffers()  # this process does nothing else
         train_ladder(config, options.resume, options.overwrite, with_direct=options.with_direct)
         return
+    from multigrid.ladder.cost import overview, warn_of_memory
     from multigrid.ladder.experiment import Experiment
 
     with joined(config.compute.device, config.parallel.strategy) as processes:
         experiment = Experiment(config, processes=processes)
         if processes.is_first:
-            print(experiment.describe(), flush=True)
+            print(overview(experiment), flush=True)
             with _logging():
-                experiment.warn_of_memory()
+                warn_of_memory(experiment)
 
 
 def train(
@@ -227,6 +228,7 @@ def _train_in_folder(
     processes: Processes,
 ) -> RunFolder:
     """Trains and tests while no other process may write into the run's folder."""
+    from multigrid.ladder.cost import warn_of_memory
     from multigrid.ladder.experiment import Experiment
     from multigrid.ladder.ladder import LadderRun
     from multigrid.report import write_report
@@ -247,7 +249,7 @@ def _train_in_folder(
             folder.claim(experiment.config, overwrite)
         folder.tidy()
         with _logging(folder):
-            experiment.warn_of_memory()
+            warn_of_memory(experiment)
             ladder.train(resume)
             summary = ladder.write_results()
             write_report(folder.path, config.output.figures)

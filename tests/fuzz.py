@@ -32,6 +32,7 @@ import multigrid
 from multigrid.config import Config, flatten, load_config
 from multigrid.data.inspect import inspect_path
 from multigrid.errors import UserError
+from multigrid.ladder.cost import overview
 from multigrid.ladder.experiment import Experiment
 from multigrid.records.run_folder import Journal
 from multigrid.report.comparison import compare
@@ -262,7 +263,7 @@ def try_yaml(path: Path) -> None:
 
 def try_settings(overrides: Sequence[str], path: Path) -> None:
     """Reads an experiment with overrides, and plans it."""
-    Experiment(load_config(path, overrides)).describe()
+    overview(Experiment(load_config(path, overrides)))
 
 
 def try_data(path: Path) -> None:
@@ -280,7 +281,7 @@ def try_network(path: Path) -> None:
 def try_weights(experiment: Path, path: Path) -> None:
     """Starts a training from weights."""
     loaded = Experiment(load_config(experiment, [f"checkpoints.load={path}"]))
-    loaded.initializer.start(loaded.stages[0], loaded.loaded, [])
+    loaded.initializer.start(loaded.plan.stages[0], loaded.loaded, [])
 
 
 def try_results(path: Path) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from multigrid.config import parse_config
 from multigrid.grid import Grid, Hierarchy
+from multigrid.ladder.cost import overview
 from multigrid.ladder.experiment import Experiment
 from multigrid.models.cost import (
     activation_bytes,
@@ -135,27 +136,28 @@ def build_experiment(levels, **schedule):
 
 def test_work_units_of_a_ladder():
     experiment = build_experiment([8, 16, {"grid": 32, "samples": 10}], epochs=[4, 2, 1])
-    assert experiment.work_units(2, 1) == 1
-    assert experiment.work_units(2, 7) == 7
+    assert experiment.plan.work_units(2, 1) == 1
+    assert experiment.plan.work_units(2, 7) == 7
     per_sample = [
         training_flops(experiment.family.build(level), (1, 1, n, n))
         for level, n in enumerate((8, 16, 32))
     ]
-    assert experiment.epoch_flops == [40 * per_sample[0], 40 * per_sample[1], 10 * per_sample[2]]
-    assert experiment.work_units(0, 3) == pytest.approx(3 * 4 * per_sample[0] / per_sample[2])
+    plan = experiment.plan
+    assert plan.epoch_flops == [40 * per_sample[0], 40 * per_sample[1], 10 * per_sample[2]]
+    assert plan.work_units(0, 3) == pytest.approx(3 * 4 * per_sample[0] / per_sample[2])
 
 
 def test_coarse_levels_of_constant_width_are_almost_free():
     experiment = build_experiment([16, 32, 64])
-    units = [experiment.work_units(level, 1) for level in range(3)]
+    units = [experiment.plan.work_units(level, 1) for level in range(3)]
     assert units[0] < 0.08
     assert units[1] < 0.27
 
 
 def test_description_adds_up():
     experiment = build_experiment([8, 16], epochs=[4, 3])
-    total = 3 + experiment.work_units(0, 4)
-    assert f"total: {total:.2f} work units" in experiment.describe()
+    total = 3 + experiment.plan.work_units(0, 4)
+    assert f"total: {total:.2f} work units" in overview(experiment)
 
 
 def gradients_both_ways(network, x):

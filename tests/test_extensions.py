@@ -10,9 +10,13 @@ from tiny import SECTIONS, run, train, write_experiment
 
 import multigrid
 from multigrid.__main__ import main
+from multigrid.data.samples import Samples
 from multigrid.ladder.components import network_family
+from multigrid.ladder.experiment import Experiment
+from multigrid.models.surgery import remove_levels
 from multigrid.registry import LOSSES, NETWORKS
 from multigrid.training.callbacks import Callback
+from multigrid.training.optimizers import NamedOptimizer
 
 POISSON = {"kind": "poisson", "num_modes": 4}
 
@@ -120,6 +124,12 @@ def test_what_is_handed_in_leaves_no_setting_without_effect(tmp_path):
         multigrid.train(
             settings(tmp_path, schedule=schedule),
             network=lambda grid: torch.nn.Conv2d(1, 1, 3, padding=1),
+        )
+
+    with pytest.raises(multigrid.UserError, match=r"loss\.options: have no effect on a loss"):
+        multigrid.train(
+            settings(tmp_path, loss={"options": {"power": 2}}),
+            loss=lambda prediction, batch: prediction.square().mean(),
         )
 
 
@@ -283,6 +293,104 @@ def test_a_registered_block_is_named_in_the_experiment(tmp_path, capsys):
     train(experiment, tmp_path, "model.block=scaled")
     tensors = multigrid.load(tmp_path / "results" / "tiny").surrogate(1).network.state_dict()
     assert "scales.0.encoder.0.scale.weight" in tensors
+
+
+OPTIONS = """
+import torch
+from torch import nn
+from multigrid import register_block, register_loss, register_network, register_optimizer
+
+@register_block("dilated_of_test")
+class Dilated(nn.Module):
+    def __init__(self, ndim, channels, padding, norm, dilation=1):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+@register_loss("power_of_test")
+def power(prediction, batch, exponent):
+    return (prediction - batch.outputs).abs().pow(exponent).mean()
+
+@register_optimizer("sgd_of_test")
+def sgd(groups, momentum=0.5):
+    return torch.optim.SGD(groups, momentum=momentum)
+
+@register_network("pointwise_of_test")
+def pointwise(grid, in_channels, out_channels, *, width):
+    lift = nn.Conv2d(in_channels, width, 1)
+    return nn.Sequential(lift, nn.SiLU(), nn.Conv2d(width, out_channels, 1))
+"""
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plugin") / "with_options.py"
+    path.write_text(OPTIONS)
+    return path
+
+
+@pytest.fixture
+def with_options(tmp_path, plugin):
+    return write_experiment(tmp_path / "e.yaml", problem=POISSON, plugins=[str(plugin)])
+
+
+def test_options_reach_what_is_registered(with_options, tmp_path):
+    overrides = (
+        "model.block=dilated_of_test",
+        "model.options={dilation: 2}",
+        "loss={name: power_of_test, options: {exponent: 4}}",
+        "optimizer={name: sgd_of_test, options: {momentum: 0.25}}",
+    )
+    experiment = Experiment(multigrid.configure(str(with_options), *overrides))
+    block = experiment.family.build(1).scales[0].encoder[0]
+    assert block.conv.dilation == (2, 2)
+    grid = experiment.hierarchy.finest
+    batch = Samples(torch.zeros(1, 1, *grid.shape), torch.zeros(1, 1, *grid.shape), grid)
+    assert experiment.loss(grid, 1, ())(batch.outputs + 2, batch) == 16
+    made = NamedOptimizer(experiment.family.build(1), experiment.options.optimizer).optimizers
+    assert [optimizer.defaults["momentum"] for optimizer in made] == [0.25]
+    train(with_options, tmp_path, *overrides)
+    network = multigrid.load(tmp_path / "results" / "tiny").surrogate(1).network
+    assert network.scales[0].encoder[0].conv.dilation == (2, 2)
+    wider = remove_levels(network)[0].scales[0].encoder[0]
+    assert wider.conv.dilation == (2, 2)
+
+
+def test_a_registered_network_is_told_its_channels_and_options(with_options):
+    config = multigrid.configure(
+        str(with_options), "model={network: pointwise_of_test, options: {width: 5}}"
+    )
+    lift, _, project = network_family(config, 2, 3).build(0)
+    assert (lift.in_channels, lift.out_channels, project.out_channels) == (2, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "model={block: dilated_of_test, options: {dilatation: 2}}",
+            "model.options: the block 'dilated_of_test' has no option 'dilatation'; it has "
+            "dilation; did you mean 'dilation'?",
+        ),
+        ("model.options={activation: none}", "the block 'residual' has no option 'activation'; it"),
+        (
+            "model={network: pointwise_of_test}",
+            "the network 'pointwise_of_test' needs the option 'width'",
+        ),
+        (
+            "loss.name=power_of_test",
+            "loss.options: the loss 'power_of_test' needs the option 'exponent'",
+        ),
+        ("loss.options={scale: 2}", "the loss 'rel_l2' has no option 'scale'; it has none"),
+        ("optimizer.options={dtype: 2}", "the optimizer 'muon' has no option 'dtype'; it has none"),
+        ("loss.options=[2]", "loss.options: [2] is not allowed; it must be {name: value}"),
+    ],
+)
+def test_options_that_are_not_there(with_options, tmp_path, capsys, override, sentence):
+    assert run(with_options, tmp_path, override) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_registered_network_is_known_to_every_command(tmp_path, capsys, monkeypatch):

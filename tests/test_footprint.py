@@ -6,8 +6,9 @@ from tiny import run, write_experiment
 from experiments.benchmarks import memory
 from experiments.benchmarks.memory import Measured, measure, measure_step
 from multigrid.config import load_config
-from multigrid.ladder import experiment as experiment_module
-from multigrid.ladder.experiment import PROCESS_BYTES, Experiment
+from multigrid.ladder import cost
+from multigrid.ladder.cost import PROCESS_BYTES, memory_bytes
+from multigrid.ladder.experiment import Experiment
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def path(tmp_path):
 def test_what_a_stage_takes(path):
     def needed(*overrides):
         experiment = Experiment(load_config(path, overrides))
-        return experiment.memory_bytes(experiment.stages[-1])
+        return memory_bytes(experiment, experiment.plan.stages[-1])
 
     plain = needed()
     assert plain > PROCESS_BYTES
@@ -29,7 +30,7 @@ def test_what_a_stage_takes(path):
 
 
 def test_too_little_memory_is_a_warning(path, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiment_module, "total_memory", lambda device: 1e8)
+    monkeypatch.setattr(cost, "total_memory", lambda device: 1e8)
     for flag in ("--dry-run", "--overwrite"):
         assert run(path, tmp_path, flag) == 0
         shown = capsys.readouterr().out

@@ -24,6 +24,7 @@ from multigrid.data.statistics import ChannelStatistics
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.ladder.data import training_samples
 from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems.elliptic import Poisson
@@ -314,12 +315,10 @@ def test_what_fits_in_memory_is_held(tmp_path: Path, monkeypatch) -> None:
         (2 * fine - 1, (StreamedSamples, Samples)),
         (2 * coarse - 1, (StreamedSamples, StreamedSamples)),
     ):
-        monkeypatch.setattr(
-            "multigrid.ladder.experiment.total_memory", lambda _, memory=memory: memory
-        )
+        monkeypatch.setattr("multigrid.ladder.cost.total_memory", lambda _, memory=memory: memory)
         experiment = Experiment(config)
         experiment.source.prepare(experiment.counts)
-        found = [experiment.training_samples(Grid((n, n)), 32) for n in (16, 8)]
+        found = [training_samples(experiment, Grid((n, n)), 32) for n in (16, 8)]
         assert tuple(map(type, found)) == expected
 
 

@@ -38,7 +38,7 @@ class ShortEpoch:
         num_epochs: int = 1,
     ) -> None:
         self.experiment = experiment
-        stages = {stage.level: stage for stage in experiment.stages}
+        stages = {stage.level: stage for stage in experiment.plan.stages}
         stage = stages[max(stages) if level is None else level]
         self.stage: Stage = replace(stage, epochs=num_epochs)
         grid = experiment.family.input_grid(stage.level)

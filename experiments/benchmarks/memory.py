@@ -19,6 +19,7 @@ from multigrid.config import Config, parse_config
 from multigrid.files import write_text
 from multigrid.grid import Grid
 from multigrid.hardware import autocast, keep_large_buffers, machine, peak_memory
+from multigrid.ladder.cost import memory_bytes
 from multigrid.ladder.experiment import Experiment
 from multigrid.models.cost import FlopCounter, without_data
 from multigrid.models.layers import set_activation_checkpointing
@@ -57,7 +58,7 @@ def measure(config: Config) -> str:
     """
     experiment = Experiment(config)
     rows, measured = [], {}
-    for level in sorted({stage.level for stage in experiment.stages}):
+    for level in sorted({stage.level for stage in experiment.plan.stages}):
         plain, checkpointed = (
             _apart(config, level, checkpointed) for checkpointed in (False, True)
         )
@@ -111,7 +112,7 @@ def _shape(experiment: Experiment, level: int) -> tuple[int, ...]:
 
 
 def _stage(experiment: Experiment, level: int) -> Stage:
-    return next(stage for stage in experiment.stages if stage.level == level)
+    return next(stage for stage in experiment.plan.stages if stage.level == level)
 
 
 def _peak_of_activations(experiment: Experiment, network: nn.Module, shape: tuple[int, ...]) -> int:
@@ -129,7 +130,7 @@ def _row(
 ) -> Sequence[str]:
     stage = _stage(experiment, level)
     estimates = (
-        experiment.memory_bytes(replace(stage, checkpoint_activations=checkpointed))
+        memory_bytes(experiment, replace(stage, checkpoint_activations=checkpointed))
         for checkpointed in (False, True)
     )
     return [

@@ -28,7 +28,7 @@ def measure(config: Config) -> str:
     experiment = Experiment(config)
     if experiment.device.type != "cpu":
         raise UserError("compute.device: this compares ways to use a CPU; it must be 'cpu'")
-    levels = sorted({stage.level for stage in experiment.stages})
+    levels = sorted({stage.level for stage in experiment.plan.stages})
     levels = levels[:: max(1, len(levels) - 1)]
     epochs = {level: short_epoch(experiment, level) for level in levels}  # generates the samples
     threads, processes = (
@@ -56,7 +56,7 @@ def short_epoch(experiment: Experiment, level: int) -> ShortEpoch:
     The second one is timed, as before the first step of a training several processes try whether
     their memory suffices.
     """
-    finest = max(stage.level for stage in experiment.stages)
+    finest = max(stage.level for stage in experiment.plan.stages)
     return ShortEpoch(experiment, NUM_STEPS * 2 ** (2 * (finest - level)), level, num_epochs=2)
 
 

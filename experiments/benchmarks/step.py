@@ -64,7 +64,7 @@ class LevelSteps:
             )
         for step in steps.values():
             repeated(step)  # the first ones are slower
-        flops = experiment.epoch_flops[level] / num_samples * batch_size
+        flops = experiment.plan.epoch_flops[level] / num_samples * batch_size
         return cls(str(grid), batch_size, flops, steps)
 
     def measure(self) -> None:
@@ -117,7 +117,7 @@ def measure(config: Config) -> str:
     """
     experiment = Experiment(config)
     multiply = _matrix_product(experiment.device, experiment.precision)
-    sizes = {stage.level: stage.batch_size for stage in experiment.stages}
+    sizes = {stage.level: stage.batch_size for stage in experiment.plan.stages}
     levels = [LevelSteps.of(experiment, level, sizes[level]) for level in sorted(sizes)]
     larger = _larger_batches(experiment, sorted(sizes)[:-1], levels[-1])
     products = []

@@ -175,6 +175,7 @@ def _contradictions(config: Config) -> Clashes:
     yield "rollout_training.method", single, "has no effect with rollout_training.steps 1"
     block = config.model.block
     yield "model.activation", block != "residual", f"has no effect on model.block '{block}'"
+    yield "loss.options", not config.labelled, "has no effect on loss.name 'energy'"
     for name in ("form", "width", "block", "activation", "num_blocks", "growth", "normalization"):
         own = config.model.network != "unet"
         yield f"model.{name}", own, f"has no effect on model.network '{config.model.network}'"

@@ -19,6 +19,7 @@ from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, NETWORKS, OPTIMIZERS
 CallbackName = Annotated[str, registered(CALLBACKS)]
 Epochs = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(gt=0, le=4096)]
+Options = dict[Name, Any]
 
 
 def rising(strictly: bool) -> AfterValidator:
@@ -49,6 +50,8 @@ class ModelConfig(Section):
 
     network: Annotated[str, registered(NETWORKS)] = "unet"
     """'unet' or the name of a registered function from a grid to a network"""
+    options: Options = {}
+    """{name: value}: what a registered network or block takes besides"""
     form: Literal["pyramid", "classic"] = "pyramid"
     width: Width | list[Width] | DoublingConfig = 48
     """a width from 1 to 4096 for all scales, a list with one for each scale from the bottleneck
@@ -128,6 +131,8 @@ class OptimizerConfig(Section):
 
     name: Annotated[str, registered(OPTIMIZERS)] = "muon"
     """'muon', 'adamw' or a registered optimizer"""
+    options: Options = {}
+    """{name: value}: what a registered optimizer takes besides parameters"""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """a number from 0 to 1"""
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -148,6 +153,8 @@ class LossConfig(Section):
     name: Annotated[str, registered(LOSSES, "energy")] = "rel_l2"
     """'rel_l2', 'rel_l1', 'rel_h1', 'mse', 'energy' (steps of a solver down the energy, which need
     no labels) or a registered loss"""
+    options: Options = {}
+    """{name: value}: what a registered loss takes besides fields"""
     residual: float = Field(0.0, ge=0, allow_inf_nan=False)
     """the weight of at least 0 of the PDE's residual, added to the loss"""
     weights: dict[str, Rate] = {}

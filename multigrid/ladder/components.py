@@ -11,6 +11,7 @@ from multigrid.data.samples import Samples
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.ladder.prospects import choose_cycle, choose_fields, measure_floors
+from multigrid.metrics import bind
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS
@@ -124,7 +125,8 @@ def network_family(
     """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
     hierarchy, model = config.hierarchy(), config.model
     if network is None and model.network != "unet":
-        network = NETWORKS.get(model.network)
+        named = NETWORKS.configured(model.network, model.options, "model.options")
+        network = bind(named, in_channels=in_channels, out_channels=out_channels)
     if network is not None:
         if model.fields == "folded":
             raise UserError(
@@ -143,6 +145,7 @@ def network_family(
         padding=model.padding,
         norm=model.normalization,
         block=model.block,
+        block_options=model.options,
         activation=model.activation,
         prolongation=model.prolongation,
         growth=model.growth,

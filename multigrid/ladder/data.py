@@ -7,6 +7,7 @@ from multigrid.data.statistics import TrainingStatistics
 from multigrid.errors import UserError, printable
 from multigrid.grid import Grid
 from multigrid.ladder.components import generated_source
+from multigrid.ladder.cost import held_bytes
 from multigrid.ladder.experiment import Experiment
 from multigrid.metrics import negligible_fields
 from multigrid.models.scaling import FieldScaling
@@ -76,7 +77,7 @@ class RunData:
                 return samples
             if isinstance(samples, Samples) and samples.grid == grid and len(samples) > count:
                 return samples[:count]
-        return self.experiment.training_samples(grid, count)
+        return training_samples(self.experiment, grid, count)
 
     def extra_tests(self, grid: Grid) -> dict[str, Samples]:
         """Returns the further test sets by name, on a grid; generates them if necessary."""
@@ -95,3 +96,10 @@ class RunData:
         fine = self.validation[:NUM_INTERPOLATED].restrict_to(finer[0])
         how = *self.experiment.prolongation, self.scaling.fields
         return interpolation_error(fine.outputs, fine.grid, coarse, *how)
+
+
+def training_samples(experiment: Experiment, grid: Grid, count: int) -> TrainingSamples:
+    """Returns the first training samples on a grid: in memory, or to be read from disk."""
+    source = experiment.source
+    read = source.read if held_bytes(experiment, grid, count) else source.open
+    return read("train", grid, count).to(experiment.device)

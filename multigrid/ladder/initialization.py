@@ -36,7 +36,15 @@ class Start:
     moments: dict[str, Any] = field(default_factory=dict)
 
 
-UNSEEN = ("network", "block", "activation", "normalization", "padding", "prolongation")
+UNSEEN = (
+    "network",
+    "block",
+    "options",
+    "activation",
+    "normalization",
+    "padding",
+    "prolongation",
+)
 """Settings of the section ``model`` that names and shapes of weights need not show."""
 
 

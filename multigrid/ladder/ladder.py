@@ -14,6 +14,7 @@ from multigrid.data.samples import TrainingSamples
 from multigrid.errors import UserError
 from multigrid.files import write_json
 from multigrid.grid import Grid
+from multigrid.ladder.cost import overview
 from multigrid.ladder.data import RunData
 from multigrid.ladder.experiment import Experiment
 from multigrid.ladder.initialization import Start
@@ -72,7 +73,7 @@ class LadderRun:
         resumed = resume and self.recorder.restore()
         if self.processes.is_first and not resumed:
             self.folder.journal.note("started", **self.experiment.environment)
-        log.info("%s\n%s", self.experiment.describe(), self.data.line)
+        log.info("%s\n%s", overview(self.experiment), self.data.line)
         for split, by_field in self.data.negligible.items():
             for note in negligible_notes(by_field):
                 log.warning("%s %s", split, note)
@@ -100,15 +101,13 @@ class LadderRun:
 
     def _stages(self) -> Iterator[Stage]:
         """Yields the unfinished stages; one by measurement is chosen when its turn comes."""
-        experiment, recorder = self.experiment, self.recorder
+        plan, recorder = self.experiment.plan, self.recorder
         while True:
-            if experiment.is_automatic and recorder.unfinished is None:
-                experiment.stages = self.processes.from_first(
-                    lambda: experiment.extended(recorder.finished)
-                )
-            if len(recorder.finished) == len(experiment.stages):
+            if plan.is_automatic and recorder.unfinished is None:
+                plan.stages = self.processes.from_first(lambda: plan.extended(recorder.finished))
+            if len(recorder.finished) == len(plan.stages):
                 return
-            yield experiment.stages[len(recorder.finished)]
+            yield plan.stages[len(recorder.finished)]
 
     def _train_stage(self, stage: Stage) -> None:
         """Transfers weights into the network of a stage, trains it and saves it."""
@@ -206,7 +205,7 @@ class LadderRun:
         target, error = self.config.budget.error, self.recorder.finished[-1]["finest_rel_l2"]
         if target is not None and error > target:
             log.warning("budget spent at an error of %.4g, above %g", error, target)
-        stage = self.experiment.stages[-1]
+        stage = self.experiment.plan.stages[-1]
         path = self.config.checkpoints.save
         if path is not None:
             about = self.experiment.about(stage.level, self.data.scaling)

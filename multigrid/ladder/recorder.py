@@ -148,8 +148,8 @@ class Recorder(Callback):
                 **experiment.about(level, trainer.surrogate.scaling),
                 "data_fingerprint": experiment.source.fingerprint,
                 "environment": experiment.environment,
-                "stages": [asdict(stage) for stage in experiment.stages],
-                "epoch_costs": experiment.epoch_costs,
+                "stages": [asdict(stage) for stage in experiment.plan.stages],
+                "epoch_costs": experiment.plan.epoch_costs,
                 "rows": [vars(row) for row in self.rows],
                 "finished": self.finished,
                 "loaded": experiment.loaded if later else {},
@@ -268,9 +268,9 @@ class Recorder(Callback):
 
     def _later_levels(self) -> Collection[int]:
         experiment = self.experiment
-        if experiment.is_automatic:
+        if experiment.plan.is_automatic:
             return range(len(experiment.hierarchy.levels))
-        return {s.level for s in experiment.stages[self.trainer.stage.index + 1 :]}
+        return {s.level for s in experiment.plan.stages[self.trainer.stage.index + 1 :]}
 
     # rows and summaries
 
@@ -304,7 +304,7 @@ class Recorder(Callback):
             write_history(self.folder.metrics, self.rows, self.folder.identity)
 
     def _work_units(self) -> float:
-        return self.trainer.progress.flops / self.experiment.epoch_flops[-1]
+        return self.trainer.progress.flops / self.experiment.plan.epoch_flops[-1]
 
     def _write_transfers(self) -> None:
         """Writes the transfer report of every level; a resume mends damaged ones so."""

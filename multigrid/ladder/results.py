@@ -156,7 +156,7 @@ def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate]) -> No
     for level, surrogate in surrogates.items():
         grid = experiment.family.input_grid(level)
         inputs = finest.restrict_to(grid).inputs
-        prediction = predict(surrogate, inputs, experiment.stages[-1].batch_size)
+        prediction = predict(surrogate, inputs, experiment.plan.stages[-1].batch_size)
         error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs
         values = spectrum(error.cpu().numpy(), periodic is True).tolist()
         shape = list(experiment.hierarchy.levels[level].shape)

@@ -1,10 +1,10 @@
 """The UNet whose number of scales follows the grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,13 +52,15 @@ class Scale(nn.Module):
         channels: tuple[int, int] | None,
         num_blocks: int,
         block: str,
+        block_options: Mapping[str, Any],
         padding: Padding,
         norm: Normalization,
         activation: Activation,
     ) -> None:
         super().__init__()
         ndim, centering = grid.ndim, grid.centering
-        build = partial(BLOCKS.get(block), ndim, width, padding, norm)
+        chosen = BLOCKS.configured(block, block_options, "model.options")
+        build = partial(chosen, ndim, width, padding, norm)
         if activation != "silu":  # which blocks of the user's need not know
             build = partial(build, activation=activation)
         self.grid = grid
@@ -131,7 +133,8 @@ class UNet(ActivationCheckpointing):
         num_blocks: Blocks per encoder and per decoder of a scale.
         padding: What lies outside the grid for the convolutions.
         norm: Normalisation layer in front of each convolution of a block.
-        block: Registered name of the blocks, built as ``block(ndim, width, padding, norm)``.
+        block: Registered name of the blocks, built as ``block(ndim, width, padding, norm)`` with
+            ``block_options`` by keyword.
         activation: That of blocks and heads; ``none`` makes the network an affine map, for problems
             that are linear.
         prolongation: Polynomial degree of the prolongation of outputs (pyramid only).
@@ -163,6 +166,7 @@ class UNet(ActivationCheckpointing):
         field_grid: Grid | None = None,
         first_folded: int | None = None,
         activation: Activation = "silu",
+        block_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -170,6 +174,7 @@ class UNet(ActivationCheckpointing):
         self.num_blocks = num_blocks
         self.norm: Normalization = norm
         self.block = block
+        self.block_options = dict(block_options or {})
         self.activation: Activation = activation
         self.grids = tuple(grids)
         self.widths = tuple(widths)
@@ -190,6 +195,7 @@ class UNet(ActivationCheckpointing):
                 padding=padding,
                 norm=norm,
                 block=block,
+                block_options=self.block_options,
                 activation=activation,
             )
             for k, grid in enumerate(self.grids)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +93,7 @@ class ProgressBar(Callback):
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
         """Starts to measure the pace."""
-        stage, costs = trainer.stage, run.experiment.stage_costs
+        stage, costs = trainer.stage, run.experiment.plan.stage_costs
         self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
         self.total = stage.epochs * trainer.num_steps
         cost, later = costs[stage.index], sum(costs[stage.index + 1 :])
@@ -232,12 +231,7 @@ def build_callbacks(entries: Sequence[str | Mapping[str, Mapping[str, Any]]]) ->
     callbacks: list[Callback] = []
     for entry in entries:
         for name, options in ({entry: {}} if isinstance(entry, str) else entry).items():
-            build = CALLBACKS.get(name)
-            try:
-                signature(build).bind(**options)
-            except TypeError as error:
-                raise UserError(f"output.callbacks: '{name}': {error}") from None
-            callbacks.append(build(**options))
+            callbacks.append(CALLBACKS.configured(name, options, "output.callbacks")())
     require_callbacks(callbacks, "output.callbacks")
     return callbacks
 

@@ -1,0 +1,138 @@
+"""The plan of an experiment: its stages, and what they cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from multigrid import schedule
+from multigrid.config import Config
+from multigrid.models.growth import NetworkFamily, UNetFamily
+from multigrid.schedule import Choice, Outcome, Stage
+from multigrid.training.losses import Unrolling
+
+
+class Plan:
+    """The stages of an experiment.
+
+    Attributes:
+        is_automatic: Whether stages are chosen one by one; growth must preserve the function then.
+        stages: The schedule; one by measurement grows while it is trained.
+        epoch_costs: What an epoch on each level costs in the unit of the budget, where there is
+            one.
+    """
+
+    def __init__(
+        self, config: Config, family: NetworkFamily, unrolling: Unrolling | None = None
+    ) -> None:
+        assert config.schedule.cycle != "auto"  # which is settled
+        self.cycle: schedule.Cycle = config.schedule.cycle
+        self.config = config
+        self.family = family
+        self.unrolling = unrolling
+        self.is_automatic = config.is_automatic and isinstance(family, UNetFamily)
+        self.stages = self._stages([0] * len(config.levels))
+        self.epoch_costs: list[float] = []
+
+    def begin(self, epoch_costs: list[float]) -> None:
+        """Chooses the stages, by what an epoch on each level costs where there is a budget."""
+        self.epoch_costs = epoch_costs
+        self.stages = self._stages(self._chosen_epochs())
+
+    def resume(self, checkpoint: Mapping[str, Any]) -> None:
+        """Takes the stages and their cost from a checkpoint of the run."""
+        self.epoch_costs = checkpoint["epoch_costs"]
+        # what saves memory may be another than when it stopped
+        parts, recomputes = map(self.config.per_level, ("accumulate", "checkpoint_activations"))
+        self.stages = [
+            replace(s, accumulate=parts[s.level], checkpoint_activations=recomputes[s.level])
+            for s in (Stage(**saved) for saved in checkpoint["stages"])
+        ]
+
+    def measured_costs(self, epoch_seconds: Callable[[Stage], float]) -> list[float]:
+        """Returns what an epoch on each level costs in the unit of the budget, if there is one.
+
+        Seconds come from timing some steps on each level, so they differ on another day.
+        """
+        if self.config.schedule.epochs != "auto":
+            return []
+        levels = range(len(self.config.levels))
+        if self.config.budget.seconds is None:
+            return [self.work_units(level, 1) for level in levels]
+        visited = {stage.level: stage for stage in self.stages}
+        times = {level: epoch_seconds(visited[level]) for level in levels if level in visited}
+        return [times.get(level, 0.0) * self._unrolled(level) for level in levels]
+
+    def extended(self, finished: Sequence[Mapping[str, Any]]) -> list[Stage]:
+        """Returns a schedule by measurement after its finished stages: with the next, if any."""
+        budget, before = self.config.budget, self.stages[: len(finished)]
+        if before and not before[-1].epochs:
+            return before  # it was the last one
+        unit = "work_units" if budget.seconds is None else "seconds"
+        outcomes = [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
+        expected = sum(self.epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
+        pace = sum(stage.cost for stage in outcomes) / expected if expected else 1.0
+        costs = [pace * cost for cost in self.epoch_costs]  # seconds were estimated
+        choice = schedule.choose(outcomes, budget.amount, costs, budget.error or 0.0)
+        choice = choice or self._last_choice(outcomes)
+        if choice is None:
+            return before
+        level, epochs, source, reason = choice
+        stage = self._stages([epochs] * len(self.config.levels))[level]
+        return [*before, replace(stage, index=len(finished), source=source, reason=reason)]
+
+    def _last_choice(self, outcomes: Sequence[Outcome]) -> Choice | None:
+        """Returns the stage without epochs that makes the best network so far the result.
+
+        None if it is that already. Restricted networks are grown to the finest grid, which
+        preserves what they compute.
+        """
+        kept = schedule.last_kept(outcomes)
+        level = outcomes[kept].level
+        if self.config.model.fields == "restricted":
+            level = len(self.config.levels) - 1
+        if kept == len(outcomes) - 1 and level == outcomes[kept].level:
+            return None
+        return Choice(level, 0, kept, "the best network so far is the result")
+
+    def _stages(self, epochs: Sequence[int]) -> list[Stage]:
+        """Returns the schedule, with so many epochs at each visit to a level."""
+        names = ("batch_size", "learning_rate", "transferred_ratio", "warmup", "accumulate")
+        settings = map(self.config.per_level, (*names, "checkpoint_activations"))
+        return schedule.build_schedule(self.cycle, epochs, *settings)
+
+    def _chosen_epochs(self) -> list[int]:
+        """Returns the epochs of each level: the configured ones, or what the budget allows."""
+        config = self.config
+        if not self.epoch_costs:
+            return config.per_level("epochs")
+        if self.is_automatic:  # an epoch on each, until they are chosen
+            return [1] * len(config.levels)
+        sequence = schedule.level_sequence(self.cycle, len(config.levels))
+        visits = [sequence.count(level) for level in range(len(config.levels))]
+        return schedule.spread_budget(config.budget.amount, self.epoch_costs, visits)
+
+    # the cost
+
+    @cached_property
+    def epoch_flops(self) -> list[float]:
+        """Floating-point operations of one training epoch on each level."""
+        counts = enumerate(self.config.samples())
+        return [float(count * self.family.flops(level).training) for level, count in counts]
+
+    def work_units(self, level: int, epochs: int) -> float:
+        """Returns the work of some epochs on a level; one of single steps on the finest is 1."""
+        return epochs * self._unrolled(level) * self.epoch_flops[level] / self.epoch_flops[-1]
+
+    def _unrolled(self, level: int) -> float:
+        """Returns what training roll-outs costs on a level over training single steps."""
+        one = self.family.flops(level)
+        return self.unrolling.mean_cost(one) / one.training if self.unrolling else 1.0
+
+    @property
+    def stage_costs(self) -> list[float]:
+        """What each stage costs, and last what remains for stages to be chosen by measurement."""
+        if not self.is_automatic:
+            return [self.work_units(stage.level, stage.epochs) for stage in self.stages]
+        costs = [self.epoch_costs[stage.level] * stage.epochs for stage in self.stages]
+        return [*costs, max(0.0, self.config.budget.amount - sum(costs))]
