@@ -118,14 +118,13 @@ GROWTH = (
     "schedule.learning_rate=4e-3",
 )
 """How ladders grow whose stages are chosen by measurement."""
-MEASURED = _ladder(
-    "model.fields=folded",
-    "schedule.cycle=half-v",
-    "schedule.epochs=auto",
-    "schedule.budget={work_units: 30}",
-    *GROWTH,
-)
-"""A ladder of folded levels by measurement, with half of direct training's work."""
+
+
+def _measured(work_units: int = 30) -> Method:
+    """Returns a ladder of folded levels by measurement."""
+    budget = f"schedule.budget={{work_units: {work_units}}}"
+    how = "model.fields=folded", "schedule.cycle=half-v", "schedule.epochs=auto"
+    return _ladder(*how, budget, *GROWTH)
 
 
 SMALL = ("data.train=256", "data.validation=64", "data.test=64", "schedule.batch_size=16")
@@ -166,7 +165,7 @@ def _fine_scales(
     grids = [finest // 8, finest // 4, finest // 2, finest]
     direct = _direct("schedule.batch_size=4", rates=rates, epochs=epochs, searched=epochs // 3)
     settings = (*SMALL, *AS_RECORDED, OUTWARDS, f"levels={grids}", *overrides)
-    return Suite(f"experiments/{experiment}.yaml", settings, seeds, (MEASURED, direct))
+    return Suite(f"experiments/{experiment}.yaml", settings, seeds, (_measured(), direct))
 
 
 def _ablation(experiment: str) -> Suite:
@@ -282,6 +281,22 @@ SUITES = {
     ),
     "allen_cahn_128": _fine_scales("cno/allen_cahn", 128, seeds=(1,), epochs=40),
     "shear_layer_128": _fine_scales("cno/shear_layer", 128, seeds=(1,), epochs=40),
+    "wave_3d": Suite(
+        "experiments/wave_3d.yaml",
+        (
+            "data.train=64",
+            "data.validation=8",
+            "data.test=8",
+            *AS_RECORDED,
+            OUTWARDS,
+            "schedule.batch_size=4",
+        ),
+        (1,),
+        (
+            _measured(8),
+            _direct("schedule.batch_size=2", rates=RATES_OF_4, epochs=16, searched=5),
+        ),
+    ),
     "ablation_wave": _ablation("cno/wave"),
     "ablation_jump": _ablation("cno/discontinuous_transport"),
     "poisson_3d": Suite(
