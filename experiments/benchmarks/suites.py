@@ -284,6 +284,7 @@ SUITES = {
     "wave_3d": Suite(
         "experiments/wave_3d.yaml",
         (
+            "problem.num_modes=8",
             "data.train=64",
             "data.validation=8",
             "data.test=8",
