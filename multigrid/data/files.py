@@ -15,8 +15,8 @@ from torch import Tensor
 from multigrid.config.data import ReaderOptions, TimeConfig
 from multigrid.data.formats import FieldFile, open_fields, split_folders
 from multigrid.data.samples import Samples, StreamedSamples
+from multigrid.data.source import NUM_TRAJECTORIES, SampleSource
 from multigrid.data.splits import DataFile, compare_names, divide
-from multigrid.data.store import NUM_TRAJECTORIES, GeneratedSource
 from multigrid.data.time import Trajectories
 from multigrid.errors import UserError
 from multigrid.fields import restrict_to
@@ -75,7 +75,7 @@ class FilePart(NamedTuple):
                 check.require_variation()
 
 
-class FileSource:
+class FileSource(SampleSource):
     """The samples of a data set of one or several files, for different grids or splits.
 
     The training samples of a file never have the number of a sample with which another file
@@ -146,10 +146,6 @@ class FileSource:
             for item in self.files
             if item.file.path not in used
         ]
-
-    def prepare(self, counts: Mapping[str, int]) -> int:
-        """Does nothing: the samples are there."""
-        return 0
 
     def require_steps(self, num_steps: int) -> None:
         """Raises a UserError if no test trajectory is so many steps long."""
@@ -288,10 +284,6 @@ class FileSource:
                 if nested := nested_centering(*map(torch.from_numpy, outputs)):
                     return nested
         return None
-
-
-SampleSource = GeneratedSource | FileSource
-"""Where samples come from, by split, on the grid of any level."""
 
 
 def _open_all(

@@ -30,6 +30,7 @@ from multigrid.data import SPLITS
 from multigrid.data.arrays import is_sealed, reserved_hdf5, seal, stamp, take
 from multigrid.data.generation import Arrays, Block, Recipe, generate
 from multigrid.data.samples import Samples, StreamedSamples
+from multigrid.data.source import NUM_TRAJECTORIES, SampleSource
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.errors import UserError, brief
 from multigrid.files import reason, require_space, write_file, written_aside
@@ -37,7 +38,6 @@ from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
 SIDES = ("input", "output")
-NUM_TRAJECTORIES = 16
 
 
 class DataStore:
@@ -238,15 +238,13 @@ def create_splits(file: h5py.File, recipe: Recipe) -> None:
             dataset.attrs["fields"] = list(fields)
 
 
-class GeneratedSource:
+class GeneratedSource(SampleSource):
     """Samples of a PDE, generated on the finest grid and restricted to the others.
 
     Those that have been read on the finest grid are kept. Without ``labelled``, training samples
     have no solutions, which are not even computed. Training samples come from a store of their own,
     if there is one, as for several steps.
     """
-
-    remarks = ()  # a PDE leaves nothing to guess
 
     def __init__(
         self, store: DataStore, labelled: bool = True, training: DataStore | None = None
@@ -255,25 +253,23 @@ class GeneratedSource:
         self.training = training or store
         self.labelled = labelled
         self.centering = store.grid.centering
-        self.place, self.fingerprint = str(store.path), store.fingerprint
+        self.place = str(store.path)
         self._finest: dict[str, Samples] = {}
         problem = store.problem
         self.time = TimeSetup(len(problem.output_names)) if problem.time_dependent else None
 
-    def unused(self, grid: Grid) -> list[str]:
-        """Names what no samples on a grid are read from: nothing."""
-        return []
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the settings and the code of the PDE."""
+        return self.store.fingerprint
 
     def prepare(self, counts: Mapping[str, int]) -> int:
-        """Generates what is missing."""
+        """Generates what is missing of so many samples of each split; returns how many."""
         counts = self.wanted(counts)
         if self.training is self.store:
             return self.store.ensure(counts)
         others = self.store.ensure({**counts, "train": 0})
         return others + self.training.ensure({"train": counts["train"]})
-
-    def require(self, split: str, grid: Grid, count: int) -> None:
-        """Does nothing: as many as are wanted are generated."""
 
     def wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Returns how many samples of each split are generated: none that need no solution."""
@@ -303,13 +299,6 @@ class GeneratedSource:
             return replace(store.open(split, count), grid=grid)
         channels = self.store.problem.num_channels
         return StreamedSamples(self._draw, count, channels, self.store.grid, grid)
-
-    def groups(self, split: str, grid: Grid, count: int) -> None:
-        """Nothing: the samples are independent."""
-
-    def places(self, split: str, grid: Grid, count: int) -> list[str]:
-        """Nothing: the samples are of no trajectory that is kept."""
-        return []
 
     def trajectories(self, split: str, grid: Grid, num_steps: int) -> Trajectories | None:
         """Returns 16 trajectories from random numbers that no split uses, whatever the split."""

@@ -2,12 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multigrid.config import Config, parse_config
 from multigrid.config.data import FileConfig
 from multigrid.data import SPLITS
 from multigrid.data.samples import Samples
+from multigrid.data.source import SampleSource
 from multigrid.data.store import DataStore, GeneratedSource
 from multigrid.errors import UserError
 from multigrid.ladder.prospects import choose_cycle, choose_fields, measure_floors
@@ -16,16 +17,13 @@ from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily,
 from multigrid.problems import PDE, FileProblem, Problem, Symmetries
 from multigrid.registry import NETWORKS
 
-if TYPE_CHECKING:
-    from multigrid.data.files import SampleSource
-
 NUM_SAMPLES = 16
 """What 'auto' looks at."""
 
 
 def problem_and_source(
     config: Config, labelled: bool = True, num_steps: int = 1
-) -> "tuple[Problem, SampleSource]":
+) -> tuple[Problem, SampleSource]:
     """Returns the PDE of a configuration and where its samples come from.
 
     Generated training samples have solutions if ``labelled``; those for training have the outputs
@@ -50,7 +48,7 @@ def problem_and_source(
     return file_problem(section, source.input_names, source.output_names), source
 
 
-def settle(config: Config, source: "SampleSource") -> tuple[Config, dict[str, str]]:
+def settle(config: Config, source: SampleSource) -> tuple[Config, dict[str, str]]:
     """Returns a configuration with what its samples have shown: centering, cycle, kind of fields.
 
     And in words what ``auto`` has become and why, by key.
@@ -77,7 +75,7 @@ def settle(config: Config, source: "SampleSource") -> tuple[Config, dict[str, st
     return config, reasons
 
 
-def some_samples(config: Config, source: "SampleSource") -> Samples:
+def some_samples(config: Config, source: SampleSource) -> Samples:
     """Returns a few samples on the finest grid, to see what they are like."""
     return source.first(config.hierarchy().finest, NUM_SAMPLES)
 
