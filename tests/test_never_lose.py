@@ -416,6 +416,44 @@ def test_a_schedule_by_measurement_resumes_as_if_it_had_not_stopped(
     assert all(level["reason"] for level in levels)
 
 
+def test_a_schedule_goes_back_to_the_state_before_a_lost_stage(experiment, tmp_path, monkeypatch):
+    """Also if the lost stage was on the same level, where its own error fell, and on resume."""
+    automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}"]
+    summary, enter, best, starts = Recorder._summary, Recorder.enter, {}, {}
+
+    def lose_the_second(recorder):
+        result = summary(recorder)
+        best[result["stage"]] = recorder.trainer.best["network"]
+        return {**result, "finest_rel_l2": 9.0} if result["stage"] == 1 else result
+
+    def note(recorder, trainer, *args):
+        starts.setdefault(trainer.stage.index, {k: t.clone() for k, t in trainer.weights().items()})
+        enter(recorder, trainer, *args)
+
+    def assert_went_back():
+        first, second = (stages_of(tmp_path)[k] for k in (0, 1))
+        assert (first["level"], second["level"]) == (0, 0)
+        for key, tensor in best[0].items():
+            assert torch.equal(starts[2][key], tensor)
+        assert any(not torch.equal(starts[2][key], tensor) for key, tensor in best[1].items())
+
+    monkeypatch.setattr(Recorder, "_summary", lose_the_second)
+    monkeypatch.setattr(Recorder, "enter", note)
+    assert run(experiment, tmp_path, *automatic) == 0
+    assert_went_back()
+    starts.clear()
+    with monkeypatch.context() as patch:
+        at_call(patch, Recorder, "finish", 2, send(signal.SIGTERM))
+        assert run(experiment, tmp_path, *automatic, "--overwrite") == STOPPED
+    starts.clear()
+    assert run(experiment, tmp_path, *automatic, "--resume") == 0
+    assert_went_back()
+
+
+def stages_of(folder):
+    return json.loads((folder / "results" / "tiny" / "summary.json").read_text())["levels"]
+
+
 def test_a_schedule_that_misses_its_target_error_says_so(experiment, tmp_path, caplog):
     automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 2, error: 1e-9}"]
     assert run(experiment, tmp_path, *automatic) == 0

@@ -68,8 +68,7 @@ class Plan:
         budget, before = self.config.budget, self.stages[: len(finished)]
         if before and not before[-1].epochs:
             return before  # it was the last one
-        unit = "work_units" if budget.seconds is None else "seconds"
-        outcomes = [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
+        outcomes = self._outcomes(finished)
         expected = sum(self.epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
         pace = sum(stage.cost for stage in outcomes) / expected if expected else 1.0
         costs = [pace * cost for cost in self.epoch_costs]  # seconds were estimated
@@ -80,6 +79,15 @@ class Plan:
         level, epochs, source, reason = choice
         stage = self._stages([epochs] * len(self.config.levels))[level]
         return [*before, replace(stage, index=len(finished), source=source, reason=reason)]
+
+    def was_lost(self, finished: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the last finished stage is one that a schedule by measurement goes back from."""
+        outcomes = self._outcomes(finished)
+        return self.is_automatic and schedule.last_kept(outcomes) != len(outcomes) - 1
+
+    def _outcomes(self, finished: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+        unit = "work_units" if self.config.budget.seconds is None else "seconds"
+        return [Outcome(s["level"], s[unit], s["finest_rel_l2"]) for s in finished]
 
     def _last_choice(self, outcomes: Sequence[Outcome]) -> Choice | None:
         """Returns the stage without epochs that makes the best network so far the result.

@@ -47,7 +47,7 @@ class Recorder(Callback):
         finished: One summary for each finished stage.
         unfinished: The checkpoint of the next stage, where a resumed run goes on within it.
         best: Best state of the latest finished stage on a level, as far as stages to come need it
-            and of the last one in any case.
+            and of the last one in any case. A stage that was lost counts only where there is none.
         transfers: The latest transfer report of each level, as in its ``transfer.json``.
         saving_seconds: Time spent on saving checkpoints.
     """
@@ -67,6 +67,7 @@ class Recorder(Callback):
         self.transfers: dict[int, dict[str, Any]] = {}
         self.saving_seconds = 0.0
         self._saved_best: dict[str, Any] | None = None
+        self._newest: dict[str, Any] | None = None  # the best state of the stage, once finished
         self._steps_since_saving = 0
         self._saved_at = time.monotonic()
 
@@ -86,7 +87,8 @@ class Recorder(Callback):
 
     def enter(self, trainer: Trainer, start: Start, seconds: float) -> None:
         """Begins to record a stage that has taken so many seconds so far, or continues one."""
-        self.trainer, self.start_of_level, self._saved_best = trainer, start, None
+        self.trainer, self.start_of_level = trainer, start
+        self._saved_best = self._newest = None
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
         self.transfers[trainer.stage.level] = start.report.to_json()
         self._write_transfers()
@@ -130,9 +132,14 @@ class Recorder(Callback):
         """Adds the stage to those finished, and saves its last checkpoint and its best one."""
         level = self.trainer.stage.level
         self.finished.append(self._summary())
-        needed = {k: state for k, state in self.best.items() if k in self._later_levels()}
-        self.best = {**needed, level: to_cpu(self.trainer.best)}
+        self.best = {k: state for k, state in self.best.items() if k in self._later_levels()}
+        self._keep(level, to_cpu(self.trainer.best))
         self.save()
+
+    def _keep(self, level: int, state: dict[str, Any]) -> None:
+        """Keeps the best state of a stage that has just finished."""
+        if level not in self.best or not self.experiment.plan.was_lost(self.finished):
+            self.best[level] = self._newest = state
 
     # checkpoints
 
@@ -153,7 +160,9 @@ class Recorder(Callback):
                 "rows": [vars(row) for row in self.rows],
                 "finished": self.finished,
                 "loaded": experiment.loaded if later else {},
-                "earlier_best": {k: s for k, s in self.best.items() if k != level and k in later},
+                "earlier_best": {
+                    k: s for k, s in self.best.items() if k in later and s is not self._newest
+                },
                 "saving_seconds": self.saving_seconds,
                 "transfers": self.transfers,
                 "start": {"slow": sorted(self.start_of_level.slow)},
@@ -190,7 +199,7 @@ class Recorder(Callback):
         self.saving_seconds = latest["saving_seconds"]
         self.transfers = latest["transfers"]
         if is_finished(latest):
-            self.best[latest["level"]] = latest["best"]
+            self._keep(latest["level"], latest["best"])
         else:
             self.unfinished = latest
         self._write_history()
