@@ -150,18 +150,6 @@ class Experiment:
             "optimizer": extensions.get("optimizer", config.optimizer.name),
         }
 
-    def _unrolling(self) -> Unrolling | None:
-        """Returns how roll-outs are trained, if they are."""
-        section, setup = self.config.rollout_training, self.source.time
-        if not section.is_used:
-            return None
-        if setup is None:
-            raise UserError(
-                "rollout_training: a surrogate can be rolled out if its outputs are all the states "
-                "of its inputs, which is not so in these files; leave the section out"
-            )
-        return Unrolling(setup, section.curriculum, section.method, section.noise)
-
     def about(self, level: int, scaling: FieldScaling) -> dict[str, Any]:
         """Returns what a file of a level's weights says of them, as plain containers."""
         problem = self.problem
@@ -220,6 +208,18 @@ class Experiment:
             recovery=config.recovery,
             processes=self.processes,
         )
+
+    def _unrolling(self) -> Unrolling | None:
+        """Returns how roll-outs are trained, if they are."""
+        section, setup = self.config.rollout_training, self.source.time
+        if not section.is_used:
+            return None
+        if setup is None:
+            raise UserError(
+                "rollout_training: a surrogate can be rolled out if its outputs are all the states "
+                "of its inputs, which is not so in these files; leave the section out"
+            )
+        return Unrolling(setup, section.curriculum, section.method, section.noise)
 
     def _epoch_seconds(self, stage: Stage) -> float:
         """Returns the time of one epoch of single steps on a level, by timing a few of them."""
