@@ -76,7 +76,11 @@ def _cno(
 CASES = {
     "shear_layer": _cno("shear_layer", (3.54, 10.93), (3.57, 9.58), (2.76, 7.04), WIDER),
     "discontinuous_transport": _cno(
-        "discontinuous_transport", (1.31, 1.35), (1.15, 2.89), (1.01, 1.09)
+        "discontinuous_transport",
+        (1.31, 1.35),
+        (1.15, 2.89),
+        (1.01, 1.09),
+        (*FINE, "model.min_size=8"),
     ),
     "wave": _cno("wave", (1.51, 2.03), (1.02, 1.77), (0.63, 1.17), (*LINEAR, "data.noise=0.03")),
     "darcy": _cno("darcy", (0.54, 0.64), (0.80, 1.11), (0.38, 0.50)),
