@@ -102,8 +102,15 @@ class Registry:
                     f"{', '.join(allowed) or 'none'}{nearest(option, allowed)}"
                 )
         for option, parameter in allowed.items():
-            if parameter.default is Parameter.empty and option not in options:
-                raise UserError(f"{key}: the {self.noun} '{name}' needs the option '{option}'")
+            default = parameter.default
+            if option not in options:
+                if default is Parameter.empty:
+                    raise UserError(f"{key}: the {self.noun} '{name}' needs the option '{option}'")
+            elif not _like(options[option], default):
+                raise UserError(
+                    f"{key}.{option}: {options[option]!r} is not allowed; it must be of the type "
+                    f"of its default, {default!r}"
+                )
         return partial(item, **options) if options else item
 
     def names(self) -> tuple[str, ...]:
@@ -113,6 +120,13 @@ class Registry:
 
     def __contains__(self, name: object) -> bool:
         return name in self._listed or name in self._items or name in self.names()
+
+
+def _like(value: Any, default: Any) -> bool:
+    """Whether a value is of the type of a default that is a number, a text or true or false."""
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(default) not in (bool, int, str) or type(value) is type(default)
 
 
 def place_of(item: Any) -> str:

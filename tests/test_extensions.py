@@ -383,6 +383,14 @@ def test_a_registered_network_is_told_its_channels_and_options(with_options):
             "loss.name=power_of_test",
             "loss.options: the loss 'power_of_test' needs the option 'exponent'",
         ),
+        (
+            "model={block: dilated_of_test, options: {dilation: 1.5}}",
+            "model.options.dilation: 1.5 is not allowed; it must be of the type of its default, 1",
+        ),
+        (
+            "optimizer={name: sgd_of_test, options: {momentum: high}}",
+            "optimizer.options.momentum: 'high' is not allowed; it must be of the type of its",
+        ),
         ("loss.options={scale: 2}", "the loss 'rel_l2' has no option 'scale'; it has none"),
         ("optimizer.options={dtype: 2}", "the optimizer 'muon' has no option 'dtype'; it has none"),
         ("loss.options=[2]", "loss.options: [2] is not allowed; it must be {name: value}"),
