@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, TypeVar
 
 from multigrid.errors import UserError, brief, nearest
 from multigrid.files import path_of
+from multigrid.options import with_options
 
 T = TypeVar("T")
 
@@ -29,7 +29,8 @@ class Registry:
         listed: Names of built-in ones that are valid before that import, which needs torch.
         attribute: The attribute of a registered class that is set to its name, if any.
         passed: How many arguments they are called with; further ones are options.
-        keywords: Names of what they may ask for, which are no options.
+        elsewhere: Names of parameters that are no options, as other settings say what they are.
+        internal: The same of built-in ones alone.
     """
 
     def __init__(
@@ -39,14 +40,16 @@ class Registry:
         listed: tuple[str, ...] = (),
         attribute: str | None = None,
         passed: int = 0,
-        keywords: Collection[str] = (),
+        elsewhere: Collection[str] = (),
+        internal: Collection[str] = (),
     ) -> None:
         self.noun = noun
         self._home = home
         self._listed = listed
         self._attribute = attribute
         self._passed = passed
-        self._keywords = keywords
+        self._elsewhere = elsewhere
+        self._internal = internal
         self._items: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -88,30 +91,10 @@ class Registry:
         Raises:
             UserError: If it does not take one of them, or lacks one; ``key`` is where they stand.
         """
-        item = self.get(name)
-        parameters = [*signature(item).parameters.values()][self._passed :]
-        if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
-            return partial(item, **options)
-        by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-        allowed = {p.name: p for p in parameters if p.kind in by_name}
-        allowed = {k: p for k, p in allowed.items() if k not in self._keywords}
-        for option in options:
-            if option not in allowed:
-                raise UserError(
-                    f"{key}: the {self.noun} '{name}' has no option '{option}'; it has "
-                    f"{', '.join(allowed) or 'none'}{nearest(option, allowed)}"
-                )
-        for option, parameter in allowed.items():
-            default = parameter.default
-            if option not in options:
-                if default is Parameter.empty:
-                    raise UserError(f"{key}: the {self.noun} '{name}' needs the option '{option}'")
-            elif not _like(options[option], default):
-                raise UserError(
-                    f"{key}.{option}: {options[option]!r} is not allowed; it must be of the type "
-                    f"of its default, {default!r}"
-                )
-        return partial(item, **options) if options else item
+        internal = self._internal if name in self._listed else ()
+        reserved = (*self._elsewhere, *internal)
+        what = f"the {self.noun} '{name}'"
+        return with_options(self.get(name), options, self._passed, reserved, what, key)
 
     def names(self) -> tuple[str, ...]:
         """Returns all names, sorted."""
@@ -120,13 +103,6 @@ class Registry:
 
     def __contains__(self, name: object) -> bool:
         return name in self._listed or name in self._items or name in self.names()
-
-
-def _like(value: Any, default: Any) -> bool:
-    """Whether a value is of the type of a default that is a number, a text or true or false."""
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(default) not in (bool, int, str) or type(value) is type(default)
 
 
 def place_of(item: Any) -> str:
@@ -145,7 +121,7 @@ LOSSES = Registry(
     "multigrid.training.losses",
     ("rel_l2", "rel_l1", "rel_h1", "mse"),
     passed=2,
-    keywords=("scale",),
+    elsewhere=("scale",),
 )
 METRICS = Registry("metric", "multigrid.metrics")
 OPTIMIZERS = Registry(
@@ -153,19 +129,20 @@ OPTIMIZERS = Registry(
     "multigrid.training.optimizers",
     ("muon", "adamw"),
     passed=1,
-    keywords=("dtype", "processes"),
+    elsewhere=("lr", "betas", "weight_decay"),
+    internal=("dtype", "processes"),
 )
 READERS = Registry("reader", "multigrid.data.formats")
 CALLBACKS = Registry("callback", "multigrid.training.callbacks", ("mlflow", "wandb"))
 BLOCKS = Registry(
-    "block", "multigrid.models.layers", ("residual",), passed=4, keywords=("activation",)
+    "block", "multigrid.models.layers", ("residual",), passed=4, internal=("activation",)
 )
 NETWORKS = Registry(
     "network",
     "multigrid.models.growth",
     ("unet",),
     passed=1,
-    keywords=("in_channels", "out_channels"),
+    elsewhere=("in_channels", "out_channels"),
 )
 
 register_problem = PROBLEMS.register

@@ -1,6 +1,7 @@
 """What users add: callbacks, trackers and blocks, from Python and from experiment files."""
 
 import json
+import re
 import sys
 import types
 
@@ -9,6 +10,7 @@ import torch
 from tiny import SECTIONS, run, train, write_experiment
 
 import multigrid
+from multigrid import options as options_module
 from multigrid.__main__ import main
 from multigrid.data.samples import Samples
 from multigrid.ladder.components import network_family
@@ -365,6 +367,56 @@ def test_a_registered_network_is_told_its_channels_and_options(with_options):
     lift, _, project = network_family(config, 2, 3).build(0)
     assert (lift.in_channels, lift.out_channels, project.out_channels) == (2, 5, 3)
 
+    def handed_in(grid, in_channels, out_channels):
+        return torch.nn.Conv2d(in_channels, out_channels, 1)
+
+    plain = multigrid.configure(str(with_options))
+    assert network_family(plain, 2, 3, handed_in).build(0).out_channels == 3
+    with pytest.raises(multigrid.UserError, match=r"model\.options: have no effect on a network"):
+        network_family(config, 2, 3, handed_in)
+
+
+class Base:
+    def __init__(self, first, second=0.0):
+        self.given = first, second
+
+
+class Passing(Base):
+    def __init__(self, *args, dilation=1, **rest):
+        super().__init__(*args, **rest)
+        self.dilation = dilation
+
+
+def needs(first, width, **rest):
+    return first, width, rest
+
+
+def annotated(first, every: int | None = 10, name: "str" = "a", exact: bool = False):
+    return every, name, exact
+
+
+def test_options_are_the_parameters_that_are_not_passed():
+    def given(item, reserved=(), **options):
+        return options_module.with_options(item, options, 1, reserved, "the thing 'x'", "here")
+
+    assert given(Passing, dilation=2)(5).dilation == 2
+    assert given(Passing, second=2.5)(5).given == (5, 2.5)
+    assert given(needs, width=3, more=4)(1) == (1, 3, {"more": 4})
+    assert given(annotated, every=None, name="b")(1) == (None, "b", False)
+    made = given(torch.optim.SGD, momentum=0.9)([torch.zeros(1)])
+    assert made.defaults["momentum"] == 0.9
+    assert given(torch.dist) is torch.dist  # written in C
+    for item, options, sentence in (
+        (needs, {}, "here: the thing 'x' needs the option 'width'"),
+        (needs, {"first": 1, "width": 2}, "has no option 'first'; it has width"),
+        (needs, {"width": 2, "scale": 2}, "has no option 'scale'; it has width"),
+        (torch.dist, {"p": 1}, "has no option 'p'; it has none"),
+        (annotated, {"name": 3}, "here.name: 3 is not allowed; it must be of the kind of its"),
+        (annotated, {"exact": 1}, "here.exact: 1 is not allowed"),
+    ):
+        with pytest.raises(multigrid.UserError, match=re.escape(sentence)):
+            given(item, reserved=("scale",), **options)
+
 
 @pytest.mark.parametrize(
     ("override", "sentence"),
@@ -384,15 +436,23 @@ def test_a_registered_network_is_told_its_channels_and_options(with_options):
             "loss.options: the loss 'power_of_test' needs the option 'exponent'",
         ),
         (
-            "model={block: dilated_of_test, options: {dilation: 1.5}}",
-            "model.options.dilation: 1.5 is not allowed; it must be of the type of its default, 1",
+            "model={block: dilated_of_test, options: {dilation: wide}}",
+            "model.options.dilation: 'wide' is not allowed; it must be of the kind of its default",
         ),
         (
             "optimizer={name: sgd_of_test, options: {momentum: high}}",
-            "optimizer.options.momentum: 'high' is not allowed; it must be of the type of its",
+            "optimizer.options.momentum: 'high' is not allowed; it must be of the kind of its",
         ),
         ("loss.options={scale: 2}", "the loss 'rel_l2' has no option 'scale'; it has none"),
         ("optimizer.options={dtype: 2}", "the optimizer 'muon' has no option 'dtype'; it has none"),
+        (
+            "optimizer={name: sgd_of_test, options: {lr: 1}}",
+            "optimizer.options: the optimizer 'sgd_of_test' has no option 'lr'; it has momentum",
+        ),
+        (
+            "loss.options={a: .nan}",
+            'loss.options: {"a": NaN} has values that are not allowed; they must be texts',
+        ),
         ("loss.options=[2]", "loss.options: [2] is not allowed; it must be {name: value}"),
     ],
 )

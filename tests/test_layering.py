@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "multigrid"
 
 FLOORS = {
-    "values": {"errors", "grid", "registry", "files", "tables", "zoo"},
+    "values": {"errors", "grid", "options", "registry", "files", "tables", "zoo"},
     "tools": {
         "fields",
         "hardware",

@@ -22,6 +22,7 @@ from multigrid.config.settings import RecoveryConfig
 from multigrid.data.generation import Recipe
 from multigrid.errors import UserError
 from multigrid.ladder import recorder
+from multigrid.ladder.ladder import LadderRun
 from multigrid.ladder.recorder import Recorder
 from multigrid.records.history import outcome, read_history
 from multigrid.records.run_folder import FolderLock, Journal
@@ -448,6 +449,31 @@ def test_a_schedule_goes_back_to_the_state_before_a_lost_stage(experiment, tmp_p
     starts.clear()
     assert run(experiment, tmp_path, *automatic, "--resume") == 0
     assert_went_back()
+
+
+def test_the_result_is_not_the_network_of_a_lost_trial(experiment, tmp_path, monkeypatch):
+    automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}"]
+    summary, best_surrogate, best, results = Recorder._summary, LadderRun.best_surrogate, {}, []
+
+    def lose_the_finest(recorder):
+        result = summary(recorder)
+        best[result["stage"]] = recorder.trainer.best["network"]
+        slow = 0.5 - 0.001 * result["stage"]  # so that a finer level is tried
+        return {**result, "finest_rel_l2": 9.0 if result["level"] == 1 else slow}
+
+    def note(ladder, level):
+        results.append((level, best_surrogate(ladder, level).network.state_dict()))
+        return best_surrogate(ladder, level)
+
+    monkeypatch.setattr(Recorder, "_summary", lose_the_finest)
+    monkeypatch.setattr(LadderRun, "best_surrogate", note)
+    assert run(experiment, tmp_path, *automatic) == 0
+    stages = stages_of(tmp_path)
+    assert any(stage["level"] == 1 and stage["epochs"] for stage in stages)  # the trial
+    assert (stages[-1]["level"], stages[-1]["epochs"]) == (1, 0)
+    level, network = results[0]
+    assert level == 1
+    assert all(torch.equal(network[key], tensor) for key, tensor in best[len(stages) - 1].items())
 
 
 def stages_of(folder):

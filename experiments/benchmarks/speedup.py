@@ -18,7 +18,9 @@ from multigrid.config import Config, load_config
 from multigrid.data.generation import Block, Recipe
 from multigrid.errors import UserError
 from multigrid.files import write_json, write_text
+from multigrid.ladder.components import problem_and_source, some_samples
 from multigrid.ladder.experiment import Extensions
+from multigrid.ladder.prospects import measure_floors
 from multigrid.models.growth import NetworkFactory
 from multigrid.plots.style import save_figure
 from multigrid.records.history import Row
@@ -122,7 +124,9 @@ class SuiteRun:
         ladder = self.suite.methods[0].name
         ups = speed_ups(by_method[ladder], by_method[DIRECT]) if DIRECT in by_method else []
         budget = statistics.median(run.rows[-1].seconds for run in by_method[ladder])
-        text = f"{_method_table(by_method, budget, self.rates)}\n"
+        floors = _floors(self._config(self.suite.methods[0]))
+        listed = ", ".join(f"{grid} {floor:.2g}" for grid, floor in floors.items())
+        text = f"{self._method_table(by_method, budget)}\n\nOutput floors: {listed}\n"
         if ups:
             text = f"{_speed_table(ups)}\n\n{text}"
         elif not any(method.equal_time for method in self.suite.methods):
@@ -140,7 +144,10 @@ class SuiteRun:
                 "data_fingerprint": first["data_fingerprint"],
                 "generation": generation_cost(self._config(self.suite.methods[0])),
                 "speed_up": [asdict(up) for up in ups],
+                "output_floors": floors,
                 "test_rel_l2": {n: s["test"]["rel_l2"] for n, s in self.summaries.items()},
+                "test_rel_l2_high": {n: _high_third(s) for n, s in self.summaries.items()},
+                "rollout": {n: s["rollout"] for n, s in self.summaries.items()},
                 "extra_tests_rel_l2": {
                     n: {test: errors["rel_l2"] for test, errors in s["extra_tests"].items()}
                     for n, s in self.summaries.items()
@@ -152,6 +159,46 @@ class SuiteRun:
         figure = plot_speed_up(by_label, ups[0] if ups else None, self.folder.name)
         save_figure(figure, self.folder / "speedup.png")
         return text
+
+    def _method_table(self, by_method: dict[str, list[CostRecord]], budget: float) -> str:
+        """Returns what each method costs and reaches, as medians over the seeds.
+
+        The last columns are errors on the test samples: that in the highest third of the spectrum
+        over the norm of the whole field, and after the last step of roll-outs, where there are any.
+        """
+        rows, header = [], ["Method", "Runs", "Rate", "Seconds", "Work", "Best error"]
+        header += [f"Within {SLACK * budget:.0f} s", "High third"]
+        for name, runs in by_method.items():
+            last = [run.rows[-1] for run in runs]
+            summaries = [self.summaries[f"{run.method}_seed{run.seed}"] for run in runs]
+            rollouts = [summary["rollout"] for summary in summaries if summary["rollout"]]
+            row = [
+                name,
+                str(len(runs)),
+                f"{self.rates[name]:g}" if name in self.rates else "-",
+                f"{statistics.median(row.seconds for row in last):.0f}",
+                f"{statistics.median(row.work_units for row in last):.2f}",
+                f"{statistics.median(run.best for run in runs):.4f}",
+                f"{statistics.median(run.error_at(SLACK * budget) for run in runs):.4f}",
+                f"{statistics.median(map(_high_third, summaries)):.4f}",
+            ]
+            if rollouts:
+                header[8:] = [f"After {len(rollouts[0])} steps"]
+                row.append(f"{statistics.median(errors[-1] for errors in rollouts):.4f}")
+            rows.append(row)
+        return table(header, rows)
+
+
+def _high_third(summary: dict[str, Any]) -> float:
+    error: float = summary["test"]["rel_l2_high"]
+    return error
+
+
+def _floors(config: Config) -> dict[str, float]:
+    """Returns the output floors of the levels, see ``multigrid floors``."""
+    _, source = problem_and_source(config)
+    floors = measure_floors(config, some_samples(config, source))
+    return {str(floor.grid): floor.output for floor in floors}
 
 
 def finished_run(config: Config, network: NetworkFactory | None = None) -> RunRecord:
@@ -208,24 +255,3 @@ def _cost_table(by_method: dict[str, list[CostRecord]]) -> str:
         )
         rows.append([name, f"{seconds:.1f}", f"{work:.2f}", si(flops)])
     return table([f"To {error:.4f}", "Seconds", "Work units", "FLOPs"], rows)
-
-
-def _method_table(
-    by_method: dict[str, list[CostRecord]], budget: float, rates: dict[str, float]
-) -> str:
-    rows = []
-    for name, runs in by_method.items():
-        last = [run.rows[-1] for run in runs]
-        rows.append(
-            [
-                name,
-                str(len(runs)),
-                f"{rates[name]:g}" if name in rates else "-",
-                f"{statistics.median(row.seconds for row in last):.0f}",
-                f"{statistics.median(row.work_units for row in last):.2f}",
-                f"{statistics.median(run.best for run in runs):.4f}",
-                f"{statistics.median(run.error_at(SLACK * budget) for run in runs):.4f}",
-            ]
-        )
-    header = ["Method", "Runs", "Rate", "Seconds", "Work", "Best error"]
-    return table([*header, f"Within {SLACK * budget:.0f} s"], rows)

@@ -1,5 +1,6 @@
 """The sections of an experiment file about networks, training, computing and results."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -13,13 +14,26 @@ from multigrid.config.section import (
     Rate,
     Section,
     registered,
+    shown,
 )
 from multigrid.registry import BLOCKS, CALLBACKS, LOSSES, NETWORKS, OPTIMIZERS
 
 CallbackName = Annotated[str, registered(CALLBACKS)]
 Epochs = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(gt=0, le=4096)]
-Options = dict[Name, Any]
+
+
+def _storable(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError):
+        what = "texts, finite numbers, true, false, null, lists and mappings"
+        wrong = f"{shown(options)} has values that are not allowed; they must be {what}"
+        raise ValueError(wrong) from None
+    return options
+
+
+Options = Annotated[dict[Name, Any], AfterValidator(_storable)]
 
 
 def rising(strictly: bool) -> AfterValidator:
@@ -51,7 +65,7 @@ class ModelConfig(Section):
     network: Annotated[str, registered(NETWORKS)] = "unet"
     """'unet' or the name of a registered function from a grid to a network"""
     options: Options = {}
-    """{name: value}: what a registered network or block takes besides"""
+    """{name: value}: options of a registered network or block"""
     form: Literal["pyramid", "classic"] = "pyramid"
     width: Width | list[Width] | DoublingConfig = 48
     """a width from 1 to 4096 for all scales, a list with one for each scale from the bottleneck
@@ -132,7 +146,7 @@ class OptimizerConfig(Section):
     name: Annotated[str, registered(OPTIMIZERS)] = "muon"
     """'muon', 'adamw' or a registered optimizer"""
     options: Options = {}
-    """{name: value}: what a registered optimizer takes besides parameters"""
+    """{name: value}: options of a registered optimizer"""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """a number from 0 to 1"""
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -154,7 +168,7 @@ class LossConfig(Section):
     """'rel_l2', 'rel_l1', 'rel_h1', 'mse', 'energy' (steps of a solver down the energy, which need
     no labels) or a registered loss"""
     options: Options = {}
-    """{name: value}: what a registered loss takes besides fields"""
+    """{name: value}: options of a registered loss"""
     residual: float = Field(0.0, ge=0, allow_inf_nan=False)
     """the weight of at least 0 of the PDE's residual, added to the loss"""
     weights: dict[str, Rate] = {}
@@ -247,7 +261,7 @@ class OutputConfig(Section):
     """true or false: draw figures at the end of a run"""
     tensorboard: bool = False
     """true or false: also write TensorBoard events into the run's folder"""
-    callbacks: list[CallbackName | dict[CallbackName, dict[str, Any]]] = []
+    callbacks: list[CallbackName | dict[CallbackName, Options]] = []
     """a list of registered callbacks, each a name such as 'wandb' or 'mlflow' or a mapping from a
     name to its options, as in {wandb: {project: flow}}"""
 

@@ -59,7 +59,7 @@ class SampleSource(ABC):
         """Returns a few trajectories of so many steps; None if there are none to roll out."""
 
     def unused(self, grid: Grid) -> list[str]:
-        """Names what no samples on a grid are read from, where all are on that one."""
+        """Names the files that are not read if all levels take samples on one grid."""
         return []
 
     def groups(self, split: str, grid: Grid, count: int) -> Sequence[int] | None:

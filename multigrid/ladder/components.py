@@ -122,10 +122,14 @@ def network_family(
 ) -> NetworkFamily:
     """Returns the networks of a ladder: those of a factory, or the UNets of a configuration."""
     hierarchy, model = config.hierarchy(), config.model
+    if network is not None and model.options:
+        raise UserError(
+            "model.options: have no effect on a network handed in; leave one of the two out"
+        )
     if network is None and model.network != "unet":
-        named = NETWORKS.configured(model.network, model.options, "model.options")
-        network = bind(named, in_channels=in_channels, out_channels=out_channels)
+        network = NETWORKS.configured(model.network, model.options, "model.options")
     if network is not None:
+        network = bind(network, in_channels=in_channels, out_channels=out_channels)
         if model.fields == "folded":
             raise UserError(
                 "model.fields: 'folded' is for the networks of the section 'model'; with a network "

@@ -172,10 +172,10 @@ class Experiment:
                 "schedule.budget.error: is for the growing pyramids of the section 'model', not "
                 "for a network handed in; leave it out"
             )
-        for name, key in (("loss", "loss"), ("optimizer", "optimizer"), ("network", "model")):
-            if getattr(extensions, name) is not None and getattr(config, key).options:
+        for key in ("loss", "optimizer"):
+            if getattr(extensions, key) is not None and getattr(config, key).options:
                 raise UserError(
-                    f"{key}.options: have no effect on a {name} handed in; leave them out"
+                    f"{key}.options: have no effect on a {key} handed in; leave them out"
                 )
 
     def _chosen_loss(self) -> str | Loss:

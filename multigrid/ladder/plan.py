@@ -81,9 +81,14 @@ class Plan:
         return [*before, replace(stage, index=len(finished), source=source, reason=reason)]
 
     def was_lost(self, finished: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether the last finished stage is one that a schedule by measurement goes back from."""
+        """Whether the last finished stage is one that a schedule by measurement goes back from.
+
+        One without epochs is not: it makes the best network so far the result.
+        """
+        if not self.is_automatic or not finished[-1]["epochs"]:
+            return False
         outcomes = self._outcomes(finished)
-        return self.is_automatic and schedule.last_kept(outcomes) != len(outcomes) - 1
+        return schedule.last_kept(outcomes) != len(outcomes) - 1
 
     def _outcomes(self, finished: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         unit = "work_units" if self.config.budget.seconds is None else "seconds"

@@ -67,7 +67,7 @@ class Recorder(Callback):
         self.transfers: dict[int, dict[str, Any]] = {}
         self.saving_seconds = 0.0
         self._saved_best: dict[str, Any] | None = None
-        self._newest: dict[str, Any] | None = None  # the best state of the stage, once finished
+        self._is_kept = False  # whether the stage has ended and its best state stays
         self._steps_since_saving = 0
         self._saved_at = time.monotonic()
 
@@ -88,7 +88,7 @@ class Recorder(Callback):
     def enter(self, trainer: Trainer, start: Start, seconds: float) -> None:
         """Begins to record a stage that has taken so many seconds so far, or continues one."""
         self.trainer, self.start_of_level = trainer, start
-        self._saved_best = self._newest = None
+        self._saved_best, self._is_kept = None, False
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
         self.transfers[trainer.stage.level] = start.report.to_json()
         self._write_transfers()
@@ -137,9 +137,9 @@ class Recorder(Callback):
         self.save()
 
     def _keep(self, level: int, state: dict[str, Any]) -> None:
-        """Keeps the best state of a stage that has just finished."""
+        """Keeps the best state of a stage that has just finished, unless the stage was lost."""
         if level not in self.best or not self.experiment.plan.was_lost(self.finished):
-            self.best[level] = self._newest = state
+            self.best[level], self._is_kept = state, True
 
     # checkpoints
 
@@ -150,6 +150,9 @@ class Recorder(Callback):
         network, state = trainer.weights(), trainer.state_dict()
         if self.processes.is_first:
             level, later = trainer.stage.level, self._later_levels()
+            earlier = {k: state for k, state in self.best.items() if k in later}
+            if self._is_kept or not experiment.plan.is_automatic:
+                earlier.pop(level, None)
             checkpoint = {
                 "stage": trainer.stage.index,
                 **experiment.about(level, trainer.surrogate.scaling),
@@ -160,9 +163,7 @@ class Recorder(Callback):
                 "rows": [vars(row) for row in self.rows],
                 "finished": self.finished,
                 "loaded": experiment.loaded if later else {},
-                "earlier_best": {
-                    k: s for k, s in self.best.items() if k in later and s is not self._newest
-                },
+                "earlier_best": earlier,
                 "saving_seconds": self.saving_seconds,
                 "transfers": self.transfers,
                 "start": {"slow": sorted(self.start_of_level.slow)},
