@@ -80,6 +80,7 @@ def inspect_path(place: str | Path, options: ReaderOptions | None = None) -> Rep
     }
 
 
+@np.errstate(all="ignore")  # values that are not finite are told elsewhere
 def looks_periodic(fields: np.ndarray) -> bool:
     """Whether fields ``[N, C, *grid]`` are smooth, large at the ends of axes, and go on there."""
     fields = fields.astype(float)
