@@ -25,6 +25,7 @@ from torch import Tensor
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.registry import METRICS
+from multigrid.tables import listed
 
 Metric = Callable[..., Tensor]
 
@@ -244,11 +245,9 @@ def negligible_notes(numbers: Mapping[str, Sequence[int]]) -> list[str]:
     """Returns a line on what :func:`negligible_fields` has found in each output field."""
     notes = []
     for name, samples in numbers.items():
-        named = ", ".join(map(str, samples[:NUM_NAMED]))
-        more = f" and {len(samples) - NUM_NAMED} more" if len(samples) > NUM_NAMED else ""
         notes.append(
-            f"samples {named}{more}: the field {name} is zero, or less than {NEGLIGIBLE:g} of its "
-            "usual size; their errors are relative to the usual size"
+            f"samples {listed(samples, NUM_NAMED)}: the field {name} is zero, or less than "
+            f"{NEGLIGIBLE:g} of its usual size; their errors are relative to the usual size"
         )
     return notes
 

@@ -33,6 +33,12 @@ def si(value: float) -> str:
     return f"{value:.3g}"
 
 
+def listed(items: Sequence[object], most: int) -> str:
+    """Returns the first items, and how many more there are: ``1, 2, 3 and 5 more``."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """Returns a number with its noun: ``1 epoch``, ``2 epochs``."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

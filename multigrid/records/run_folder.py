@@ -27,6 +27,7 @@ from multigrid.files import (
     write_json,
 )
 from multigrid.grid import Grid
+from multigrid.tables import listed
 
 
 class Journal:
@@ -167,9 +168,8 @@ class RunFolder:
     def refusal(self, lacking: str) -> UserError:
         """Returns the refusal of a resume that could only start again, over what there is."""
         names = [str(path.relative_to(self.path)) for path in self._remains()]
-        more = f" and {len(names) - 3} more files" if len(names) > 3 else ""
         return UserError(
-            f"{self.path}: cannot be resumed, as {lacking}, but holds {', '.join(names[:3])}{more}"
+            f"{self.path}: cannot be resumed, as {lacking}, but holds {listed(names, 3)}"
             "; use another name=..., or --overwrite to replace what is there"
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from multigrid.config.settings import RecoveryConfig
 from multigrid.errors import UserError
+from multigrid.tables import listed
 
 NUM_EXPLODED = 5
 NUM_NAMED = 64
@@ -87,9 +88,7 @@ class Divergence(Exception):  # noqa: N818 (an event that is handled, not an err
         if self.step is None:
             return f"{self.reason} on the {grid} grid after epoch {epoch}"
         where = f"on the {grid} grid in epoch {epoch}, step {self.step + 1}"
-        samples = ", ".join(map(str, self.samples[:NUM_NAMED]))
-        more = len(self.samples) - NUM_NAMED
-        samples += f" and {more} more" if more > 0 else ""
+        samples = listed(self.samples, NUM_NAMED)
         return f"{self.reason} {where}, with the training samples {samples}"
 
 
