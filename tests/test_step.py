@@ -9,6 +9,7 @@ from experiments.benchmarks.plain import PlainUNet, plain_step
 from experiments.benchmarks.step import LevelSteps, measure, repeated
 from multigrid.config import load_config
 from multigrid.grid import Grid, Hierarchy
+from multigrid.ladder.experiment import Experiment
 from multigrid.models.growth import UNetFamily
 
 
@@ -50,6 +51,14 @@ def test_the_plain_network_is_the_same_function_with_the_same_gradient(
 def test_other_networks_are_not_known(options):
     assert not PlainUNet.matches(build((16, 16), **options))
     assert not PlainUNet.matches(torch.nn.Conv2d(1, 1, 3))
+
+
+def test_steps_of_folded_levels(tmp_path):
+    problem = {"kind": "poisson", "num_modes": 4}
+    path = write_experiment(tmp_path / "e.yaml", problem=problem, model={"fields": "folded"})
+    experiment = Experiment(load_config(path))
+    names = [LevelSteps.of(experiment, level, 2).name for level in (0, 1)]
+    assert names == [str(grid) for grid in experiment.hierarchy.levels]
 
 
 def test_the_plain_loop_lowers_its_loss(generator):

@@ -46,6 +46,8 @@ class PlainUNet(nn.Module):
         return (
             isinstance(network, UNet)
             and network.form == "pyramid"
+            and network.block == "residual"
+            and not network.is_folded
             and network.padding == "zeros"
             and network.norm == "none"
             and network.activation == "silu"

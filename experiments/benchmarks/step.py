@@ -29,7 +29,7 @@ class LevelSteps:
     """The training steps of one level with one size of batch, and their times.
 
     Attributes:
-        name: The grid.
+        name: The grid of its features.
         batch_size: Samples in a step.
         flops: Floating-point operations of a step.
         steps: The steps by kind: this project's; a plain loop's, if the network is of the kind that
@@ -65,7 +65,7 @@ class LevelSteps:
         for step in steps.values():
             repeated(step)  # the first ones are slower
         flops = experiment.plan.epoch_flops[level] / num_samples * batch_size
-        return cls(str(grid), batch_size, flops, steps)
+        return cls(str(experiment.hierarchy.levels[level]), batch_size, flops, steps)
 
     def measure(self) -> None:
         """Takes the time of each step."""
