@@ -412,7 +412,7 @@ def test_a_schedule_by_measurement_resumes_as_if_it_had_not_stopped(
         at_call(patch, Trainer, "train_step", stop_after, send(signal.SIGTERM))
         assert run(experiment, tmp_path / "stopped", *automatic) == STOPPED
     assert_resumes(experiment, tmp_path / "stopped", whole, *automatic)
-    levels = json.loads((tmp_path / "whole/results/tiny/summary.json").read_text())["levels"]
+    levels = stages_of(tmp_path / "whole")
     assert len(levels) > 2
     assert all(level["reason"] for level in levels)
 

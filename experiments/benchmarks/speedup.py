@@ -124,7 +124,8 @@ class SuiteRun:
         ladder = self.suite.methods[0].name
         ups = speed_ups(by_method[ladder], by_method[DIRECT]) if DIRECT in by_method else []
         budget = statistics.median(run.rows[-1].seconds for run in by_method[ladder])
-        floors = _floors(self._config(self.suite.methods[0]))
+        config = self._config(self.suite.methods[0])
+        floors = _floors(config)
         listed = ", ".join(f"{grid} {floor:.2g}" for grid, floor in floors.items())
         text = f"{self._method_table(by_method, budget)}\n\nOutput floors: {listed}\n"
         if ups:
@@ -142,7 +143,7 @@ class SuiteRun:
                 "environment": {key: first[key] for key in ("machine", "torch", "threads")},
                 "precision": first["precision"],
                 "data_fingerprint": first["data_fingerprint"],
-                "generation": generation_cost(self._config(self.suite.methods[0])),
+                "generation": generation_cost(config),
                 "speed_up": [asdict(up) for up in ups],
                 "output_floors": floors,
                 "test_rel_l2": {n: s["test"]["rel_l2"] for n, s in self.summaries.items()},
@@ -166,12 +167,14 @@ class SuiteRun:
         The last columns are errors on the test samples: that in the highest third of the spectrum
         over the norm of the whole field, and after the last step of roll-outs, where there are any.
         """
-        rows, header = [], ["Method", "Runs", "Rate", "Seconds", "Work", "Best error"]
+        header = ["Method", "Runs", "Rate", "Seconds", "Work", "Best error"]
         header += [f"Within {SLACK * budget:.0f} s", "High third"]
+        num_steps = max(len(summary["rollout"]) for summary in self.summaries.values())
+        header += [f"After {num_steps} steps"] * (num_steps > 0)
+        rows = []
         for name, runs in by_method.items():
             last = [run.rows[-1] for run in runs]
             summaries = [self.summaries[f"{run.method}_seed{run.seed}"] for run in runs]
-            rollouts = [summary["rollout"] for summary in summaries if summary["rollout"]]
             row = [
                 name,
                 str(len(runs)),
@@ -182,9 +185,8 @@ class SuiteRun:
                 f"{statistics.median(run.error_at(SLACK * budget) for run in runs):.4f}",
                 f"{statistics.median(map(_high_third, summaries)):.4f}",
             ]
-            if rollouts:
-                header[8:] = [f"After {len(rollouts[0])} steps"]
-                row.append(f"{statistics.median(errors[-1] for errors in rollouts):.4f}")
+            if num_steps:
+                row.append(f"{statistics.median(s['rollout'][-1] for s in summaries):.4f}")
             rows.append(row)
         return table(header, rows)
 

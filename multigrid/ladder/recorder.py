@@ -67,7 +67,6 @@ class Recorder(Callback):
         self.transfers: dict[int, dict[str, Any]] = {}
         self.saving_seconds = 0.0
         self._saved_best: dict[str, Any] | None = None
-        self._is_kept = False  # whether the stage has ended and its best state stays
         self._steps_since_saving = 0
         self._saved_at = time.monotonic()
 
@@ -87,8 +86,7 @@ class Recorder(Callback):
 
     def enter(self, trainer: Trainer, start: Start, seconds: float) -> None:
         """Begins to record a stage that has taken so many seconds so far, or continues one."""
-        self.trainer, self.start_of_level = trainer, start
-        self._saved_best, self._is_kept = None, False
+        self.trainer, self.start_of_level, self._saved_best = trainer, start, None
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
         self.transfers[trainer.stage.level] = start.report.to_json()
         self._write_transfers()
@@ -139,7 +137,7 @@ class Recorder(Callback):
     def _keep(self, level: int, state: dict[str, Any]) -> None:
         """Keeps the best state of a stage that has just finished, unless the stage was lost."""
         if level not in self.best or not self.experiment.plan.was_lost(self.finished):
-            self.best[level], self._is_kept = state, True
+            self.best[level] = state
 
     # checkpoints
 
@@ -151,8 +149,9 @@ class Recorder(Callback):
         if self.processes.is_first:
             level, later = trainer.stage.level, self._later_levels()
             earlier = {k: state for k, state in self.best.items() if k in later}
-            if self._is_kept or not experiment.plan.is_automatic:
-                earlier.pop(level, None)
+            plan, is_over = experiment.plan, trainer.stage.index < len(self.finished)
+            if not plan.is_automatic or (is_over and not plan.was_lost(self.finished)):
+                earlier.pop(level, None)  # not needed, or the same as "best"
             checkpoint = {
                 "stage": trainer.stage.index,
                 **experiment.about(level, trainer.surrogate.scaling),
