@@ -171,6 +171,16 @@ def test_interrupted_generation_is_continued(tmp_path, monkeypatch):
     assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
 
 
+@pytest.mark.parametrize(("seconds", "lines"), [(0, 4), (60, 0)])
+def test_a_log_gets_a_line_a_minute(tmp_path, monkeypatch, capsys, seconds, lines):
+    look = {**store_module.LINES, "delay": seconds, "mininterval": seconds}
+    monkeypatch.setattr(store_module, "LINES", look)
+    open_store(tmp_path).ensure({"train": 3 * BLOCK})
+    told = capsys.readouterr().err
+    assert told.count(f"of {3 * BLOCK}, ") == told.count(" left\n") == lines
+    assert (f"samples {GRID}: {BLOCK} of {3 * BLOCK}, " in told) == (lines > 0)
+
+
 def interrupt(store, counts, monkeypatch, after):
     """Stops a generation after some blocks."""
     write, calls = files.write_file, []

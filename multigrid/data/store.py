@@ -13,12 +13,14 @@ import errno
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -38,6 +40,13 @@ from multigrid.grid import Grid
 from multigrid.problems.base import PDE
 
 SIDES = ("input", "output")
+# What replaces a progress bar outside a terminal: a line a minute.
+LINES = {
+    "delay": 60,
+    "mininterval": 60,
+    "leave": False,
+    "bar_format": "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left\n",
+}
 
 
 class DataStore:
@@ -150,8 +159,8 @@ class DataStore:
         total, in_file = sum(map(len, missing)), sum(map(len, blocks)) + sum(have.values())
         sample = 4 * sum(self.recipe.num_channels) * self.grid.size
         require_space(self.path.parent, sample * (total + in_file))
-        # disable=None: only a terminal gets a bar
-        with tqdm(total=total, desc=f"samples {self.grid}", unit="sample", disable=None) as bar:
+        look: dict[str, Any] = {} if sys.stderr.isatty() else LINES
+        with tqdm(total=total, desc=f"samples {self.grid}", unit="sample", **look) as bar:
             for block, fields in generate(self.recipe, missing):
                 if block == missing[0]:
                     self.recipe.check_alone(block, fields)
