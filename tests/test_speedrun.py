@@ -37,6 +37,62 @@ def test_an_entry_counts_where_its_errors_are_below_the_target(
     assert "| 3 |" in line
 
 
+ZEROS = "lambda x: 0 * x"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise RuntimeError('out of luck')", "RuntimeError: out of luck"),
+        ("return None", "TypeError"),
+        ("return lambda x: x[:, 0]", "float32 of shape [4, 16, 16]; real numbers of shape [4, 1"),
+        ("return lambda x: 1.0", "float64 of shape []"),
+        ("return lambda x: x + 0j", "complex64"),
+    ],
+)
+def test_a_run_that_fails_is_recorded(
+    tiny: Path, capsys: pytest.CaptureFixture[str], body: str, told: str
+) -> None:
+    entry = tiny / f"failing_{len(body)}.py"
+    first = f"    if seed == 0:\n        return {ZEROS}\n"
+    entry.write_text(f"def train(training, validation, seed):\n{first}    {body}\n")
+    assert speedrun.main(["wave", "--entry", str(entry), "--runs", "2"]) == 0
+    line = (tiny / "record.md").read_text().splitlines()[-1]
+    assert line.endswith("| 2 | 1 of 2 failed | nan (does not count) |")
+    assert told in capsys.readouterr().err
+
+
+def test_an_entry_cannot_change_the_samples(tiny: Path) -> None:
+    entry = tiny / "changing.py"
+    entry.write_text(
+        "def train(training, validation, seed):\n    training[1][:] *= 1e4\n\n"
+        "    def predict(inputs):\n        inputs[:] = 1 + inputs\n        return 0 * inputs\n\n"
+        "    return predict\n"
+    )
+    plain = tiny / "plain.py"
+    plain.write_text(f"def train(training, validation, seed):\n    return {ZEROS}\n")
+    target = speedrun.TARGETS["wave"]
+    changed, unchanged = (speedrun.run_entry(target, path, 2) for path in (entry, plain))
+    assert changed["errors"] == unchanged["errors"]
+    assert len(set(changed["errors"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("x = 1\n", "has no function train("), ("x = \n", "cannot be imported: SyntaxError")],
+)
+def test_a_file_that_is_no_entry(
+    tiny: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    entry = tiny / f"none_{len(text)}.py"
+    entry.write_text(text)
+    assert speedrun.main(["wave", "--entry", str(entry)]) == 2
+    sentence = capsys.readouterr().err
+    assert sentence.startswith(f"error: --entry: {entry}")
+    assert told in sentence
+    assert not (tiny / "record.md").exists()
+
+
 def test_the_metrics() -> None:
     truth = np.array([[[[1.0, 3.0]]], [[[2.0, 2.0]]], [[[0.0, 4.0]]]])
     guess = truth + np.array([0.1, 0.2, 0.4]).reshape(3, 1, 1, 1)
@@ -54,6 +110,9 @@ def test_one_run_shows_nothing() -> None:
 def test_a_target_without_an_error_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(speedrun, "FNO_RECORD", tmp_path / "none.json")
+    record = tmp_path / "record.json"
+    monkeypatch.setattr(speedrun, "FNO_RECORD", record)
     assert speedrun.main(["navier_stokes"]) == 2
-    assert "tables navier_stokes_1e-5` makes it" in capsys.readouterr().err
+    record.write_text('{"methods": {"ours": {}}}')
+    assert speedrun.main(["navier_stokes"]) == 2
+    assert capsys.readouterr().err.count("tables navier_stokes_1e-5 fno` makes it") == 2

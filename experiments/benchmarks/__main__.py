@@ -14,6 +14,12 @@ from multigrid.hardware import keep_large_buffers
 
 MEASUREMENTS = ("step", "processes", "features", "memory")
 UNCOMPILED = ("features", "memory")
+WHERE = {
+    "minutes": ("tables", "rollout_training"),
+    "seeds": ("tables",),
+    "experiment": MEASUREMENTS,
+}
+"""Options and what they have an effect on."""
 EXPERIMENT = Path("experiments/poisson.yaml")
 RECORDS = Path("results/benchmarks")
 
@@ -42,8 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=20.0,
         help="minutes of training of each method of tables and rollout_training (default: 20)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, help="how often tables trains each method (default: once)"
     )
     parser.add_argument(
         "--experiment",
@@ -70,15 +78,24 @@ def benchmark(options: argparse.Namespace) -> None:
     """Measures, in a way that anyone can rerun."""
     keep_large_buffers()
     name, overrides, folder = options.suite, options.overrides, RECORDS / options.suite
+    for option, suites in WHERE.items():
+        if getattr(options, option) is not None and name not in suites:
+            raise UserError(f"--{option}: has no effect on '{name}', only on {', '.join(suites)}")
+    minutes = 20.0 if options.minutes is None else options.minutes
     if name in MEASUREMENTS:
         config = load_config(options.experiment or EXPERIMENT, overrides)
         if config.compute.compile and name in UNCOMPILED:
             raise UserError(f"compute.compile: true has no effect on '{name}'; it must be false")
         text = import_module(f"experiments.benchmarks.{name}").measure(config)
-    elif name in ("tables", "rollout_training"):
-        module = import_module(f"experiments.benchmarks.{name}")
-        text = module.run(overrides, options.minutes, folder)
-    elif overrides or options.experiment:
+    elif name == "tables":
+        from experiments.benchmarks import tables
+
+        text = tables.run(overrides, minutes, folder, 1 if options.seeds is None else options.seeds)
+    elif name == "rollout_training":
+        from experiments.benchmarks import rollout_training
+
+        text = rollout_training.run(overrides, minutes, folder)
+    elif overrides:
         raise UserError(
             f"the suite '{name}' has settings of its own, which cannot be replaced; that is for "
             f"{', '.join(MEASUREMENTS)}"

@@ -71,6 +71,11 @@ def uno(grid: Grid) -> nn.Module:
 PEERS: dict[str, Callable[[Grid], nn.Module]] = {"fno": fno, "uno": uno}
 
 
+def require_peers() -> None:
+    """Raises UserError if the package is missing."""
+    _models()
+
+
 def _models():  # type: ignore[no-untyped-def]
     try:
         return import_module("neuralop.models")

@@ -1,19 +1,21 @@
 """The published tables of known problems, with what trains here within some minutes beside them.
 
 A case is an experiment and what is published for it. Each method is trained within the same time,
-on one case after the other, ours first; an interrupted command goes on where it stopped.
+on one case after the other, ours first; an interrupted command goes on where it stopped. Rows that
+a record has from before, maybe from another machine, stay there.
 """
 
-import time
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.peers import fno
+from experiments.benchmarks.peers import fno, require_peers
 from experiments.benchmarks.speedup import finished_run, generation_cost
 from multigrid.config import Config, load_config
 from multigrid.errors import UserError, nearest
@@ -25,8 +27,13 @@ from multigrid.surrogate import load
 from multigrid.tables import si
 
 CNO = "Raonic et al., arXiv:2302.01178: median relative L1 error in %, fields scaled to [0, 1]"
-SPECTRANET = "re-run by the authors of SpectraNet (github.com/Enrikkk/spectranet): relative L2"
+SPECTRANET = (
+    "relative L2, re-run by the authors of SpectraNet (github.com/Enrikkk/spectranet) on 850 "
+    "training samples solved on 256x256, or *by Li et al.*, arXiv:2010.08895, on 1000"
+)
 OUT = "out_of_distribution"
+SIDES = ("in", "out")
+KEPT = ("seconds", "flops", "network", "machine", "threads", "precision")
 Pair = tuple[float, float]
 FINE = (
     "schedule.cycle=single",
@@ -101,9 +108,14 @@ CASES = {
         {
             "persistence": (0.75,),
             "CNO": (0.326,),
+            "Transolver": (0.225,),
+            "U-Net by Li et al.": (0.198,),
+            "FNO-2D by Li et al.": (0.156,),
             "U-Net": (0.139,),
+            "U-FNO": (0.122,),
             "FNO": (0.102,),
             "SpectraNet": (0.079,),
+            "Transformer with full attention": (0.028,),
         },
         SPECTRANET,
     ),
@@ -121,7 +133,7 @@ COMMON = (
     "data.mode_shifts=0",
     "data.noise=0",
 )
-UNAUGMENTED = ("schedule.cycle=single", "data.augmentation=none")
+UNAUGMENTED = ("schedule.cycle=single", "data.augmentation=none", "schedule.batch_size=16")
 ADAMW = ("optimizer.name=adamw", "optimizer.weight_decay=1e-4")
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ours": ("ours, exact augmentation", ()),
@@ -148,13 +160,19 @@ wave with its test samples in view.
 """
 
 
-def run(names: Sequence[str], minutes: float, folder: Path) -> str:
+def run(names: Sequence[str], minutes: float, folder: Path, num_seeds: int = 1) -> str:
     """Trains what is missing of some cases, writes their records and returns the tables.
+
+    A method that cannot be trained on a case is told and left out.
 
     Args:
         names: Names of cases and methods; all cases if there are none, and all methods.
         minutes: Time of training of each method.
         folder: Where records and runs go, in a folder named after the minutes.
+        num_seeds: How often each is trained, with seeds 0, 1, ...
+
+    Raises:
+        UserError: If a name or number is not allowed, a package is missing, or rows are left out.
     """
     choices = [*CASES, *METHODS]
     for name in names:
@@ -163,72 +181,71 @@ def run(names: Sequence[str], minutes: float, folder: Path) -> str:
                 f"tables: there is no case or method '{name}', only {', '.join(choices)}"
                 f"{nearest(name, choices)}"
             )
-    folder, text = folder / f"{minutes:g}_minutes", ""
-    for method in [name for name in names if name in METHODS] or METHODS:
+    if not 0 < minutes < float("inf"):
+        raise UserError(f"--minutes: {minutes:g} is not allowed; it must be above 0")
+    if num_seeds < 1:
+        raise UserError(f"--seeds: {num_seeds} is not allowed; it must be at least 1")
+    folder = folder / f"{minutes:g}_minutes"
+    methods = [name for name in names if name in METHODS] or list(METHODS)
+    if "fno" in methods:
+        require_peers()
+    failures = []
+    for seed, method in product(range(num_seeds), methods):
         for name in [name for name in names if name in CASES] or CASES:
-            _train(*_setup(name, method, minutes, folder / "runs"))
-            write_json(folder / f"{name}.json", _record(name, minutes, folder / "runs"))
-            text = to_markdown([read_json(path) for path in sorted(folder.glob("*.json"))])
-            write_text(folder / "table.md", text)
+            try:
+                _train(name, method, minutes, seed, folder)
+            except UserError as error:
+                failures.append(f"{method} on {name}, seed {seed}: {error}")
+    text = to_markdown([read_json(path) for path in sorted(folder.glob("*.json"))])
+    write_text(folder / "table.md", text)
+    if failures:
+        raise UserError(f"tables: rows are missing: {'; '.join(failures)}")
     return text
 
 
-def _train(config: Config, run: RunFolder, network: NetworkFactory | None) -> None:
-    """Trains a method on a case, unless that is done."""
-    if not run.summary.exists():
-        started = time.process_time()
-        finished_run(config, network)
-        seconds = time.process_time() - started
-        write_json(run.path / "processor_seconds.json", {"seconds": seconds})
+def _train(name: str, method: str, minutes: float, seed: int, folder: Path) -> None:
+    """Trains a method on a case, unless that is done, and adds it to the record of the case."""
+    config, network = _setup(name, method, minutes, seed, folder / "runs")
+    run, case, path = finished_run(config, network), CASES[name], folder / f"{name}.json"
+    summary, noise = run.summary, config.data.noise
+    row = {
+        "in": summary["test"],
+        "out": summary["extra_tests"].get(OUT),
+        **{key: summary[key] for key in KEPT},
+        "epochs": [level["epochs"] for level in summary["levels"]],
+    }
+    if config.pde().num_channels[1] > 1:
+        row.update(_block_errors(config, run.folder, network))
+    record = read_json(path) if path.exists() else {"generation": generation_cost(config)}
+    methods = record.setdefault("methods", {})
+    label = METHODS[method][0] + (f", noise of {noise:g}" if noise else "")
+    runs = methods.get(method, {}).get("runs", {}) | {str(seed): row}
+    methods[method] = {"label": label, "runs": runs}
+    head = {"case": name, "minutes": minutes, "source": case.source, "published": case.published}
+    write_json(path, record | head)
 
 
 def _setup(
-    name: str, method: str, minutes: float, runs: Path
-) -> tuple[Config, RunFolder, NetworkFactory | None]:
+    name: str, method: str, minutes: float, seed: int, runs: Path
+) -> tuple[Config, NetworkFactory | None]:
     case, settings = CASES[name], METHODS[method][1]
     ours = (*case.ours, *case.augmented) if method == "ours" else case.ours
     overrides = [
         f"schedule.budget={{seconds: {60 * minutes:g}}}",
         *(*case.overrides, *COMMON, *(ours if method in OURS else (GRID,)), *settings),
-        f"name={name}_{method}",
+        f"name={name}_{method}" + (f"_seed{seed}" if seed else ""),
+        f"seed={seed}",
         f"output.folder={runs}",
     ]
     config = load_config(f"experiments/{case.experiment}.yaml", overrides)
-    network = partial(fno, channels=config.pde().num_channels) if method == "fno" else None
-    return config, RunFolder(runs / f"{name}_{method}"), network
+    return config, partial(fno, channels=config.pde().num_channels) if method == "fno" else None
 
 
-def _record(name: str, minutes: float, runs: Path) -> dict[str, Any]:
-    """Returns what the methods that are done reach on a case, as plain containers."""
-    case, methods = CASES[name], {}
-    for method, (label, _) in METHODS.items():
-        config, run, network = _setup(name, method, minutes, runs)
-        if not run.summary.exists():
-            continue
-        summary = read_json(run.summary)
-        methods[method] = {
-            "label": label,
-            "in": summary["test"],
-            "out": summary["extra_tests"].get(OUT),
-            **{key: summary[key] for key in ("seconds", "flops", "network", "machine", "threads")},
-            "processor_seconds": read_json(run.path / "processor_seconds.json")["seconds"],
-            "epochs": [level["epochs"] for level in summary["levels"]],
-        }
-        if config.pde().num_channels[1] > 1:
-            methods[method].update(_block_errors(config, run, network))
-    return {
-        "case": name,
-        "minutes": minutes,
-        "source": case.source,
-        "published": case.published,
-        "generation": generation_cost(config),
-        "methods": methods,
-    }
-
-
-def _block_errors(config: Config, run: RunFolder, network: NetworkFactory | None) -> dict[str, Any]:
+def _block_errors(
+    config: Config, folder: RunFolder, network: NetworkFactory | None
+) -> dict[str, Any]:
     """Returns mean relative L2 errors over all states of a block, and those of persistence."""
-    surrogate, errors = load(run.path, network=network), []
+    surrogate, errors = load(folder.path, network=network), []
     for samples in run_samples(config).samples.split(config.schedule.batch_size):
         inputs, truth = samples.inputs.numpy(), samples.outputs.numpy()
         for guess in (surrogate(inputs), np.broadcast_to(inputs[:, -1:], truth.shape)):
@@ -239,12 +256,15 @@ def _block_errors(config: Config, run: RunFolder, network: NetworkFactory | None
 
 
 def to_markdown(records: Sequence[dict[str, Any]]) -> str:
-    """Returns the records of cases as tables, each with its published errors below."""
+    """Returns the records of cases as tables, each with its published errors below.
+
+    Errors of several seeds are given as mean and range, times and operations as medians.
+    """
     order = {name: place for place, name in enumerate(CASES)}
     lines = []
     for record in sorted(records, key=lambda record: order[record["case"]]):
-        methods, cost = record["methods"], record["generation"]
-        first = next(iter(methods.values()))
+        cost, methods = record["generation"], record["methods"].values()
+        first = next(iter(next(iter(methods))["runs"].values()))
         lines += [
             f"## {record['case']}: {record['minutes']:g} minutes of training on {first['threads']} "
             "thread(s)",
@@ -255,12 +275,9 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
         ]
         blocks = "block_rel_l2" in first
         header = "error | rel. L2 | " if blocks else "in, % | out, % | rel. L1 | rel. L2 | "
-        names = ["", *(header + "seconds | of a core | FLOPs").split(" | ")]
+        names = ["", *(header + "epochs | seconds | precision | FLOPs").split(" | ")]
         rows = [names, ["---"] * len(names)]
-        for method in methods.values():
-            rows.append([method["label"], *_cells(method, blocks)])
-            rows[-1] += [f"{method[key]:.0f}" for key in ("seconds", "processor_seconds")]
-            rows[-1].append(si(method["flops"]))
+        rows += [[method["label"], *_cells(list(method["runs"].values()))] for method in methods]
         if blocks:
             rows.append(["persistence", f"{first['persistence']:.3f}"])
         for model, values in record["published"].items():
@@ -270,10 +287,23 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cells(method: dict[str, Any], blocks: bool) -> list[str]:
-    inside, outside = method["in"], method["out"]
-    if blocks:
-        return [f"{method['block_rel_l2']:.3f}", f"{inside['rel_l2']:.3f}"]
-    pairs = [inside["min_max_rel_l1"], outside["min_max_rel_l1"]]
-    raw = [f"{inside[key]:.4f} / {outside[key]:.4f}" for key in ("rel_l1", "rel_l2")]
-    return [*(f"{value:.2f}" for value in pairs), *raw]
+def _cells(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns what a row says of a method that was trained with some seeds."""
+    first = runs[0]
+    if "block_rel_l2" in first:
+        inside = [run["in"]["rel_l2"] for run in runs]
+        cells = [_spread([run["block_rel_l2"] for run in runs], 3), _spread(inside, 3)]
+    else:
+        cells = [_spread([run[side]["min_max_rel_l1"] for run in runs], 2) for side in SIDES]
+        cells += [
+            " / ".join(_spread([run[side][key] for run in runs], 4) for side in SIDES)
+            for key in ("rel_l1", "rel_l2")
+        ]
+    seconds, flops = (statistics.median(run[key] for run in runs) for key in ("seconds", "flops"))
+    return [*cells, str(sum(first["epochs"])), f"{seconds:.0f}", first["precision"], si(flops)]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Returns a number, or the mean of several with their range."""
+    texts = [f"{x:.{digits}f}" for x in (statistics.mean(values), min(values), max(values))]
+    return texts[0] if len(values) == 1 else f"{texts[0]} ({texts[1]} to {texts[2]})"

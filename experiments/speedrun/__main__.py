@@ -1,14 +1,15 @@
 """``python -m experiments.speedrun TARGET``: runs an entry, checks it and adds it to the record."""
 
 import argparse
-import os
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import ttest_1samp
@@ -18,7 +19,7 @@ from multigrid.config import load_config
 from multigrid.data import SPLITS
 from multigrid.errors import UserError
 from multigrid.files import read_json, write_text
-from multigrid.hardware import keep_large_buffers
+from multigrid.hardware import has_fast_bfloat16, keep_large_buffers, machine
 from multigrid.ladder.components import problem_and_source
 from multigrid.registry import import_plugin
 from multigrid.tables import si
@@ -60,9 +61,12 @@ TARGETS = {
 
 
 def run_entry(target: Target, entry: Path, num_runs: int) -> dict[str, list[float]]:
-    """Trains an entry with seeds 0, 1, ... and returns seconds, FLOPs and errors of its runs."""
-    import_plugin(str(entry))
-    train = import_module(entry.stem).train
+    """Trains an entry with seeds 0, 1, ... and returns seconds, FLOPs and errors of its runs.
+
+    It gets copies of the samples. The error of a run that fails, or whose predictions are not
+    real numbers of the right shape, is NaN, and its traceback is printed.
+    """
+    train = _train_function(entry)
     config = load_config(target.experiment)
     _, source = problem_and_source(config)
     grid, counts = (
@@ -74,14 +78,43 @@ def run_entry(target: Target, entry: Path, num_runs: int) -> dict[str, list[floa
     training, validation, test = ((x.inputs.numpy(), x.outputs.numpy()) for x in samples)
     runs: dict[str, list[float]] = {"seconds": [], "flops": [], "errors": []}
     for seed in range(num_runs):
+        given = [tuple(x.copy() for x in pair) for pair in (training, validation)]
+        seconds = flops = error = float("nan")
         started = time.perf_counter()
-        predict = train(training, validation, seed)
-        runs["seconds"].append(time.perf_counter() - started)
-        runs["flops"].append(float(getattr(predict, "flops", float("nan"))))
-        prediction = np.asarray(predict(test[0]))
-        runs["errors"].append(target.metric(prediction, test[1], training[1]))
-        print(f"run {seed}: {runs['seconds'][-1]:.1f} s, error {runs['errors'][-1]:.4g}")
+        try:
+            predict = train(*given, seed)
+            seconds = time.perf_counter() - started
+            flops = float(getattr(predict, "flops", flops))
+            prediction = _checked(predict(test[0].copy()), test[1])
+            error = target.metric(prediction, test[1], training[1])
+        except Exception:
+            traceback.print_exc()
+        for values, value in zip(runs.values(), (seconds, flops, error), strict=True):
+            values.append(value)
+        print(f"run {seed}: {seconds:.1f} s, error {error:.4g}")
     return runs
+
+
+def _train_function(entry: Path) -> Callable[..., Any]:
+    try:
+        import_plugin(str(entry))
+    except UserError as error:
+        raise UserError(str(error).replace("plugins:", "--entry:", 1)) from None
+    train = getattr(import_module(entry.stem), "train", None)
+    if not callable(train):
+        raise UserError(f"--entry: {entry}: has no function train(training, validation, seed)")
+    return train
+
+
+def _checked(given: object, truth: np.ndarray) -> np.ndarray:
+    """Returns predictions as an array of real numbers in the shape of the truth."""
+    prediction = np.asarray(given)
+    if prediction.dtype.kind != "f" or prediction.shape != truth.shape:
+        raise ValueError(
+            f"predictions are {prediction.dtype} of shape {list(prediction.shape)}; real numbers "
+            f"of shape {list(truth.shape)} are expected"
+        )
+    return prediction
 
 
 def significance(errors: Sequence[float], limit: float) -> float:
@@ -98,18 +131,23 @@ def line(name: str, entry: Path, runs: dict[str, list[float]], limit: float) -> 
     import torch
 
     errors, p = runs["errors"], significance(runs["errors"], limit)
-    flops = statistics.median(runs["flops"])
-    machine = f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} thread(s)"
+    seconds, flops = (statistics.median(runs[key]) for key in ("seconds", "flops"))
+    reached = f"{statistics.mean(errors):.3g} ({min(errors):.3g} to {max(errors):.3g})"
+    if failed := sum(map(np.isnan, errors)):
+        reached = f"{failed} of {len(errors)} failed"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = "fast bfloat16" if has_fast_bfloat16(device) else "no fast bfloat16"
+    computer = f"{machine(device)}, {precision}, {torch.get_num_threads()} thread(s)"
     verdict = f"{p:.2g}" + ("" if p < 0.01 else " (does not count)")
     cells = [
         f"{name} ({limit:g})",
         time.strftime("%Y-%m-%d"),
         entry.as_posix(),
-        machine,
-        f"{statistics.median(runs['seconds']):.1f}",
+        computer,
+        f"{seconds:.1f}",
         "-" if np.isnan(flops) else si(flops),
         str(len(errors)),
-        f"{statistics.mean(errors):.3g} ({min(errors):.3g} to {max(errors):.3g})",
+        reached,
         verdict,
     ]
     return f"| {' | '.join(cells)} |"
@@ -131,12 +169,13 @@ def speedrun(options: argparse.Namespace) -> None:
     target = TARGETS[options.target]
     limit = target.error
     if limit is None:
-        if not FNO_RECORD.exists():
+        record = read_json(FNO_RECORD) if FNO_RECORD.exists() else {"methods": {}}
+        if "fno" not in record["methods"]:
             raise UserError(
                 f"target: the error of '{options.target}' is FNO's in {FNO_RECORD}, which is not "
-                "there; `python -m experiments.benchmarks tables navier_stokes_1e-5` makes it"
+                "there; `python -m experiments.benchmarks tables navier_stokes_1e-5 fno` makes it"
             )
-        limit = float(read_json(FNO_RECORD)["methods"]["fno"]["block_rel_l2"])
+        limit = float(record["methods"]["fno"]["runs"]["0"]["block_rel_l2"])
     if options.runs < 1:
         raise UserError(f"--runs: {options.runs} is not allowed; it must be at least 1")
     entry = options.entry.resolve()
