@@ -45,6 +45,7 @@ FINE = (
 LINEAR = (*FINE, "model.activation=none")
 """For linear problems."""
 WIDER = (*FINE, "model.width={outer: 16, max: 64}", "schedule.learning_rate=3e-3")
+WIDEST = (*FINE, "model.width={outer: 32, max: 128}", "schedule.learning_rate=2e-3")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Case:
         experiment: Its experiment file in ``experiments/``.
         published: Errors of published models in and out of distribution.
         source: Where they stand, and in which metric.
-        overrides: Settings that differ from the file.
+        overrides: Settings that differ from the file and from those of all cases.
         ours: Settings of our own networks.
         augmented: Further ones with exact augmentation.
     """
@@ -118,9 +119,14 @@ CASES = {
             "Transformer with full attention": (0.028,),
         },
         SPECTRANET,
+        ("loss.name=rel_l2",),
+        WIDEST,
     ),
     "navier_stokes_1e-4": Case(
-        "navier_stokes_ten", source="relative L2", overrides=("problem.viscosity=1e-4",)
+        "navier_stokes_ten",
+        source="nothing for ten states to ten",
+        overrides=("loss.name=rel_l2", "problem.viscosity=1e-4", "data.train=500"),
+        ours=WIDEST,
     ),
 }
 
@@ -232,7 +238,7 @@ def _setup(
     ours = (*case.ours, *case.augmented) if method == "ours" else case.ours
     overrides = [
         f"schedule.budget={{seconds: {60 * minutes:g}}}",
-        *(*case.overrides, *COMMON, *(ours if method in OURS else (GRID,)), *settings),
+        *(*COMMON, *case.overrides, *(ours if method in OURS else (GRID,)), *settings),
         f"name={name}_{method}" + (f"_seed{seed}" if seed else ""),
         f"seed={seed}",
         f"output.folder={runs}",
