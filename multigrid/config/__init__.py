@@ -102,7 +102,7 @@ def _validated(raw: Mapping[str, Any], **context: Any) -> Config:
         config = Config.model_validate(raw, context=context)
     except ValidationError as error:
         raise UserError(sentence(error, Config, others=keys_of(raw))) from None
-    check_config(config)
+    check_config(config, saved="saved" in context)
     return config
 
 

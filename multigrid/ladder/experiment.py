@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from multigrid.config import Config
+from multigrid.config.checks import check_network_handed_in
 from multigrid.data import SPLITS
 from multigrid.distributed import ALONE, Processes, local_rank
 from multigrid.errors import UserError
@@ -172,6 +173,8 @@ class Experiment:
                 "schedule.budget.error: is for the growing pyramids of the section 'model', not "
                 "for a network handed in; leave it out"
             )
+        if extensions.network is not None:
+            check_network_handed_in(config)
         for key in ("loss", "optimizer"):
             if getattr(extensions, key) is not None and getattr(config, key).options:
                 raise UserError(
