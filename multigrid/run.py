@@ -102,7 +102,8 @@ def train(
         overrides: Settings to replace, ``section.key=value``.
         resume: Continue an interrupted run.
         overwrite: Replace an earlier run.
-        problem: A PDE of the user's own, instead of the section ``problem``.
+        problem: A PDE of the user's own, instead of the section ``problem``. It is built anew from
+            its parameters where it is needed, so it must be what its constructor makes of them.
         loss: Used instead of the one that the experiment names: maps a prediction
             ``[N, out, *grid]`` and a batch of :class:`Samples` to one number, a mean over samples.
         network: Factory of the user's own networks: called with the grid of a level, it gives a
