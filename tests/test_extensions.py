@@ -120,7 +120,9 @@ def test_what_is_handed_in_leaves_no_setting_without_effect(tmp_path):
     data = {**settings(tmp_path)["data"], "centering": "node"}
     raw = settings(tmp_path, problem={"kind": "diffusion"}, levels=[9, 17], data=data)
     raw["loss"] = {"name": "energy"}
-    with pytest.raises(multigrid.UserError, match=r"loss\.name: 'energy' has no effect on a loss"):
+    with pytest.raises(
+        multigrid.UserError, match=r'loss\.name: "energy" has no effect beside loss='
+    ):
         multigrid.train(raw, loss=lambda prediction, batch: prediction.square().mean())
     budget = {"work_units": 1.0, "error": 0.1}
     schedule = {**SECTIONS["schedule"], "epochs": "auto", "cycle": "half-v", "budget": budget}
@@ -130,11 +132,13 @@ def test_what_is_handed_in_leaves_no_setting_without_effect(tmp_path):
             network=lambda grid: torch.nn.Conv2d(1, 1, 3, padding=1),
         )
 
-    with pytest.raises(multigrid.UserError, match=r"loss\.options: have no effect on a loss"):
+    with pytest.raises(multigrid.UserError, match=r"loss\.options: .* has no effect beside loss="):
         multigrid.train(
             settings(tmp_path, loss={"options": {"power": 2}}),
             loss=lambda prediction, batch: prediction.square().mean(),
         )
+    with pytest.raises(multigrid.UserError, match=r'optimizer\.name: "adamw" has no effect beside'):
+        multigrid.train(settings(tmp_path, optimizer={"name": "adamw"}), optimizer=torch.optim.SGD)
 
 
 def test_what_is_no_callback_is_told_before_training(tmp_path):

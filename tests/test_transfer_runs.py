@@ -340,9 +340,15 @@ def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path)
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("model.width=8", r"model\.width: 8 has no effect on a network handed in; it must be 48"),
-        ("model.depth=1", r"model\.depth: 1 has no effect on a network handed in; it must be null"),
-        ("model.growth=false", r"model\.growth: false has no effect on a network"),
+        (
+            "model.width=8",
+            r"model\.width: 8 has no effect beside network= from Python; it must be 48",
+        ),
+        (
+            "model.depth=1",
+            r"model\.depth: 1 has no effect beside network= from Python; it must be null",
+        ),
+        ("model.growth=false", r"model\.growth: false has no effect beside network="),
     ],
 )
 def test_a_network_handed_in_leaves_no_setting_without_effect(tmp_path, override, sentence):

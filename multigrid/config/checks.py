@@ -49,10 +49,15 @@ def check_config(config: Config, saved: bool = False) -> None:
     _check_extra_tests(config)
 
 
-def check_network_handed_in(config: Config) -> None:
-    """Raises a UserError for the first setting that a network handed in from Python ignores."""
-    why = "has no effect on a network handed in"
-    keys = [f"model.{name}" for name in ("network", *UNET_SETTINGS)]
+def check_handed_in(config: Config, what: str) -> None:
+    """Raises a UserError for the first setting that a thing handed in from Python ignores.
+
+    ``what`` is ``loss``, ``network`` or ``optimizer``.
+    """
+    keys = [f"{what}.name", f"{what}.options"]
+    if what == "network":
+        keys = [f"model.{name}" for name in ("network", *UNET_SETTINGS)]
+    why = f"has no effect beside {what}= from Python"
     _require_defaults(config, ((key, True, why) for key in keys))
 
 
