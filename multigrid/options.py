@@ -1,15 +1,23 @@
 """Options of what users register: parameters that an experiment file gives by name."""
 
+import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from inspect import Parameter, signature
-from typing import Any
+from inspect import Parameter, isclass, signature
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from multigrid.errors import UserError, nearest
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-PLAIN = (bool, int, float, str)
+PLAIN = {bool: bool, int: int | float, float: int | float, str: str}
+"""What a parameter without annotation takes, by the type of its default."""
+STRICT = ConfigDict(strict=True)
 
 
 def with_options(
@@ -31,7 +39,8 @@ def with_options(
         key: Where the options stand.
 
     Raises:
-        UserError: If there is no such option, one is missing, or a value is not like its default.
+        UserError: If there is no such option, one is missing, or a value is not what its parameter
+            is annotated with, or of the kind of its default.
     """
     try:
         parameters = signature(item).parameters
@@ -41,31 +50,42 @@ def with_options(
     taken = {*positional[:passed], *reserved}
     allowed = {n: p for n, p in parameters.items() if p.kind in BY_NAME and n not in taken}
     takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
-    for option, value in options.items():
+    for option in options:
         if option not in allowed and (option in taken or not takes_any):
             listed = ", ".join(allowed) or "none"
             hint = nearest(option, allowed)
             raise UserError(f"{key}: {what} has no option '{option}'; it has {listed}{hint}")
-        if option in allowed and not _fits(value, allowed[option]):
-            raise UserError(
-                f"{key}.{option}: {value!r} is not allowed; it must be of the kind of its default, "
-                f"{allowed[option].default!r}"
-            )
     for option, parameter in allowed.items():
         if parameter.default is Parameter.empty and option not in options:
             raise UserError(f"{key}: {what} needs the option '{option}'")
-    return partial(item, **options) if options else item
+    hints = {option: _hint(item, parameter) for option, parameter in allowed.items()}
+    checked = {o: _checked(v, hints.get(o, Any), f"{key}.{o}") for o, v in options.items()}
+    return partial(item, **checked) if checked else item
 
 
-def _fits(value: Any, parameter: Parameter) -> bool:
-    """Whether a value is a number, a text, or true or false if the default is.
+def _hint(item: Callable[..., Any], parameter: Parameter) -> Any:
+    """Returns the type of a parameter, limits included."""
+    if parameter.annotation is Parameter.empty:
+        return PLAIN.get(type(parameter.default), Any)
+    function = item.__init__ if isclass(item) else item
+    names = getattr(function, "__globals__", {})
+    alone = SimpleNamespace(__annotations__={"it": parameter.annotation})
+    try:
+        return get_type_hints(alone, names, include_extras=True)["it"]
+    except (NameError, AttributeError, SyntaxError, TypeError):  # for type checkers alone, or text
+        return Any
 
-    Any value does where the parameter is annotated as something else.
-    """
-    default, annotation = parameter.default, parameter.annotation
-    names = [kind.__name__ for kind in PLAIN]
-    if type(default) not in PLAIN or annotation not in (Parameter.empty, *PLAIN, *names):
-        return True
-    if isinstance(default, bool | str):
-        return type(value) is type(default)
-    return isinstance(value, int | float) and not isinstance(value, bool)
+
+def _checked(value: Any, hint: Any, place: str) -> Any:
+    """Returns a value as its type; what is no value of YAML, or no type of one, stays as it is."""
+    if hint is Any:
+        return value
+    try:
+        return TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value))
+    except (PydanticUserError, TypeError):
+        return value
+    except ValidationError as error:
+        reasons = [re.sub(r"^\w+ should ", "it must ", e["msg"]) for e in error.errors()]
+        described = FieldInfo.from_annotation(hint).description
+        what = f"it must be {described}" if described else " or ".join(reasons)
+        raise UserError(f"{place}: {value!r} is not allowed; {what}") from None

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,8 @@ def train(
         overrides: Settings to replace, ``section.key=value``.
         resume: Continue an interrupted run.
         overwrite: Replace an earlier run.
-        problem: A PDE of the user's own, instead of the section ``problem``.
+        problem: A PDE of the user's own, instead of the section ``problem``. It is built anew from
+            its parameters where it is needed, so it must be what its constructor makes of them.
         loss: Used instead of the one that the experiment names: maps a prediction
             ``[N, out, *grid]`` and a batch of :class:`Samples` to one number, a mean over samples.
         network: Factory of the user's own networks: called with the grid of a level, it gives a
@@ -178,17 +179,19 @@ def train_ladder(
     if with_direct and (config.schedule.cycle == "single" or len(config.levels) == 1):
         raise UserError("--with-direct: this experiment trains on the finest grid alone already")
     together = joined(config.compute.device, config.parallel.strategy)
-    with default_float32(), together as processes:
+    with ExitStack() as stack:
+        stack.enter_context(default_float32())
+        processes = stack.enter_context(together)
         if not processes.is_first:
-            log.setLevel(logging.CRITICAL)  # the first one tells
+            stack.enter_context(_level(logging.CRITICAL))  # the first one tells
         folder = _train_in_folder(config, resume, overwrite, extensions, processes)
         if not with_direct:
             return folder
         cycle = processes.from_first(lambda: read_saved(folder.config).schedule.cycle)
-        if cycle == "single":
+        if cycle == "single" and processes.is_first:
             with _logging(folder):
                 log.warning("--with-direct: no ladder to compare with, as the cycle is 'single'")
-        else:
+        if cycle != "single":
             work = processes.from_first(lambda: RunRecord(folder).summary["work_units"])
             direct = direct_config(config, folder, work)
             _train_in_folder(direct, resume, overwrite, extensions, processes)
@@ -312,22 +315,54 @@ def failures_explained(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _logging(folder: RunFolder | None = None) -> Iterator[None]:
-    """Logs to the screen and, with times, to the run's log file within the context."""
-    handlers, level = log.handlers, log.level
-    log.handlers = [_LogHandler(sys.stdout)]
-    log.setLevel(logging.INFO)
-    try:
-        if folder is None:
-            yield
-            return
-        with folder.log.open("a", encoding="utf-8") as file:
+    """Logs to the screen and, with times, to the run's log file within the context.
+
+    Handlers of the caller's get every record, too; what one of them writes to the screen does not
+    stand there twice.
+    """
+    screen = _LogHandler(sys.stdout)
+    screen.addFilter(lambda record: not _is_on_screen(record))
+    with ExitStack() as stack:
+        stack.enter_context(_level(logging.INFO))
+        stack.enter_context(_handler(screen))
+        if folder is not None:
+            file = stack.enter_context(folder.log.open("a", encoding="utf-8"))
             timed = _LogHandler(file)
             timed.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-            log.addHandler(timed)
-            yield
+            stack.enter_context(_handler(timed))
+        yield
+
+
+@contextmanager
+def _level(level: int) -> Iterator[None]:
+    before = log.level
+    log.setLevel(level)
+    try:
+        yield
     finally:
-        log.handlers = handlers
-        log.setLevel(level)
+        log.setLevel(before)
+
+
+@contextmanager
+def _handler(handler: logging.Handler) -> Iterator[None]:
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+def _is_on_screen(record: logging.LogRecord) -> bool:
+    """Whether a handler of the caller's writes a record to the screen."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        for handler in logger.handlers:
+            on_screen = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+            ours = isinstance(handler, _LogHandler)
+            if on_screen and not ours and record.levelno >= handler.level:
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 class _LogHandler(logging.StreamHandler):

@@ -298,9 +298,16 @@ class TrainedSurrogate:
         Raises:
             UserError: If the surrogate does not map states to states, or a shape does not fit.
         """
+        setup = self.time
+        if setup is None:
+            maps = f"{', '.join(self.input_names)} to {', '.join(self.output_names)}"
+            raise UserError(
+                f"rollout: the surrogate maps {maps}, which is no step in time; it was trained on "
+                "pairs, not on trajectories or a problem that depends on time"
+            )
         if num_steps < 1:
             raise UserError(f"rollout: num_steps is {num_steps}, but must be at least 1")
-        first, setup = _real(states), self.time or TimeSetup(len(self.output_names))
+        first = _real(states)
         needed = setup.history * setup.num_channels
         if first.ndim > 1 and first.shape[1] != needed:
             times = f", {setup.history} states, oldest first" if setup.history > 1 else ""

@@ -19,6 +19,7 @@ from multigrid.config import (
     dump_config,
     load_config,
     parse_config,
+    parse_saved,
     read_saved,
 )
 from multigrid.config.experiment import settings
@@ -26,6 +27,8 @@ from multigrid.data.formats import open_fields
 from multigrid.data.remote import local
 from multigrid.errors import UserError
 from multigrid.files import path_of
+from multigrid.problems import Symmetries
+from multigrid.problems.elliptic import Poisson
 from multigrid.registry import import_plugin
 from multigrid.run import configure
 
@@ -171,6 +174,8 @@ def test_missing_keys(key):
         ("levels", [{"grid": 8, "samples": 2000}, 16], r"levels\[0\]\.samples: 2000 is more than"),
         ("model.width", [8, 8], r"model\.width: the list has 2 .* 4 scales: 4x4, 8x8, 16x16, 32x"),
         ("model.depth", 6, r"model\.depth: 6 scales below .* 8x8 are not possible, at most 2"),
+        ("model.depth", 1, r"model\.min_size: 4 has no effect beside model\.depth 1; it"),
+        ("model", {"growth": False, "width": [8] * 5}, r"5 entries, .* 3 scales: 8x8, 16x16"),
         ("data.train", 8, r"schedule\.batch_size: 16 is more than the 8 training samples"),
         ("schedule", "auto", None),
         (
@@ -203,6 +208,46 @@ def test_settings_that_do_not_fit_together(key, value, sentence):
         return
     with pytest.raises(UserError, match=sentence):
         parse_config(raw)
+
+
+FILES = {"kind": "file", "file": "f.npz", "input": ["f", "mask"], "output": "u"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": {"seed": 1}}, r"data\.seed: 1 has no effect beside samples from files"),
+        ({"symmetries": ["reflections", "odd"]}, None),
+        ({"mask": "mask", "symmetries": ["reflections", "rotations", "shifts"]}, None),
+        ({"mask": "mask", "symmetries": ["odd"]}, r"'auto' would mix or negate the masks .* odd;"),
+        ({"mask": "mask", "symmetries": ["linear", "odd"]}, r"have linear and odd; leave that out"),
+        ({"mask": "mask", "symmetries": ["odd"], "data": {"augmentation": "none"}}, None),
+    ],
+)
+def test_settings_of_files_that_do_not_fit_together(changes, sentence):
+    raw = {**BASE, "data": changes.pop("data", {}), "problem": {**FILES, **changes}}
+    if sentence is None:
+        parse_config(raw)
+        return
+    with pytest.raises(UserError, match=sentence):
+        parse_config(raw)
+    assert parse_saved(raw, "run").name == "demo"  # an earlier version has taken it
+
+
+def test_masks_of_a_pde_are_not_negated_by_mirrors():
+    class Vortex(Poisson):
+        mask_channel = 0
+        symmetries = Symmetries(reflections=True, mirror_signs=(-1, -1, -1))
+
+    with pytest.raises(UserError, match=r"'auto' would mix .* have mirror_signs"):
+        parse_config(BASE, problem=Vortex(num_modes=8))
+
+
+def test_widths_without_growth_are_those_of_the_network_of_level_0():
+    config = parse_config(with_value("model", {"growth": False, "width": {"outer": 8}}))
+    assert config.widths(config.hierarchy()) == [32, 16, 8]
+    config = parse_config(with_value("model", {"growth": False, "width": [4, 5, 6]}))
+    assert config.widths(config.hierarchy()) == [4, 5, 6]
 
 
 def test_the_number_of_modes_that_is_said_to_be_the_largest_is_the_largest():
@@ -462,8 +507,9 @@ def test_overrides(write, override, key, value):
 
 
 def test_later_overrides_win_and_others_stay(write):
-    config = load_config(write(with_value("model.depth", 1)), ["model.width=4", "model.width=8"])
-    assert (config.model.width, config.model.depth) == (8, 1)
+    path = write(with_value("model.num_blocks", 2))
+    config = load_config(path, ["model.width=4", "model.width=8"])
+    assert (config.model.width, config.model.num_blocks) == (8, 2)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,12 @@ def test_roll_outs_apply_the_surrogate_to_its_outputs(folder):
         surrogate.rollout(states, 0)
 
 
+def test_what_is_no_step_in_time_is_not_rolled_out(folder):
+    surrogate = multigrid.load(run(folder, "p_seed0"))
+    with pytest.raises(UserError, match=r"rollout: .* maps f to u, which is no step in time; "):
+        surrogate.rollout(fields(1, 1, 16, 16), 2)
+
+
 def test_roll_out_metrics_by_hand():
     states = torch.randn(3, 6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     exact = RolloutErrors.of(iter(states[:, 1:].unbind(1)), states)

@@ -4,9 +4,11 @@ import json
 import re
 import sys
 import types
+from typing import Annotated, Literal
 
 import pytest
 import torch
+from pydantic import Field
 from tiny import SECTIONS, run, train, write_experiment
 
 import multigrid
@@ -118,7 +120,9 @@ def test_what_is_handed_in_leaves_no_setting_without_effect(tmp_path):
     data = {**settings(tmp_path)["data"], "centering": "node"}
     raw = settings(tmp_path, problem={"kind": "diffusion"}, levels=[9, 17], data=data)
     raw["loss"] = {"name": "energy"}
-    with pytest.raises(multigrid.UserError, match=r"loss\.name: 'energy' has no effect on a loss"):
+    with pytest.raises(
+        multigrid.UserError, match=r'loss\.name: "energy" has no effect beside loss='
+    ):
         multigrid.train(raw, loss=lambda prediction, batch: prediction.square().mean())
     budget = {"work_units": 1.0, "error": 0.1}
     schedule = {**SECTIONS["schedule"], "epochs": "auto", "cycle": "half-v", "budget": budget}
@@ -128,11 +132,13 @@ def test_what_is_handed_in_leaves_no_setting_without_effect(tmp_path):
             network=lambda grid: torch.nn.Conv2d(1, 1, 3, padding=1),
         )
 
-    with pytest.raises(multigrid.UserError, match=r"loss\.options: have no effect on a loss"):
+    with pytest.raises(multigrid.UserError, match=r"loss\.options: .* has no effect beside loss="):
         multigrid.train(
             settings(tmp_path, loss={"options": {"power": 2}}),
             loss=lambda prediction, batch: prediction.square().mean(),
         )
+    with pytest.raises(multigrid.UserError, match=r'optimizer\.name: "adamw" has no effect beside'):
+        multigrid.train(settings(tmp_path, optimizer={"name": "adamw"}), optimizer=torch.optim.SGD)
 
 
 def test_what_is_no_callback_is_told_before_training(tmp_path):
@@ -391,8 +397,19 @@ def needs(first, width, **rest):
     return first, width, rest
 
 
-def annotated(first, every: int | None = 10, name: "str" = "a", exact: bool = False):
-    return every, name, exact
+def annotated(
+    first,
+    every: int | None = 10,
+    name: "str" = "a",
+    exact: bool = False,
+    rate: "Annotated[float, Field(gt=0)]" = 1.0,
+    size: Annotated[int, Field(gt=0, description="a positive size")] = 1,
+    kind: Literal["a", "b"] = "a",
+    betas: tuple[float, float] = (0.0, 0.0),
+    device: torch.device | None = None,
+    grid: "Elsewhere" = 0,  # noqa: F821
+):
+    return every, name, betas, device, grid
 
 
 def test_options_are_the_parameters_that_are_not_passed():
@@ -402,7 +419,10 @@ def test_options_are_the_parameters_that_are_not_passed():
     assert given(Passing, dilation=2)(5).dilation == 2
     assert given(Passing, second=2.5)(5).given == (5, 2.5)
     assert given(needs, width=3, more=4)(1) == (1, 3, {"more": 4})
-    assert given(annotated, every=None, name="b")(1) == (None, "b", False)
+    taken = given(annotated, every=None, name="b", betas=[0, 0.5], device="cpu", grid="x")
+    assert taken(1) == (None, "b", (0, 0.5), "cpu", "x")
+    block = given(annotated, device=torch.nn.ReLU)  # from Python
+    assert block(1)[3] is torch.nn.ReLU
     made = given(torch.optim.SGD, momentum=0.9)([torch.zeros(1)])
     assert made.defaults["momentum"] == 0.9
     assert given(torch.dist) is torch.dist  # written in C
@@ -411,8 +431,18 @@ def test_options_are_the_parameters_that_are_not_passed():
         (needs, {"first": 1, "width": 2}, "has no option 'first'; it has width"),
         (needs, {"width": 2, "scale": 2}, "has no option 'scale'; it has width"),
         (torch.dist, {"p": 1}, "has no option 'p'; it has none"),
-        (annotated, {"name": 3}, "here.name: 3 is not allowed; it must be of the kind of its"),
-        (annotated, {"exact": 1}, "here.exact: 1 is not allowed"),
+        (annotated, {"name": 3}, "here.name: 3 is not allowed; it must be a valid string"),
+        (annotated, {"exact": 1}, "here.exact: 1 is not allowed; it must be a valid boolean"),
+        (annotated, {"every": 2.5}, "here.every: 2.5 is not allowed; it must be a valid integer"),
+        (annotated, {"rate": -1.0}, "here.rate: -1.0 is not allowed; it must be greater than 0"),
+        (
+            annotated,
+            {"rate": "wide"},
+            "here.rate: 'wide' is not allowed; it must be a valid number",
+        ),
+        (annotated, {"size": 0}, "here.size: 0 is not allowed; it must be a positive size"),
+        (annotated, {"kind": "c"}, "here.kind: 'c' is not allowed; it must be 'a' or 'b'"),
+        (annotated, {"betas": [1]}, "here.betas: [1] is not allowed; "),
     ):
         with pytest.raises(multigrid.UserError, match=re.escape(sentence)):
             given(item, reserved=("scale",), **options)
@@ -437,11 +467,11 @@ def test_options_are_the_parameters_that_are_not_passed():
         ),
         (
             "model={block: dilated_of_test, options: {dilation: wide}}",
-            "model.options.dilation: 'wide' is not allowed; it must be of the kind of its default",
+            "model.options.dilation: 'wide' is not allowed; it must be a valid ",
         ),
         (
             "optimizer={name: sgd_of_test, options: {momentum: high}}",
-            "optimizer.options.momentum: 'high' is not allowed; it must be of the kind of its",
+            "optimizer.options.momentum: 'high' is not allowed; it must be a valid ",
         ),
         ("loss.options={scale: 2}", "the loss 'rel_l2' has no option 'scale'; it has none"),
         ("optimizer.options={dtype: 2}", "the optimizer 'muon' has no option 'dtype'; it has none"),

@@ -118,6 +118,15 @@ def test_a_copied_scale_preserves_the_function_too(generator):
     assert copied == {k for k in new if k.startswith(("encoder.", "decoder.", "up."))}
 
 
+def test_only_scales_of_the_same_widths_are_copied():
+    family = build_family("2d-cells")
+    family.widths = tuple(8 - k for k in range(len(family.widths)))
+    names = [name for name, _ in family.build(0).named_parameters()]
+    copies = family.prepare_new(family.blueprint(1), names, copy=True)
+    first = len(family.blueprint(0).grids)
+    assert copies == {f"scales.{first}.{part}": False for part in ("encoder", "decoder", "up")}
+
+
 @torch.no_grad()
 def test_without_silence_growth_does_not_preserve_the_function(generator):
     family = build_family("2d-cells")

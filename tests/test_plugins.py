@@ -4,9 +4,11 @@ import json
 import linecache
 import re
 import sys
+from functools import cached_property
 
 import numpy as np
 import pytest
+import scipy.sparse
 from tiny import SECTIONS
 
 import multigrid
@@ -167,9 +169,72 @@ class Forgetful(Untyped):
         pass
 
 
+class Helper:
+    def __init__(self, owner, factor):
+        self.owner, self.factor = owner, factor
+
+
+class Rich(multigrid.PDE):
+    """Has attributes of many kinds, all of which follow from its parameters."""
+
+    input_names = output_names = ("u",)
+
+    def __init__(self, size: list[int]) -> None:
+        self.size = tuple(size)
+        self.waves = np.arange(size[0]) / np.float64(size[0] - 1)
+        self.table = {"nan": float("nan"), "numbers": [np.float32(0.5), self.waves]}
+        self.helper = Helper(self, size[0])
+        self.function = lambda x: x + size[0]
+        self.step = self.sample
+        self.matrix = scipy.sparse.identity(size[0])
+
+    @cached_property
+    def slow(self):
+        return 3
+
+    def sample(self, grid, rngs):
+        raise NotImplementedError
+
+
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
+def test_a_pde_handed_in_is_what_its_parameters_make():
+    raw = {**SECTIONS, "name": "x"}
+    rich = Rich([3, 4])
+    assert rich.slow == 3
+    assert parse_config(raw, problem=rich).pde().size == (3, 4)
+
+    def differing(name, value, of=None):
+        rich = Rich([3, 4])
+        setattr(of(rich) if of else rich, name, value)
+        return rich
+
+    assert parse_config(raw, problem=differing("size", [3, 4])).kind == "rich"
+    for name, other in (
+        ("waves", differing("waves", np.ones(3))),
+        ("table", differing("table", {"nan": float("nan"), "numbers": []})),
+        ("helper", differing("factor", 4, lambda rich: rich.helper)),
+        ("function", differing("function", lambda x: x)),
+        ("step", differing("step", rich.trajectory)),
+        ("matrix", differing("matrix", 2 * scipy.sparse.identity(3))),
+        ("symmetries", differing("symmetries", multigrid.Symmetries(linear=True))),
+    ):
+        sentence = rf"problem: the attribute '{name}' of the Rich handed in is not that of one "
+        with pytest.raises(UserError, match=sentence):
+            parse_config(raw, problem=other)
+
+
+class Doubling(Untyped):
+    hidden = 1
+
+    def __init__(self, size: int = 3, hidden: int = 1):
+        self.size, self._hidden = 2 * size, hidden
+
+
 @pytest.mark.parametrize(
     ("problem", "sentence"),
     [
+        (Doubling(), r"the attribute 'size' of the Doubling handed in is not that of one built fr"),
+        (Doubling(0, 2), r"the attribute '_hidden' of .* from its parameters, .*\"hidden\": 1"),
         (Untyped(), r"constructor of Untyped has a parameter 'size'; each needs a type"),
         (Forgetful(), r"Forgetful must keep its constructor's parameters as attributes"),
         (3, "must be an object of a subclass of PDE, not 3"),

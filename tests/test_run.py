@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,10 @@ import pytest
 import torch
 import yaml
 
+import multigrid
 from multigrid import files
+from multigrid import run as run_module
+from multigrid.distributed import Processes
 from multigrid.ladder import ladder
 from multigrid.ladder.recorder import Recorder
 from multigrid.records.history import read_history
@@ -195,7 +199,7 @@ def test_log_holds_what_the_user_saw(finished):
 @pytest.mark.usefixtures("no_pictures")
 def test_logging_ends_with_the_run(base, tmp_path, monkeypatch):
     log = logging.getLogger("multigrid")
-    before = log.level, log.handlers
+    before = log.level, list(log.handlers)
     opened = []
     emit = logging.StreamHandler.emit
 
@@ -209,6 +213,46 @@ def test_logging_ends_with_the_run(base, tmp_path, monkeypatch):
     files = [stream for stream in opened if str(getattr(stream, "name", "")).endswith("run.log")]
     assert files
     assert all(stream.closed for stream in files)
+
+
+class Lines(logging.Handler):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("name", ["multigrid", ""])
+def test_handlers_of_the_callers_get_every_line_once(tmp_path, capsys, name):
+    logger, kept, folder = logging.getLogger(name), Lines(), tmp_path / "results"
+    screen = logging.StreamHandler(sys.stdout)
+    places = f"output.folder={folder}", f"data.folder={tmp_path / 'data'}"
+    logger.addHandler(kept)
+    try:
+        multigrid.train(EXPERIMENT, *places, "levels=[8]", "schedule.epochs=1")
+        printed = capsys.readouterr().out
+        logger.addHandler(screen)
+        multigrid.train(EXPERIMENT, *places, "levels=[8]", "schedule.epochs=1", overwrite=True)
+    finally:
+        logger.removeHandler(kept)
+        logger.removeHandler(screen)
+    line = f"results in {folder / 'tiny'}"
+    assert kept.messages.count(line) == 2
+    assert printed.count(line) == capsys.readouterr().out.count(line) == 1
+
+
+def test_other_processes_are_silent_while_they_train_alone(monkeypatch):
+    log, levels, second = logging.getLogger("multigrid"), [], Processes()
+    second.rank, before = 1, log.level
+    monkeypatch.setattr(run_module, "joined", lambda *how: nullcontext(second))
+    monkeypatch.setattr(run_module, "_train_in_folder", lambda *what: levels.append(log.level))
+    run_module.train_ladder(multigrid.configure(EXPERIMENT))
+    assert (levels, log.level) == ([logging.CRITICAL], before)
 
 
 def test_checkpoint_predicts_what_the_summary_says(finished):

@@ -39,6 +39,20 @@ def test_all_combinations_have_names_of_their_own(experiment):
     assert {len(trial.config.name) for trial in long} == {16}
 
 
+def test_names_that_would_be_equal_are_told_apart(experiment):
+    trials = sweep.plan(experiment, [], ["data.folder=a_b,a-b,a__b", "seed=1,2"], None)
+    names = [trial.config.name for trial in trials]
+    assert len(set(names)) == 6
+    assert names[0] == "folder-a-b_seed-1"
+    assert names[2].startswith("folder-a-b_seed-1-")
+    assert (
+        sweep.plan(experiment, [], ["data.folder=a-b", "seed=1"], None)[0].config.name == names[0]
+    )
+    long = [f"{'a' * 100}{end}" for end in ("_", "-")]
+    trials = sweep.plan(experiment, [], [f"data.folder={','.join(long)}"], None)
+    assert len({trial.config.name for trial in trials}) == 2
+
+
 def test_it_trains_continues_and_compares(experiment, monkeypatch, capsys):
     started = sweep_here(monkeypatch)
     call = ["sweep", str(experiment), "--set", "model.width=4,8", "--seeds", "2"]

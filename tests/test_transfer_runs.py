@@ -319,6 +319,7 @@ def ladder(path, folder, factory, *overrides, pictures=False):
     from multigrid.run import train_ladder
 
     folders = [f"output.folder={folder / 'results'}", f"data.folder={folder / 'data'}"]
+    folders += ["model={}"] * (factory is not None)
     with nullcontext() if pictures else patch.object(report, "write_report", lambda *args: []):
         folder = train_ladder(
             load_config(path, [*folders, *overrides]), extensions=Extensions(network=factory)
@@ -334,6 +335,54 @@ def test_the_users_own_network_gets_ladder_report_and_familiar_notices(tmp_path)
     assert "Skipping layer dense_256: not found in checkpoint" in log
     assert "Skipping layer dense_64: not found in network" in log
     assert (tmp_path / "results" / "second" / "convergence.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "model.width=8",
+            r"model\.width: 8 has no effect beside network= from Python; it must be 48",
+        ),
+        (
+            "model.depth=1",
+            r"model\.depth: 1 has no effect beside network= from Python; it must be null",
+        ),
+        ("model.growth=false", r"model\.growth: false has no effect beside network="),
+    ],
+)
+def test_a_network_handed_in_leaves_no_setting_without_effect(tmp_path, override, sentence):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON)
+    with pytest.raises(UserError, match=sentence):
+        Experiment(load_config(path, ["model={}", override]), Extensions(network=named_by_size))
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("schedule.cycle=single", "no network gets any"),
+        ("levels=[8]", "no network gets any"),
+        ("model.growth=false", "no network gets any"),
+        ("model.width={outer: 8, max: 64}", "their neighbours have other widths"),
+    ],
+)
+def test_copies_without_effect_are_refused(tmp_path, override, reason):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON)
+    config = load_config(path, ["transfer.new_scales=copy", override])
+    with pytest.raises(
+        UserError, match=f"^transfer.new_scales: .* has no effect .*, as {reason}; "
+    ):
+        Experiment(config)
+
+
+def test_the_log_names_what_is_copied(tmp_path):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON, model={"width": [8, 8, 8, 4]})
+    train(path, tmp_path, "transfer.new_scales=copy", "levels=[4, 8, 16, 32]", "model.depth=0")
+    log = (tmp_path / "results" / "tiny" / "run.log").read_text()
+    assert "level 1: copied from the next coarser scale: scales.1.encoder\n" in log
+    assert "level 1: fresh, as it has none of this shape: scales.1.decoder, scales.1.up\n" in log
+    assert "level 2: copied from the next coarser scale: scales.2.encoder, scales.2.dec" in log
+    assert "level 3: copied" not in log
 
 
 class WithNamesOfOurs(nn.Conv2d):
@@ -353,7 +402,7 @@ def test_attributes_of_the_users_own_network_are_its_own(tmp_path, capsys):
     path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
     ladder(path, tmp_path, factory)
     assert all(network.checkpoint_activations for network in networks)
-    config = load_config(path, ["parallel.checkpoint_activations=true"])
+    config = load_config(path, ["model={}", "parallel.checkpoint_activations=true"])
     with pytest.raises(UserError, match="for the networks of the section 'model'"):
         Experiment(config, Extensions(network=factory))
 
@@ -530,6 +579,7 @@ def test_resuming_with_another_network_is_refused(tmp_path):
     path = write_experiment(tmp_path / "e.yaml", **POISSON, name="second", levels=[8])
     ladder(path, tmp_path, named_by_size)
     folders = [f"output.folder={tmp_path / 'results'}", f"data.folder={tmp_path / 'data'}"]
+    folders.append("model={}")
     other = Extensions(network=lambda grid: nn.Conv2d(1, 1, 1))
     with pytest.raises(UserError, match="belongs to another network: "):
         train_ladder(load_config(path, folders), resume=True, extensions=other)

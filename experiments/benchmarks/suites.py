@@ -82,6 +82,7 @@ def _at_equal_time() -> tuple[Method, ...]:
     peer = (
         single,
         "levels=[128]",
+        "model={}",
         "optimizer.name=adamw",
         "optimizer.weight_decay=1e-4",
         "compute.precision=float32",
@@ -118,6 +119,8 @@ GROWTH = (
     "schedule.learning_rate=4e-3",
 )
 """How ladders grow whose stages are chosen by measurement."""
+FRESH = "transfer.new_scales=fresh"
+"""For those whose new scales have no neighbour of their width."""
 
 
 def _measured(work_units: int = 30) -> Method:
@@ -173,7 +176,6 @@ def _ablation(experiment: str) -> Suite:
     folded = ("model.fields=folded", "levels=[8, 16, 32, 64]")
     budget = ("schedule.epochs=auto", "schedule.budget={work_units: 3}")
     half = "schedule.epochs=[66, 22, 0, 0]"
-    fresh = "transfer.new_scales=fresh"
     variants = {
         "ladder": ("folded from 8x8, by measurement", (*folded, *budget)),
         "from_16": ("the same from 16x16", (folded[0], "levels=[16, 32, 64]", *budget)),
@@ -186,9 +188,9 @@ def _ablation(experiment: str) -> Suite:
             "folded 32x32 alone",
             (folded[0], "levels=[32, 64]", "schedule.epochs=[12, 0]"),
         ),
-        "only_64": ("64x64 alone", ("levels=[64]", "schedule.epochs=[3]")),
+        "only_64": ("64x64 alone", ("levels=[64]", "schedule.epochs=[3]", FRESH)),
         "grown": ("half of the work on 8x8, half on 16x16", (*folded, half)),
-        "grown_fresh": ("the same, new blocks random", (*folded, half, fresh)),
+        "grown_fresh": ("the same, new blocks random", (*folded, half, FRESH)),
         "grown_slow": (
             "the same, old weights at 0.3 of the rate",
             (*folded, half, "schedule.transferred_ratio=0.3"),
@@ -196,7 +198,7 @@ def _ablation(experiment: str) -> Suite:
         "restricted": ("restricted levels, by measurement", ("levels=[16, 32, 64]", *budget)),
         "not_grown": (
             "restricted levels, the same network on all",
-            ("levels=[16, 32, 64]", *budget, "model.growth=false", fresh),
+            ("levels=[16, 32, 64]", *budget, "model.growth=false", FRESH),
         ),
     }
     settings = (
@@ -298,7 +300,7 @@ SUITES = {
         ),
         (1,),
         (
-            _measured(8),
+            replace(_measured(8), overrides=(*_measured(8).overrides, FRESH)),
             _direct("schedule.batch_size=2", rates=RATES_OF_4, epochs=16, searched=5),
         ),
     ),

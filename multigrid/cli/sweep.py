@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -145,10 +145,11 @@ def plan(
     if seeds is not None:
         axes["seed"] = [base.seed + number for number in range(seeds)]
     folder = Path(base.output.folder) / f"{base.name}-sweep"
-    trials = []
+    trials, names = [], set[str]()
     for combination in itertools.product(*axes.values()):
         settings = dict(zip(axes, combination, strict=True))
-        place = {"name": _name(base.name, settings), "output.folder": str(folder)}
+        names.add(name := _name(base.name, settings, names))
+        place = {"name": name, "output.folder": str(folder)}
         changes = [f"{key}={json.dumps(value)}" for key, value in {**settings, **place}.items()]
         changes = [*overrides, *changes]
         trials.append(Trial(settings, changes, load_config(experiment, changes)))
@@ -165,14 +166,23 @@ def _axis(text: str) -> tuple[str, list[Any]]:
     return key, parse_values(f"--set '{text}'", values)
 
 
-def _name(experiment: str, settings: Mapping[str, Any]) -> str:
-    """Returns the name of a run: what it sets, or a hash where that is long."""
+def _name(experiment: str, settings: Mapping[str, Any], taken: Collection[str]) -> str:
+    """Returns the name of a run: what it sets, with a hash where another one is called so.
+
+    Where it is long, a hash alone.
+    """
     parts = [experiment] if settings.keys() <= {"seed"} else []
     for key, value in settings.items():
         text = re.sub(r"[^A-Za-z0-9.-]+", "-", re.sub(r"[\[\]{}' ]", "", str(value)))
         parts.append(f"{key.rpartition('.')[2]}-{text}")
     name = "_".join(parts)
-    return name if len(name) <= 100 else hashlib.sha256(name.encode()).hexdigest()[:16]
+    if len(name) > 100:
+        name = _hash(name)
+    return name if name not in taken else f"{name[:80]}-{_hash(json.dumps(settings))}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def train_all(trials: Sequence[Trial], experiment: Path, jobs: int) -> dict[str, str]:

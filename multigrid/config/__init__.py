@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrid.config.checks import check_config
-from multigrid.config.data import register_handed_in
 from multigrid.config.experiment import Config as Config
 from multigrid.config.experiment import keys_of
+from multigrid.config.handed_in import register_handed_in, require_rebuilt
 from multigrid.config.section import plain, sentence
 from multigrid.config.yaml_file import dump_yaml, override, read_yaml
 from multigrid.errors import UserError
@@ -68,7 +68,10 @@ def parse_config(
             raw = {**raw, "plugins": _import_plugins(raw["plugins"], folder)}
         if problem is not None:
             raw = {**raw, "problem": register_handed_in(problem)}
-        return _validated(raw, folder=folder)
+        config = _validated(raw, folder=folder)
+        if problem is not None:
+            require_rebuilt(problem, config.pde())
+        return config
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -102,7 +105,7 @@ def _validated(raw: Mapping[str, Any], **context: Any) -> Config:
         config = Config.model_validate(raw, context=context)
     except ValidationError as error:
         raise UserError(sentence(error, Config, others=keys_of(raw))) from None
-    check_config(config)
+    check_config(config, saved="saved" in context)
     return config
 
 

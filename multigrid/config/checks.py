@@ -3,19 +3,35 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from multigrid.config.experiment import Config
 from multigrid.config.section import shown
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
+from multigrid.problems import Symmetries
 from multigrid.registry import PROBLEMS
 from multigrid.tables import counted, si
 
+UNET_SETTINGS = (
+    "form",
+    "width",
+    "block",
+    "activation",
+    "num_blocks",
+    "min_size",
+    "depth",
+    "growth",
+    "normalization",
+)
+"""Settings of the section ``model`` that other networks than UNets do not see."""
 
-def check_config(config: Config) -> None:
+
+def check_config(config: Config, saved: bool = False) -> None:
     """Raises a UserError for the first thing that is wrong with several keys at once.
 
     Checks that depend on the centering wait until the user's files have been opened, if need be.
+    A ``saved`` configuration may have settings without effect, as earlier versions took them.
     """
     config.shapes()
     if config.is_settled:
@@ -25,14 +41,24 @@ def check_config(config: Config) -> None:
     if config.output.num_predictions > config.data.test:
         what = f"{config.output.num_predictions} is more than data.test, {config.data.test}"
         raise UserError(f"output.num_predictions: {what}")
-    for key, clash, why in (*_missing_hooks(config), *_contradictions(config)):
-        section, field = key.split(".")
-        values = getattr(config, section)
-        value, default = getattr(values, field), type(values).model_fields[field].default
-        if clash and value != default:
-            raise UserError(f"{key}: {shown(value)} {why}; it must be {shown(default)}")
+    _require_defaults(config, _missing_hooks(config))
+    if not saved:
+        _require_defaults(config, _contradictions(config))
+        _check_mask(config)
     _check_transfer(config)
     _check_extra_tests(config)
+
+
+def check_handed_in(config: Config, what: str) -> None:
+    """Raises a UserError for the first setting that a thing handed in from Python ignores.
+
+    ``what`` is ``loss``, ``network`` or ``optimizer``.
+    """
+    keys = [f"{what}.name", f"{what}.options"]
+    if what == "network":
+        keys = [f"model.{name}" for name in ("network", *UNET_SETTINGS)]
+    why = f"has no effect beside {what}= from Python"
+    _require_defaults(config, ((key, True, why) for key in keys))
 
 
 def _check_grids(config: Config, hierarchy: Hierarchy) -> None:
@@ -120,6 +146,15 @@ Clashes = Iterator[tuple[str, bool, str]]
 """Keys that must have their defaults where something holds, and why."""
 
 
+def _require_defaults(config: Config, clashes: Clashes) -> None:
+    for key, clash, why in clashes:
+        section, field = key.split(".")
+        values = getattr(config, section)
+        value, default = getattr(values, field), type(values).model_fields[field].default
+        if clash and value != default:
+            raise UserError(f"{key}: {shown(value)} {why}; it must be {shown(default)}")
+
+
 def _missing_hooks(config: Config) -> Clashes:
     """Yields what the problem would have to offer."""
     problem = config.problem_class if config.files else config.pde()
@@ -176,7 +211,7 @@ def _contradictions(config: Config) -> Clashes:
     block = config.model.block
     yield "model.activation", block != "residual", f"has no effect on model.block '{block}'"
     yield "loss.options", not config.labelled, "has no effect on loss.name 'energy'"
-    for name in ("form", "width", "block", "activation", "num_blocks", "growth", "normalization"):
+    for name in UNET_SETTINGS:
         own = config.model.network != "unet"
         yield f"model.{name}", own, f"has no effect on model.network '{config.model.network}'"
 
@@ -188,6 +223,8 @@ def _contradictions(config: Config) -> Clashes:
     mode = f"transfer.mode '{transfer.mode}'"
     for key, used, other in (
         ("data.time", files, "generated samples"),
+        ("data.seed", not files, "samples from files"),
+        ("model.min_size", config.model.depth is None, f"model.depth {config.model.depth}"),
         ("transfer.rename", config.checkpoints.load is not None, "checkpoints.load null"),
         ("schedule.transferred_ratio", ratio, mode),
         ("transfer.decay", learns, mode),
@@ -197,6 +234,24 @@ def _contradictions(config: Config) -> Clashes:
         ("recovery.factor", config.recovery.tries > 0, "recovery.tries 0"),
     ):
         yield key, not used, f"has no effect beside {other}"
+
+
+def _check_mask(config: Config) -> None:
+    """Checks that augmentation leaves masks as they are: it may move them, but no more."""
+    files = config.files
+    if files is None:
+        masked, exact = config.pde().mask_channel is not None, config.pde().symmetries
+    else:
+        declared: dict[str, Any] = dict.fromkeys(files.symmetries, True)
+        masked, exact = files.mask is not None, Symmetries(**declared)
+    names = [name for name in ("linear", "odd") if getattr(exact, name)]
+    mirrored = exact.reflections or exact.rotations
+    names += ["mirror_signs"] * (mirrored and min(exact.mirror_signs) < 0)
+    if masked and names and config.data.augmentation == "auto":
+        raise UserError(
+            f"data.augmentation: 'auto' would mix or negate the masks of samples with the fields, "
+            f"as the symmetries have {' and '.join(names)}; leave that out, or set it to 'none'"
+        )
 
 
 def _check_transfer(config: Config) -> None:

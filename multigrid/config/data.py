@@ -24,13 +24,11 @@ from multigrid.config.section import (
     Section,
     Size,
     context,
-    plain,
     sentence,
 )
 from multigrid.config.yaml_file import KINDS
 from multigrid.errors import UserError, nearest
 from multigrid.problems import PDE
-from multigrid.registry import PROBLEMS
 
 
 class LevelConfig(Section):
@@ -237,22 +235,3 @@ def problem_section(problem: type[PDE]) -> type[Section]:
         f"{problem.__name__}Config", __base__=Section, __doc__=problem.__doc__, **fields
     )
     return section
-
-
-def register_handed_in(problem: PDE) -> dict[str, Any]:
-    """Registers the class of a PDE that was handed in from Python and returns its section.
-
-    Its kind is the attribute ``kind`` of its class, else the name of the class in small letters.
-    """
-    if not isinstance(problem, PDE):
-        raise UserError(f"problem: must be an object of a subclass of PDE, not {problem!r}")
-    cls = type(problem)
-    kind = vars(cls).get("kind", cls.__name__.lower())
-    PROBLEMS.register(kind)(cls)
-    try:
-        return {"kind": kind, **plain(problem.parameters)}
-    except AttributeError as error:
-        raise UserError(
-            f"problem: {cls.__name__} must keep its constructor's parameters as attributes of the "
-            f"same names: {error}"
-        ) from None

@@ -129,16 +129,18 @@ class Config(Section):
         ]
 
     def widths(self, hierarchy: Hierarchy) -> list[int]:
-        """Returns the width of every scale, coarsest first."""
-        num_scales, width = len(hierarchy.scales), self.model.width
+        """Returns the width of every scale of the finest level's network, coarsest first."""
+        width = self.model.width
+        num_scales = len(hierarchy.scales) if self.model.growth else hierarchy.tops[0] + 1
         if isinstance(width, int):
             return [width] * num_scales
         if isinstance(width, DoublingConfig):
             return [min(width.outer * 2**k, width.max) for k in reversed(range(num_scales))]
         if len(width) != num_scales:
+            scales = hierarchy.scales[-num_scales:]
             raise UserError(
                 f"model.width: the list has {len(width)} entries, but the network of the finest "
-                f"level has {num_scales} scales: {', '.join(map(str, hierarchy.scales))}"
+                f"level has {num_scales} scales: {', '.join(map(str, scales))}"
             )
         return width
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from multigrid.config import Config
+from multigrid.config.checks import check_handed_in
 from multigrid.data import SPLITS
 from multigrid.distributed import ALONE, Processes, local_rank
 from multigrid.errors import UserError
@@ -165,18 +166,14 @@ class Experiment:
     def _check_extensions(self) -> None:
         """Checks that what is handed in leaves no setting without effect."""
         config, extensions = self.config, self.extensions
-        if extensions.loss is not None and not config.labelled:
-            raise UserError("loss.name: 'energy' has no effect on a loss handed in; leave it out")
         if config.budget.error is not None and extensions.network is not None:
             raise UserError(
                 "schedule.budget.error: is for the growing pyramids of the section 'model', not "
                 "for a network handed in; leave it out"
             )
-        for key in ("loss", "optimizer"):
-            if getattr(extensions, key) is not None and getattr(config, key).options:
-                raise UserError(
-                    f"{key}.options: have no effect on a {key} handed in; leave them out"
-                )
+        for what in ("loss", "network", "optimizer"):
+            if getattr(extensions, what) is not None:
+                check_handed_in(config, what)
 
     def _chosen_loss(self) -> str | Loss:
         """Returns the loss: what was handed in, or the name of one without options."""

@@ -121,6 +121,7 @@ class Initializer:
         plans: list[Finetuning] = []
         before: dict[str, Tensor] = {}
         seen: dict[int, dict[str, Tensor]] = {}
+        copies: dict[str, bool] = {}
         for stage in stages:
             network = self.family.blueprint(stage.level)
             tensors = transfer.tensors_of(network)
@@ -132,8 +133,13 @@ class Initializer:
                 parameters = [name for name, _ in network.named_parameters()]
                 where = f"the network of level {stage.level}"
                 check_finetuning(plan, parameters, stage.epochs, where)
+                copies |= self._prepare_new(network, report)
             before = seen[stage.level] = tensors
             plans.append(plan)
+        if section.new_scales == "copy" and not any(copies.values()):
+            why = "their neighbours have other widths" if copies else "no network gets any"
+            what = "'copy' has no effect on new scales"
+            raise UserError(f"transfer.new_scales: {what}, as {why}; it must be 'fresh'")
         return plans
 
     def start(
@@ -154,7 +160,8 @@ class Initializer:
                 log.warning("%s", warning)
             copied = report.keys(*transfer.COPIED)
             transfer.load_tensors(network, {name: weights[name] for name in copied})
-            self.family.prepare_new(network, copied, section.new_scales == "copy")
+            for line in _told(self._prepare_new(network, report)):
+                log.info("level %d: %s", stage.level, line)
         slow = _slow(report, latest)
         plan = self._plan(stage, report, slow)
         return Start(network, report.frozen(plan.frozen()), plan, slow, moments)
@@ -167,6 +174,10 @@ class Initializer:
         slow = frozenset(checkpoint["start"]["slow"])
         return Start(network, report, self._plan(stage, report, slow), slow)
 
+    def _prepare_new(self, network: nn.Module, report: transfer.TransferReport) -> dict[str, bool]:
+        copied, copy = report.keys(*transfer.COPIED), self.section.new_scales == "copy"
+        return self.family.prepare_new(network, copied, copy)
+
     def _plan(
         self, stage: Stage, report: transfer.TransferReport, slow: Collection[str]
     ) -> Finetuning:
@@ -178,6 +189,14 @@ class Initializer:
             slow,
             stage.transferred_ratio,
         )
+
+
+def _told(copies: Mapping[str, bool]) -> list[str]:
+    """Returns what became of the copies of neighbouring scales."""
+    made = ", ".join(name for name, fits in copies.items() if fits)
+    others = ", ".join(name for name, fits in copies.items() if not fits)
+    lines = [f"copied from the next coarser scale: {made}"] * bool(made)
+    return lines + [f"fresh, as it has none of this shape: {others}"] * bool(others)
 
 
 def _slow(report: transfer.TransferReport, latest: Mapping[str, Tensor]) -> frozenset[str]:

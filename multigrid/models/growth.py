@@ -78,10 +78,14 @@ class NetworkFamily(ABC):
             self._flops[level] = count_flops(self.blueprint(level), shape)
         return self._flops[level]
 
-    def prepare_new(  # noqa: B027 (there may be nothing to do)
+    def prepare_new(
         self, network: nn.Module, transferred: Collection[str], copy: bool = False
-    ) -> None:
-        """Prepares what is new in a network that has just taken over weights."""
+    ) -> dict[str, bool]:
+        """Prepares what is new in a network that has just taken over weights.
+
+        Returns by name what was to be a ``copy`` of something else, and whether it is one.
+        """
+        return {}
 
 
 class UNetFamily(NetworkFamily):
@@ -150,15 +154,16 @@ class UNetFamily(NetworkFamily):
 
     def prepare_new(
         self, network: nn.Module, transferred: Collection[str], copy: bool = False
-    ) -> None:
+    ) -> dict[str, bool]:
         """Silences the scales above those that a network has taken over, in the pyramid form."""
         assert isinstance(network, UNet)
-        if transferred:
-            first = 1 + max(map(self.group_of, transferred))
-            if copy:
-                copy_neighbours(network, first)
-            if network.form == "pyramid":
-                silence(network, first)
+        if not transferred:
+            return {}
+        first = 1 + max(map(self.group_of, transferred))
+        copies = copy_neighbours(network, first) if copy else {}
+        if network.form == "pyramid":
+            silence(network, first)
+        return copies
 
     def _check_folding(self) -> None:
         levels, finest = self.hierarchy.levels, self.hierarchy.finest
@@ -189,15 +194,24 @@ def silence(unet: UNet, first: int) -> None:
             nn.init.zeros_(parameter)
 
 
-def copy_neighbours(unet: UNet, first: int) -> None:
-    """Copies encoder, decoder and ``up`` of the coarser scale to each from ``first`` on."""
-    scales = unet.iter_scales()
-    for coarser, scale in pairwise(scales[first - 1 :]):
-        state = scale.state_dict()
-        for name, tensor in coarser.state_dict().items():
-            copied = name.startswith(("encoder.", "decoder.", "up."))
-            if copied and name in state and state[name].shape == tensor.shape:
-                state[name].copy_(tensor)
+def copy_neighbours(unet: UNet, first: int) -> dict[str, bool]:
+    """Copies encoder, decoder and ``up`` of the coarser scale to each from ``first`` on.
+
+    Returns their names, and whether they are copies: not those of another shape.
+    """
+    copies: dict[str, bool] = {}
+    for number, (coarser, scale) in enumerate(pairwise(unet.iter_scales()[first - 1 :]), first):
+        for part in ("encoder", "decoder", "up"):
+            source, target = getattr(coarser, part), getattr(scale, part)
+            fits = source is not None and _shapes(source) == _shapes(target)
+            if fits:
+                target.load_state_dict(source.state_dict())
+            copies[f"scales.{number}.{part}"] = fits
+    return copies
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors_of(module).items()}
 
 
 def initialize(unet: UNet, seed: int) -> UNet:
