@@ -250,8 +250,7 @@ def _train_in_folder(
         folder.tidy()
         with _logging(folder):
             warn_of_memory(experiment)
-            ladder.train(resume)
-            summary = ladder.write_results()
+            summary = ladder.train(resume)
             write_report(folder.path, config.output.figures)
             log.info("\n%s", describe(summary))
             log.info("results in %s", folder.path)

@@ -180,7 +180,7 @@ def test_an_interrupted_suite_goes_on(tmp_path: Path, trained: list[str], monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(LadderRun, "_test", interrupted)
+        patch.setattr(LadderRun, "_write_results", interrupted)
         with pytest.raises(KeyboardInterrupt):
             SuiteRun(tiny_suite(tmp_path), folder).run()
     assert trained == ["ladder_seed3"]

@@ -52,10 +52,15 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
     assert re.search(r"[1-8]/8 steps, \d+:\d+ left, all levels \d+:\d+", shown), shown
 
 
-def test_tensorboard_events(tmp_path):
+def test_tensorboard_events(tmp_path, monkeypatch):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from torch.utils.tensorboard import SummaryWriter
+
     experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4})
+    closed, close = [], SummaryWriter.close
+    monkeypatch.setattr(SummaryWriter, "close", lambda writer: closed.append(close(writer)))
     train(experiment, tmp_path, "schedule.epochs=[2,1]", "output.tensorboard=true")
+    assert len(closed) == 1
     folder = tmp_path / "results" / "tiny"
     events = accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()

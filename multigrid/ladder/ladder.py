@@ -30,13 +30,14 @@ from multigrid.signals import Interrupted
 from multigrid.tables import si
 from multigrid.training.callbacks import (
     Callback,
+    Callbacks,
     EarlyStopping,
     ProgressBar,
     TensorBoard,
     build_callbacks,
 )
 from multigrid.training.checkpoint import load_checkpoint, save_weights
-from multigrid.training.evaluation import LevelValidator
+from multigrid.training.evaluation import LevelValidator, try_metrics
 from multigrid.training.finetuning import FeaturizedSamples, featurize, trains_its_tail
 from multigrid.training.progress import DivergedError
 from multigrid.training.trainer import Trainer
@@ -48,28 +49,30 @@ class LadderRun:
     """One run of an experiment, whose results go into a folder.
 
     ``recorder`` has what it has done so far: rows of the metrics, finished stages, checkpoints.
-    ``tested`` is what ``summary.json`` says of the test, once that is over; in the first process
-    only.
     """
-
-    tested: dict[str, Any]
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment = experiment
         self.config = experiment.config
         self.folder = folder
         self.processes = experiment.processes
+        own = self._own_callbacks()  # before samples are generated, as packages may be missing
         self.data = RunData(experiment)
+        names, fields = experiment.problem.output_names, self.data.scaling.fields
+        try_metrics(self.data.validation[:2], fields, names, experiment.extensions.metrics)
         self.recorder = Recorder(self.data, folder)
-        self.callbacks = self._callbacks()
+        self.callbacks = Callbacks([self.recorder, *own], self)
 
     @property
     def rows(self) -> list[Row]:
         """One row of ``metrics.csv`` for each epoch so far."""
         return self.recorder.rows
 
-    def train(self, resume: bool = False) -> None:
-        """Trains the unfinished stages, with ``resume`` from checkpoints, and tests the result."""
+    def train(self, resume: bool = False) -> dict[str, Any]:
+        """Trains the unfinished stages, with ``resume`` from checkpoints, and tests the result.
+
+        Returns the content of ``summary.json``, which is empty in all processes but the first.
+        """
         resumed = resume and self.recorder.restore()
         if self.processes.is_first and not resumed:
             self.folder.journal.note("started", **self.experiment.environment)
@@ -78,25 +81,15 @@ class LadderRun:
             for note in negligible_notes(by_field):
                 log.warning("%s %s", split, note)
         try:
-            for callback in self.callbacks:
-                callback.on_start(self)
+            self.callbacks.start()
             for stage in self._stages():
                 self._train_stage(stage)
-            self._test()
+            summary = self._write_results() if self.processes.is_first else {}
         except (Exception, Interrupted) as reason:
             self._note_end(reason)
-            for callback in self.callbacks:
-                callback.on_end(self, None)
+            self.callbacks.end(None)
             raise
-
-    def write_results(self) -> dict[str, Any]:
-        """Writes the result files, tells the callbacks and returns ``summary.json``."""
-        summary = summarise(self.recorder, self.tested)
-        write_json(self.folder.summary, summary)
-        levels = sorted({stage["level"] for stage in self.recorder.finished})
-        write_spectra(self.recorder, {level: self.best_surrogate(level) for level in levels})
-        for callback in self.callbacks:
-            callback.on_end(self, summary)
+        self.callbacks.end(summary)
         return summary
 
     def _stages(self) -> Iterator[Stage]:
@@ -112,17 +105,19 @@ class LadderRun:
     def _train_stage(self, stage: Stage) -> None:
         """Transfers weights into the network of a stage, trains it and saves it."""
         started, recorder = time.perf_counter(), self.recorder
-        start = self._transfer(stage)
-        trainer = self._trainer(stage, start)
+        start = recorder.start_of_level = self._transfer(stage)
+        trainer, unfinished = self._trainer(stage, start), recorder.unfinished
+        recorder.unfinished = None
+        if unfinished is not None:
+            trainer.resume(unfinished["trainer"], unfinished["best"])
         with signals.deferred(agreeing=self.processes.size > 1):
-            recorder.enter(trainer, start, time.perf_counter() - started)
+            if unfinished is None:
+                if stage.level not in {done["level"] for done in recorder.finished}:
+                    trainer.progress.seconds += self.data.restriction_seconds[stage.level]
+                trainer.progress.seconds += time.perf_counter() - started
+                trainer.measure_start()
             with self._saved_on_failure():
-                for callback in self.callbacks:
-                    callback.on_level_start(self, trainer)
-                trainer.fit([recorder, *self.callbacks])
-                recorder.finish()
-                for callback in self.callbacks:
-                    callback.on_level_end(self, trainer)
+                trainer.fit(self.callbacks)
 
     def _transfer(self, stage: Stage) -> Start:
         """Builds the network of a stage and fills it with what it starts from, or goes on from."""
@@ -186,8 +181,8 @@ class LadderRun:
                     self.recorder.save()
             raise
 
-    def _callbacks(self) -> list[Callback]:
-        """Returns the callbacks of the run; the first process alone shows and logs it."""
+    def _own_callbacks(self) -> list[Callback]:
+        """Returns what the run tells beside its recorder; the first process alone shows it."""
         callbacks: list[Callback] = []
         if self.processes.is_first:
             callbacks.append(ProgressBar(self.experiment.hierarchy.levels))
@@ -198,10 +193,8 @@ class LadderRun:
         patience = self.config.schedule.patience
         return [*callbacks, EarlyStopping(patience)] if patience else callbacks
 
-    def _test(self) -> None:
-        """Tests the best surrogate of the last stage, and writes its weights if they are wanted."""
-        if not self.processes.is_first:
-            return
+    def _write_results(self) -> dict[str, Any]:
+        """Tests the best surrogate of the last stage; writes the result files and its weights."""
         target, error = self.config.budget.error, self.recorder.finished[-1]["finest_rel_l2"]
         if target is not None and error > target:
             log.warning("budget spent at an error of %.4g, above %g", error, target)
@@ -210,7 +203,12 @@ class LadderRun:
         if path is not None:
             about = self.experiment.about(stage.level, self.data.scaling)
             save_weights(Path(path), self.recorder.best[stage.level]["network"], about)
-        self.tested = test(self.recorder, self.best_surrogate(stage.level), stage)
+        tested = test(self.recorder, self.best_surrogate(stage.level), stage)
+        summary = summarise(self.recorder, tested)
+        write_json(self.folder.summary, summary)
+        levels = sorted({done["level"] for done in self.recorder.finished})
+        write_spectra(self.recorder, {level: self.best_surrogate(level) for level in levels})
+        return summary
 
     def _note_end(self, reason: BaseException) -> None:
         if not self.processes.is_first:

@@ -84,21 +84,21 @@ class Recorder(Callback):
 
     # a level
 
-    def enter(self, trainer: Trainer, start: Start, seconds: float) -> None:
-        """Begins to record a stage that has taken so many seconds so far, or continues one."""
-        self.trainer, self.start_of_level, self._saved_best = trainer, start, None
+    def on_level_start(self, run: Any, trainer: Training) -> None:
+        """Begins to record a stage, or goes on with one."""
+        assert isinstance(trainer, Trainer)
+        self.trainer, self._saved_best = trainer, None
         self._steps_since_saving, self._saved_at = 0, time.monotonic()
-        self.transfers[trainer.stage.level] = start.report.to_json()
+        self.transfers[trainer.stage.level] = self.start_of_level.report.to_json()
+        if trainer.at_start is not None:
+            self._append(trainer.at_start)
+            self._log_start(trainer.at_start)
         self._write_transfers()
-        saved, self.unfinished = self.unfinished, None
-        if saved is not None:
-            trainer.load_state_dict(saved["trainer"])
-            trainer.best = saved["best"]
-            return
-        stage, grids = trainer.stage, self.experiment.hierarchy.levels
-        if not any(done["level"] == stage.level for done in self.finished):
-            seconds += self.data.restriction_seconds[stage.level]
-        trainer.progress.seconds += seconds
+
+    def _log_start(self, record: EpochRecord) -> None:
+        """Logs what a stage does, what was transferred, and the errors on entering."""
+        stage, start = self.trainer.stage, self.start_of_level
+        grids = self.experiment.hierarchy.levels
         head = f"[level {stage.level}/{len(grids) - 1} | {grids[stage.level]}]"
         reason = f"  ({stage.reason})" if stage.reason else ""
         what = f"batch {stage.batch_size}, rate {stage.learning_rate:.1e}{reason}"
@@ -106,17 +106,15 @@ class Recorder(Callback):
         if start.report.keys(*COPIED):
             notices = start.report.notices(loaded=bool(self.experiment.loaded))
             log.info("%s", "\n".join([start.report.totals(), *notices]))
-        record = trainer.measure_start()
-        self._append(record)
         errors = record.val_rel_l2, record.val_finest_rel_l2
         log.info("%s on entering  val_rel_l2=%.4g  on the finest grid %.4g", head, *errors)
 
     def on_step(self, trainer: Training) -> None:
-        """Saves a checkpoint if one is due; raises Interrupted if a signal has asked to stop."""
+        """Saves a checkpoint if one is due."""
         self._steps_since_saving += 1
         steps = self.experiment.config.checkpoints.steps
         due = steps is not None and self._steps_since_saving >= steps
-        if self.processes.agree(due or self._is_late()):
+        if self.processes.any(due or self._is_late()):
             self.save()
 
     def on_epoch(self, trainer: Training, record: EpochRecord) -> None:
@@ -126,9 +124,9 @@ class Recorder(Callback):
         if self.processes.any(due or self._is_late()):
             self.save()
 
-    def finish(self) -> None:
+    def on_level_end(self, run: Any, trainer: Training) -> None:
         """Adds the stage to those finished, and saves its last checkpoint and its best one."""
-        level = self.trainer.stage.level
+        level = trainer.stage.level
         self.finished.append(self._summary())
         self.best = {k: state for k, state in self.best.items() if k in self._later_levels()}
         self._keep(level, to_cpu(self.trainer.best))
