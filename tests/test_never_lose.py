@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -415,6 +416,33 @@ def test_a_schedule_by_measurement_resumes_as_if_it_had_not_stopped(
     levels = stages_of(tmp_path / "whole")
     assert len(levels) > 2
     assert all(level["reason"] for level in levels)
+
+
+@pytest.mark.parametrize(
+    "transfer",
+    ["{mode: gradual, unfreeze: 2}", "{rules: [{pattern: 'scales.0.*', freeze: 2}]}"],
+)
+def test_a_schedule_by_measurement_may_unfreeze_weights_later(experiment, tmp_path, transfer):
+    """Its stages have as many epochs as it takes, which is not known beforehand."""
+    automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}", "data.train=8"]
+    automatic += ["checkpoints.interval=99"]
+    assert run(experiment, tmp_path, *automatic, f"transfer={transfer}") == 0
+    assert any(stage["frozen"] and stage["epochs"] for stage in stages_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "transfer", ["{mode: features}", "{mode: gradual, unfreeze: [1]}"], ids=["features", "late"]
+)
+def test_a_schedule_by_measurement_needs_something_to_train_wherever_it_stays(
+    experiment, tmp_path, capsys, transfer
+):
+    automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}"]
+    assert run(experiment, tmp_path, *automatic, f"transfer={transfer}") == 2
+    assert re.search(
+        r"all \d+ parameters of the network of level 0, on which a schedule by measurement may "
+        "stay, are frozen, so nothing is left to train",
+        capsys.readouterr().err,
+    )
 
 
 def test_a_schedule_goes_back_to_the_state_before_a_lost_stage(experiment, tmp_path, monkeypatch):

@@ -115,10 +115,9 @@ class Experiment:
         plan, from_first = self.plan, self.processes.from_first
         plan.begin(from_first(lambda: plan.measured_costs(self._epoch_seconds)))
         self.loaded, self.warnings = from_first(lambda: weights_to_load(self.config))
-        plans = self.initializer.check(plan.stages, self.loaded)
+        plans = self.initializer.check(plan.stages, self.loaded, plan.is_automatic)
         if self.config.transfer.featurize:
-            pairs = zip(plan.stages, plans, strict=True)
-            require_features((self.family.blueprint(s.level), p.always_frozen) for s, p in pairs)
+            require_features((self.family.blueprint(s.level), p.always_frozen) for s, p in plans)
 
     def resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Takes what :meth:`begin` finds out from a checkpoint of the run."""
