@@ -18,6 +18,7 @@ from experiments.benchmarks.suites import Method, Suite
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.ladder import LadderRun
+from multigrid.ladder.state import RunState
 from multigrid.records.history import Row
 
 # ---------------------------------------------------------------- conclusions
@@ -128,9 +129,9 @@ def trained(monkeypatch) -> list[str]:
     names: list[str] = []
     original = LadderRun.train
 
-    def noted(run: LadderRun, resume: bool = False):
+    def noted(run: LadderRun, state: RunState | None = None):
         names.append(run.experiment.config.name)
-        return original(run, resume)
+        return original(run, state)
 
     monkeypatch.setattr(LadderRun, "train", noted)
     return names

@@ -151,7 +151,7 @@ def test_a_run_whose_results_cannot_be_written_tells_its_callbacks(tmp_path, mon
     def fail(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("multigrid.ladder.ladder.write_spectra", fail)
+    monkeypatch.setattr("multigrid.ladder.ladder.spectra", fail)
     with pytest.raises(multigrid.UserError, match="No space left on device"):
         multigrid.train(settings(tmp_path), callbacks=[noted])
     assert noted.events[-2:] == [("level end", 1), ("end", False)]

@@ -19,8 +19,7 @@ def test_time_left(monkeypatch):
     now = 0.0
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now)
     bar = ProgressBar([Grid((4, 4)), Grid((8, 8)), Grid((16, 16))])
-    plan = SimpleNamespace(stage_costs=[2.0, 4.0, 6.0])
-    run = SimpleNamespace(experiment=SimpleNamespace(plan=plan))
+    run = SimpleNamespace(stage_costs=[2.0, 4.0, 6.0])
     stage, progress = SimpleNamespace(level=1, index=1, epochs=2), Progress(epoch=1)
     bar.on_level_start(run, SimpleNamespace(stage=stage, progress=progress, num_steps=8))
     now = 10.0  # for four steps of sixteen after a resume

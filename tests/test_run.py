@@ -514,7 +514,7 @@ def test_what_the_report_lacks_is_made_on_resuming(base, tmp_path, monkeypatch, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ladder, "write_spectra", fail)
+        patch.setattr(ladder, "spectra", fail)
         assert main(arguments(base, tmp_path, *short)) == 2
     assert "No space left on device" in capsys.readouterr().err
     before = read_summary(tmp_path / "tiny")["test"]

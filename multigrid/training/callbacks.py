@@ -144,7 +144,7 @@ class ProgressBar(Callback):
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
         """Starts to measure the pace."""
-        stage, costs = trainer.stage, run.experiment.plan.stage_costs
+        stage, costs = trainer.stage, run.stage_costs
         self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
         self.total = stage.epochs * trainer.num_steps
         cost, later = costs[stage.index], sum(costs[stage.index + 1 :])
