@@ -60,14 +60,17 @@ class Callback:
         """Called when a level is finished."""
 
     def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
-        """Called once at the end, with the content of ``summary.json``, or None if it failed."""
+        """Called once at the end of a run whose ``on_start`` has succeeded.
+
+        ``summary`` is the content of ``summary.json``, or None if the run has failed.
+        """
 
 
 class Callbacks:
-    """Tells all callbacks of a run, in their order.
+    """Tells all callbacks of a run, in their order; of the end only those that have started.
 
-    At the end it tells those whose ``on_start`` has succeeded, and no failure of one of them keeps
-    it from the others or hides why the run has failed. ``run`` is None for a training by itself.
+    What fails in one of them at the end does not hide why the run has failed. ``run`` is None for
+    a training by itself.
     """
 
     def __init__(self, callbacks: Sequence[Callback] = (), run: Any = None) -> None:
@@ -102,7 +105,7 @@ class Callbacks:
             callback.on_level_end(self.run, trainer)
 
     def end(self, summary: dict[str, Any] | None) -> None:
-        """Tells that the run is over, or has failed; in a sound one, a callback may fail it yet."""
+        """Tells that the run is over, and raises what failed in one of them if the run has not."""
         failures: list[Exception] = []
         for callback in self._started:
             try:
