@@ -180,10 +180,12 @@ def field_errors(
             p, u = prediction[part].double(), truth[part].double()
             for name, metric in bound.items():
                 values = metric(p, u)
-                if values.shape != (len(u),):
+                if not isinstance(values, Tensor) or values.shape != (len(u),):
+                    is_tensor = isinstance(values, Tensor)
+                    what = f"the shape {tuple(values.shape)}" if is_tensor else repr(values)
                     raise UserError(
-                        f"metrics: '{name}' returns the shape {tuple(values.shape)}, but must "
-                        f"return one value for each of the {len(u)} samples"
+                        f"metrics: '{name}' returns {what}, but must return one value for each "
+                        f"of the {len(u)} samples"
                     )
                 errors[name][part[0], channel] = values
     return errors

@@ -73,11 +73,13 @@ def run(options: argparse.Namespace) -> None:
         return
     from multigrid.ladder.cost import overview, warn_of_memory
     from multigrid.ladder.experiment import Experiment
+    from multigrid.ladder.state import begin
 
     with joined(config.compute.device, config.parallel.strategy) as processes:
         experiment = Experiment(config, processes=processes)
+        state = begin(experiment)
         if processes.is_first:
-            print(overview(experiment), flush=True)
+            print(overview(experiment, state), flush=True)
             with _logging():
                 warn_of_memory(experiment)
 
@@ -234,27 +236,28 @@ def _train_in_folder(
     from multigrid.ladder.cost import warn_of_memory
     from multigrid.ladder.experiment import Experiment
     from multigrid.ladder.ladder import LadderRun
+    from multigrid.ladder.state import begin
     from multigrid.report import write_report
 
     folder = RunFolder(Path(config.output.folder) / config.name)
     processes.require_equal(_start_facts(config, resume, overwrite))
     with failures_explained(folder), folder.lock:
         resume = processes.from_first(lambda: _occupy(config, folder, resume, overwrite))
-        experiment = Experiment(config, extensions, resume, processes)
+        experiment = Experiment(config, extensions, processes)
         processes.require_equal({"data": experiment.source.fingerprint})
         if resume:
             folder.check(experiment.config, resume=True, overwrite=False)
+        state = None if resume else begin(experiment)
         ladder = LadderRun(experiment, folder)
         if not processes.is_first:
-            ladder.train(resume)
+            ladder.train(state)
             return folder
         if not resume:
             folder.claim(experiment.config, overwrite)
         folder.tidy()
         with _logging(folder):
             warn_of_memory(experiment)
-            ladder.train(resume)
-            summary = ladder.write_results()
+            summary = ladder.train(state)
             write_report(folder.path, config.output.figures)
             log.info("\n%s", describe(summary))
             log.info("results in %s", folder.path)
@@ -267,7 +270,7 @@ def _occupy(config: Config, folder: RunFolder, resume: bool, overwrite: bool) ->
     Returns whether there is a run to go on with.
     """
     if resume and folder.holds_run:
-        from multigrid.ladder.recorder import restore_config
+        from multigrid.ladder.resume import restore_config
 
         restore_config(folder, config)
     folder.check(config, resume, overwrite)

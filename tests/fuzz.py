@@ -34,6 +34,7 @@ from multigrid.data.inspect import inspect_path
 from multigrid.errors import UserError
 from multigrid.ladder.cost import overview
 from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.state import begin
 from multigrid.records.run_folder import Journal
 from multigrid.report.comparison import compare
 from multigrid.report.record import RunRecord, describe
@@ -263,7 +264,8 @@ def try_yaml(path: Path) -> None:
 
 def try_settings(overrides: Sequence[str], path: Path) -> None:
     """Reads an experiment with overrides, and plans it."""
-    overview(Experiment(load_config(path, overrides)))
+    trained = Experiment(load_config(path, overrides))
+    overview(trained, begin(trained))
 
 
 def try_data(path: Path) -> None:
@@ -281,7 +283,7 @@ def try_network(path: Path) -> None:
 def try_weights(experiment: Path, path: Path) -> None:
     """Starts a training from weights."""
     loaded = Experiment(load_config(experiment, [f"checkpoints.load={path}"]))
-    loaded.initializer.start(loaded.plan.stages[0], loaded.loaded, [])
+    loaded.initializer.start(loaded.plan.stages[0], begin(loaded).loaded, [])
 
 
 def try_results(path: Path) -> None:

@@ -18,6 +18,7 @@ from experiments.benchmarks.suites import Method, Suite
 from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.ladder import LadderRun
+from multigrid.ladder.state import RunState
 from multigrid.records.history import Row
 
 # ---------------------------------------------------------------- conclusions
@@ -128,9 +129,9 @@ def trained(monkeypatch) -> list[str]:
     names: list[str] = []
     original = LadderRun.train
 
-    def noted(run: LadderRun, resume: bool = False):
+    def noted(run: LadderRun, state: RunState | None = None):
         names.append(run.experiment.config.name)
-        return original(run, resume)
+        return original(run, state)
 
     monkeypatch.setattr(LadderRun, "train", noted)
     return names
@@ -180,7 +181,7 @@ def test_an_interrupted_suite_goes_on(tmp_path: Path, trained: list[str], monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(LadderRun, "_test", interrupted)
+        patch.setattr(LadderRun, "_write_results", interrupted)
         with pytest.raises(KeyboardInterrupt):
             SuiteRun(tiny_suite(tmp_path), folder).run()
     assert trained == ["ladder_seed3"]

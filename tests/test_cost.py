@@ -8,6 +8,7 @@ from multigrid.config import parse_config
 from multigrid.grid import Grid, Hierarchy
 from multigrid.ladder.cost import overview
 from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.state import begin
 from multigrid.models.cost import (
     activation_bytes,
     count_flops,
@@ -157,7 +158,7 @@ def test_coarse_levels_of_constant_width_are_almost_free():
 def test_description_adds_up():
     experiment = build_experiment([8, 16], epochs=[4, 3])
     total = 3 + experiment.plan.work_units(0, 4)
-    assert f"total: {total:.2f} work units" in overview(experiment)
+    assert f"total: {total:.2f} work units" in overview(experiment, begin(experiment))
 
 
 def gradients_both_ways(network, x):

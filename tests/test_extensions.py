@@ -1,5 +1,6 @@
 """What users add: callbacks, trackers and blocks, from Python and from experiment files."""
 
+import errno
 import json
 import re
 import sys
@@ -116,6 +117,63 @@ def test_a_callback_finds_the_results_at_the_end(tmp_path):
     assert found == [True]
 
 
+def test_callbacks_that_have_not_started_hear_of_no_end(tmp_path):
+    first, last = Noted(), Noted()
+
+    class Fail(Noted):
+        def on_start(self, run):
+            raise ConnectionError("no network")
+
+    fail = Fail()
+    with pytest.raises(ConnectionError, match="no network"):
+        multigrid.train(settings(tmp_path), callbacks=[first, fail, last])
+    assert first.events == [("start", "tiny"), ("end", False)]
+    assert fail.events == last.events == []
+
+
+def test_a_callback_that_fails_at_the_end_hides_nothing(tmp_path, capsys):
+    noted = Noted()
+
+    class Fail(Callback):
+        def on_epoch(self, trainer, record):
+            raise KeyError("enough")
+
+        def on_end(self, run, summary):
+            raise ConnectionError("no network")
+
+    with pytest.raises(KeyError, match="enough"):
+        multigrid.train(settings(tmp_path), callbacks=[Fail(), noted])
+    assert noted.events[-1] == ("end", False)
+    assert "Fail failed at the end: no network" in capsys.readouterr().out
+
+
+def test_a_run_whose_results_cannot_be_written_tells_its_callbacks(tmp_path, monkeypatch):
+    noted = Noted()
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multigrid.ladder.ladder.spectra", fail)
+    with pytest.raises(multigrid.UserError, match="No space left on device"):
+        multigrid.train(settings(tmp_path), callbacks=[noted])
+    assert noted.events[-2:] == [("level end", 1), ("end", False)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        (lambda prediction, truth: 1 / 0, "fails on a try with 2 validation samples: ZeroDivision"),
+        (lambda prediction, truth: 0.5, "returns 0.5, but must return one value for each of the 2"),
+        (lambda prediction, truth: truth.mean(), r"returns the shape \(\), but must return one"),
+    ],
+)
+def test_metrics_are_tried_before_training(tmp_path, metric, sentence):
+    noted = Noted()
+    with pytest.raises(multigrid.UserError, match=f"metrics: 'own' {sentence}"):
+        multigrid.train(settings(tmp_path), metrics={"own": metric}, callbacks=[noted])
+    assert noted.events == []
+
+
 def test_what_is_handed_in_leaves_no_setting_without_effect(tmp_path):
     data = {**settings(tmp_path)["data"], "centering": "node"}
     raw = settings(tmp_path, problem={"kind": "diffusion"}, levels=[9, 17], data=data)
@@ -184,6 +242,7 @@ def test_what_cannot_be_had_is_told(tmp_path, capsys, monkeypatch, callbacks, se
     experiment = write_experiment(tmp_path / "e.yaml", problem=POISSON)
     assert run(experiment, tmp_path, f"output.callbacks={callbacks}") == 2
     assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()  # before samples are generated
 
 
 def test_trackers_log_every_epoch_and_the_test(tmp_path, monkeypatch):

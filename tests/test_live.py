@@ -19,8 +19,7 @@ def test_time_left(monkeypatch):
     now = 0.0
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now)
     bar = ProgressBar([Grid((4, 4)), Grid((8, 8)), Grid((16, 16))])
-    plan = SimpleNamespace(stage_costs=[2.0, 4.0, 6.0])
-    run = SimpleNamespace(experiment=SimpleNamespace(plan=plan))
+    run = SimpleNamespace(stage_costs=[2.0, 4.0, 6.0])
     stage, progress = SimpleNamespace(level=1, index=1, epochs=2), Progress(epoch=1)
     bar.on_level_start(run, SimpleNamespace(stage=stage, progress=progress, num_steps=8))
     now = 10.0  # for four steps of sixteen after a resume
@@ -52,10 +51,15 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
     assert re.search(r"[1-8]/8 steps, \d+:\d+ left, all levels \d+:\d+", shown), shown
 
 
-def test_tensorboard_events(tmp_path):
+def test_tensorboard_events(tmp_path, monkeypatch):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from torch.utils.tensorboard import SummaryWriter
+
     experiment = write_experiment(tmp_path / "e.yaml", problem={"kind": "poisson", "num_modes": 4})
+    closed, close = [], SummaryWriter.close
+    monkeypatch.setattr(SummaryWriter, "close", lambda writer: closed.append(close(writer)))
     train(experiment, tmp_path, "schedule.epochs=[2,1]", "output.tensorboard=true")
+    assert len(closed) == 1
     folder = tmp_path / "results" / "tiny"
     events = accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def test_a_signal_saves_within_a_step(experiment, expected, tmp_path, monkeypatc
         (Recipe, "make", 2),  # while samples are generated
         (LevelValidator, "__call__", 1),  # on entering the first level
         (LevelValidator, "__call__", 3),  # after the last step of an epoch
-        (Recorder, "finish", 1),  # between two levels
+        (Recorder, "on_level_end", 1),  # between two levels
         (Recorder, "save", 2),
     ],
 )
@@ -417,19 +418,46 @@ def test_a_schedule_by_measurement_resumes_as_if_it_had_not_stopped(
     assert all(level["reason"] for level in levels)
 
 
+@pytest.mark.parametrize(
+    "transfer",
+    ["{mode: gradual, unfreeze: 2}", "{rules: [{pattern: 'scales.0.*', freeze: 2}]}"],
+)
+def test_a_schedule_by_measurement_may_unfreeze_weights_later(experiment, tmp_path, transfer):
+    """Its stages have as many epochs as it takes, which is not known beforehand."""
+    automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}", "data.train=8"]
+    automatic += ["checkpoints.interval=99"]
+    assert run(experiment, tmp_path, *automatic, f"transfer={transfer}") == 0
+    assert any(stage["frozen"] and stage["epochs"] for stage in stages_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "transfer", ["{mode: features}", "{mode: gradual, unfreeze: [1]}"], ids=["features", "late"]
+)
+def test_a_schedule_by_measurement_needs_something_to_train_wherever_it_stays(
+    experiment, tmp_path, capsys, transfer
+):
+    automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}"]
+    assert run(experiment, tmp_path, *automatic, f"transfer={transfer}") == 2
+    assert re.search(
+        r"all \d+ parameters of the network of level 0, on which a schedule by measurement may "
+        "stay, are frozen, so nothing is left to train",
+        capsys.readouterr().err,
+    )
+
+
 def test_a_schedule_goes_back_to_the_state_before_a_lost_stage(experiment, tmp_path, monkeypatch):
     """Also if the lost stage was on the same level, where its own error fell, and on resume."""
     automatic = ["schedule.epochs=auto", "schedule.budget={work_units: 6}"]
-    summary, enter, best, starts = Recorder._summary, Recorder.enter, {}, {}
+    summary, enter, best, starts = Recorder._summary, Recorder.on_level_start, {}, {}
 
     def lose_the_second(recorder):
         result = summary(recorder)
         best[result["stage"]] = recorder.trainer.best["network"]
         return {**result, "finest_rel_l2": 9.0} if result["stage"] == 1 else result
 
-    def note(recorder, trainer, *args):
+    def note(recorder, run, trainer):
         starts.setdefault(trainer.stage.index, {k: t.clone() for k, t in trainer.weights().items()})
-        enter(recorder, trainer, *args)
+        enter(recorder, run, trainer)
 
     def assert_went_back():
         first, second = (stages_of(tmp_path)[k] for k in (0, 1))
@@ -439,12 +467,12 @@ def test_a_schedule_goes_back_to_the_state_before_a_lost_stage(experiment, tmp_p
         assert any(not torch.equal(starts[2][key], tensor) for key, tensor in best[1].items())
 
     monkeypatch.setattr(Recorder, "_summary", lose_the_second)
-    monkeypatch.setattr(Recorder, "enter", note)
+    monkeypatch.setattr(Recorder, "on_level_start", note)
     assert run(experiment, tmp_path, *automatic) == 0
     assert_went_back()
     starts.clear()
     with monkeypatch.context() as patch:
-        at_call(patch, Recorder, "finish", 2, send(signal.SIGTERM))
+        at_call(patch, Recorder, "on_level_end", 2, send(signal.SIGTERM))
         assert run(experiment, tmp_path, *automatic, "--overwrite") == STOPPED
     starts.clear()
     assert run(experiment, tmp_path, *automatic, "--resume") == 0

@@ -248,7 +248,7 @@ def test_a_run_that_goes_on_with_another_optimizer(tmp_path, monkeypatch):
         raise UserError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "finish", stop)
+        patch.setattr(Recorder, "on_level_end", stop)
         with pytest.raises(UserError, match="stop"):
             multigrid.train(experiment, optimizer=Counting)
     with pytest.raises(UserError, match="the run was begun with another optimizer"):

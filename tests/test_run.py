@@ -334,15 +334,15 @@ class Interruption:
 @pytest.mark.parametrize(
     ("method", "num_calls"),
     [
-        ("enter", 1),  # before the first epoch
+        ("on_level_start", 1),  # before the first epoch
         ("on_epoch", 2),  # before the first checkpoint
         ("on_epoch", 5),  # after one
         ("on_step", 4 * 6 + 2),  # within an epoch
-        ("finish", 1),  # between two levels
-        ("enter", 2),  # on entering the second level
+        ("on_level_end", 1),  # between two levels
+        ("on_level_start", 2),  # on entering the second level
         ("on_epoch", 8 + 1),  # there, before its first checkpoint
         ("on_epoch", 8 + 4),  # after the last epoch
-        ("finish", 2),  # after the last level
+        ("on_level_end", 2),  # after the last level
     ],
 )
 def test_resume_ends_as_if_never_interrupted(
@@ -558,7 +558,7 @@ def test_what_the_report_lacks_is_made_on_resuming(base, tmp_path, monkeypatch, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ladder, "write_spectra", fail)
+        patch.setattr(ladder, "spectra", fail)
         assert main(arguments(base, tmp_path, *short)) == 2
     assert "No space left on device" in capsys.readouterr().err
     before = read_summary(tmp_path / "tiny")["test"]

@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import torch
 from tiny import run, train, write_experiment
 from torch import nn
 
+from multigrid import signals
 from multigrid.config import load_config
 from multigrid.data import samples as samples_module
 from multigrid.data.files import FilePart, FileSource
@@ -29,7 +32,7 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems.elliptic import Poisson
 from multigrid.schedule import Stage
-from multigrid.training.callbacks import Callback
+from multigrid.training.callbacks import Callback, Callbacks
 from multigrid.training.checkpoint import load_checkpoint
 from multigrid.training.losses import build_loss
 from multigrid.training.trainer import Trainer, TrainerOptions
@@ -189,7 +192,7 @@ def test_one_batch_is_read_ahead_and_no_more() -> None:
 
 def test_every_sample_is_read_once_an_epoch() -> None:
     stored = Recorder(18)
-    trainer(stored).fit([Interrupted()])
+    trainer(stored).fit(Callbacks([Interrupted()]))
     assert [len(load) for load in stored.loads] == 2 * [4, 4, 4, 4, 2]
     for epoch in (stored.loads[:5], stored.loads[5:]):
         assert sorted(number for load in epoch for number in load) == list(range(18))
@@ -198,16 +201,29 @@ def test_every_sample_is_read_once_an_epoch() -> None:
 
 def test_what_goes_wrong_in_the_thread_surfaces() -> None:
     with pytest.raises(UserError, match="damaged"):
-        trainer(Recorder(20, fails_at=3)).fit([Interrupted()])
+        trainer(Recorder(20, fails_at=3)).fit(Callbacks([Interrupted()]))
     assert threads() == []
 
 
 def test_an_interrupted_epoch_leaves_no_thread() -> None:
     stored = Recorder(20)
     with pytest.raises(KeyboardInterrupt):
-        trainer(stored).fit([Interrupted(at=2)])
+        trainer(stored).fit(Callbacks([Interrupted(at=2)]))
     assert threads() == []
     assert len(stored.loads) <= 3
+
+
+def test_a_training_without_a_recorder_notices_a_signal_after_a_step() -> None:
+    class Send(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.progress.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    training = trainer(Recorder(20))
+    with signals.watched(), signals.deferred(), pytest.raises(signals.Interrupted, match="SIGTERM"):
+        training.fit(Callbacks([Send()]))
+    assert training.progress.step == 2
+    assert threads() == []
 
 
 # ---------------------------------------------------------------- statistics

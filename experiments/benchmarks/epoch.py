@@ -10,7 +10,7 @@ from multigrid.ladder.experiment import Experiment
 from multigrid.models.scaling import FieldScaling, Surrogate
 from multigrid.problems import Symmetries
 from multigrid.schedule import Stage
-from multigrid.training.callbacks import Callback, EpochRecord
+from multigrid.training.callbacks import Callback, Callbacks, EpochRecord
 from multigrid.training.finetuning import FeaturizedSamples, Finetuning
 from multigrid.training.trainer import Trainer
 
@@ -76,7 +76,7 @@ class ShortEpoch:
             finetuning,
         )
         stopwatch = _Stopwatch()
-        trainer.fit([stopwatch])
+        trainer.fit(Callbacks([stopwatch]))
         return stopwatch.record, trainer.progress.flops
 
     def __str__(self) -> str:

@@ -62,10 +62,9 @@ class Processes:
         """Returns ``[count, ...]`` numbers; a call gives those of a range, equally long in all."""
         return compute(slice(0, count))
 
-    def agree(self, flag: bool) -> bool:
-        """Returns whether the flag is set in any process; raises if a signal is waiting in any."""
+    def check_signals(self) -> None:
+        """Raises Interrupted if a signal is waiting in any process."""
         signals.check()
-        return flag
 
     def train_together(self, surrogate: "nn.Module") -> "nn.Module":
         """Returns a surrogate whose gradients become the mean over the processes."""

@@ -204,14 +204,12 @@ class _ProcessGroup(Processes):
         dist.all_reduce(whole)
         return whole
 
-    def agree(self, flag: bool) -> bool:
+    def check_signals(self) -> None:
         received = signals.received()
-        number = signals.NAMES.index(received) + 1 if received else 0
-        tensor = torch.tensor([flag, number])
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        if tensor[1]:
-            raise Interrupted(signals.NAMES[int(tensor[1]) - 1])
-        return bool(tensor[0])
+        number = torch.tensor(signals.NAMES.index(received) + 1 if received else 0)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        if number:
+            raise Interrupted(signals.NAMES[int(number) - 1])
 
     def train_together(self, surrogate: nn.Module) -> nn.Module:
         if self.shards or not any(p.requires_grad for p in surrogate.parameters()):

@@ -8,6 +8,7 @@ from multigrid.distributed import local_size
 from multigrid.grid import Grid
 from multigrid.hardware import total_memory
 from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.state import RunState
 from multigrid.models.cost import activation_bytes, count_parameters
 from multigrid.schedule import Stage, schedule_table
 from multigrid.tables import counted, si
@@ -87,14 +88,14 @@ def _available(experiment: Experiment) -> float:
     return total_memory(device) / (1 if device.type == "cuda" else local_size())
 
 
-def overview(experiment: Experiment) -> str:
+def overview(experiment: Experiment, state: RunState) -> str:
     """Returns ladder, schedule, cost and memory estimate as text."""
-    config, problem, plan = experiment.config, experiment.problem, experiment.plan
+    config, problem = experiment.config, experiment.problem
     hierarchy, centering = experiment.hierarchy, experiment.config.centering
     fields = f"{', '.join(problem.input_names)} -> {', '.join(problem.output_names)}"
     inner = ", ".join(str(grid) for grid in hierarchy.scales[: hierarchy.tops[0]])
     compiled = ", compiled" if config.compute.compile else ""
-    memory = max(memory_bytes(experiment, stage) for stage in plan.stages)
+    memory = max(memory_bytes(experiment, stage) for stage in state.stages)
     chosen = [f"{key} auto: {reason}" for key, reason in experiment.reasons.items()]
     padding, unfit = config.model.padding, []
     if problem.periodic and experiment.prolongation[1] is not True:
@@ -109,23 +110,23 @@ def overview(experiment: Experiment) -> str:
             f"scales below level 0: {inner or 'none'}",
             *chosen,
             "",
-            _describe_schedule(experiment),
+            _describe_schedule(experiment, state),
             f"memory about {si(memory)}B",
             *unfit,
-            *experiment.warnings,
+            *state.warnings,
         ]
     )
 
 
-def _describe_schedule(experiment: Experiment) -> str:
+def _describe_schedule(experiment: Experiment, state: RunState) -> str:
     """Returns the stages and their cost; those of a schedule by measurement are not known."""
     plan = experiment.plan
     if plan.is_automatic:
         budget = experiment.config.budget.model_dump(exclude_none=True)
         limits = ", ".join(f"{key} {value:g}" for key, value in budget.items())
         return f"stages are chosen by measurement, within a budget of {limits}"
-    work = plan.stage_costs
-    stages = schedule_table(plan.stages, experiment.hierarchy.levels, work)
+    work = plan.stage_costs(state.stages, state.epoch_costs)
+    stages = schedule_table(state.stages, experiment.hierarchy.levels, work)
     flops = sum(work) * plan.epoch_flops[-1]
     return f"{stages}\n\ntotal: {sum(work):.2f} work units, {si(flops)}FLOPs"
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from multigrid.config import Config
 from multigrid.config.checks import check_handed_in
 from multigrid.data import SPLITS
@@ -15,7 +13,7 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.hardware import choose_device, choose_precision, environment
 from multigrid.ladder.components import network_family, problem_and_source, settle
-from multigrid.ladder.initialization import Initializer, weights_to_load
+from multigrid.ladder.initialization import Initializer
 from multigrid.ladder.plan import Plan
 from multigrid.metrics import FieldScale, Metric
 from multigrid.models.growth import NetworkFactory
@@ -24,7 +22,6 @@ from multigrid.models.scaling import FieldScaling, NormalizationKind
 from multigrid.registry import LOSSES, OPTIMIZERS, place_of
 from multigrid.schedule import Stage, check_shares
 from multigrid.training.callbacks import Callback, require_callbacks
-from multigrid.training.finetuning import require_features
 from multigrid.training.losses import Loss, Unrolling, build_loss, field_weights
 from multigrid.training.optimizers import OptimizerFactory
 from multigrid.training.speed import step_seconds
@@ -57,10 +54,7 @@ class Extensions:
 
 
 class Experiment:
-    """Everything that a run needs, built from its configuration.
-
-    ``resumed``: the files of weights to start from are not read yet, as the checkpoints of a run
-    hold what it still needs of them.
+    """Everything that a run needs, built from its configuration, and not changed afterwards.
 
     Raises:
         UserError: If the objects cannot be built, for instance from unreadable files.
@@ -73,14 +67,12 @@ class Experiment:
         normalization: How fields are scaled: ``auto`` takes the exact way where there is one.
         family: Builds the network of each level, and ``initializer`` fills it.
         plan: The stages and their cost.
-        loaded: Weights to start from, by the network's names, and ``warnings`` about them.
     """
 
     def __init__(
         self,
         config: Config,
         extensions: Extensions | None = None,
-        resumed: bool = False,
         processes: Processes = ALONE,
     ) -> None:
         self.processes = processes
@@ -104,27 +96,8 @@ class Experiment:
         self._check_samples()
         self.options, self.unrolling = self._trainer_options(), self._unrolling()
         self.initializer = Initializer(self.family, config.transfer)
-        self.loaded: Mapping[str, Tensor] = {}
-        self.warnings: list[str] = []
         self.plan = Plan(config, self.family, self.unrolling)
         self._check_processes()
-        if not resumed:
-            self.begin()
-
-    def begin(self) -> None:
-        """Chooses the stages, reads the weights to start from, and checks what depends on them."""
-        plan, from_first = self.plan, self.processes.from_first
-        plan.begin(from_first(lambda: plan.measured_costs(self._epoch_seconds)))
-        self.loaded, self.warnings = from_first(lambda: weights_to_load(self.config))
-        plans = self.initializer.check(plan.stages, self.loaded)
-        if self.config.transfer.featurize:
-            pairs = zip(plan.stages, plans, strict=True)
-            require_features((self.family.blueprint(s.level), p.always_frozen) for s, p in pairs)
-
-    def resume(self, checkpoint: Mapping[str, Any]) -> None:
-        """Takes what :meth:`begin` finds out from a checkpoint of the run."""
-        self.plan.resume(checkpoint)
-        self.loaded = checkpoint["loaded"]
 
     def loss(self, grid: Grid, level: int, fields: Sequence[FieldScale]) -> Loss:
         """Returns what is minimised on a level, on fields of a grid."""
@@ -139,6 +112,17 @@ class Experiment:
             fields,
             config.loss.weights,
         )
+
+    def epoch_seconds(self, stage: Stage) -> float:
+        """Returns the time of one epoch of single steps on a level, by timing a few of them."""
+        network = self.family.build(stage.level).to(self.device)
+        set_activation_checkpointing(network, stage.checkpoint_activations)
+        size = stage.part_size(self.processes)
+        shape = (size, self.family.in_channels, *self.family.input_grid(stage.level).shape)
+        num_microbatches = math.ceil(self.processes.largest_share(stage.batch_size) / size)
+        num_microbatches *= math.ceil(self.config.samples()[stage.level] / stage.batch_size)
+        seconds = step_seconds(network, shape, self.options.optimizer, self.precision)
+        return num_microbatches * seconds
 
     @property
     def environment(self) -> dict[str, str]:
@@ -217,17 +201,6 @@ class Experiment:
                 "of its inputs, which is not so in these files; leave the section out"
             )
         return Unrolling(setup, section.curriculum, section.method, section.noise)
-
-    def _epoch_seconds(self, stage: Stage) -> float:
-        """Returns the time of one epoch of single steps on a level, by timing a few of them."""
-        network = self.family.build(stage.level).to(self.device)
-        set_activation_checkpointing(network, stage.checkpoint_activations)
-        size = stage.part_size(self.processes)
-        shape = (size, self.family.in_channels, *self.family.input_grid(stage.level).shape)
-        num_microbatches = math.ceil(self.processes.largest_share(stage.batch_size) / size)
-        num_microbatches *= math.ceil(self.config.samples()[stage.level] / stage.batch_size)
-        seconds = step_seconds(network, shape, self.options.optimizer, self.precision)
-        return num_microbatches * seconds
 
     def _check_processes(self) -> None:
         """Checks that processes and networks can do what the section ``parallel`` wants."""

@@ -1,6 +1,7 @@
 """What the network of a stage starts from: the best states of earlier stages."""
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,8 +101,13 @@ class Initializer:
         self.family = family
         self.section = section
 
-    def check(self, stages: Sequence[Stage], loaded: Mapping[str, Tensor]) -> list[Finetuning]:
+    def check(
+        self, stages: Sequence[Stage], loaded: Mapping[str, Tensor], by_measurement: bool = False
+    ) -> list[tuple[Stage, Finetuning]]:
         """Goes through all stages by names and shapes; returns how each one trains its tensors.
+
+        ``by_measurement``: any of the stages may be followed by another one on its level, and it is
+        not known for how long they train.
 
         Raises:
             UserError: If something could not be transferred, a pattern matches nothing, nothing
@@ -118,11 +124,11 @@ class Initializer:
         check_rules(section, names)
         for pattern in section.allow:
             transfer.require_match(pattern, names, "transfer.allow")
-        plans: list[Finetuning] = []
+        plans: list[tuple[Stage, Finetuning]] = []
         before: dict[str, Tensor] = {}
         seen: dict[int, dict[str, Tensor]] = {}
         copies: dict[str, bool] = {}
-        for stage in stages:
+        for stage in [stage for stage in stages for _ in range(1 + by_measurement)]:
             network = self.family.blueprint(stage.level)
             tensors = transfer.tensors_of(network)
             weights = {**loaded, **seen.get(stage.level, {}), **before}
@@ -131,11 +137,14 @@ class Initializer:
             if weights:
                 transfer.check_report(report, section.mismatch, section.allow)
                 parameters = [name for name, _ in network.named_parameters()]
+                stays = by_measurement and stage.level in seen
                 where = f"the network of level {stage.level}"
-                check_finetuning(plan, parameters, stage.epochs, where)
+                where += ", on which a schedule by measurement may stay," * stays
+                epochs = math.inf if by_measurement else stage.epochs
+                check_finetuning(plan, parameters, epochs, where)
                 copies |= self._prepare_new(network, report)
             before = seen[stage.level] = tensors
-            plans.append(plan)
+            plans.append((stage, plan))
         if section.new_scales == "copy" and not any(copies.values()):
             why = "their neighbours have other widths" if copies else "no network gets any"
             what = "'copy' has no effect on new scales"

@@ -13,13 +13,11 @@ from multigrid.training.losses import Unrolling
 
 
 class Plan:
-    """The stages of an experiment.
+    """The stages of an experiment; the unit of costs is that of the budget, where there is one.
 
     Attributes:
         is_automatic: Whether stages are chosen one by one; growth must preserve the function then.
-        stages: The schedule; one by measurement grows while it is trained.
-        epoch_costs: What an epoch on each level costs in the unit of the budget, where there is
-            one.
+        stages: The visits to levels, without epochs where these are yet to be chosen.
     """
 
     def __init__(
@@ -31,23 +29,20 @@ class Plan:
         self.family = family
         self.unrolling = unrolling
         self.is_automatic = config.is_automatic and isinstance(family, UNetFamily)
-        self.stages = self._stages([0] * len(config.levels))
-        self.epoch_costs: list[float] = []
+        none_yet = [0] * len(config.levels)
+        epochs = none_yet if config.schedule.epochs == "auto" else config.per_level("epochs")
+        self.stages = self._stages(epochs)
 
-    def begin(self, epoch_costs: list[float]) -> None:
-        """Chooses the stages, by what an epoch on each level costs where there is a budget."""
-        self.epoch_costs = epoch_costs
-        self.stages = self._stages(self._chosen_epochs())
+    def chosen(self, epoch_costs: Sequence[float]) -> list[Stage]:
+        """Returns the stages with the epochs that a budget allows, where it does not choose them.
 
-    def resume(self, checkpoint: Mapping[str, Any]) -> None:
-        """Takes the stages and their cost from a checkpoint of the run."""
-        self.epoch_costs = checkpoint["epoch_costs"]
-        # what saves memory may be another than when it stopped
-        parts, recomputes = map(self.config.per_level, ("accumulate", "checkpoint_activations"))
-        self.stages = [
-            replace(s, accumulate=parts[s.level], checkpoint_activations=recomputes[s.level])
-            for s in (Stage(**saved) for saved in checkpoint["stages"])
-        ]
+        ``epoch_costs`` are those of an epoch on each level, empty without a budget.
+        """
+        if self.is_automatic or not epoch_costs:
+            return self.stages
+        sequence = schedule.level_sequence(self.cycle, len(epoch_costs))
+        visits = [sequence.count(level) for level in range(len(epoch_costs))]
+        return self._stages(schedule.spread_budget(self.config.budget.amount, epoch_costs, visits))
 
     def measured_costs(self, epoch_seconds: Callable[[Stage], float]) -> list[float]:
         """Returns what an epoch on each level costs in the unit of the budget, if there is one.
@@ -63,15 +58,23 @@ class Plan:
         times = {level: epoch_seconds(visited[level]) for level in levels if level in visited}
         return [times.get(level, 0.0) * self._unrolled(level) for level in levels]
 
-    def extended(self, finished: Sequence[Mapping[str, Any]]) -> list[Stage]:
-        """Returns a schedule by measurement after its finished stages: with the next, if any."""
-        budget, before = self.config.budget, self.stages[: len(finished)]
+    def extended(
+        self,
+        stages: Sequence[Stage],
+        finished: Sequence[Mapping[str, Any]],
+        epoch_costs: Sequence[float],
+    ) -> list[Stage]:
+        """Returns a schedule by measurement after its finished stages: with the next, if any.
+
+        ``epoch_costs`` are what an epoch on each level was expected to cost.
+        """
+        budget, before = self.config.budget, list(stages[: len(finished)])
         if before and not before[-1].epochs:
             return before  # it was the last one
         outcomes = self._outcomes(finished)
-        expected = sum(self.epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
+        expected = sum(epoch_costs[stage["level"]] * stage["epochs"] for stage in finished)
         pace = sum(stage.cost for stage in outcomes) / expected if expected else 1.0
-        costs = [pace * cost for cost in self.epoch_costs]  # seconds were estimated
+        costs = [pace * cost for cost in epoch_costs]  # seconds were estimated
         choice = schedule.choose(outcomes, budget.amount, costs, budget.error or 0.0)
         choice = choice or self._last_choice(outcomes)
         if choice is None:
@@ -114,17 +117,6 @@ class Plan:
         settings = map(self.config.per_level, (*names, "checkpoint_activations"))
         return schedule.build_schedule(self.cycle, epochs, *settings)
 
-    def _chosen_epochs(self) -> list[int]:
-        """Returns the epochs of each level: the configured ones, or what the budget allows."""
-        config = self.config
-        if not self.epoch_costs:
-            return config.per_level("epochs")
-        if self.is_automatic:  # an epoch on each, until they are chosen
-            return [1] * len(config.levels)
-        sequence = schedule.level_sequence(self.cycle, len(config.levels))
-        visits = [sequence.count(level) for level in range(len(config.levels))]
-        return schedule.spread_budget(config.budget.amount, self.epoch_costs, visits)
-
     # the cost
 
     @cached_property
@@ -142,10 +134,9 @@ class Plan:
         one = self.family.flops(level)
         return self.unrolling.mean_cost(one) / one.training if self.unrolling else 1.0
 
-    @property
-    def stage_costs(self) -> list[float]:
-        """What each stage costs, and last what remains for stages to be chosen by measurement."""
+    def stage_costs(self, stages: Sequence[Stage], epoch_costs: Sequence[float]) -> list[float]:
+        """Returns what each stage costs, and last what remains for stages by measurement."""
         if not self.is_automatic:
-            return [self.work_units(stage.level, stage.epochs) for stage in self.stages]
-        costs = [self.epoch_costs[stage.level] * stage.epochs for stage in self.stages]
+            return [self.work_units(stage.level, stage.epochs) for stage in stages]
+        costs = [epoch_costs[stage.level] * stage.epochs for stage in stages]
         return [*costs, max(0.0, self.config.budget.amount - sum(costs))]

@@ -1,4 +1,4 @@
-"""The results of a finished run: ``summary.json``, ``predictions.npz`` and ``spectra.json``."""
+"""The results of a finished run: what ``summary.json`` says, and examples and spectra to draw."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from torch import Tensor
 from multigrid.data.samples import Samples
 from multigrid.data.time import Trajectories
 from multigrid.fields import prolong_to
-from multigrid.files import write_json
 from multigrid.hardware import code_version, machine, peak_memory
 from multigrid.ladder.data import RunData
-from multigrid.ladder.recorder import Recorder
+from multigrid.ladder.experiment import Experiment
+from multigrid.ladder.state import RunState
 from multigrid.metrics import mean_over_fields, mean_rel_l2, rel_l2_by_field
 from multigrid.models.scaling import Surrogate
 from multigrid.records.examples import Examples, RollOut, choose_samples, middle_plane
@@ -24,12 +24,14 @@ from multigrid.training.evaluation import Step, evaluate, measure_rollout, predi
 NUM_SPECTRA, NUM_STEPS = 64, 6
 
 
-def test(recorder: Recorder, surrogate: Surrogate, stage: Stage) -> dict[str, Any]:
-    """Tests the best surrogate of the last stage; returns what ``summary.json`` says of that.
+def test(
+    experiment: Experiment, data: RunData, surrogate: Surrogate, stage: Stage
+) -> tuple[dict[str, Any], Examples]:
+    """Tests the best surrogate of a stage.
 
-    Writes ``predictions.npz``, too. ``baselines`` are guesses that every surrogate must beat.
+    Returns what ``summary.json`` says of that, and samples to show. ``baselines`` are guesses that
+    every surrogate must beat.
     """
-    data, experiment = recorder.data, recorder.experiment
     grid, names = experiment.family.input_grid(stage.level), experiment.problem.output_names
     samples, fields = data.test.restrict_to(grid), data.scaling.fields
     more = experiment.extensions.metrics
@@ -51,14 +53,14 @@ def test(recorder: Recorder, surrogate: Surrogate, stage: Stage) -> dict[str, An
             "rollout_persistence": persistence.mean_nrmse(),
             "rollout_metrics": rolled.to_json(persistence),
         }
-    write_examples(recorder, surrogate, samples, prediction, true)
-    return {
+    results = {
         "test": mean_over_fields(errors),
         "test_by_field": errors,
         "extra_tests": extra,
         "baselines": baselines,
         **rollout,
     }
+    return results, examples(experiment, surrogate, samples, prediction, true)
 
 
 def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
@@ -75,29 +77,26 @@ def baseline_errors(samples: Samples, data: RunData) -> dict[str, float]:
     }
 
 
-def summarise(recorder: Recorder, tested: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the content of ``summary.json`` of a finished run, as plain containers."""
-    data, experiment, last = recorder.data, recorder.experiment, recorder.rows[-1]
-    with_saving = last.seconds + last.evaluation_seconds + recorder.saving_seconds
+def summarise(experiment: Experiment, data: RunData, state: RunState) -> dict[str, Any]:
+    """Returns what ``summary.json`` says of a finished run beside its test."""
+    last = state.rows[-1]
+    with_saving = last.seconds + last.evaluation_seconds + state.saving_seconds
     return {
         "name": experiment.config.name,
-        "run": recorder.folder.identity,
         "network": experiment.family.kind,
         "cycle": experiment.reasons.get("schedule.cycle", experiment.config.schedule.cycle),
         "fields": experiment.reasons.get("model.fields", experiment.config.model.fields),
         "handed_in": experiment.extensions.places,
-        "levels": recorder.finished,
-        **tested,
+        "levels": state.finished,
         "negligible_fields": {split: rows for split, rows in data.negligible.items() if rows},
-        "events": recorder.folder.journal.read(),
         "seconds": last.seconds,
-        "saving_seconds": recorder.saving_seconds,
-        "saving_share": recorder.saving_seconds / with_saving,
+        "saving_seconds": state.saving_seconds,
+        "saving_share": state.saving_seconds / with_saving,
         "work_units": last.work_units,
         "flops": last.flops,
         "evaluation_seconds": last.evaluation_seconds,
         "data_preparation_seconds": data.seconds,
-        "data_seconds": sum(stage["data_seconds"] for stage in recorder.finished),
+        "data_seconds": sum(stage["data_seconds"] for stage in state.finished),
         "data_fingerprint": experiment.source.fingerprint,
         "device": str(experiment.device),
         "precision": experiment.precision,
@@ -110,15 +109,14 @@ def summarise(recorder: Recorder, tested: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_examples(
-    recorder: Recorder,
+def examples(
+    experiment: Experiment,
     surrogate: Surrogate,
     samples: Samples,
     prediction: Tensor,
     true: Trajectories | None,
-) -> None:
-    """Writes ``predictions.npz``: test samples from the best to the worst, and a roll-out."""
-    experiment = recorder.experiment
+) -> Examples:
+    """Returns test samples from the best to the worst, and a roll-out."""
     errors = rel_l2_by_field(prediction, samples.outputs, surrogate.scaling.fields)
     groups = experiment.source.groups("test", samples.grid, len(samples))
     count = experiment.config.output.num_predictions
@@ -130,8 +128,7 @@ def write_examples(
     )
     names = experiment.problem.input_names, experiment.problem.output_names
     rollout = None if true is None else _first_rollout(surrogate, true, names[0])
-    examples = Examples.of(names, inputs, truth, shown, rel_l2, rollout, labels)
-    examples.write(recorder.folder.examples, recorder.folder.identity)
+    return Examples.of(names, inputs, truth, shown, rel_l2, rollout, labels)
 
 
 def _first_rollout(step: Step, true: Trajectories, input_names: Sequence[str]) -> RollOut:
@@ -149,21 +146,22 @@ def _first_rollout(step: Step, true: Trajectories, input_names: Sequence[str]) -
     return RollOut(steps, truth, prediction, which)
 
 
-def write_spectra(recorder: Recorder, surrogates: Mapping[int, Surrogate]) -> None:
-    """Writes ``spectra.json``: the truth and every level's error by wavelength."""
-    experiment, finest, levels = recorder.experiment, recorder.data.test[:NUM_SPECTRA], []
+def spectra(
+    experiment: Experiment, samples: Samples, surrogates: Mapping[int, Surrogate], batch_size: int
+) -> dict[str, Any]:
+    """Returns the truth and every level's error by wavelength, of samples on the finest grid."""
+    finest, levels = samples[:NUM_SPECTRA], list[dict[str, Any]]()
     degree, periodic = experiment.prolongation
     for level, surrogate in surrogates.items():
         grid = experiment.family.input_grid(level)
         inputs = finest.restrict_to(grid).inputs
-        prediction = predict(surrogate, inputs, experiment.plan.stages[-1].batch_size)
+        prediction = predict(surrogate, inputs, batch_size)
         error = prolong_to(prediction, grid, finest.grid, degree, periodic) - finest.outputs
         values = spectrum(error.cpu().numpy(), periodic is True).tolist()
         shape = list(experiment.hierarchy.levels[level].shape)
         levels.append({"level": level, "grid": shape, "error": values})
     truth = spectrum(finest.outputs.cpu().numpy(), periodic is True).tolist()
-    content = {"unit": "half-waves across the box", "truth": truth, "levels": levels}
-    write_json(recorder.folder.spectra, {"run": recorder.folder.identity, **content})
+    return {"unit": "half-waves across the box", "truth": truth, "levels": levels}
 
 
 def spectrum(fields: np.ndarray, periodic: bool = False) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
-from multigrid.errors import UserError
+from multigrid.errors import UserError, brief
 from multigrid.grid import Grid
 from multigrid.registry import CALLBACKS, place_of, register_callback
 from multigrid.schedule import Stage
@@ -60,7 +60,61 @@ class Callback:
         """Called when a level is finished."""
 
     def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
-        """Called once at the end, with the content of ``summary.json``, or None if it failed."""
+        """Called once at the end of a run whose ``on_start`` has succeeded.
+
+        ``summary`` is the content of ``summary.json``, or None if the run has failed.
+        """
+
+
+class Callbacks:
+    """Tells all callbacks of a run, in their order; of the end only those that have started.
+
+    What fails in one of them at the end does not hide why the run has failed. ``run`` is None for
+    a training by itself.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback] = (), run: Any = None) -> None:
+        self.callbacks = callbacks
+        self.run = run
+        self._started: list[Callback] = []
+
+    def start(self) -> None:
+        """Tells that the run starts."""
+        for callback in self.callbacks:
+            callback.on_start(self.run)
+            self._started.append(callback)
+
+    def level_start(self, trainer: Training) -> None:
+        """Tells that a level starts, or is resumed."""
+        for callback in self.callbacks:
+            callback.on_level_start(self.run, trainer)
+
+    def step(self, trainer: Training) -> None:
+        """Tells that a step is done."""
+        for callback in self.callbacks:
+            callback.on_step(trainer)
+
+    def epoch(self, trainer: Training, record: EpochRecord) -> None:
+        """Tells what an epoch gave."""
+        for callback in self.callbacks:
+            callback.on_epoch(trainer, record)
+
+    def level_end(self, trainer: Training) -> None:
+        """Tells that a level is finished."""
+        for callback in self.callbacks:
+            callback.on_level_end(self.run, trainer)
+
+    def end(self, summary: dict[str, Any] | None) -> None:
+        """Tells that the run is over, and raises what failed in one of them if the run has not."""
+        failures: list[Exception] = []
+        for callback in self._started:
+            try:
+                callback.on_end(self.run, summary)
+            except Exception as error:
+                failures.append(error)
+                log.warning("%s failed at the end: %s", place_of(callback), brief(error))
+        if failures and summary is not None:
+            raise failures[0]
 
 
 class EarlyStopping(Callback):
@@ -93,7 +147,7 @@ class ProgressBar(Callback):
 
     def on_level_start(self, run: Any, trainer: Training) -> None:
         """Starts to measure the pace."""
-        stage, costs = trainer.stage, run.experiment.plan.stage_costs
+        stage, costs = trainer.stage, run.stage_costs
         self.head = f"[level {stage.level}/{len(self.grids) - 1} | {self.grids[stage.level]}]"
         self.total = stage.epochs * trainer.num_steps
         cost, later = costs[stage.index], sum(costs[stage.index + 1 :])
@@ -170,6 +224,11 @@ class TensorBoard(Callback):
                 self.writer.add_scalar(name, value, step)
         self.num_written = len(self.run.rows)
         self.writer.flush()
+
+    def on_end(self, run: Any, summary: dict[str, Any] | None) -> None:
+        """Closes the file of events."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 @register_callback("wandb")

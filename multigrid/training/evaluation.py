@@ -14,6 +14,7 @@ from multigrid import metrics, signals
 from multigrid.data.samples import Samples
 from multigrid.data.time import TimeSetup, Trajectories
 from multigrid.distributed import ALONE, Processes
+from multigrid.errors import UserError, brief
 from multigrid.fields import Periodic, prolong_to, restrict_to
 from multigrid.grid import Grid
 from multigrid.models.scaling import Surrogate
@@ -86,6 +87,31 @@ def evaluate(
     functions = {**metrics.registered_metrics(), **(more or {})}
     values = metrics.field_errors(prediction, samples.outputs, samples.grid, fields, functions)
     return metrics.per_field(values, names)
+
+
+def try_metrics(
+    samples: Samples,
+    fields: Sequence[metrics.FieldScale],
+    names: Sequence[str],
+    more: Mapping[str, metrics.Metric],
+) -> None:
+    """Checks that all metrics work, on a few samples as predictions of one another.
+
+    Raises:
+        UserError: If one of them fails, or does not give a number for each sample.
+    """
+    for name, metric in {**metrics.registered_metrics(), **more}.items():
+        prediction, only = samples.outputs.flip(0), {name: metric}
+        try:
+            values = metrics.field_errors(prediction, samples.outputs, samples.grid, fields, only)
+            metrics.per_field(values, names)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"metrics: '{name}' fails on a try with {len(samples)} validation samples: "
+                f"{type(error).__name__}: {brief(error)}"
+            ) from error
 
 
 def interpolation_error(

@@ -113,9 +113,9 @@ def _gradual(unfreeze: int | list[int] | str, steps: int, some_are_new: bool) ->
 
 
 def check_finetuning(
-    plan: Finetuning, parameters: Collection[str], epochs: int, where: str
+    plan: Finetuning, parameters: Collection[str], epochs: float, where: str
 ) -> None:
-    """Checks that a plan makes sense in a stage."""
+    """Checks that a plan makes sense in a stage; infinite epochs are as many as it takes."""
     if epochs and not set(parameters) - plan.frozen():
         raise UserError(
             f"transfer: all {len(parameters)} parameters of {where} are frozen, so nothing is left "
@@ -126,8 +126,8 @@ def check_finetuning(
     if late and epochs:
         raise UserError(
             f"transfer: weights are to unfreeze after epoch {min(late)}, but {where} has "
-            f"{counted(epochs, 'epoch')}; it must be before that, or freeze: true for the whole "
-            "stage"
+            f"{counted(int(epochs), 'epoch')}; it must be before that, or freeze: true for the "
+            "whole stage"
         )
 
 

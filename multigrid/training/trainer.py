@@ -31,7 +31,7 @@ from multigrid.models.transfer import load_tensors, tensors_of
 from multigrid.problems.base import Symmetries
 from multigrid.schedule import Stage, learning_rate_curve
 from multigrid.training.batches import Batch, Batches, add_noise
-from multigrid.training.callbacks import Callback
+from multigrid.training.callbacks import Callbacks
 from multigrid.training.finetuning import (
     FeaturizedSamples,
     Finetuning,
@@ -100,6 +100,7 @@ class Trainer:
     Attributes:
         progress: Where it stands.
         best: Copies of weights, optimizer state and progress at the lowest validation error.
+        at_start: What the network gave before the first step; None in a training that goes on.
         compiled: What is called instead of the network, if it is compiled.
         should_stop: Ends the stage after the epoch; set by callbacks such as early stopping.
     """
@@ -137,6 +138,7 @@ class Trainer:
         if isinstance(samples, FeaturizedSamples):
             self.progress.flops = samples.flops
         self.best: dict[str, Any] = {}
+        self.at_start: EpochRecord | None = None
         self.should_stop = False
         self.compiled: Callable[[Tensor], Tensor] | None = None
         self._renew_optimizer({})
@@ -144,10 +146,16 @@ class Trainer:
 
     # the training loop
 
-    def fit(self, callbacks: Sequence[Callback] = ()) -> None:
-        """Trains until the stage is over; raises DivergedError if lower rates do not help."""
+    def fit(self, callbacks: Callbacks) -> None:
+        """Trains until the stage is over, and tells callbacks of it.
+
+        Raises:
+            DivergedError: If lower rates do not help.
+            Interrupted: After a step, if a signal has asked to stop.
+        """
         if not self.best:
-            self._keep_best()
+            self.measure_start()
+        callbacks.level_start(self)
         self._compile()
         while not self.finished:
             try:
@@ -155,16 +163,16 @@ class Trainer:
             except Divergence as divergence:
                 self._go_back(divergence)
                 continue
-            for callback in callbacks:
-                callback.on_epoch(self, record)
+            callbacks.epoch(self, record)
             self.should_stop = self.processes.any(self.should_stop)
+        callbacks.level_end(self)
 
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or a callback has asked to stop."""
         return self.should_stop or self.progress.epoch >= self.stage.epochs
 
-    def train_epoch(self, callbacks: Sequence[Callback] = ()) -> EpochRecord:
+    def train_epoch(self, callbacks: Callbacks) -> EpochRecord:
         """Takes the steps that the epoch still lacks, and validates.
 
         Weights scheduled for it are unfrozen before; the optimizer's state of others is kept.
@@ -177,8 +185,8 @@ class Trainer:
             with closing(self.samples.batches([batch.sources for batch in planned])) as sources:
                 for batch in planned:
                     self.train_step(batch, sources)
-                    for callback in callbacks:
-                        callback.on_step(self)
+                    callbacks.step(self)
+                    self.processes.check_signals()
         return self._finish_epoch()
 
     def train_step(self, batch: Batch, sources: Iterator[Samples]) -> None:
@@ -263,8 +271,8 @@ class Trainer:
         """Returns the rate of new weights at a step of the stage."""
         return self.stage.learning_rate * self.rate(step) * self.divergence.rate_factor
 
-    def measure_start(self) -> EpochRecord:
-        """Returns the errors before the first step, the best so far; they must be finite."""
+    def measure_start(self) -> None:
+        """Measures the errors before the first step, the best so far; they must be finite."""
         started = time.perf_counter()
         error, finest_error, *by_field = self.validate(self.surrogate)
         if not math.isfinite(error):
@@ -275,7 +283,7 @@ class Trainer:
         self.progress.best = error
         self.progress.evaluation_seconds += time.perf_counter() - started
         self._keep_best()
-        return EpochRecord(0, None, error, finest_error, val_by_field=tuple(by_field))
+        self.at_start = EpochRecord(0, None, error, finest_error, val_by_field=tuple(by_field))
 
     def _finish_epoch(self) -> EpochRecord:
         progress, started = self.progress, time.perf_counter()
@@ -321,8 +329,9 @@ class Trainer:
             "divergence": self.divergence.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def resume(self, state: dict[str, Any], best: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the weights are loaded elsewhere."""
+        self.best = best
         self.progress = Progress(**state["progress"])
         self.freezer.load_state_dict(state["freezer"], self.progress.epoch)
         self.divergence.load_state_dict(state["divergence"])
