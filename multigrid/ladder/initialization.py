@@ -145,10 +145,8 @@ class Initializer:
                 copies |= self._prepare_new(network, report)
             before = seen[stage.level] = tensors
             plans.append((stage, plan))
-        if section.new_scales == "copy" and not any(copies.values()):
-            why = "their neighbours have other widths" if copies else "no network gets any"
-            what = "'copy' has no effect on new scales"
-            raise UserError(f"transfer.new_scales: {what}, as {why}; it must be 'fresh'")
+        if section.new_scales == "copy":
+            _require_copies(copies)
         return plans
 
     def start(
@@ -198,6 +196,14 @@ class Initializer:
             slow,
             stage.transferred_ratio,
         )
+
+
+def _require_copies(copies: Mapping[str, bool]) -> None:
+    """Raises UserError if nothing in new scales can be a copy of a neighbouring one."""
+    if not any(copies.values()):
+        why = "their neighbours have other widths" if copies else "no network gets any"
+        what = "'copy' has no effect on new scales"
+        raise UserError(f"transfer.new_scales: {what}, as {why}; it must be 'fresh'")
 
 
 def _told(copies: Mapping[str, bool]) -> list[str]:
