@@ -22,6 +22,7 @@ from multigrid.errors import UserError
 from multigrid.ladder import initialization
 from multigrid.ladder.experiment import Experiment, Extensions
 from multigrid.ladder.recorder import Recorder
+from multigrid.ladder.state import begin
 from multigrid.training.checkpoint import load_checkpoint, load_weights
 from multigrid.training.evaluation import LevelValidator
 from multigrid.training.trainer import Trainer
@@ -360,8 +361,6 @@ def test_a_network_handed_in_leaves_no_setting_without_effect(tmp_path, override
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("schedule.cycle=single", "no network gets any"),
-        ("levels=[8]", "no network gets any"),
         ("model.growth=false", "no network gets any"),
         ("model.width={outer: 8, max: 64}", "their neighbours have other widths"),
     ],
@@ -372,7 +371,14 @@ def test_copies_without_effect_are_refused(tmp_path, override, reason):
     with pytest.raises(
         UserError, match=f"^transfer.new_scales: .* has no effect .*, as {reason}; "
     ):
-        Experiment(config)
+        begin(Experiment(config))
+
+
+@pytest.mark.parametrize("override", ["schedule.cycle=single", "levels=[8]"])
+def test_a_single_stage_copies_nothing_and_says_so(tmp_path, caplog, override):
+    path = write_experiment(tmp_path / "e.yaml", **POISSON)
+    begin(Experiment(load_config(path, ["transfer.new_scales=copy", override])))
+    assert "transfer.new_scales: 'copy' has no effect on a single stage" in caplog.text
 
 
 def test_the_log_names_what_is_copied(tmp_path):
@@ -404,7 +410,7 @@ def test_attributes_of_the_users_own_network_are_its_own(tmp_path, capsys):
     assert all(network.checkpoint_activations for network in networks)
     config = load_config(path, ["model={}", "parallel.checkpoint_activations=true"])
     with pytest.raises(UserError, match="for the networks of the section 'model'"):
-        Experiment(config, Extensions(network=factory))
+        begin(Experiment(config, Extensions(network=factory)))
 
 
 class WithMetadata(nn.Sequential):
