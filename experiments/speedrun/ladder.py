@@ -40,11 +40,11 @@ class Predictor:
         return self.surrogate.predict(inputs)
 
 
-def train_with(settings: Sequence[str], seed: int) -> Predictor:
-    """Trains on the experiment's samples, which are the very ones of the target."""
+def train_with(settings: Sequence[str], seed: int, experiment: str = "cno/wave") -> Predictor:
+    """Trains on an experiment's samples, which are the very ones of its target."""
     with TemporaryDirectory() as folder:
         surrogate = multigrid.train(
-            "experiments/cno/wave.yaml", f"seed={seed}", f"output.folder={folder}", *settings
+            f"experiments/{experiment}.yaml", f"seed={seed}", f"output.folder={folder}", *settings
         )
         summary = json.loads(next(Path(folder).glob("*/summary.json")).read_text())
     return Predictor(surrogate, summary["flops"])
