@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from inspect import Parameter, isclass, signature
 from types import SimpleNamespace
@@ -58,8 +58,11 @@ def with_options(
     for option, parameter in allowed.items():
         if parameter.default is Parameter.empty and option not in options:
             raise UserError(f"{key}: {what} needs the option '{option}'")
-    hints = {option: _hint(item, parameter) for option, parameter in allowed.items()}
-    checked = {o: _checked(v, hints.get(o, Any), f"{key}.{o}") for o, v in options.items()}
+    checked = dict(options)
+    for option in allowed.keys() & options.keys():
+        parameter, value = allowed[option], options[option]
+        if value is not parameter.default:
+            checked[option] = _checked(value, _hint(item, parameter), f"{key}.{option}")
     return partial(item, **checked) if checked else item
 
 
@@ -81,7 +84,10 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
     if hint is Any:
         return value
     try:
-        return TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value))
+        text = json.dumps(value)
+        checked = TypeAdapter(hint, config=STRICT).validate_json(text)
+        is_plain = json.loads(text) == value and not isinstance(checked, Iterator)
+        return checked if is_plain else value
     except (PydanticUserError, TypeError):
         return value
     except ValidationError as error:

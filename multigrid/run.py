@@ -361,8 +361,9 @@ def _is_on_screen(record: logging.LogRecord) -> bool:
     while logger is not None:
         for handler in logger.handlers:
             on_screen = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
-            ours = isinstance(handler, _LogHandler)
-            if on_screen and not ours and record.levelno >= handler.level:
+            if isinstance(handler, _LogHandler) or not on_screen:
+                continue
+            if record.levelno >= handler.level and handler.filter(record):
                 return True
         logger = logger.parent if logger.propagate else None
     return False

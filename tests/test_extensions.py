@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import types
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import pytest
@@ -467,8 +468,11 @@ def annotated(
     betas: tuple[float, float] = (0.0, 0.0),
     device: torch.device | None = None,
     grid: "Elsewhere" = 0,  # noqa: F821
+    rates: Iterable[float] = (),
+    table: dict | None = None,
+    limit: float = None,  # noqa: RUF013 (as some write it)
 ):
-    return every, name, betas, device, grid
+    return (every, name, betas, device, grid) if limit is None else (rates, table)
 
 
 def test_options_are_the_parameters_that_are_not_passed():
@@ -480,6 +484,9 @@ def test_options_are_the_parameters_that_are_not_passed():
     assert given(needs, width=3, more=4)(1) == (1, 3, {"more": 4})
     taken = given(annotated, every=None, name="b", betas=[0, 0.5], device="cpu", grid="x")
     assert taken(1) == (None, "b", (0, 0.5), "cpu", "x")
+    again = given(annotated, rates=[1, 2], table={1: 2}, limit=1.5)
+    assert [(list(rates), table) for rates, table in (again(1), again(1))] == 2 * [([1, 2], {1: 2})]
+    assert given(annotated, limit=None)(1)[0] == 10
     block = given(annotated, device=torch.nn.ReLU)  # from Python
     assert block(1)[3] is torch.nn.ReLU
     made = given(torch.optim.SGD, momentum=0.9)([torch.zeros(1)])

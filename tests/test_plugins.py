@@ -4,6 +4,8 @@ import json
 import linecache
 import re
 import sys
+import threading
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +18,7 @@ from multigrid.config import dump_config, load_config, parse_config, parse_saved
 from multigrid.data.generation import Block, Recipe, _can_travel, _generate_in_pool
 from multigrid.errors import UserError
 from multigrid.grid import Grid
+from multigrid.problems.cno import Wave
 from multigrid.registry import PROBLEMS, Registry, import_plugin
 
 HEAT = '''
@@ -168,6 +171,11 @@ class Forgetful(Untyped):
         pass
 
 
+@dataclass
+class Locked:
+    lock: threading.Lock
+
+
 class Rich(multigrid.PDE):
     """Has attributes of many kinds, all of which follow from its parameters."""
 
@@ -178,6 +186,8 @@ class Rich(multigrid.PDE):
         self.waves = np.arange(size[0]) / np.float64(size[0] - 1)
         self.table = {"nan": float("nan"), "numbers": [np.float32(0.5), self.waves]}
         self.helper = lambda x: x + size[0]
+        self.lock = Locked(threading.Lock())
+        self.cache = self._matrix = None
 
     @cached_property
     def slow(self):
@@ -198,7 +208,9 @@ def test_a_pde_handed_in_is_what_its_parameters_make():
         setattr(rich, name, value)
         return rich
 
-    assert parse_config(raw, problem=differing("size", [3, 4])).kind == "rich"
+    for name, value in (("size", [3, 4]), ("cache", 3), ("_matrix", 3)):
+        assert parse_config(raw, problem=differing(name, value)).kind == "rich"
+    assert parse_config(raw, problem=Wave(num_modes=4, decay=1)).pde().decay == 1.0
     for name, other in (
         ("waves", differing("waves", np.ones(3))),
         ("table", differing("table", {"nan": float("nan"), "numbers": []})),

@@ -11,6 +11,7 @@ import pytest
 from experiments.benchmarks import __main__ as command
 from experiments.benchmarks import tables
 from experiments.benchmarks.tables import Case
+from multigrid.config.checks import check_handed_in
 from multigrid.errors import UserError
 
 SMALL = (
@@ -156,6 +157,8 @@ def test_every_case_has_settings_for_every_method(name: str, method: str, tmp_pa
     config, network = tables._setup(name, method, 20, 0, tmp_path)
     assert config.schedule.budget.seconds == 1200
     assert (network is not None) == (method == "fno")
+    if network is not None:
+        check_handed_in(config, "network")
     if method != "ours":
         assert (config.data.augmentation, config.data.mode_shifts) == ("none", 0)
     if method not in tables.OURS:

@@ -121,7 +121,7 @@ def train(name: str, method: str, minutes: float) -> dict[str, Any]:
             "learning_rate": 4e-3,
             "transferred_ratio": 1,
         },
-        "transfer": {"new_scales": "copy" if len(levels) > 1 else "fresh"},
+        "transfer": {"new_scales": "copy"},
         "output": {"folder": str(FOLDER / "runs"), "figures": False},
         "levels": levels,
     }

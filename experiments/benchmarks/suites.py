@@ -188,7 +188,7 @@ def _ablation(experiment: str) -> Suite:
             "folded 32x32 alone",
             (folded[0], "levels=[32, 64]", "schedule.epochs=[12, 0]"),
         ),
-        "only_64": ("64x64 alone", ("levels=[64]", "schedule.epochs=[3]", FRESH)),
+        "only_64": ("64x64 alone", ("levels=[64]", "schedule.epochs=[3]")),
         "grown": ("half of the work on 8x8, half on 16x16", (*folded, half)),
         "grown_fresh": ("the same, new blocks random", (*folded, half, FRESH)),
         "grown_slow": (

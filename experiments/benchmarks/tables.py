@@ -6,6 +6,7 @@ a record has from before, maybe from another machine, stay there.
 """
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -156,7 +157,13 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "fno": (
         "FNO (neuraloperator)",
-        (*UNAUGMENTED, *ADAMW, "compute.precision=float32", "schedule.learning_rate=5e-3"),
+        (
+            *UNAUGMENTED,
+            *ADAMW,
+            "model={}",
+            "compute.precision=float32",
+            "schedule.learning_rate=5e-3",
+        ),
     ),
 }
 """What is trained: a label and settings.
@@ -202,8 +209,9 @@ def run(names: Sequence[str], minutes: float, folder: Path, num_seeds: int = 1) 
                 _train(name, method, minutes, seed, folder)
             except UserError as error:
                 failures.append(f"{method} on {name}, seed {seed}: {error}")
-    text = to_markdown([read_json(path) for path in sorted(folder.glob("*.json"))])
-    write_text(folder / "table.md", text)
+                print(f"error: {failures[-1]}", file=sys.stderr)
+            text = to_markdown([read_json(path) for path in sorted(folder.glob("*.json"))])
+            write_text(folder / "table.md", text)
     if failures:
         raise UserError(f"tables: rows are missing: {'; '.join(failures)}")
     return text

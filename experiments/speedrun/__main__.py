@@ -131,7 +131,8 @@ def line(name: str, entry: Path, runs: dict[str, list[float]], limit: float) -> 
     import torch
 
     errors, p = runs["errors"], significance(runs["errors"], limit)
-    seconds, flops = (statistics.median(runs[key]) for key in ("seconds", "flops"))
+    finite = ([x for x in runs[key] if np.isfinite(x)] for key in ("seconds", "flops"))
+    seconds, flops = (statistics.median(values or [float("nan")]) for values in finite)
     reached = f"{statistics.mean(errors):.3g} ({min(errors):.3g} to {max(errors):.3g})"
     if failed := sum(map(np.isnan, errors)):
         reached = f"{failed} of {len(errors)} failed"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -145,10 +145,12 @@ def plan(
     if seeds is not None:
         axes["seed"] = [base.seed + number for number in range(seeds)]
     folder = Path(base.output.folder) / f"{base.name}-sweep"
-    trials, names = [], set[str]()
-    for combination in itertools.product(*axes.values()):
-        settings = dict(zip(axes, combination, strict=True))
-        names.add(name := _name(base.name, settings, names))
+    choices = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    names = [_name(base.name, settings) for settings in choices]
+    trials = []
+    for name, settings in zip(names, choices, strict=True):
+        if names.count(name) > 1:
+            name = f"{name[:80]}-{_hash(json.dumps(settings))}"
         place = {"name": name, "output.folder": str(folder)}
         changes = [f"{key}={json.dumps(value)}" for key, value in {**settings, **place}.items()]
         changes = [*overrides, *changes]
@@ -166,19 +168,14 @@ def _axis(text: str) -> tuple[str, list[Any]]:
     return key, parse_values(f"--set '{text}'", values)
 
 
-def _name(experiment: str, settings: Mapping[str, Any], taken: Collection[str]) -> str:
-    """Returns the name of a run: what it sets, with a hash where another one is called so.
-
-    Where it is long, a hash alone.
-    """
+def _name(experiment: str, settings: Mapping[str, Any]) -> str:
+    """Returns the name of a run: what it sets, or a hash where that is long."""
     parts = [experiment] if settings.keys() <= {"seed"} else []
     for key, value in settings.items():
         text = re.sub(r"[^A-Za-z0-9.-]+", "-", re.sub(r"[\[\]{}' ]", "", str(value)))
         parts.append(f"{key.rpartition('.')[2]}-{text}")
     name = "_".join(parts)
-    if len(name) > 100:
-        name = _hash(name)
-    return name if name not in taken else f"{name[:80]}-{_hash(json.dumps(settings))}"
+    return name if len(name) <= 100 else _hash(name)
 
 
 def _hash(text: str) -> str:

@@ -70,7 +70,7 @@ def parse_config(
             raw = {**raw, "problem": register_handed_in(problem)}
         config = _validated(raw, folder=folder)
         if problem is not None:
-            require_rebuilt(problem, config.pde())
+            require_rebuilt(problem)
         return config
     except UserError as error:
         raise UserError(f"{source}: {error}") from None

@@ -1,7 +1,7 @@
 """A PDE that is handed in from Python, instead of the section ``problem``."""
 
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -30,16 +30,21 @@ def register_handed_in(problem: PDE) -> dict[str, Any]:
         ) from None
 
 
-def require_rebuilt(problem: PDE, rebuilt: PDE) -> None:
+def require_rebuilt(problem: PDE) -> None:
     """Checks that a PDE is what its parameters make, of which it is built anew where it is needed.
+
+    What its methods fill later (names with an underscore, cached properties, attributes that are
+    None at first) may differ.
 
     Raises:
         UserError: If an attribute is another one.
     """
-    cls, given, made = type(problem), vars(problem), vars(rebuilt)
+    cls, given = type(problem), vars(problem)
+    made = vars(cls(**problem.parameters))
     for name in {**given, **made}:
-        computed = isinstance(getattr(cls, name, None), cached_property)
-        if not computed and _text(given.get(name)) != _text(made.get(name)):
+        later = name.startswith("_") or isinstance(getattr(cls, name, None), cached_property)
+        later = later or made.get(name, 0) is None
+        if not later and _text(given.get(name)) != _text(made.get(name)):
             raise UserError(
                 f"problem: the attribute '{name}' of the {cls.__name__} handed in is not that of "
                 f"one built from its parameters, {shown(plain(problem.parameters))}, as a run "
@@ -52,6 +57,9 @@ def _text(value: Any) -> str:
 
     def described(item: Any) -> Any:
         is_data = is_dataclass(item) and not isinstance(item, type)
-        return asdict(item) if is_data else type(item).__qualname__
+        return vars(item) if is_data else type(item).__qualname__
 
-    return json.dumps(plain(value), default=described, skipkeys=True)
+    try:
+        return json.dumps(plain(value), default=described, skipkeys=True)
+    except (TypeError, ValueError, RecursionError):
+        return type(value).__qualname__

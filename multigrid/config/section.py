@@ -142,7 +142,8 @@ def _elsewhere(key: str, others: Sequence[str]) -> str:
 def shown(value: Any) -> str:
     """Returns a value as it stands in YAML, shortened."""
     try:
-        text = json.dumps(value, default=str)
+        given = value.model_dump() if isinstance(value, Section) else value
+        text = json.dumps(given, default=str)
     except (TypeError, ValueError):
         text = type(value).__name__
     return text if len(text) <= 80 else text[:77] + "..."

@@ -44,6 +44,7 @@ SIDES = ("input", "output")
 LINES = {
     "delay": 60,
     "mininterval": 60,
+    "maxinterval": 60,
     "leave": False,
     "bar_format": "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left\n",
 }

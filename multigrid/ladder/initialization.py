@@ -145,7 +145,7 @@ class Initializer:
                 copies |= self._prepare_new(network, report)
             before = seen[stage.level] = tensors
             plans.append((stage, plan))
-        if section.new_scales == "copy" and len(plans) == 1:  # maybe "cycle: auto" has chosen so
+        if section.new_scales == "copy" and len(stages) == 1:  # maybe "cycle: auto" has chosen so
             log.warning("transfer.new_scales: 'copy' has no effect on a single stage")
         elif section.new_scales == "copy":
             _require_copies(copies)
