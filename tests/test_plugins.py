@@ -208,13 +208,14 @@ def test_a_pde_handed_in_is_what_its_parameters_make():
         setattr(rich, name, value)
         return rich
 
-    for name, value in (("size", [3, 4]), ("cache", 3), ("_matrix", 3)):
+    for name, value in (("size", [3, 4]), ("cache", 3), ("_matrix", 3), ("_more", 3)):
         assert parse_config(raw, problem=differing(name, value)).kind == "rich"
     assert parse_config(raw, problem=Wave(num_modes=4, decay=1)).pde().decay == 1.0
     for name, other in (
         ("waves", differing("waves", np.ones(3))),
         ("table", differing("table", {"nan": float("nan"), "numbers": []})),
         ("helper", differing("helper", None)),
+        ("more", differing("more", 3)),
         ("symmetries", differing("symmetries", multigrid.Symmetries(linear=True))),
     ):
         sentence = rf"problem: the attribute '{name}' of the Rich handed in is not that of one "

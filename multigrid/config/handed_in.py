@@ -10,6 +10,9 @@ from multigrid.errors import UserError
 from multigrid.problems import PDE
 from multigrid.registry import PROBLEMS
 
+EMPTY = ("null", "0", "0.0", "false", "[]", "{}", '""')
+"""Values of attributes that a PDE may fill while it is used, as JSON."""
+
 
 def register_handed_in(problem: PDE) -> dict[str, Any]:
     """Registers the class of a PDE that was handed in from Python and returns its section.
@@ -33,8 +36,8 @@ def register_handed_in(problem: PDE) -> dict[str, Any]:
 def require_rebuilt(problem: PDE) -> None:
     """Checks that a PDE is what its parameters make, of which it is built anew where it is needed.
 
-    What its methods fill later (names with an underscore, cached properties, attributes that are
-    None at first) may differ.
+    What its methods may have filled later can differ: cached properties, what is None at first,
+    and what is missing, empty or zero under a name with an underscore.
 
     Raises:
         UserError: If an attribute is another one.
@@ -42,9 +45,12 @@ def require_rebuilt(problem: PDE) -> None:
     cls, given = type(problem), vars(problem)
     made = vars(cls(**problem.parameters))
     for name in {**given, **made}:
-        later = name.startswith("_") or isinstance(getattr(cls, name, None), cached_property)
-        later = later or made.get(name, 0) is None
-        if not later and _text(given.get(name)) != _text(made.get(name)):
+        before = _text(made.get(name))
+        is_cached = isinstance(getattr(cls, name, None), cached_property)
+        may_be_filled = (
+            before in EMPTY if name.startswith("_") else before == "null" and name in made
+        )
+        if not (is_cached or may_be_filled) and _text(given.get(name)) != before:
             raise UserError(
                 f"problem: the attribute '{name}' of the {cls.__name__} handed in is not that of "
                 f"one built from its parameters, {shown(plain(problem.parameters))}, as a run "
