@@ -3,13 +3,11 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from multigrid.config.experiment import Config
 from multigrid.config.section import shown
 from multigrid.errors import UserError
 from multigrid.grid import Grid, Hierarchy
-from multigrid.problems import Symmetries
 from multigrid.registry import PROBLEMS
 from multigrid.tables import counted, si
 
@@ -170,8 +168,7 @@ def _missing_hooks(config: Config) -> Clashes:
     why = f"is for the problems {able} only, not for '{config.kind}'"
     yield "data.mode_shifts", not problem.symmetries.mode_shifts, why
     able = ", ".join(cls.kind for cls in classes if cls.symmetries.linear)
-    files = config.files
-    linear = problem.symmetries.linear if files is None else "linear" in files.symmetries
+    linear = (config.files.exact() if config.files else problem.symmetries).linear
     why = (
         f"is for linear problems: {able}, or files with 'linear' in problem.symmetries, not for "
         f"'{config.kind}'"
@@ -238,12 +235,11 @@ def _contradictions(config: Config) -> Clashes:
 
 def _check_mask(config: Config) -> None:
     """Checks that augmentation leaves masks as they are: it may move them, but no more."""
-    files = config.files
-    if files is None:
-        masked, exact = config.pde().mask_channel is not None, config.pde().symmetries
+    if config.files:
+        masked, exact = config.files.mask is not None, config.files.exact()
     else:
-        declared: dict[str, Any] = dict.fromkeys(files.symmetries, True)
-        masked, exact = files.mask is not None, Symmetries(**declared)
+        problem = config.pde()
+        masked, exact = problem.mask_channel is not None, problem.symmetries
     names = [name for name in ("linear", "odd") if getattr(exact, name)]
     mirrored = exact.reflections or exact.rotations
     names += ["mirror_signs"] * (mirrored and min(exact.mirror_signs) < 0)

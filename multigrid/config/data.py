@@ -28,7 +28,7 @@ from multigrid.config.section import (
 )
 from multigrid.config.yaml_file import KINDS
 from multigrid.errors import UserError, nearest
-from multigrid.problems import PDE
+from multigrid.problems import PDE, Symmetries
 
 
 class LevelConfig(Section):
@@ -210,6 +210,11 @@ class FileConfig(ReaderOptions):
         """Returns the files, whether named by ``file`` or ``files``."""
         named = [self.file] if self.file is not None else self.files or []
         return [FileEntryConfig(file=n) if isinstance(n, str) else n for n in named]
+
+    def exact(self) -> Symmetries:
+        """Returns what ``symmetries`` lists."""
+        listed: dict[str, Any] = dict.fromkeys(self.symmetries, True)
+        return Symmetries(**listed)
 
 
 @cache

@@ -14,7 +14,7 @@ from multigrid.errors import UserError
 from multigrid.ladder.prospects import choose_cycle, choose_fields, measure_floors
 from multigrid.metrics import bind
 from multigrid.models.growth import CustomFamily, NetworkFactory, NetworkFamily, UNetFamily
-from multigrid.problems import PDE, FileProblem, Problem, Symmetries
+from multigrid.problems import PDE, FileProblem, Problem
 from multigrid.registry import NETWORKS
 
 NUM_SAMPLES = 16
@@ -89,8 +89,7 @@ def file_problem(
     section: FileConfig, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> FileProblem:
     """Returns the problem of the user's files, with the names of their fields."""
-    exact: dict[str, Any] = dict.fromkeys(section.symmetries, True)
-    return FileProblem(inputs, outputs, Symmetries(**exact), section.mask)
+    return FileProblem(inputs, outputs, section.exact(), section.mask)
 
 
 def generated_source(

@@ -145,10 +145,8 @@ class Initializer:
                 copies |= self._prepare_new(network, report)
             before = seen[stage.level] = tensors
             plans.append((stage, plan))
-        if section.new_scales == "copy" and len(stages) == 1:  # maybe "cycle: auto" has chosen so
-            log.warning("transfer.new_scales: 'copy' has no effect on a single stage")
-        elif section.new_scales == "copy":
-            _require_copies(copies)
+        if section.new_scales == "copy":
+            _check_copies(copies, len(stages))
         return plans
 
     def start(
@@ -200,9 +198,14 @@ class Initializer:
         )
 
 
-def _require_copies(copies: Mapping[str, bool]) -> None:
-    """Raises UserError if nothing in new scales can be a copy of a neighbouring one."""
-    if not any(copies.values()):
+def _check_copies(copies: Mapping[str, bool], num_stages: int) -> None:
+    """Raises UserError if nothing in new scales can be a copy of a neighbouring one.
+
+    A single stage is only told of, as ``cycle: auto`` may have chosen it.
+    """
+    if num_stages == 1:
+        log.warning("transfer.new_scales: 'copy' has no effect on a single stage")
+    elif not any(copies.values()):
         why = "their neighbours have other widths" if copies else "no network gets any"
         what = "'copy' has no effect on new scales"
         raise UserError(f"transfer.new_scales: {what}, as {why}; it must be 'fresh'")
