@@ -272,13 +272,15 @@ def _block_errors(
 def to_markdown(records: Sequence[dict[str, Any]]) -> str:
     """Returns the records of cases as tables, each with its published errors below.
 
-    Errors of several seeds are given as mean and range, times and operations as medians.
+    Methods stand in one order. Errors of several seeds are given as mean and range, times and
+    operations as medians.
     """
-    order = {name: place for place, name in enumerate(CASES)}
-    lines = []
-    for record in sorted(records, key=lambda record: order[record["case"]]):
-        cost, methods = record["generation"], record["methods"].values()
-        first = next(iter(next(iter(methods))["runs"].values()))
+    cases, names, lines = list(CASES), list(METHODS), []
+    for record in sorted(records, key=lambda record: cases.index(record["case"])):
+        cost, trained = record["generation"], record["methods"]
+        former = [name for name in trained if name not in names]  # of earlier versions
+        methods = [trained[name] for name in [*former, *names] if name in trained]
+        first = next(iter(methods[0]["runs"].values()))
         lines += [
             f"## {record['case']}: {record['minutes']:g} minutes of training on {first['threads']} "
             "thread(s)",
@@ -289,14 +291,14 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
         ]
         blocks = "block_rel_l2" in first
         header = "error | rel. L2 | " if blocks else "in, % | out, % | rel. L1 | rel. L2 | "
-        names = ["", *(header + "epochs | seconds | precision | FLOPs").split(" | ")]
-        rows = [names, ["---"] * len(names)]
+        columns = ["", *(header + "epochs | seconds | precision | FLOPs").split(" | ")]
+        rows = [columns, ["---"] * len(columns)]
         rows += [[method["label"], *_cells(list(method["runs"].values()))] for method in methods]
         if blocks:
             rows.append(["persistence", f"{first['persistence']:.3f}"])
         for model, values in record["published"].items():
             rows.append([f"*{model}, published*", *(f"{value:g}" for value in values)])
-        rows = [row + [""] * (len(names) - len(row)) for row in rows]
+        rows = [row + [""] * (len(columns) - len(row)) for row in rows]
         lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     return "\n".join(lines)
 
