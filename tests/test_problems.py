@@ -1,3 +1,4 @@
+from dataclasses import replace
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +15,14 @@ from multigrid.errors import UserError
 from multigrid.grid import Grid
 from multigrid.ladder.experiment import Experiment
 from multigrid.problems import build_problem
+from multigrid.problems.cno import VELOCITY
 from multigrid.problems.navier_stokes import velocity, vorticity_advection
 from multigrid.problems.series import gaussian_fields, sine_series
 from multigrid.registry import PROBLEMS
 from multigrid.solvers.exponential_runge_kutta import FourierModes
 from multigrid.solvers.finite_elements import solve_between_plates
 from multigrid.solvers.finite_volumes import solve_diffusion
-from multigrid.training.batches import draw, shift_solutions
+from multigrid.training.batches import Orientation, draw, shift_solutions
 
 CELLS, NODES = Grid((16, 16)), Grid((17, 17), "node")
 GRIDS = {kind: NODES if kind == "diffusion" else CELLS for kind in PROBLEMS.names()}
@@ -185,6 +187,30 @@ def test_a_grid_without_half_a_wave_of_the_force_is_not_mirrored_with_a_sign():
     rng = np.random.default_rng(0)
     drawn = [draw(2, Grid((20, 20)), problem.symmetries, rng).orientation for _ in range(20)]
     assert {(o.flips, o.sign) for o in drawn} == {((), 1), ((2, 3), 1)}
+
+
+@pytest.mark.parametrize("kind", ["smooth_transport", "discontinuous_transport"])
+def test_one_mirror_leaves_the_velocity_of_a_transport_as_it_is(kind):
+    problem, places = build(kind), np.arange(3)
+    centres = np.random.default_rng(0).uniform(0.2, 0.4, (3, 2))
+
+    def states(centres: np.ndarray) -> Samples:
+        moved = (problem.bumps(CELLS, c, np.full(3, 0.1)) for c in (centres, centres + VELOCITY))
+        return Samples(*(torch.from_numpy(x) for x in moved), CELLS)
+
+    expected = {
+        Orientation((), (2, 3), ()): states(centres),
+        Orientation((2, 3), (3, 2), ()): states(1 - centres[:, ::-1]),
+    }
+    exact = replace(problem.symmetries, linear=False, translations=False)
+    rng, orientations = np.random.default_rng(0), set()
+    for _ in range(20):
+        change = draw(3, CELLS, exact, rng)
+        orientations.add(change.orientation)
+        found = change.apply(states(centres), places)
+        torch.testing.assert_close(found.inputs, expected[change.orientation].inputs)
+        torch.testing.assert_close(found.outputs, expected[change.orientation].outputs)
+    assert orientations == expected.keys()
 
 
 @every_kind

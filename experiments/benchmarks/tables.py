@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from experiments.benchmarks.peers import fno, require_peers
 from experiments.benchmarks.speedup import finished_run, generation_cost
@@ -22,6 +22,7 @@ from multigrid.config import Config, load_config
 from multigrid.errors import UserError, nearest
 from multigrid.files import read_json, write_json, write_text
 from multigrid.measurement import run_samples
+from multigrid.metrics import rel_l2
 from multigrid.models.growth import NetworkFactory
 from multigrid.records.run_folder import RunFolder
 from multigrid.surrogate import load
@@ -261,11 +262,9 @@ def _block_errors(
     """Returns mean relative L2 errors over all states of a block, and those of persistence."""
     surrogate, errors = load(folder.path, network=network), []
     for samples in run_samples(config).samples.split(config.schedule.batch_size):
-        inputs, truth = samples.inputs.numpy(), samples.outputs.numpy()
-        for guess in (surrogate(inputs), np.broadcast_to(inputs[:, -1:], truth.shape)):
-            norms = (np.sqrt(np.sum(x**2, axis=(1, 2, 3))) for x in (guess - truth, truth))
-            errors.append(np.divide(*norms))
-    means = [float(np.concatenate(errors[start::2]).mean()) for start in (0, 1)]
+        for guess in (surrogate.predict(samples.inputs), samples.inputs[:, -1:]):
+            errors.append(rel_l2(guess, samples.outputs))
+    means = [float(torch.cat(errors[start::2]).mean()) for start in (0, 1)]
     return {"block_rel_l2": means[0], "persistence": means[1]}
 
 

@@ -38,6 +38,8 @@ class Symmetries:
         shifts: Moving input and output together by whole points, wrapping around the box.
         translations: The same on the plane: as far as the input stays within the box and nothing
             comes in, as far as lines of zeros at its edges tell.
+        drift: The direction of a constant velocity: what mirrors and exchanges do together leaves
+            it as it is.
         force: The wave vector k and the phase p of a force ``cos(2 pi k . x - p)``, None without
             one: what mirrors, exchanges and shifts do together leaves it as it is.
         mode_shifts: Moving the sines that make up input and output to shorter ones, which is a
@@ -56,10 +58,16 @@ class Symmetries:
     odd: bool = False
     shifts: bool = False
     translations: bool = False
+    drift: tuple[int, ...] = (0, 0, 0)
     force: tuple[tuple[int, ...], float] | None = None
     mode_shifts: bool = False
     mirror_signs: tuple[int, ...] = (1, 1, 1)
     fixed_axes: tuple[int, ...] = ()
+
+    @property
+    def wave(self) -> tuple[int, ...]:
+        """The wave vector of the force, zero without one."""
+        return (0, 0, 0) if self.force is None else self.force[0]
 
 
 class Problem:

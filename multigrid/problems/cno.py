@@ -11,7 +11,7 @@ nodes with the boundary; samples here are evaluated at cell centres.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import scipy
@@ -28,6 +28,8 @@ Decay = Annotated[float, Field(ge=0, le=5, description="the exponent r of (|k|^2
 Coordinate = Annotated[float, Field(ge=-1, le=2, description="a coordinate in [-1, 2]")]
 Length = Annotated[float, Field(gt=0, le=1, description="a length in (0, 1]")]
 VELOCITY = (0.2, -0.2)
+MIRRORED: dict[str, Any] = {"reflections": True, "rotations": True, "drift": (1, -1)}
+"""The mirror that leaves the velocity as it is: (x, y) to (1 - y, 1 - x)."""
 
 
 def random_sines(num_modes: int, decay: float, ndim: int, rngs: Generators) -> np.ndarray:
@@ -154,7 +156,7 @@ class Transport(PDE):
 
     input_names = ("u_0",)
     output_names = ("u",)
-    symmetries = Symmetries(linear=True, homogeneous=True)
+    symmetries = Symmetries(**MIRRORED, linear=True, homogeneous=True)
 
     low: Coordinate = 0.2
     high: Coordinate = 0.4
@@ -165,13 +167,12 @@ class Transport(PDE):
         """Draws first states and those at time 1."""
         centres = np.stack([rng.uniform(self.low, self.high, 2) for rng in rngs])
         sizes = np.array([rng.uniform(self.smallest, self.largest) for rng in rngs])
-        states = []
-        for shift in ((0.0, 0.0), VELOCITY):
-            places = zip(grid.axes(), (centres + shift).T, strict=True)
-            x, y = ((axis - c[:, None]) ** 2 for axis, c in places)
-            squared = x[:, :, None] + y[:, None, :]
-            states.append(self.profile(squared, sizes.reshape(-1, 1, 1))[:, None])
-        return states[0], states[1]
+        return self.bumps(grid, centres, sizes), self.bumps(grid, centres + VELOCITY, sizes)
+
+    def bumps(self, grid: Grid, centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Returns bumps ``[N, 1, *grid]`` of given centres ``[N, 2]`` and sizes ``[N]``."""
+        x, y = ((axis - c[:, None]) ** 2 for axis, c in zip(grid.axes(), centres.T, strict=True))
+        return self.profile(x[:, :, None] + y[:, None, :], sizes.reshape(-1, 1, 1))[:, None]
 
     @abstractmethod
     def profile(self, squared: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -199,7 +200,7 @@ class DiscontinuousTransport(Transport):
     Linear, too, but superposed discs do harm as augmentation, so that is not declared.
     """
 
-    symmetries = Symmetries(homogeneous=True, translations=True)
+    symmetries = Symmetries(**MIRRORED, homogeneous=True, translations=True)
 
     def profile(self, squared: np.ndarray, size: np.ndarray) -> np.ndarray:
         """Returns 1 within the disc, else 0."""

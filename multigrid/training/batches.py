@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from itertools import combinations
+from itertools import combinations, permutations, product
 
 import numpy as np
 import torch
@@ -179,24 +179,44 @@ def draw(
 
 
 def _orientation(grid: Grid, symmetries: Symmetries, rng: np.random.Generator) -> Orientation:
-    axes = list(range(2, 2 + grid.ndim))
-    free = [axis for axis in axes if axis - 2 not in symmetries.fixed_axes]
-    flips, order, distances = [], axes, []
-    if symmetries.reflections:
-        mirrors = [axis for axis in free if grid.is_symmetric(axis - 2)]
-        flips = [axis for axis in mirrors if rng.random() < 0.5]
-    if symmetries.rotations:
-        order = _exchange(axes, free, grid, rng)
-    turned = _turned_force(flips, order, symmetries)
-    if turned is None:
-        flips, order, turned = [], axes, False
-    sign = _sign(flips, order, symmetries)
+    exact = _mirrors_and_orders(grid, symmetries)
+    flips, order = exact[rng.integers(len(exact))]
+    sign, distances = _sign(flips, order, symmetries), tuple[int, ...]()
     if symmetries.shifts:
+        turned = _turn(symmetries.wave, flips, order) < 0
         drawn = _distances(grid, symmetries, turned, sign, rng)
         if drawn is None:  # the grid has no point for it
-            flips, order, sign, drawn = [], axes, 1, [0] * grid.ndim
-        distances = drawn
-    return Orientation(tuple(flips), tuple(order), tuple(distances), sign)
+            (flips, order), sign, drawn = exact[0], 1, [0] * grid.ndim
+        distances = tuple(drawn)
+    return Orientation(flips, order, distances, sign)
+
+
+@lru_cache(maxsize=64)
+def _mirrors_and_orders(
+    grid: Grid, symmetries: Symmetries
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Returns all mirrored axes with orders of the axes that are exact; first what changes none."""
+    axes = tuple(range(2, 2 + grid.ndim))
+    free = [axis for axis in axes if axis - 2 not in symmetries.fixed_axes]
+    mirrors = [axis for axis in free if symmetries.reflections and grid.is_symmetric(axis - 2)]
+    flips = [some for n in range(len(mirrors) + 1) for some in combinations(mirrors, n)]
+    orders = [axes]
+    if symmetries.rotations:
+        alike = {(a, b) for a in free for b in free if grid.shape[a - 2] == grid.shape[b - 2]}
+        allowed = alike | {(axis, axis) for axis in axes}
+        orders = [o for o in permutations(axes) if allowed.issuperset(zip(axes, o, strict=True))]
+    return [
+        (some, order)
+        for some, order in product(flips, orders)
+        if _turn(symmetries.drift, some, order) == 1 and _turn(symmetries.wave, some, order)
+    ]
+
+
+def _turn(vector: Sequence[int], flips: Sequence[int], order: Sequence[int]) -> int:
+    """Returns 1 if an orientation leaves a vector as it is, -1 if it reverses it, else 0."""
+    flipped = [-k if axis in flips else k for axis, k in enumerate(vector, start=2)]
+    image, before = [flipped[axis - 2] for axis in order], list(vector[: len(order)])
+    return 1 if image == before else -1 if image == [-k for k in before] else 0
 
 
 def _sign(flips: Sequence[int], order: Sequence[int], symmetries: Symmetries) -> int:
@@ -204,18 +224,6 @@ def _sign(flips: Sequence[int], order: Sequence[int], symmetries: Symmetries) ->
     signs = [symmetries.mirror_signs[axis - 2] for axis in flips]
     swaps = sum(a > b for a, b in combinations(order, 2))
     return math.prod(signs) * (min(symmetries.mirror_signs) if swaps % 2 else 1)
-
-
-def _turned_force(
-    flips: Sequence[int], order: Sequence[int], symmetries: Symmetries
-) -> bool | None:
-    """Returns whether the waves of a force run the other way then; None if along another one."""
-    if symmetries.force is None:
-        return False
-    wave, _ = symmetries.force
-    flipped = [-k if axis in flips else k for axis, k in enumerate(wave, start=2)]
-    new = tuple(flipped[axis - 2] for axis in order)
-    return {wave: False, tuple(-k for k in wave): True}.get(new)
 
 
 def _distances(
@@ -238,16 +246,6 @@ def _distances(
     step = grid.shape[axis] * turns / wave[axis]
     distances[axis] = round(step) % grid.shape[axis]
     return distances if math.isclose(step, round(step), abs_tol=1e-9) else None
-
-
-def _exchange(axes: list[int], free: list[int], grid: Grid, rng: np.random.Generator) -> list[int]:
-    """Returns the axes with those free ones of equal length in random order."""
-    result = list(axes)
-    for length in {grid.shape[axis - 2] for axis in free}:
-        places = [axis for axis in free if grid.shape[axis - 2] == length]
-        for place, axis in zip(places, rng.permutation(places), strict=True):
-            result[place - 2] = int(axis)
-    return result
 
 
 def translate(fields: Tensor, num_inputs: int, where: Tensor) -> Tensor:
