@@ -70,8 +70,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes plain containers as JSON with a checksum, as :func:`write_file` does."""
-    write_text(path, seal(to_json(value, indent=2).removesuffix("\n}"), JSON))
+    """Writes plain containers as JSON with a checksum, as :func:`write_file` does.
+
+    The checksum takes the place of one that they were read with.
+    """
+    unsealed = {key: item for key, item in value.items() if key != "checksum"}
+    write_text(path, seal(to_json(unsealed, indent=2).removesuffix("\n}"), JSON))
 
 
 def read_json(path: Path) -> Any:

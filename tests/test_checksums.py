@@ -135,3 +135,11 @@ def test_files_without_a_checksum_are_read(tmp_path):
         (tmp_path / name).write_text("\n".join(lines) + "\n")
         assert "checksum" not in (tmp_path / name).read_text() or name == "journal.jsonl"
         assert read(tmp_path / name) == expected
+
+
+def test_json_that_is_read_and_written_again_has_one_checksum(tmp_path):
+    path = tmp_path / "record.json"
+    write_json(path, VALUE)
+    before = path.read_text()
+    write_json(path, read_json(path))
+    assert path.read_text() == before

@@ -1,5 +1,6 @@
 """The speedrun: an entry is run, checked and written into the record."""
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from tiny import write_experiment
 
 from experiments.speedrun import __main__ as speedrun
+from experiments.speedrun import ladder
+from multigrid.config import load_config
+from multigrid.files import read_json
 
 
 @pytest.fixture
@@ -107,12 +111,20 @@ def test_one_run_shows_nothing() -> None:
     assert speedrun.significance([0.7, 0.7], 0.63) == 1
 
 
-def test_a_target_without_an_error_yet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = tmp_path / "record.json"
-    monkeypatch.setattr(speedrun, "FNO_RECORD", record)
-    assert speedrun.main(["navier_stokes"]) == 2
-    record.write_text('{"methods": {"ours": {}}}')
-    assert speedrun.main(["navier_stokes"]) == 2
-    assert capsys.readouterr().err.count("tables navier_stokes_1e-5 fno` makes it") == 2
+@pytest.mark.parametrize("name", speedrun.TARGETS)
+def test_every_target_has_an_entry_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, trained = speedrun.TARGETS[name], []
+    monkeypatch.setattr(ladder, "train_with", lambda *given: trained.append(given))
+    train = runpy.run_path(str(target.entry))["train"]
+    monkeypatch.setitem(train.__globals__, "train_with", ladder.train_with)
+    train(None, None, 7)
+    settings, seed, experiment = (*trained[0], "cno/wave")[:3]
+    assert seed == 7
+    assert target.experiment == Path(f"experiments/{experiment}.yaml")
+    load_config(target.experiment, settings)
+
+
+def test_the_target_of_the_flow_is_what_fno_reaches() -> None:
+    record = read_json(Path("results/benchmarks/tables/20_minutes/navier_stokes_1e-5.json"))
+    error = record["methods"]["fno"]["runs"]["0"]["block_rel_l2"]
+    assert speedrun.TARGETS["navier_stokes"].error == pytest.approx(error, rel=1e-3)

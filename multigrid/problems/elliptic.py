@@ -219,7 +219,7 @@ class TwoPhasePoisson(TwoPhaseDarcy):
 @register_problem("darcy_lognormal")
 @dataclass
 class LognormalDarcy(DarcyFlow):
-    """Darcy flow through a smooth medium, a = exp(sigma g), g Gaussian, sigma = ``log_std``."""
+    """Darcy flow through a lognormal medium, a = exp(sigma g), g Gaussian, sigma = ``log_std``."""
 
     is_smooth = True
 
