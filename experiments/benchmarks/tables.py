@@ -31,7 +31,7 @@ from multigrid.tables import si
 CNO = "Raonic et al., arXiv:2302.01178: median relative L1 error in %, fields scaled to [0, 1]"
 SPECTRANET = (
     "relative L2, re-run by the authors of SpectraNet (github.com/Enrikkk/spectranet) on 850 "
-    "training samples solved on 256x256, or *by Li et al.*, arXiv:2010.08895, on 1000"
+    "training samples solved on 256x256, or on 1000 samples of Li et al., arXiv:2010.08895"
 )
 OUT = "out_of_distribution"
 SIDES = ("in", "out")
@@ -112,8 +112,10 @@ CASES = {
             "persistence": (0.75,),
             "CNO": (0.326,),
             "Transolver": (0.225,),
-            "U-Net by Li et al.": (0.198,),
-            "FNO-2D by Li et al.": (0.156,),
+            "U-Net, Li's samples": (0.198,),
+            "FNO-2D, Li's samples": (0.156,),
+            "LSM, Li's samples": (0.154,),
+            "Transolver, Li's samples": (0.090,),
             "U-Net": (0.139,),
             "U-FNO": (0.122,),
             "FNO": (0.102,),

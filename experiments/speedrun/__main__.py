@@ -63,7 +63,7 @@ TARGETS = {
     "shear_layer": _target("cno/shear_layer", scaled_rel_l1, 2.76, "shear"),
     "navier_stokes": _target("navier_stokes_ten", block_rel_l2, 0.2193, "flow"),
 }
-"""The error for ``navier_stokes`` is that of FNO in ``tables/20_minutes/navier_stokes_1e-5.json``."""
+"""The error for ``navier_stokes`` is FNO's in ``tables/20_minutes/navier_stokes_1e-5.json``."""
 
 
 def run_entry(target: Target, entry: Path, num_runs: int) -> dict[str, list[float]]:
