@@ -61,6 +61,7 @@ class Case:
         overrides: Settings that differ from the file and from those of all cases.
         ours: Settings of our own networks.
         augmented: Further ones with exact augmentation.
+        classic: Those of the classic UNet, where the usual ones fail.
     """
 
     experiment: str
@@ -69,6 +70,7 @@ class Case:
     overrides: tuple[str, ...] = ()
     ours: tuple[str, ...] = FINE
     augmented: tuple[str, ...] = ()
+    classic: tuple[str, ...] = ()
 
 
 def _cno(
@@ -78,9 +80,10 @@ def _cno(
     cno: Pair,
     ours: tuple[str, ...] = FINE,
     augmented: tuple[str, ...] = (),
+    classic: tuple[str, ...] = (),
 ) -> Case:
     published = {"UNet": unet, "FNO": fno, "CNO": cno}
-    return Case(f"cno/{name}", published, ours=ours, augmented=augmented)
+    return Case(f"cno/{name}", published, ours=ours, augmented=augmented, classic=classic)
 
 
 CASES = {
@@ -104,6 +107,7 @@ CASES = {
         (0.24, 0.46),
         LINEAR,
         ("model.activation=silu",),
+        ("schedule.learning_rate=3e-4",),
     ),
     "allen_cahn": _cno("allen_cahn", (0.82, 2.18), (0.28, 1.10), (0.54, 2.23)),
     "navier_stokes_1e-5": Case(
@@ -134,7 +138,6 @@ CASES = {
     ),
 }
 
-OURS = ("ours", "ours_plain")
 GRID = "levels=[64]"
 COMMON = (
     "loss.name=rel_l1",
@@ -246,10 +249,14 @@ def _setup(
     name: str, method: str, minutes: float, seed: int, runs: Path
 ) -> tuple[Config, NetworkFactory | None]:
     case, settings = CASES[name], METHODS[method][1]
-    ours = (*case.ours, *case.augmented) if method == "ours" else case.ours
+    own = {
+        "ours": (*case.ours, *case.augmented, *settings),
+        "ours_plain": (*case.ours, *settings),
+        "classic": (GRID, *settings, *case.classic),
+    }
     overrides = [
         f"schedule.budget={{seconds: {60 * minutes:g}}}",
-        *(*COMMON, *case.overrides, *(ours if method in OURS else (GRID,)), *settings),
+        *(*COMMON, *case.overrides, *own.get(method, (GRID, *settings))),
         f"name={name}_{method}" + (f"_seed{seed}" if seed else ""),
         f"seed={seed}",
         f"output.folder={runs}",
