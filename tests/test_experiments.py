@@ -30,7 +30,8 @@ FLOW = (
 )
 
 # For each experiment a bound of its test error, two thirds of an untrained network's at most,
-# and what makes the run small.
+# and what makes the run small. For the flows of navier_stokes and navier_stokes_ten, for waves of
+# kuramoto_sivashinsky, burgers and advection_diffusion it is below the error of persistence.
 SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "cno/poisson": (
         0.5,
@@ -55,14 +56,20 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
         (CELLS, "problem.num_modes=4", "problem.resolution=32", f"{OUT}={{num_modes: 3}}"),
     ),
     "cno/shear_layer": (0.62, (CELLS, "problem.resolution=32", f"{OUT}={{thickness: 0.2}}")),
-    "navier_stokes": (0.35, (CELLS, *FLOW)),
+    "navier_stokes": (0.21, (CELLS, *FLOW)),
     "navier_stokes_ten": (
-        0.6,
+        0.5,
         (CELLS, "problem.resolution=32", "problem.substeps=16", "problem.num_states=3"),
     ),
     "kolmogorov": (0.5, (CELLS, *FLOW)),
-    "kuramoto_sivashinsky": (0.45, (CELLS, *FLOW, "problem.extent=20")),
-    "burgers": (0.5, (CELLS, "problem.resolution=32", "data.rollout_steps=2")),
+    "kuramoto_sivashinsky": (
+        0.57,
+        (CELLS, *FLOW, "problem.extent=20", "problem.time_step=2", "problem.substeps=16"),
+    ),
+    "burgers": (
+        0.52,
+        (CELLS, "problem.resolution=32", "problem.time_step=0.3", "data.rollout_steps=2"),
+    ),
     "burgers_3d": (0.6, ("levels=[4,8]", "problem.resolution=8", "problem.num_modes=1")),
     "gray_scott": (0.34, (CELLS, *FLOW, "schedule.epochs=[16,6]")),
 }
