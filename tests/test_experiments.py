@@ -40,7 +40,7 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "darcy": (0.25, (CELLS, "problem.num_modes=8")),
     "darcy_lognormal": (0.45, (NODES, "problem.num_modes=8")),
     "diffusion": (0.26, (NODES,)),
-    "poisson": (0.3, (CELLS, "problem.num_modes=8")),
+    "poisson": (0.4, (CELLS, "problem.num_modes=8")),
     "poisson_two_phase": (0.25, (CELLS, "problem.num_modes=8")),
     "poisson_3d": (0.25, ("levels=[4,8]", "problem.num_modes=4")),
     "wave_3d": (0.5, ("levels=[4,8]", "problem.num_modes=2", "model.fields=restricted")),
