@@ -40,7 +40,7 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
     "darcy": (0.25, (CELLS, "problem.num_modes=8")),
     "darcy_lognormal": (0.45, (NODES, "problem.num_modes=8")),
     "diffusion": (0.26, (NODES,)),
-    "poisson": (0.4, (CELLS, "problem.num_modes=8")),
+    "poisson": (0.3, (CELLS, "problem.num_modes=8", "schedule.epochs=[8,4]")),
     "poisson_two_phase": (0.25, (CELLS, "problem.num_modes=8")),
     "poisson_3d": (0.25, ("levels=[4,8]", "problem.num_modes=4")),
     "wave_3d": (0.5, ("levels=[4,8]", "problem.num_modes=2", "model.fields=restricted")),
@@ -67,7 +67,7 @@ SMOKE: dict[str, tuple[float, tuple[str, ...]]] = {
         (CELLS, *FLOW, "problem.extent=20", "problem.time_step=2", "problem.substeps=16"),
     ),
     "burgers": (
-        0.52,
+        0.5,
         (CELLS, "problem.resolution=32", "problem.time_step=0.3", "data.rollout_steps=2"),
     ),
     "burgers_3d": (0.6, ("levels=[4,8]", "problem.resolution=8", "problem.num_modes=1")),

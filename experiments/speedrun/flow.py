@@ -3,18 +3,9 @@
 Width, batches and rate are those of the shear layer in the published tables.
 """
 
-from experiments.speedrun.ladder import Predictor, train_with
+from experiments.speedrun.ladder import FINEST, Predictor, train_with
 
-SETTINGS = (
-    "schedule.cycle=single",
-    "model.width={outer: 16, max: 64}",
-    "model.activation=silu",
-    "loss.name=rel_l2",
-    "schedule.batch_size=4",
-    "schedule.learning_rate=3e-3",
-    "schedule.epochs=8",
-    "output.figures=false",
-)
+SETTINGS = (*FINEST, "loss.name=rel_l2", "schedule.epochs=8")
 
 
 def train(training: object, validation: object, seed: int) -> Predictor:

@@ -27,6 +27,16 @@ SETTINGS = (
     "output.figures=false",
 )
 
+FINEST = (
+    "schedule.cycle=single",
+    "model.width={outer: 16, max: 64}",
+    "model.activation=silu",
+    "schedule.batch_size=4",
+    "schedule.learning_rate=3e-3",
+    "output.figures=false",
+)
+"""Settings of the entries for flows: the finest grid alone."""
+
 
 class Predictor:
     """Maps inputs to outputs, and knows the operations of its training."""
